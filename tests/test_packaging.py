@@ -1,0 +1,166 @@
+"""What `pip install` puts on a machine: the whole package, the shipped trees with their modes, both programs."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from email.parser import Parser
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+from ductile import __version__
+
+ROOT = Path(__file__).resolve().parent.parent
+TREES = ("plugins", "pipelines", "etc")
+NOT_BUILT_FROM = (".*", "__pycache__", "*.egg-info", "build", "contrib", "tests")
+LEFT_BEHIND = ("__pycache__", "test_*.py", ".*")
+
+
+def files_under(top: Path, tree: str) -> dict[str, bool]:
+    """Return every file of a tree, relative to `top`, that is to be shipped, and whether it is executable."""
+    found = {}
+    for path in sorted((top / tree).rglob("*")):
+        name = path.relative_to(top)
+        left_behind = any(fnmatch(part, pattern) for part in name.parts for pattern in LEFT_BEHIND)
+        if path.is_file() and not left_behind:
+            found[name.as_posix()] = os.access(path, os.X_OK)
+    return found
+
+
+def shipped_files(source: Path) -> dict[str, bool]:
+    return {name: mode for tree in TREES for name, mode in files_under(source, tree).items()}
+
+
+def pip(*arguments: str | Path) -> None:
+    """Run this interpreter's pip, deaf to the settings of the machine, with no index to ask."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "--isolated", "--disable-pip-version-check", "--no-cache-dir", *arguments],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy to build from, so that the checkout stays clean and nothing stale in it gets in."""
+    copy = tmp_path_factory.mktemp("source")
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*NOT_BUILT_FROM), dirs_exist_ok=True)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel. Needs, beside pytest, the build tools that pyproject.toml asks for: contrib/run-tests has them."""
+    target = tmp_path_factory.mktemp("wheel")
+    pip("wheel", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", target, source)
+    (built,) = target.iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def contents(wheel: Path) -> dict[str, bool]:
+    """Every name in the wheel and whether it is executable; the trees under the names they have here."""
+    prefix = f"ductile-{__version__}.data/data/share/ductile/"
+    with zipfile.ZipFile(wheel) as archive:
+        return {
+            info.filename.removeprefix(prefix): bool(info.external_attr >> 16 & 0o111)
+            for info in archive.infolist()
+        }
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel: Path) -> zipfile.Path:
+    (directory,) = (path for path in zipfile.Path(wheel).iterdir() if path.name.endswith(".dist-info"))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh virtual environment that holds nothing but the wheel."""
+    venv = tmp_path_factory.mktemp("installed").resolve() / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=30)
+    pip("--python", venv / "bin" / "python", "install", "--no-deps", "--no-index", wheel)
+    return venv
+
+
+def test_the_wheel_holds_the_package_and_the_shipped_trees_and_nothing_else(
+    source: Path, contents: dict[str, bool]
+) -> None:
+    expected = files_under(source, "ductile") | shipped_files(source)
+    assert {name for name in contents if ".dist-info/" not in name} == set(expected)
+
+
+def test_the_wheel_keeps_the_mode_of_every_shipped_file(source: Path, contents: dict[str, bool]) -> None:
+    shipped = shipped_files(source)
+    assert {name: contents.get(name) for name in shipped} == shipped
+    assert contents["plugins/echo/run.sh"]
+
+
+def test_the_wheel_names_both_programs(metadata: zipfile.Path) -> None:
+    entry_points = configparser.ConfigParser()
+    entry_points.read_string((metadata / "entry_points.txt").read_text(encoding="utf-8"))
+    assert {section: dict(entry_points[section]) for section in entry_points.sections()} == {
+        "console_scripts": {"ductiled": "ductile.main:run", "ductilectl": "ductile.ctl.main:run"},
+    }
+
+
+def test_the_wheel_asks_for_three_packages_and_for_pytest_only_to_test(metadata: zipfile.Path) -> None:
+    asked = Parser().parsestr((metadata / "METADATA").read_text(encoding="utf-8"))
+    assert asked["Requires-Python"] == ">=3.11"
+    assert asked.get_all("Requires-Dist") == ["pyyaml", "python-daemon", "blake3", 'pytest; extra == "test"']
+
+
+def test_pip_installs_every_shipped_file_with_its_mode(source: Path, installed: Path) -> None:
+    share = installed / "share" / "ductile"
+    assert files_under(share, ".") == shipped_files(source)
+
+
+@pytest.mark.parametrize("program", ["ductiled", "ductilectl"])
+def test_pip_installs_both_programs(installed: Path, program: str) -> None:
+    assert os.access(installed / "bin" / program, os.X_OK)
+
+
+def test_an_installed_package_finds_the_plugins_that_came_with_it(installed: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [installed / "bin" / "python", "-c", "from ductile import shipped; print(shipped.plugins())"],
+        cwd=tmp_path, env={"PATH": os.defpath}, capture_output=True, text=True, check=False, timeout=30,
+    )
+    assert (done.stdout, done.stderr) == (f"{installed}/share/ductile/plugins\n", "")
+
+
+@pytest.mark.parametrize("script", [".ci/run", "contrib/run-tests"])
+def test_the_scripts_of_the_checkout_are_executable(script: str) -> None:
+    assert os.access(ROOT / script, os.X_OK)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        (
+            {"PYTHON": "/no/such/python3"},
+            "PYTHON=/no/such/python3 is not a Python 3.11 or newer: name one that is",
+        ),
+        (
+            {"DUCTILE_VENV": "{taken}", "PYTHON": sys.executable},
+            "{taken} is not a virtual environment: name another place with DUCTILE_VENV",
+        ),
+    ],
+)
+def test_run_tests_says_why_it_cannot_make_an_environment(environment, message, tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "letter").write_text("not to be lost", encoding="utf-8")
+    variables = {name: value.format(taken=taken) for name, value in environment.items()}
+    done = subprocess.run(
+        [ROOT / "contrib" / "run-tests"],
+        cwd=tmp_path, env={"PATH": os.defpath, "DUCTILE_VENV": str(tmp_path / "new"), **variables},
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=30,
+    )
+    assert (done.returncode, done.stderr) == (69, f"run-tests: {message.format(taken=taken)}\n")
+    assert [path.name for path in taken.iterdir()] == ["letter"]
