@@ -1,0 +1,27 @@
+"""What time it is: by the wall, and by a clock that nobody can set."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timezone
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Time as an argument, so that a test can hold it still."""
+
+    def now(self) -> datetime:
+        """Return the wall clock's time, aware, in UTC."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back; only differences mean anything."""
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    def now(self) -> datetime:
+        return datetime.now(timezone.utc)
+
+    def monotonic(self) -> float:
+        return time.monotonic()

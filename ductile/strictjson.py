@@ -1,0 +1,171 @@
+"""Strict JSON, wherever JSON comes from outside, and the one compact form in which it is written."""
+
+from __future__ import annotations
+
+import json
+import re
+from math import isinf
+from typing import Any
+
+from ductile.text import one_line
+
+MOST_DIGITS = 4300
+MOST_NESTING = 100
+_TOO_DEEP = f"nested more than {MOST_NESTING} deep"
+
+# Matches from the start up to the first `\u0000` or lone surrogate. It is asked only about text that is
+# JSON, where a backslash stands in strings alone. Possessive, so that it is linear in time.
+_GOOD_ESCAPES = re.compile(
+    r"(?:[^\\]++"
+    r"|\\[^u]"
+    r"|\\u(?!0000|[dD][89a-fA-F])"
+    r"|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F]"
+    r")*+")
+
+# What the standard library calls a fault, by its beginning, and what we call it.
+_FAULTS = {
+    "Expecting value": "expected a value",
+    "Expecting property name": "expected a key in double quotes",
+    "Expecting ':'": "expected ':'",
+    "Expecting ','": "expected ','",
+    "Extra data": "expected the end, got more after the first value",
+    "Unterminated string": "a text that begins here does not end",
+    "Invalid control character": "a control character in a text must be escaped",
+    "Invalid \\": "an escape that JSON does not know",
+}
+
+
+class JSONRefused(ValueError):
+    """The data is not strict JSON; the text says in one line what is wrong and, where known, the place."""
+
+
+def decode(data: bytes | str) -> Any:
+    """Return the one JSON value in `data`, white space around it allowed.
+
+    Raises JSONRefused for anything but JSON in UTF-8 without byte order mark, and for NaN, Infinity, a
+    number beyond a double, an integer of more than 4,300 digits, a repeated key, a lone surrogate, a NUL
+    and nesting over 100. Lines, columns and bytes are counted from 1.
+    """
+    text = _text(data)
+    try:
+        value = (_COUNTING_DIGITS if _has_long_number(text) else _DECODER).decode(text)
+    except json.JSONDecodeError as error:
+        raise JSONRefused(_fault(error)) from None
+    except RecursionError:
+        raise JSONRefused(_TOO_DEEP) from None
+    if "\\u" in text:
+        _check_escapes(text)
+    # No document is nested deeper than it has opening brackets; counting them spares the small ones the walk.
+    if text.count("[") + text.count("{") > MOST_NESTING:
+        _check_nesting(value)
+    return value
+
+
+def encode(value: Any) -> str:
+    """Return `value` as compact JSON: ASCII, one line, keys in their order.
+
+    Raises ValueError for NaN and Infinity, TypeError for what JSON has no form for.
+    """
+    return _ENCODER.encode(value)
+
+
+def canonical(value: Any) -> str:
+    """Return the same as `encode` with sorted keys: equal values have equal texts. Raises as `encode` does."""
+    return _CANONICAL.encode(value)
+
+
+def _text(data: bytes | str) -> str:
+    try:
+        if isinstance(data, bytes):
+            text = data.decode("utf-8")
+        else:
+            text = data
+            if not text.isascii():
+                text.encode("utf-8")
+    except UnicodeDecodeError as error:
+        raise JSONRefused(f"byte {error.start + 1}: not UTF-8") from None
+    except UnicodeEncodeError as error:
+        raise JSONRefused(f"{_place(data, error.start)}: a lone surrogate is not allowed") from None
+    if text.startswith("\ufeff"):
+        raise JSONRefused("starts with a byte order mark, expected UTF-8 without one")
+    return text
+
+
+def _place(text: str, index: int) -> str:
+    return f"line {text.count(chr(10), 0, index) + 1}, column {index - text.rfind(chr(10), 0, index)}"
+
+
+def _fault(error: json.JSONDecodeError) -> str:
+    for beginning, name in _FAULTS.items():
+        if error.msg.startswith(beginning):
+            return f"line {error.lineno}, column {error.colno}: {name}"
+    return f"line {error.lineno}, column {error.colno}: {one_line(error.msg)}"
+
+
+def _check_escapes(text: str) -> None:
+    end = _GOOD_ESCAPES.match(text).end()
+    if end < len(text):
+        what = "a NUL" if text.startswith("\\u0000", end) else "a lone surrogate"
+        raise JSONRefused(f"{_place(text, end)}: {what} is not allowed")
+
+
+def _check_nesting(value: Any) -> None:
+    level: list[Any] = [[value]]
+    for _ in range(MOST_NESTING + 1):
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if type(parent) is dict else parent)
+            if type(child) is dict or type(child) is list
+        ]
+        if not level:
+            return
+    raise JSONRefused(_TOO_DEEP)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        seen = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise JSONRefused(f"the key {_shown(key)} is repeated")
+            seen.add(key)
+    return members
+
+
+def _has_long_number(text: str) -> bool:
+    # It may stand in a string or be a fraction; `_integer` knows, but costs three times a built-in int.
+    return len(text) > MOST_DIGITS and _LONG_NUMBER in text.encode("utf-8").translate(_DIGITS_TO_ZERO)
+
+
+def _integer(digits: str) -> int:
+    count = len(digits.removeprefix("-"))
+    if count > MOST_DIGITS:
+        raise JSONRefused(f"a whole number of {count:,} digits, at most {MOST_DIGITS:,} are allowed")
+    return int(digits)
+
+
+def _number(digits: str) -> float:
+    number = float(digits)
+    if isinf(number):
+        raise JSONRefused(f"the number {one_line(digits, 40)} is beyond a double")
+    return number
+
+
+def _constant(name: str) -> None:
+    raise JSONRefused(f"{name} is not allowed")
+
+
+def _shown(key: str) -> str:
+    return f"'{one_line(key, 60)}'"
+
+
+_LONG_NUMBER = b"0" * (MOST_DIGITS + 1)
+_DIGITS_TO_ZERO = bytes(ord("0" if chr(byte) in "0123456789" else " ") for byte in range(256))
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_number, parse_constant=_constant)
+_COUNTING_DIGITS = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=_integer, parse_float=_number, parse_constant=_constant)
+_ENCODER = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+_CANONICAL = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"), sort_keys=True)

@@ -1,0 +1,29 @@
+"""Texts from strangers made fit for one line."""
+
+from __future__ import annotations
+
+import re
+
+# C0, DEL and C1 move the cursor or colour the terminal; the others break a line, turn the direction of
+# the text or cannot be encoded at all.
+_UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def one_line(text: str, limit: int = 1000) -> str:
+    """Return `text` on one line of at most `limit` characters, control characters escaped visibly.
+
+    White space at both ends is dropped; what is cut off shows as a last `…`. The result can always
+    be encoded as UTF-8.
+    """
+    text = text.strip()
+    if len(text) > limit:
+        text = text[:limit] + "…"
+    text = _UNFIT.sub(_escape, text)
+    return text if len(text) <= limit else text[:limit - 1] + "…"
+
+
+def _escape(match: re.Match[str]) -> str:
+    char = match[0]
+    code = ord(char)
+    return _SHORT.get(char) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
