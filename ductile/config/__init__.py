@@ -1,0 +1,1 @@
+"""The configuration file: from strict YAML to one frozen, checked value."""

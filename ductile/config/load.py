@@ -1,0 +1,132 @@
+"""Finds the configuration file, reads it with the variables it names, and places every problem."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ductile.check import Problem
+from ductile.config.envfile import read_env_file
+from ductile.config.localzone import local_zone
+from ductile.config.read import read_config
+from ductile.config.schema import Config
+from ductile.config.variables import at, resolve, without_values
+from ductile.errors import EXIT_CONFIG, DuctileError
+from ductile.yamlfile import Document, read_yaml
+
+FILE_NAME = "config.yaml"
+SYSTEM_PATH = Path("/etc/ductile") / FILE_NAME
+VARIABLE = "DUCTILE_CONFIG"
+
+_ENV_FILE = ("service", "env_file")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A configuration that was read, right or wrong.
+
+    `path` is as the caller gave it. `files` are the files that were read, by name relative to the
+    configuration's directory, for a digest; the env_file, being secrets, is not among them. `environ` is the
+    environment with the env_file's variables over it.
+    """
+
+    config: Config
+    path: Path
+    environ: Mapping[str, str] = field(repr=False)
+    files: tuple[tuple[str, bytes], ...]
+    problems: tuple[Problem, ...]
+    warnings: tuple[str, ...]
+    document: Document = field(repr=False)
+
+    def locate(self, problem: Problem) -> str:
+        """Return a problem as the operator reads it, without the value of any variable.
+
+        `file:line:column: path.to.key: text`; what is nowhere in the file stands at its deepest ancestor.
+        """
+        return self.document.locate(str(self.path), without_values(problem, self.document.value))
+
+
+def find(argument: str | None, environ: Mapping[str, str], *, home: Path, system: Path = SYSTEM_PATH) -> Path:
+    """Return the configuration file to use: `argument` of -c, $DUCTILE_CONFIG, the user's own, the system's.
+
+    Raises DuctileError (78) where the named one does not exist, or where none is named and none found.
+    """
+    if argument is not None:
+        return _named(argument, "-c")
+    if environ.get(VARIABLE):
+        return _named(environ[VARIABLE], f"${VARIABLE}")
+    places = (home / ".config" / "ductile" / FILE_NAME, system)
+    for place in places:
+        # os.path, because a directory that may not be searched counts as absent here.
+        if os.path.exists(place):
+            return place
+    looked_at = ", ".join([f"${VARIABLE}", *map(str, places)])
+    raise DuctileError(
+        f"no configuration found (looked at {looked_at}); `ductilectl init` makes a starter configuration",
+        exit_code=EXIT_CONFIG,
+    )
+
+
+def _named(text: str, origin: str) -> Path:
+    path = Path(text)
+    if not text or not os.path.exists(path):
+        raise DuctileError(f"{text or repr(text)}: no such file or directory, named by {origin}", exit_code=EXIT_CONFIG)
+    if not path.is_dir():
+        return path
+    if not os.path.exists(path / FILE_NAME):
+        raise DuctileError(f"{text}: no {FILE_NAME} in this directory, named by {origin}", exit_code=EXIT_CONFIG)
+    return path / FILE_NAME
+
+
+def load(path: Path, environ: Mapping[str, str], *, keep_unset: bool = False) -> Loaded:
+    """Return what the file says, with everything that is wrong with it.
+
+    With `keep_unset` an unset variable stays as `${NAME}`, and neither it nor the env_file is a problem.
+    Raises DuctileError (78), with one line, where the file cannot be read or is not YAML.
+    """
+    content = _content(path)
+    document = read_yaml(content, str(path))
+    # Absolute, because the daemon leaves its working directory; not resolved, so a linked file keeps its neighbours.
+    base = Path(os.path.abspath(path.parent))
+    variables, env_file_faults = _variables(document.value, base, environ)
+    value, faults, unset = resolve(document.value, variables)
+    zone, zone_warning = local_zone(environ)
+    config, problems, warnings = read_config(value, authored=document.value, base=base, local_zone=zone)
+    # What an unset variable would have said is not known, so nothing else is said about its value.
+    unknown = {problem.path for problem in unset + faults}
+    problems = [problem for problem in problems if problem.at_key or problem.path not in unknown]
+    found = [*document.problems, *faults, *problems]
+    if not keep_unset:
+        found += [*env_file_faults, *(problem for problem in unset if problem.path != _ENV_FILE)]
+    found.sort(key=lambda problem: document.where(problem.path, problem.at_key))
+    places = [document.locate(str(path), warning) for warning in warnings]
+    return Loaded(
+        config=config,
+        path=path,
+        environ=variables,
+        files=((path.name, content),),
+        problems=tuple(found),
+        warnings=tuple(places if zone_warning is None else [*places, zone_warning]),
+        document=document,
+    )
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DuctileError(f"{path}: cannot be read: {error.strerror}", exit_code=EXIT_CONFIG) from error
+
+
+def _variables(document: Any, base: Path, environ: Mapping[str, str]) -> tuple[Mapping[str, str], list[Problem]]:
+    """Return the environment with the env_file's variables over it, and what is wrong with that file."""
+    name = at(document, _ENV_FILE)
+    if not isinstance(name, str) or not name:
+        return environ, []
+    if "${" in name:
+        return environ, [Problem(_ENV_FILE, "expected a path without variables, which are known only when it is read")]
+    values, faults = read_env_file(base / name)
+    return {**environ, **values}, [Problem(_ENV_FILE, fault) for fault in faults]

@@ -1,0 +1,217 @@
+"""A document to a frozen `Config`, yielding every problem on the way (section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import tzinfo
+from pathlib import Path
+from typing import Any
+
+from ductile import units
+from ductile.check import Path as Place
+from ductile.check import Problem, Section, as_text, kind_of, nearest
+from ductile.config.schedules import read_schedules
+from ductile.config.schema import (
+    DEFAULT_TIMEOUTS,
+    BreakerRule,
+    Config,
+    PluginConfig,
+    Retry,
+    Route,
+    Service,
+)
+from ductile.config.values import as_duration, as_name, as_path, as_variable, sections, texts
+from ductile.config.variables import at, without_values
+from ductile.config.webhooks import read_webhooks
+
+_LOG_LEVELS = ("debug", "info", "warn", "error")
+_LOG_WORDS = ("stdout", "syslog")
+
+
+def read_config(
+    document: Any, *, authored: Any, base: Path, local_zone: tzinfo
+) -> tuple[Config, list[Problem], list[Problem]]:
+    """Return the configuration, all problems, and what is only worth a warning.
+
+    `document` has its variables replaced, `authored` is the same before that; no message shows what a
+    variable holds. Relative paths are taken from `base`; `local_zone` is for schedules that name none.
+    The configuration is built from what was right, with defaults elsewhere, so that checking can go on.
+    """
+    problems: list[Problem] = []
+    warnings: list[Problem] = []
+    root = Section(document, (), problems)
+    state = root.section("state")
+    workspace = root.section("workspace")
+    config = Config(
+        service=_read_service(root.section("service"), base),
+        state_path=_path(state, "path", "./data/state.db", base),
+        workspace_path=_path(workspace, "path", "./data/ws", base),
+        workspace_ttl=_duration(workspace, "ttl", units.DAY, least=1),
+        plugins_dirs=_read_plugins_dirs(root, base),
+        pipelines_dir=_path(root, "pipelines_dir", "./pipelines", base),
+        plugins=_read_plugins(root, local_zone),
+        webhooks=read_webhooks(root, authored, warnings),
+        routes=_read_routes(root),
+    )
+    for section in (state, workspace, root):
+        section.finish()
+    problems += _unknown_plugins(config.plugins, document)
+    shown = [without_values(problem, authored) for problem in problems]
+    return config, shown, [without_values(warning, authored) for warning in warnings]
+
+
+def _duration(section: Section, key: str, default: int, *, least: int) -> int:
+    return section.read(key, default, lambda value: as_duration(value, least=least))
+
+
+def _path(section: Section, key: str, default: str, base: Path) -> Path:
+    return section.read(key, base / default, lambda value: as_path(value, base))
+
+
+def _read_service(section: Section, base: Path) -> Service:
+    default = Service()
+    problems_before = len(section.problems)
+    dedupe_ttl = _duration(section, "dedupe_ttl", default.dedupe_ttl, least=0)
+    job_log_retention = _duration(section, "job_log_retention", default.job_log_retention, least=1)
+    # With either of them wrong the comparison would be with a default that nobody wrote.
+    if len(section.problems) == problems_before and dedupe_ttl > job_log_retention:
+        got = section.raw("dedupe_ttl", "the default of 24h")
+        section.wrong("dedupe_ttl", f"expected no more than service.job_log_retention, got {got}")
+    service = Service(
+        name=section.text("name", default.name),
+        tick_interval=_duration(section, "tick_interval", default.tick_interval, least=1),
+        log_level=section.choice("log_level", default.log_level, _LOG_LEVELS),
+        log=section.read("log", default.log, lambda value: _as_log(value, base)),
+        dedupe_ttl=dedupe_ttl,
+        job_log_retention=job_log_retention,
+        max_hops=section.integer("max_hops", default.max_hops, least=1, most=1000),
+        max_queue_depth=section.integer("max_queue_depth", default.max_queue_depth, least=1, most=10_000_000),
+        shutdown_grace=_duration(section, "shutdown_grace", default.shutdown_grace, least=0),
+        env_file=section.read("env_file", None, lambda value: as_path(value, base)),
+    )
+    section.finish()
+    return service
+
+
+def _as_log(value: Any, base: Path) -> str | Path:
+    text = as_text(value)
+    return text if text in _LOG_WORDS else as_path(text, base)
+
+
+def _read_plugins_dirs(root: Section, base: Path) -> tuple[Path, ...]:
+    value = root.raw("plugins_dir", "./plugins")
+    if isinstance(value, list):
+        if not value:
+            root.wrong("plugins_dir", "expected at least one directory, got an empty list")
+        return tuple(base / text for text in texts(root, "plugins_dir", as_text))
+    return (_path(root, "plugins_dir", "./plugins", base),)
+
+
+def _read_plugins(root: Section, local_zone: tzinfo) -> Mapping[str, PluginConfig]:
+    section = root.section("plugins")
+    plugins = {}
+    for name in section.keys():
+        value = section.raw(name)
+        try:
+            as_name(name)
+        except ValueError as error:
+            section.problems.append(Problem((*section.path, name), str(error), at_key=True))
+        plugins[name] = _read_plugin(name, section.section(name), local_zone)
+    return plugins
+
+
+def _read_plugin(name: str, section: Section, local_zone: tzinfo) -> PluginConfig:
+    plugin = PluginConfig(
+        name=name,
+        enabled=section.boolean("enabled", True),
+        uses=section.read("uses", name, as_name),
+        schedules=read_schedules(section, local_zone),
+        config=_read_plugin_config(section),
+        env=texts(section, "env", as_variable),
+        retry=_read_retry(section.section("retry")),
+        timeouts=_read_timeouts(section.section("timeouts")),
+        breaker=_read_breaker(section.section("circuit_breaker")),
+        max_outstanding_polls=section.integer("max_outstanding_polls", 1, least=1, most=1000),
+    )
+    section.finish()
+    return plugin
+
+
+def _read_plugin_config(section: Section) -> Mapping[str, Any]:
+    value = section.raw("config", {})
+    if isinstance(value, dict):
+        return value
+    section.wrong("config", f"expected a mapping, got {kind_of(value)}")
+    return {}
+
+
+def _read_retry(section: Section) -> Retry:
+    default = Retry()
+    retry = Retry(
+        max_attempts=section.integer("max_attempts", default.max_attempts, least=1, most=100),
+        backoff_base=_duration(section, "backoff_base", default.backoff_base, least=0),
+        backoff_max=_duration(section, "backoff_max", default.backoff_max, least=0),
+    )
+    section.finish()
+    return retry
+
+
+def _read_timeouts(section: Section) -> Mapping[str, int]:
+    timeouts = dict(DEFAULT_TIMEOUTS)
+    for command in section.keys():
+        try:
+            as_name(command)
+        except ValueError as error:
+            section.problems.append(Problem((*section.path, command), str(error), at_key=True))
+        timeouts[command] = _duration(section, command, timeouts.get(command, timeouts["handle"]), least=1)
+    return timeouts
+
+
+def _read_breaker(section: Section) -> BreakerRule:
+    default = BreakerRule()
+    rule = BreakerRule(
+        threshold=section.integer("threshold", default.threshold, least=1, most=1000),
+        reset_after=_duration(section, "reset_after", default.reset_after, least=1),
+    )
+    section.finish()
+    return rule
+
+
+def _read_routes(root: Section) -> tuple[Route, ...]:
+    routes: list[Route] = []
+    for section in sections(root, "routes"):
+        section.require("from", "event_type", "to")
+        route = Route(
+            source=section.text("from"), event_type=section.text("event_type"), target=section.text("to")
+        )
+        complete = all((route.source, route.event_type, route.target))
+        if complete and route in routes:
+            section.wrong(None, "expected each route once, got it again")
+        routes.append(route)
+        section.finish()
+    return tuple(routes)
+
+
+def _unknown_plugins(plugins: Mapping[str, PluginConfig], document: Any) -> list[Problem]:
+    """Return a problem for each endpoint and route that names a plugin which is not configured or is disabled."""
+    problems = []
+    for place in _plugin_places(document):
+        name = at(document, place)
+        if not isinstance(name, str) or not name:
+            continue
+        if name not in plugins:
+            problems.append(Problem(place, f"expected a configured plugin, got {name!r}{nearest(name, plugins)}"))
+        elif not plugins[name].enabled:
+            problems.append(Problem(place, f"expected an enabled plugin, got {name!r}, which is disabled"))
+    return problems
+
+
+def _plugin_places(document: Any) -> list[Place]:
+    endpoints = _items(document, ("webhooks", "endpoints"))
+    routes = _items(document, ("routes",))
+    return [(*item, "plugin") for item in endpoints] + [(*item, key) for item in routes for key in ("from", "to")]
+
+
+def _items(document: Any, place: Place) -> list[Place]:
+    value = at(document, place)
+    return [(*place, index) for index in range(len(value))] if isinstance(value, list) else []

@@ -1,0 +1,134 @@
+"""Reads a plugin's `schedule`: one mapping or a list of them (sections 3 and 7)."""
+
+from __future__ import annotations
+
+import re
+from datetime import time, timezone, tzinfo
+from typing import Any
+from zoneinfo import ZoneInfo, available_timezones
+
+from ductile.check import Section, as_integer, as_text, kind_of, nearest
+from ductile.config.values import as_duration, as_name, sections
+from ductile.scheduler.schedule import Every, Schedule, Unit, Window, parse_every
+
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_TIME = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
+_NEVER_SCHEDULED = ("health", "init")
+
+
+def read_schedules(plugin: Section, local_zone: tzinfo) -> tuple[Schedule, ...]:
+    """Return the schedules of a plugin's section, none where it has none; problems go to the section's list."""
+    value = plugin.raw("schedule")
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        section = plugin.section("schedule")
+        schedule = _read(section, local_zone) if isinstance(value, dict) else None
+        return () if schedule is None else (schedule,)
+    schedules: dict[str, Schedule] = {}
+    for section in sections(plugin, "schedule"):
+        section.require("id")
+        schedule = _read(section, local_zone)
+        if schedule is not None and section.has("id") and schedule.id in schedules:
+            section.wrong("id", f"expected an id that no other schedule of the plugin has, got {schedule.id!r}")
+        elif schedule is not None:
+            schedules[schedule.id] = schedule
+    return tuple(schedules.values())
+
+
+def _read(section: Section, local_zone: tzinfo) -> Schedule | None:
+    section.require("every")
+    every = section.read("every", None, parse_every)
+    at = section.read("at", None, _as_time)
+    zone_name = section.read("timezone", None, _as_zone_name)
+    schedule = Schedule(
+        id=section.read("id", "default", as_name),
+        command=section.read("command", "poll", _as_scheduled_command),
+        every=every or Every(count=1, unit=Unit.DAYS),
+        at=at,
+        day=_read_day(section, every),
+        jitter=section.read("jitter", 0, lambda value: _as_jitter(value, every)),
+        window=_read_window(section),
+        zone=local_zone if zone_name is None else _zone(zone_name),
+        zone_name=zone_name,
+    )
+    if section.has("at") and every is not None and every.unit is Unit.SECONDS:
+        section.wrong("at", "expected an interval such as daily, weekly or monthly beside 'at', got elapsed time")
+    section.finish()
+    return schedule if every is not None else None
+
+
+def _read_day(section: Section, every: Every | None) -> int | None:
+    if not section.has("day") or every is None:
+        return None
+    if not section.has("at"):
+        section.wrong("day", "expected 'at' beside 'day', got none")
+    if every.unit is Unit.WEEKS:
+        return section.read("day", None, _as_weekday)
+    if every.unit is Unit.MONTHS:
+        return section.read("day", None, lambda value: as_integer(value, least=1, most=31))
+    section.wrong("day", "expected weekly or monthly beside 'day', got another interval")
+    return None
+
+
+def _read_window(section: Section) -> Window | None:
+    if not section.has("preferred_window"):
+        return None
+    window = section.section("preferred_window")
+    if window.keys():
+        window.require("start", "end")
+    start = window.read("start", None, _as_time)
+    end = window.read("end", None, _as_end_time)
+    window.finish()
+    if start is None or end is None:
+        return None
+    if start == end:
+        window.wrong("end", "expected another time than 'start', got the same (for the whole day leave the window out)")
+        return None
+    return Window(start=start, end=end)
+
+
+def _as_time(value: Any) -> time:
+    match = _TIME.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"expected a time such as \"07:30\", got {kind_of(value)}")
+    return time(int(match[1]), int(match[2]))
+
+
+def _as_end_time(value: Any) -> time:
+    return time(0, 0) if value == "24:00" else _as_time(value)
+
+
+def _as_weekday(value: Any) -> int:
+    if value not in _DAYS:
+        raise ValueError(f"expected one of {', '.join(_DAYS)}, got {kind_of(value)}")
+    return _DAYS.index(value)
+
+
+def _as_jitter(value: Any, every: Every | None) -> int:
+    jitter = as_duration(value, least=0)
+    if every is not None and jitter > every.seconds:
+        raise ValueError(f"expected no more than the interval in 'every', got {value!r}")
+    return jitter
+
+
+def _as_scheduled_command(value: Any) -> str:
+    command = as_name(value)
+    if command in _NEVER_SCHEDULED:
+        raise ValueError(f"expected a command that can be scheduled, got {command!r}")
+    return command
+
+
+def _as_zone_name(value: Any) -> str:
+    name = as_text(value)
+    try:
+        _zone(name)
+    except (LookupError, ValueError, OSError):
+        hint = nearest(name, available_timezones())
+        raise ValueError(f"expected a time zone such as Australia/Sydney, got {name!r}{hint}") from None
+    return name
+
+
+def _zone(name: str) -> tzinfo:
+    # UTC is known even where no zone database is installed.
+    return timezone.utc if name == "UTC" else ZoneInfo(name)

@@ -1,0 +1,120 @@
+"""The configuration as frozen values; every duration is in seconds, every size in bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ductile import units
+from ductile.scheduler.schedule import Schedule
+
+# Seconds. A command of any other name has as long as `handle`.
+DEFAULT_TIMEOUTS = {"poll": 60, "handle": 120, "health": 10, "init": 30}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """The section `service`. `log` is `stdout`, `syslog` or a file."""
+
+    name: str = "ductile"
+    tick_interval: int = units.MINUTE
+    log_level: str = "info"
+    log: str | Path = "stdout"
+    dedupe_ttl: int = 24 * units.HOUR
+    job_log_retention: int = 30 * units.DAY
+    max_hops: int = 20
+    max_queue_depth: int = 10_000
+    shutdown_grace: int = 30
+    env_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """How often an attempt is repeated, and the bounds of the wait before it."""
+
+    max_attempts: int = 4
+    backoff_base: int = 30
+    backoff_max: int = units.HOUR
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerRule:
+    """After how many dead jobs in a row a circuit breaker opens, and when it lets a probe through."""
+
+    threshold: int = 3
+    reset_after: int = 30 * units.MINUTE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginConfig:
+    """One entry of `plugins`.
+
+    `uses` is the manifest's name; `config` is what the plugin is given, secrets and all, so it stays out of the repr.
+    """
+
+    name: str
+    enabled: bool = True
+    uses: str
+    schedules: tuple[Schedule, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    env: tuple[str, ...] = ()
+    retry: Retry = Retry()
+    timeouts: Mapping[str, int] = field(default_factory=lambda: dict(DEFAULT_TIMEOUTS))
+    breaker: BreakerRule = BreakerRule()
+    max_outstanding_polls: int = 1
+
+    def timeout(self, command: str) -> int:
+        """Return the seconds that one attempt of `command` may take."""
+        return self.timeouts.get(command, self.timeouts["handle"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One path that webhooks are posted to, for a plugin's `handle` or, as an `event`, for the router.
+
+    `secrets` are the resolved ones, any of which verifies; they never belong in a message.
+    """
+
+    path: str
+    plugin: str | None
+    event: str | None
+    secrets: tuple[str, ...] = field(repr=False)
+    signature_header: str
+    signature_format: str
+    dedupe_header: str | None
+    max_body_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Webhooks:
+    """Where to listen; `host` is an address without brackets, or `localhost`."""
+
+    host: str
+    port: int
+    endpoints: tuple[Endpoint, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """An event of type `event_type` from the plugin `source` becomes a job of the plugin `target`."""
+
+    source: str
+    event_type: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything that the configuration file says. `webhooks` is None where nothing is to be listened on."""
+
+    service: Service
+    state_path: Path
+    workspace_path: Path
+    workspace_ttl: int
+    plugins_dirs: tuple[Path, ...]
+    pipelines_dir: Path
+    plugins: Mapping[str, PluginConfig]
+    webhooks: Webhooks | None
+    routes: tuple[Route, ...]

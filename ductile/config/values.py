@@ -1,0 +1,98 @@
+"""Single values of the configuration: durations, sizes, names and paths within bounds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ductile import units
+from ductile.check import Problem, Section, as_text, kind_of
+
+# A hundred years: everything that is compared with a date stays within the calendar.
+LONGEST = "36500d"
+LONGEST_NAME = 64
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# A token of RFC 9110, section 5.6.2.
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+
+def as_duration(value: Any, *, least: int) -> int:
+    """Return the seconds of a duration from `least` to a hundred years. Raises ValueError."""
+    if not isinstance(value, str):
+        raise ValueError(f"expected a duration such as 30s, got {kind_of(value)}")
+    seconds = units.parse_duration(value)
+    if not least <= seconds <= units.parse_duration(LONGEST):
+        raise ValueError(f"expected a duration from {units.format_duration(least)} to {LONGEST}, got {value!r}")
+    return seconds
+
+
+def as_size(value: Any, *, least: int, most: str) -> int:
+    """Return the bytes of a size from `least` to the size `most`. Raises ValueError."""
+    if not isinstance(value, str):
+        raise ValueError(f"expected a size such as 512KB or 1MB, got {kind_of(value)}")
+    size = units.parse_size(value)
+    if not least <= size <= units.parse_size(most):
+        raise ValueError(f"expected a size from {least}B to {most}, got {value!r}")
+    return size
+
+
+def as_name(value: Any) -> str:
+    """Return the name of a plugin, a command or a schedule (section 4, "Names"). Raises ValueError."""
+    text = as_text(value)
+    if not _NAME.fullmatch(text):
+        raise ValueError(f"expected a name of letters, digits, - and _, the first a letter or digit, got {text!r}")
+    if len(text) > LONGEST_NAME:
+        raise ValueError(f"expected a name of at most {LONGEST_NAME} characters, got {len(text)}")
+    return text
+
+
+def as_variable(value: Any) -> str:
+    """Return the name of an environment variable. Raises ValueError."""
+    text = as_text(value)
+    if not _VARIABLE.fullmatch(text):
+        raise ValueError(f"expected the name of an environment variable, got {text!r}")
+    return text
+
+
+def as_header(value: Any) -> str:
+    """Return the name of an HTTP header. Raises ValueError."""
+    text = as_text(value)
+    if not _HEADER.fullmatch(text):
+        raise ValueError(f"expected the name of an HTTP header, got {text!r}")
+    return text
+
+
+def as_path(value: Any, base: Path) -> Path:
+    """Return a path of the file system, a relative one from `base`. Raises ValueError."""
+    return base / as_text(value)
+
+
+def sections(parent: Section, key: str) -> list[Section]:
+    """Return the mappings in the list under `key`; what is no list, or no mapping in it, is a problem."""
+    value = parent.raw(key, [])
+    if not isinstance(value, list):
+        parent.wrong(key, f"expected a list, got {kind_of(value)}")
+        return []
+    result = []
+    for index, item in enumerate(value):
+        path = (*parent.path, key, index)
+        if isinstance(item, dict):
+            result.append(Section(item, path, parent.problems))
+        else:
+            parent.problems.append(Problem(path, f"expected a mapping, got {kind_of(item)}"))
+    return result
+
+
+def texts(parent: Section, key: str, parse: Callable[[Any], str]) -> tuple[str, ...]:
+    """Return the items of the list under `key` as `parse` reads them; each wrong one is a problem of its own."""
+    items = []
+    for index, item in enumerate(parent.texts(key)):
+        try:
+            items.append(parse(item))
+        except ValueError as error:
+            parent.problems.append(Problem((*parent.path, key, index), str(error)))
+    return tuple(items)

@@ -1,0 +1,97 @@
+"""`${NAME}` in values: replacing it, and keeping what replaced it out of every message."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ductile.check import Path, Problem, nearest
+
+_NAME = "[A-Za-z_][A-Za-z0-9_]*"
+_WHOLE = re.compile(r"\$\{(" + _NAME + r")\}")
+# Either an escaped brace, a variable, or a brace that opens neither.
+_REFERENCE = re.compile(r"(?P<escaped>\$\$\{)|\$\{(?P<name>" + _NAME + r")\}|(?P<broken>\$\{[^}]*\}?)")
+
+
+def resolve(value: Any, variables: Mapping[str, str]) -> tuple[Any, list[Problem], list[Problem]]:
+    """Return a copy of `value` with the variables in its texts replaced, what is wrong, and what is unset.
+
+    Keys are never touched. A text that names an unset variable stays as written, apart from its escapes.
+    """
+    resolver = _Resolver(variables)
+    return resolver.value(value, ()), resolver.faults, resolver.unset
+
+
+def is_variable(text: Any) -> bool:
+    """Say whether an authored value is exactly one `${NAME}`."""
+    return isinstance(text, str) and _WHOLE.fullmatch(text) is not None
+
+
+def holds_variable(text: Any) -> bool:
+    """Say whether an authored value is a text with at least one `${NAME}` in it."""
+    return isinstance(text, str) and any(match["name"] for match in _REFERENCE.finditer(text))
+
+
+def without_values(problem: Problem, authored: Any) -> Problem:
+    """Return the problem as it may be shown: with the authored text in place of a value that a variable gave.
+
+    `authored` is the document before `resolve`. What a message quotes stands behind ", got ".
+    """
+    text = at(authored, problem.path)
+    if problem.at_key or not holds_variable(text):
+        return problem
+    expected, _, quoted = problem.text.partition(", got ")
+    return dataclasses.replace(problem, text=f"{expected}, got the value of {text!r}") if quoted else problem
+
+
+def at(document: Any, path: Path) -> Any:
+    """Return what stands at `path` in a document, None where nothing does."""
+    for part in path:
+        try:
+            document = document[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return document
+
+
+class _Resolver:
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self.faults: list[Problem] = []
+        self.unset: list[Problem] = []
+        self._variables = variables
+
+    def value(self, value: Any, path: Path) -> Any:
+        if isinstance(value, str):
+            return self._text(value, path)
+        if isinstance(value, list):
+            return [self.value(item, (*path, index)) for index, item in enumerate(value)]
+        if isinstance(value, dict):
+            return {key: self.value(item, (*path, key)) for key, item in value.items()}
+        return value
+
+    def _text(self, text: str, path: Path) -> str:
+        return _REFERENCE.sub(lambda match: self._replacement(match, path), text)
+
+    def _replacement(self, match: re.Match[str], path: Path) -> str:
+        if match["escaped"]:
+            return "${"
+        if match["broken"]:
+            expected = "expected a variable such as ${NAME}, or $${ for a plain ${"
+            self.faults.append(Problem(path, f"{expected}, got {match[0]!r}"))
+            return match[0]
+        name = match["name"]
+        if name not in self._variables:
+            self.unset.append(Problem(path, f"the variable {name} is not set{nearest(name, self._variables)}"))
+            return match[0]
+        value = self._variables[name]
+        if not _is_utf8(value):
+            self.faults.append(Problem(path, f"expected UTF-8 in the variable {name}"))
+            return match[0]
+        return value
+
+
+def _is_utf8(text: str) -> bool:
+    # An undecodable byte of the environment is a lone surrogate in Python's text.
+    return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -1,0 +1,1 @@
+"""When plugins run by the clock."""

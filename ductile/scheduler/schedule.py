@@ -1,0 +1,331 @@
+"""When a schedule runs next: the grid, the jitter around it and the window it keeps to.
+
+A grid that counts seconds goes on from its last point. A calendar grid is a list of wall times in the
+schedule's zone, each computed from the grid's origin and never from the point before it, so nothing drifts.
+All moments are aware UTC datetimes, cut to the millisecond, as they are stored.
+"""
+
+from __future__ import annotations
+
+import bisect
+import calendar
+import enum
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from typing import Any
+
+from ductile import units
+from ductile.chance import Chance
+from ductile.check import kind_of
+
+_LONGEST_EVERY = 366 * units.DAY
+_ONE_DAY = timedelta(days=1)
+_ONE_SECOND = timedelta(seconds=1)
+_ONE_MILLISECOND = timedelta(milliseconds=1)
+
+# A clock outside these is taken for the nearest one: far enough from the ends of the calendar that every
+# zone's local time, and a window some days away, still has a date. The last point of a grid is later than
+# any clock, so there always is a next one.
+_FIRST_CLOCK = datetime(1, 2, 1, tzinfo=timezone.utc)
+_LAST_CLOCK = datetime(9999, 12, 1, tzinfo=timezone.utc)
+_LAST_POINT = datetime(9999, 12, 5, tzinfo=timezone.utc)
+_FIRST_WALL = datetime(1, 1, 3)
+_LAST_WALL = datetime(9999, 12, 5)
+
+
+class Unit(enum.Enum):
+    """What an interval is counted in; seconds are elapsed time, the others steps of the calendar."""
+
+    SECONDS = "s"
+    DAYS = "d"
+    WEEKS = "w"
+    MONTHS = "month"
+
+
+# A month counts as its shortest case.
+_NOMINAL_SECONDS = {
+    Unit.SECONDS: units.SECOND,
+    Unit.DAYS: units.DAY,
+    Unit.WEEKS: units.WEEK,
+    Unit.MONTHS: 28 * units.DAY,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Every:
+    """An interval: `count` times `unit`."""
+
+    count: int
+    unit: Unit
+
+    @property
+    def seconds(self) -> int:
+        """The interval's nominal length in seconds, for comparisons; a month has 28 days."""
+        return self.count * _NOMINAL_SECONDS[self.unit]
+
+
+_NAMED = {
+    "hourly": Every(count=units.HOUR, unit=Unit.SECONDS),
+    "daily": Every(count=1, unit=Unit.DAYS),
+    "weekly": Every(count=1, unit=Unit.WEEKS),
+    "monthly": Every(count=1, unit=Unit.MONTHS),
+}
+_CALENDAR = {"d": Unit.DAYS, "w": Unit.WEEKS}
+
+
+def parse_every(text: Any) -> Every:
+    """Return the interval in `90s`, `5m`, `2h`, `1d`, `1w`, `hourly`, `daily`, `weekly` or `monthly`.
+
+    Raises ValueError, with a text for the operator, for anything else and outside 1s to 366d.
+    """
+    if isinstance(text, str) and text in _NAMED:
+        return _NAMED[text]
+    try:
+        seconds = units.parse_duration(text if isinstance(text, str) else "")
+    except ValueError:
+        expected = "expected an interval such as 5m, 6h, daily or monthly"
+        raise ValueError(f"{expected}, got {kind_of(text)}") from None
+    if not 1 <= seconds <= _LONGEST_EVERY:
+        raise ValueError(f"expected an interval from 1s to 366d, got {text!r}")
+    unit = _CALENDAR.get(text[-1], Unit.SECONDS)
+    return Every(count=seconds // _NOMINAL_SECONDS[unit], unit=unit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """The wall times `[start, end)` of each day; across midnight where `end` is not later than `start`.
+
+    So an `end` of 00:00 is the midnight that ends the day.
+    """
+
+    start: time
+    end: time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """One schedule of a plugin. `jitter` is in seconds.
+
+    `at` is the grid's time of day, for calendar intervals only. `day` goes with `at`: a weekday from
+    0, Monday, to 6 for weeks; a day of the month from 1 to 31 for months. `zone_name` is the zone as the
+    operator wrote it, None where the system's is meant.
+    """
+
+    id: str
+    command: str = "poll"
+    every: Every
+    at: time | None = None
+    day: int | None = None
+    jitter: int = 0
+    window: Window | None = None
+    zone: tzinfo
+    zone_name: str | None = None
+
+    def rule(self) -> str:
+        """Return the text of what the grid depends on: where it changes, a new grid begins."""
+        parts = [f"every {self.every.count} {self.every.unit.value}"]
+        if self.at is not None:
+            parts.append(f"at {self.at.isoformat()}")
+        if self.day is not None:
+            parts.append(f"day {self.day}")
+        if self.zone_name is not None:
+            parts.append(f"in {self.zone_name}")
+        return " ".join(parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """The run that comes next: its point on the grid and the moment drawn for it.
+
+    `anchor` is the local wall time of a calendar grid's origin, in ISO 8601 without a zone; empty for
+    a grid of seconds.
+    """
+
+    base_at: datetime
+    next_run_at: datetime
+    anchor: str
+
+
+def first(schedule: Schedule, now: datetime, rng: Chance) -> Slot:
+    """Return the first slot of a new grid.
+
+    With `at` the grid stands at the next such wall time after `now`; else it begins within the jitter
+    from `now`, and that is the first run.
+    """
+    now = _within_clocks(now)
+    elapsed = schedule.every.unit is Unit.SECONDS
+    if schedule.at is None or elapsed:
+        base_at = _later(now, rng.uniform(0, schedule.jitter))
+        anchor = "" if elapsed else _wall(base_at, schedule.zone).isoformat()
+        return Slot(base_at=base_at, next_run_at=next_in_window(schedule, base_at, rng), anchor=anchor)
+    origin = _origin(schedule, schedule.at, now)
+    base_at = _instant(_next_wall(origin, schedule.every, schedule.zone, now), schedule.zone)
+    return _drawn(schedule, base_at, origin.isoformat(), rng)
+
+
+def advance(schedule: Schedule, slot: Slot, now: datetime, rng: Chance) -> Slot:
+    """Return the slot after `slot`, whose run is enqueued or skipped at `now`.
+
+    The grid moves on at least one step, and until it is later than `now`: what was missed is not made up for.
+    """
+    return _drawn(schedule, _next_base(schedule, slot, max(now, slot.base_at)), slot.anchor, rng)
+
+
+def redraw_if_stalled(schedule: Schedule, slot: Slot, now: datetime, rng: Chance) -> Slot | None:
+    """Return a slot drawn again where `slot` is later than the rule can give from `now`, else None.
+
+    That is so after the clock was set back. The grid stays the same one.
+    """
+    if slot.next_run_at <= _latest(schedule, slot, now):
+        return None
+    return _drawn(schedule, _next_base(schedule, slot, now), slot.anchor, rng)
+
+
+def in_window(schedule: Schedule, moment: datetime) -> bool:
+    """Say whether a run may be due at `moment`."""
+    if schedule.window is None:
+        return True
+    start, _ = _window_from(schedule.window, schedule.zone, moment)
+    return start <= moment
+
+
+def next_in_window(schedule: Schedule, moment: datetime, rng: Chance) -> datetime:
+    """Return `moment` if it is in the window, else a time drawn within the jitter from the next start."""
+    if schedule.window is None:
+        return moment
+    start, end = _window_from(schedule.window, schedule.zone, moment)
+    if start <= moment:
+        return moment
+    longest = (end - start - _ONE_MILLISECOND).total_seconds()
+    return _later(start, rng.uniform(0, min(schedule.jitter, longest)))
+
+
+def _drawn(schedule: Schedule, base_at: datetime, anchor: str, rng: Chance) -> Slot:
+    half = schedule.jitter / 2
+    moment = _later(base_at, rng.uniform(-half, half))
+    return Slot(base_at=base_at, next_run_at=next_in_window(schedule, moment, rng), anchor=anchor)
+
+
+def _latest(schedule: Schedule, slot: Slot, now: datetime) -> datetime:
+    """Return the latest moment that `first` or `advance` can have drawn by `now`, on the grid of `slot`."""
+    # A run is drawn up to half the jitter before its base, and the base then moves past that one.
+    half = schedule.jitter / 2
+    moment = _later(_next_base(schedule, slot, _later(_within_clocks(now), half)), half)
+    if schedule.window is None:
+        return moment
+    start, end = _window_from(schedule.window, schedule.zone, moment)
+    return max(moment, min(_later(start, schedule.jitter), end))
+
+
+def _next_base(schedule: Schedule, slot: Slot, after: datetime) -> datetime:
+    """Return the first point of the slot's grid that is later than `after`."""
+    after = _within_clocks(after)
+    if schedule.every.unit is Unit.SECONDS:
+        step = timedelta(seconds=schedule.every.count)
+        ahead = step - (after - slot.base_at) % step
+        return after + min(ahead, _LAST_POINT - after)
+    origin = datetime.fromisoformat(slot.anchor)
+    return _instant(_next_wall(origin, schedule.every, schedule.zone, after), schedule.zone)
+
+
+def _origin(schedule: Schedule, at: time, now: datetime) -> datetime:
+    """Return the wall time that a grid with `at` is counted from."""
+    today = _wall(now, schedule.zone).date()
+    unit, day = schedule.every.unit, schedule.day
+    if unit is Unit.MONTHS and day is not None:
+        # January has every day that a month can have, so a 31st is not lost where it is drawn in a short month.
+        return datetime.combine(date(today.year, 1, day), at)
+    if unit is Unit.WEEKS and day is not None:
+        candidate = today + _ONE_DAY * ((day - today.weekday()) % 7)
+        return _next_wall(datetime.combine(candidate, at), _NAMED["weekly"], schedule.zone, now)
+    return _next_wall(datetime.combine(today, at), _NAMED["daily"], schedule.zone, now)
+
+
+def _next_wall(origin: datetime, every: Every, zone: tzinfo, after: datetime) -> datetime:
+    """Return the wall time of the first point later than `after` on the calendar grid counted from `origin`."""
+    local = _wall(after, zone)
+    if every.unit is Unit.MONTHS:
+        index = (_month_number(local) - _month_number(origin)) // every.count
+    else:
+        index = (local.date() - origin.date()).days // _days(every)
+    while _instant(_grid_wall(origin, every, index), zone) <= after:
+        index += 1
+    return _grid_wall(origin, every, index)
+
+
+def _grid_wall(origin: datetime, every: Every, index: int) -> datetime:
+    """Return the wall time of one point, no earlier or later than the calendar has dates for."""
+    if every.unit is Unit.MONTHS:
+        year, month = divmod(_month_number(origin) + index * every.count, 12)
+        if not _FIRST_WALL.year <= year <= _LAST_WALL.year:
+            return _FIRST_WALL if year < _FIRST_WALL.year else _LAST_WALL
+        last_day = calendar.monthrange(year, month + 1)[1]
+        wall = origin.replace(year=year, month=month + 1, day=min(origin.day, last_day))
+    else:
+        ordinal = origin.toordinal() + index * _days(every)
+        ordinal = min(max(ordinal, _FIRST_WALL.toordinal()), _LAST_WALL.toordinal())
+        wall = datetime.combine(date.fromordinal(ordinal), origin.time())
+    return min(max(wall, _FIRST_WALL), _LAST_WALL)
+
+
+def _month_number(wall: datetime) -> int:
+    return wall.year * 12 + wall.month - 1
+
+
+def _days(every: Every) -> int:
+    return every.seconds // units.DAY
+
+
+def _window_from(window: Window, zone: tzinfo, moment: datetime) -> tuple[datetime, datetime]:
+    """Return start and end of the window that `moment` is in, else of the next one."""
+    moment = _within_clocks(moment)
+    today = _wall(moment, zone).date()
+    length = _ONE_DAY if window.end <= window.start else timedelta(0)
+    # Yesterday's window may end after midnight.
+    day = today - _ONE_DAY
+    while True:
+        start = _instant(datetime.combine(day, window.start), zone)
+        end = _instant(datetime.combine(day + length, window.end), zone)
+        # A window that lies wholly in the hour that a clock skips has no length on that day.
+        if start < end and moment < end:
+            return start, end
+        day += _ONE_DAY
+
+
+def _wall(moment: datetime, zone: tzinfo) -> datetime:
+    return moment.astimezone(zone).replace(tzinfo=None, fold=0)
+
+
+def _instant(wall: datetime, zone: tzinfo) -> datetime:
+    """Return the moment of a wall time: the first of two, and the end of the gap for a missing one."""
+    # PEP 495: fold 0 reads a missing time with the offset before the gap, fold 1 with the one after it.
+    before = _offset(wall.replace(tzinfo=zone, fold=0))
+    after = _offset(wall.replace(tzinfo=zone, fold=1))
+    utc = wall.replace(tzinfo=timezone.utc)
+    if before >= after:
+        return utc - before
+    earliest = utc.replace(microsecond=0) - after
+    gap_end = bisect.bisect_left(
+        range((after - before) // _ONE_SECOND + 1),
+        True,
+        key=lambda second: _offset((earliest + second * _ONE_SECOND).astimezone(zone)) > before,
+    )
+    return earliest + gap_end * _ONE_SECOND
+
+
+def _offset(local: datetime) -> timedelta:
+    offset = local.utcoffset()
+    assert offset is not None
+    return offset
+
+
+def _within_clocks(moment: datetime) -> datetime:
+    return min(max(moment, _FIRST_CLOCK), _LAST_CLOCK)
+
+
+def _later(moment: datetime, seconds: float) -> datetime:
+    """Return the moment moved by `seconds`, cut to the millisecond and no later than any grid goes."""
+    least = (_FIRST_CLOCK - moment).total_seconds()
+    most = (_LAST_POINT - moment).total_seconds()
+    moved = moment + timedelta(seconds=min(max(seconds, least), most))
+    return moved.replace(microsecond=moved.microsecond // 1000 * 1000)

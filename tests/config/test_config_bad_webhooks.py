@@ -1,0 +1,240 @@
+"""What is said about a wrong section `webhooks`."""
+
+from __future__ import annotations
+
+import pytest
+from config.config_files import endpoint, lines, load_text
+
+MALFORMED = [
+    (
+        "webhooks: {listen: 8081}\n",
+        [
+            "1:20: webhooks.listen: expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081, got 8081",
+        ],
+    ),
+    (
+        "webhooks: {listen: localhost}\n",
+        [
+            "1:20: webhooks.listen: expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081, got 'localhost'",
+        ],
+    ),
+    (
+        "webhooks: {listen: '::1:8081'}\n",
+        [
+            "1:20: webhooks.listen: expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081, got '::1:8081'",
+        ],
+    ),
+    (
+        "webhooks: {listen: '[127.0.0.1]:8081'}\n",
+        [
+            "1:20: webhooks.listen: expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081, got '[127.0.0.1]:8081'",
+        ],
+    ),
+    (
+        "webhooks: {listen: '127.0.0.1:0'}\n",
+        [
+            "1:20: webhooks.listen: expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081, got '127.0.0.1:0'",
+        ],
+    ),
+    (
+        "webhooks: {listen: '127.0.0.1:99999'}\n",
+        [
+            "1:20: webhooks.listen: expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081, got '127.0.0.1:99999'",
+        ],
+    ),
+    (
+        "webhooks: {listen: 'example.org:80'}\n",
+        [
+            "1:20: webhooks.listen: expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081, got 'example.org:80'",
+        ],
+    ),
+    ("webhooks: {endpoint: []}\n", ["1:12: webhooks.endpoint: unknown key (did you mean 'endpoints'?)"]),
+    ("webhooks: {endpoints: {path: /a}}\n", ["1:23: webhooks.endpoints: expected a list, got a mapping"]),
+    ("webhooks: {endpoints: [/a]}\n", ["1:24: webhooks.endpoints[0]: expected a mapping, got '/a'"]),
+    (
+        endpoint(path="a"),
+        [
+            "5:13: webhooks.endpoints[0].path: expected a path that starts with '/', in ASCII without spaces"
+            ", got 'a'",
+        ],
+    ),
+    (
+        endpoint(path="/a?b=1"),
+        [
+            "5:13: webhooks.endpoints[0].path: expected a path without query and fragment, got '/a?b=1'",
+        ],
+    ),
+    (
+        endpoint(path="/healthz"),
+        [
+            "5:13: webhooks.endpoints[0].path: expected another path than that of the daemon's own health"
+            ", got '/healthz'",
+        ],
+    ),
+    (
+        endpoint(path='"/a b"'),
+        [
+            "5:13: webhooks.endpoints[0].path: expected a path that starts with '/', in ASCII without spaces"
+            ", got '/a b'",
+        ],
+    ),
+    (endpoint(path=None), ["5:7: webhooks.endpoints[0]: the key 'path' is missing"]),
+    (endpoint(plugin=None), ["5:7: webhooks.endpoints[0]: expected either 'plugin' or 'event', got neither"]),
+    (endpoint(event="x.y"), ["5:7: webhooks.endpoints[0]: expected either 'plugin' or 'event', got both"]),
+    (
+        endpoint(plugin="ecko"),
+        [
+            "6:15: webhooks.endpoints[0].plugin: expected a configured plugin, got 'ecko' (did you mean 'echo'?)",
+        ],
+    ),
+    (
+        endpoint(plugin="off"),
+        [
+            "6:15: webhooks.endpoints[0].plugin: expected an enabled plugin, got 'off', which is disabled",
+        ],
+    ),
+    (
+        endpoint() + "    - {path: /a, event: e, secret: '${SECRET}', signature_format: slack}\n",
+        [
+            "9:14: webhooks.endpoints[1].path: expected a path that no other endpoint has, got '/a'",
+        ],
+    ),
+    (endpoint(secret=None), ["5:7: webhooks.endpoints[0]: the key 'secret' is missing"]),
+    (
+        endpoint(secret="hunter2"),
+        [
+            "7:15: webhooks.endpoints[0].secret: expected one ${NAME} and nothing else, got a literal",
+        ],
+    ),
+    (
+        endpoint(secret='"x${SECRET}"'),
+        [
+            "7:15: webhooks.endpoints[0].secret: expected one ${NAME} and nothing else"
+            ", got the value of 'x${SECRET}'",
+        ],
+    ),
+    (
+        endpoint(secret="12345678"),
+        [
+            "7:15: webhooks.endpoints[0].secret: expected one ${NAME} and nothing else, got a literal",
+        ],
+    ),
+    (endpoint(secret="[]"), ["7:15: webhooks.endpoints[0].secret: expected at least one ${NAME}, got an empty list"]),
+    (
+        endpoint(secret='["${SECRET}", hunter2, null]'),
+        [
+            "7:29: webhooks.endpoints[0].secret[1]: expected one ${NAME} and nothing else, got a literal",
+            "7:38: webhooks.endpoints[0].secret[2]: expected one ${NAME} and nothing else, got nothing",
+        ],
+    ),
+    (
+        endpoint(secret="{a: b}"),
+        [
+            "7:15: webhooks.endpoints[0].secret: expected one ${NAME} and nothing else, got a mapping",
+        ],
+    ),
+    (
+        endpoint(secret="${EMPTY}"),
+        [
+            "7:15: webhooks.endpoints[0].secret: expected a variable that is not empty, got the value of '${EMPTY}'",
+        ],
+    ),
+    (endpoint(secret="${MISSING}"), ["7:15: webhooks.endpoints[0].secret: the variable MISSING is not set"]),
+    (
+        endpoint(secret="${SECRT}"),
+        [
+            "7:15: webhooks.endpoints[0].secret: the variable SECRT is not set (did you mean 'SECRET'?)",
+        ],
+    ),
+    (endpoint(signature_header=None), ["5:7: webhooks.endpoints[0]: the key 'signature_header' is missing"]),
+    (
+        endpoint(signature_header=None, signature_format="base64"),
+        [
+            "5:7: webhooks.endpoints[0]: the key 'signature_header' is missing",
+        ],
+    ),
+    (
+        endpoint(signature_header='"X Sig"'),
+        [
+            "8:25: webhooks.endpoints[0].signature_header: expected the name of an HTTP header, got 'X Sig'",
+        ],
+    ),
+    (
+        endpoint(signature_format="sha256"),
+        [
+            "9:25: webhooks.endpoints[0].signature_format: expected one of hex, base64, stripe, slack, standard"
+            ", got 'sha256'",
+        ],
+    ),
+    (
+        endpoint(signature_format="gitlab"),
+        [
+            "9:25: webhooks.endpoints[0].signature_format: expected a scheme of HMAC-SHA256"
+            ", got 'gitlab': GitLab sends a plain token",
+        ],
+    ),
+    (
+        endpoint(signature_format="discord"),
+        [
+            "9:25: webhooks.endpoints[0].signature_format: expected a scheme of HMAC-SHA256"
+            ", got 'discord': Discord signs with Ed25519",
+        ],
+    ),
+    (
+        endpoint(signature_format="ed25519"),
+        [
+            "9:25: webhooks.endpoints[0].signature_format: expected a scheme of HMAC-SHA256"
+            ", got 'ed25519': Ed25519 is another algorithm",
+        ],
+    ),
+    (
+        endpoint(signature_format="[hex]"),
+        [
+            "9:25: webhooks.endpoints[0].signature_format: expected one of hex, base64, stripe, slack, standard"
+            ", got a list (did you mean 'hex'?)",
+        ],
+    ),
+    (
+        endpoint(dedupe_header='"a:b"'),
+        [
+            "9:22: webhooks.endpoints[0].dedupe_header: expected the name of an HTTP header, got 'a:b'",
+        ],
+    ),
+    (
+        endpoint(max_body_size="65MB"),
+        [
+            "9:22: webhooks.endpoints[0].max_body_size: expected a size from 1B to 64MB, got '65MB'",
+        ],
+    ),
+    (
+        endpoint(max_body_size="0B"),
+        [
+            "9:22: webhooks.endpoints[0].max_body_size: expected a size from 1B to 64MB, got '0B'",
+        ],
+    ),
+    (
+        endpoint(max_body_size="1M"),
+        [
+            "9:22: webhooks.endpoints[0].max_body_size: expected a size such as 512KB or 1MB, got '1M'",
+        ],
+    ),
+    (
+        endpoint(max_body_size="1024"),
+        [
+            "9:22: webhooks.endpoints[0].max_body_size: expected a size such as 512KB or 1MB, got 1024",
+        ],
+    ),
+    (endpoint(replay="5m"), ["9:7: webhooks.endpoints[0].replay: unknown key"]),
+    (
+        "webhooks: {listen: '${SECRET}'}\n",
+        [
+            "1:20: webhooks.listen: expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081"
+            ", got the value of '${SECRET}'",
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), MALFORMED)
+def test_each_wrong_value_of_an_endpoint_is_named_at_its_place(tmp_path, text, expected):
+    assert lines(load_text(tmp_path, text)) == expected

@@ -1,0 +1,67 @@
+"""The shipped example runs as it stands, and what it shows in comments is right."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from config.config_files import lines, load_text
+
+from ductile.config.load import load
+from ductile.scheduler.schedule import Every, Unit
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "etc" / "ductile" / "config.yaml"
+COMMENTED_KEY = re.compile(r"^( *)# ( *(?:- )?(?:[a-z_]+:(?: .*)?|\{.*))$", re.MULTILINE)
+
+# Every key of the specification's section on configuration.
+KEYS = """
+service name tick_interval log_level log dedupe_ttl job_log_retention max_hops max_queue_depth shutdown_grace env_file
+state path workspace ttl plugins_dir pipelines_dir plugins enabled uses schedule every at day jitter preferred_window
+timezone command config env retry max_attempts backoff_base backoff_max timeouts circuit_breaker threshold reset_after
+max_outstanding_polls webhooks listen endpoints plugin event secret signature_header signature_format dedupe_header
+max_body_size routes from event_type to id start end poll handle health init
+""".split()
+
+
+def test_the_example_loads_without_a_word_and_without_a_variable():
+    loaded = load(EXAMPLE, {})
+    assert (lines(loaded), loaded.warnings) == ([], ())
+
+
+def test_the_example_runs_echo_every_five_minutes_on_the_shipped_plugins():
+    config = load(EXAMPLE, {}).config
+    [schedule] = config.plugins["echo"].schedules
+    assert (list(config.plugins), schedule.every) == (["echo"], Every(count=300, unit=Unit.SECONDS))
+    assert config.state_path == EXAMPLE.parent / "data" / "state.db"
+    assert [directory.resolve() for directory in config.plugins_dirs] == [ROOT / "plugins"]
+    assert config.pipelines_dir.resolve() == ROOT / "pipelines"
+
+
+def test_the_example_shows_every_key():
+    text = EXAMPLE.read_text()
+    assert [key for key in KEYS if not re.search(rf"[#\s{{]{key}:", text)] == []
+
+
+def test_what_the_example_shows_in_comments_is_right(tmp_path):
+    text = COMMENTED_KEY.sub(r"\1\2", EXAMPLE.read_text())
+    # A time of day and a weekday ask for another interval than the one that is active.
+    text = text.replace("every: 5m", "every: weekly")
+    (tmp_path / "secrets.env").touch(mode=0o600)
+    loaded = load_text(tmp_path, text, {"ECHO_WEBHOOK_SECRET": "sixteen bytes ok"})
+    assert (lines(loaded), loaded.warnings) == ([], ())
+    [schedule] = loaded.config.plugins["echo"].schedules
+    assert (schedule.zone_name, schedule.jitter, schedule.day) == ("Australia/Sydney", 30, 0)
+    assert len(loaded.config.webhooks.endpoints) == len(loaded.config.routes) == 1
+    assert loaded.config.service.env_file == tmp_path / "secrets.env"
+
+
+def test_the_defaults_that_the_example_shows_are_the_defaults(tmp_path):
+    shown, default = load(EXAMPLE, {}).config, load_text(tmp_path, "").config
+    assert (shown.service, shown.workspace_ttl) == (default.service, default.workspace_ttl)
+    text = COMMENTED_KEY.sub(r"\1\2", EXAMPLE.read_text()).replace("every: 5m", "every: weekly")
+    everything = load_text(tmp_path, text, {}, keep_unset=True).config.plugins["echo"]
+    plain = shown.plugins["echo"]
+    assert (everything.retry, everything.timeouts, everything.breaker, everything.max_outstanding_polls) == (
+        plain.retry, plain.timeouts, plain.breaker, plain.max_outstanding_polls,
+    )
