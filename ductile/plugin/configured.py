@@ -1,0 +1,58 @@
+"""A plugin of the configuration, bound to the code that was found for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+from ductile.config.schema import PluginConfig
+from ductile.plugin.discovery import Plugin, Registry
+from ductile.plugin.manifest import INIT, missing_keys
+from ductile.strictjson import canonical
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfiguredPlugin:
+    """One entry of the configuration's `plugins`: `plugin` is its code, or `reason` says why it is not loaded."""
+
+    settings: PluginConfig
+    plugin: Plugin | None
+    reason: str | None
+    version: str | None
+
+    @property
+    def runnable(self) -> bool:
+        """Say whether its jobs may run."""
+        return self.settings.enabled and self.plugin is not None
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Return what names this version with this configuration, for `init`; None where it is not loaded."""
+        if self.plugin is None:
+            return None
+        facts = {"version": self.plugin.manifest.version, "config": self.settings.config}
+        return blake3(canonical(facts).encode()).hexdigest()
+
+    @property
+    def needs_init(self) -> str | None:
+        """Return the fingerprint that `init` must have succeeded for; None for a plugin without that command."""
+        if self.plugin is None or INIT not in self.plugin.manifest.commands:
+            return None
+        return self.fingerprint
+
+
+def bind(settings: PluginConfig, registry: Registry) -> ConfiguredPlugin:
+    """Return the plugin that an entry of the configuration stands for."""
+    found = registry.get(settings.uses)
+    if found is None:
+        reason = f"no plugin named {settings.uses!r} was found in plugins_dir"
+        return ConfiguredPlugin(settings=settings, plugin=None, reason=reason, version=None)
+    if found.plugin is None:
+        return ConfiguredPlugin(settings=settings, plugin=None, reason=found.reason, version=None)
+    version = found.plugin.manifest.version
+    missing = missing_keys(found.plugin.manifest, settings.config)
+    if missing:
+        reason = f"plugins.{settings.name}.config lacks {', '.join(missing)}, which the plugin requires"
+        return ConfiguredPlugin(settings=settings, plugin=None, reason=reason, version=version)
+    return ConfiguredPlugin(settings=settings, plugin=found.plugin, reason=None, version=version)

@@ -1,0 +1,55 @@
+"""The `plugin_inits` and `plugin_loads` tables: which plugins are ready, and why others are not."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from ductile.units import utc_text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """A configured plugin as the daemon last read it.
+
+    `needs_init` is the fingerprint that `init` must have succeeded for, None for a plugin without that command;
+    `reason` says why it is not loaded.
+    """
+
+    plugin: str
+    version: str | None
+    enabled: bool
+    needs_init: str | None
+    reason: str | None
+
+
+def replace_loads(conn: sqlite3.Connection, loads: Iterable[Load], now: datetime) -> None:
+    """Store what the daemon has just read, in place of what was there."""
+    conn.execute("DELETE FROM plugin_loads")
+    conn.executemany(
+        "INSERT INTO plugin_loads (plugin, version, enabled, needs_init, reason, updated_at) VALUES (?, ?, ?, ?, ?, ?)",
+        [(load.plugin, load.version, load.enabled, load.needs_init, load.reason, utc_text(now)) for load in loads],
+    )
+
+
+def loads(conn: sqlite3.Connection) -> list[Load]:
+    """Return every configured plugin as the daemon last read it, by name."""
+    rows = conn.execute("SELECT plugin, version, enabled, needs_init, reason FROM plugin_loads ORDER BY plugin")
+    return [Load(plugin=row[0], version=row[1], enabled=bool(row[2]), needs_init=row[3], reason=row[4]) for row in rows]
+
+
+def put_init(conn: sqlite3.Connection, plugin: str, *, fingerprint: str, ok: bool, job_id: str, now: datetime) -> None:
+    """Store how the last `init` of a plugin ended."""
+    conn.execute(
+        "INSERT INTO plugin_inits (plugin, fingerprint, ok, job_id, updated_at) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (plugin) DO UPDATE SET fingerprint = excluded.fingerprint, ok = excluded.ok,"
+        " job_id = excluded.job_id, updated_at = excluded.updated_at",
+        (plugin, fingerprint, ok, job_id, utc_text(now)),
+    )
+
+
+def initialised(conn: sqlite3.Connection) -> set[tuple[str, str]]:
+    """Return the pairs of plugin and fingerprint whose `init` has succeeded."""
+    return set(conn.execute("SELECT plugin, fingerprint FROM plugin_inits WHERE ok = 1"))
