@@ -1,0 +1,177 @@
+"""What became of an attempt: the facts of a run to a closed set of outcomes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from ductile.protocol import ProtocolError, Response, decode_response
+from ductile.text import one_line
+
+STDOUT_LIMIT_BYTES = 10 * 1024 * 1024
+STDERR_LIMIT_BYTES = 64 * 1024
+PRINTED_LIMIT_BYTES = 64 * 1024
+EVENTS_LIMIT = 1000
+
+# EX_CONFIG of sysexits.h: trying again changes nothing.
+_EXIT_CONFIG = 78
+
+# Linux's numbers, signal(7), on all but Alpha, SPARC, MIPS and PA-RISC, where a name may be another's.
+_SIGNALS = dict(enumerate((
+    "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE", "SIGKILL", "SIGUSR1",
+    "SIGSEGV", "SIGUSR2", "SIGPIPE", "SIGALRM", "SIGTERM", "SIGSTKFLT", "SIGCHLD", "SIGCONT", "SIGSTOP", "SIGTSTP",
+    "SIGTTIN", "SIGTTOU", "SIGURG", "SIGXCPU", "SIGXFSZ", "SIGVTALRM", "SIGPROF", "SIGWINCH", "SIGIO", "SIGPWR",
+    "SIGSYS"), start=1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What was seen of one run. A leader that ended has an `exit_code` or a `signal`, never both."""
+
+    exit_code: int | None = None
+    signal: int | None = None
+    stdout: bytes = b""
+    stdout_overflowed: bool = False
+    stderr: bytes = b""
+    stderr_dropped: int = 0    # bytes that came after those in `stderr`
+    ended_by: Literal["deadline", "stop"] | None = None    # who asked for its end before the leader exited
+    could_not_start: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ended:
+    error: str | None = None            # one line; None on success alone
+    response: Response | None = None    # wherever standard output held one valid response, whatever the outcome
+    exit_code: int | None = None
+    stderr: str = ""
+    printed: str | None = None          # the first 64 KiB of what was printed and is no valid response
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Succeeded(_Ended):
+    """It said ok and exited 0; its events count."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed(_Ended):
+    """It failed in a way that another attempt may mend."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused(_Ended):
+    """It failed for good: another attempt would end the same way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedOut(_Ended):
+    """It was ended at its deadline."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unrunnable(_Ended):
+    """It could not be started."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interrupted(_Ended):
+    """It was cut short through no fault of its own: by a stop of the daemon, or by its crash."""
+
+    by: Literal["stop", "crash"]
+
+
+Outcome: TypeAlias = Succeeded | Failed | Refused | TimedOut | Unrunnable | Interrupted
+
+
+def retryable(outcome: Outcome) -> bool:
+    """Say whether the job may have another attempt."""
+    return not isinstance(outcome, Succeeded | Refused)
+
+
+def log_status(outcome: Outcome) -> Literal["succeeded", "failed", "timed_out", "orphaned", "interrupted"]:
+    """Return the status of the attempt's row in the ledger."""
+    match outcome:
+        case Succeeded():
+            return "succeeded"
+        case TimedOut():
+            return "timed_out"
+        case Interrupted(by="crash"):
+            return "orphaned"
+        case Interrupted():
+            return "interrupted"
+        case Failed() | Refused() | Unrunnable():
+            return "failed"
+
+
+def classify(facts: Facts, *, timeout: int, events_limit: int = EVENTS_LIMIT) -> Outcome:
+    """Return the outcome of a run; the first rule that fits decides. `timeout`, in seconds, is for the text alone."""
+    response, fault = _response(facts)
+    seen: dict[str, Any] = {
+        "response": response,
+        "exit_code": facts.exit_code,
+        "stderr": _stderr(facts),
+        "printed": _readable(facts.stdout[:PRINTED_LIMIT_BYTES]) if facts.stdout and response is None else None,
+    }
+    if facts.ended_by == "stop":
+        return Interrupted(error="interrupted by a stop of the daemon", by="stop", **seen)
+    if facts.ended_by == "deadline":
+        return TimedOut(error=f"timed out after {timeout}s", **seen)
+    if facts.exit_code == _EXIT_CONFIG:
+        return Refused(error=_misconfigured(response), **seen)
+    if facts.could_not_start is not None:
+        return Unrunnable(error=one_line(f"could not be started: {facts.could_not_start}"), **seen)
+    broken = _broken(facts, fault)
+    if broken is not None:
+        return Failed(error=one_line(broken), **seen)
+    return _answered(response, seen, events_limit)
+
+
+def _response(facts: Facts) -> tuple[Response | None, str | None]:
+    if facts.stdout_overflowed:
+        return None, f"printed more than {STDOUT_LIMIT_BYTES // 1024**2} MiB"
+    try:
+        return decode_response(facts.stdout), None
+    except ProtocolError as error:
+        return None, f"protocol error: {error}"
+
+
+def _broken(facts: Facts, fault: str | None) -> str | None:
+    # The flood comes first: it is why the group was killed.
+    if facts.stdout_overflowed:
+        return fault
+    if facts.signal is not None:
+        return f"killed by {_SIGNALS.get(facts.signal, f'signal {facts.signal}')}"
+    if facts.exit_code is None:
+        return "how it ended is not known"
+    if fault is not None and facts.exit_code != 0:
+        return f"{fault} (exited {facts.exit_code})"
+    return fault
+
+
+def _answered(response: Response, seen: dict[str, Any], events_limit: int) -> Outcome:
+    if response.status == "error":
+        error = one_line(response.error or "") or "said error and not why"
+        return Failed(error=error, **seen) if response.retry else Refused(error=error, **seen)
+    if seen["exit_code"] != 0:
+        return Failed(error=f"said ok but exited {seen['exit_code']}", **seen)
+    if len(response.events) > events_limit:
+        return Refused(
+            error=f"emitted {len(response.events):,} events, at most {events_limit:,} are allowed", **seen)
+    return Succeeded(**seen)
+
+
+def _misconfigured(response: Response | None) -> str:
+    text = f"exited {_EXIT_CONFIG} (configuration error)"
+    said = response.error if response is not None else None
+    return one_line(f"{text}: {said}" if said else text)
+
+
+def _stderr(facts: Facts) -> str:
+    text = _readable(facts.stderr)
+    if not facts.stderr_dropped:
+        return text
+    separator = "\n" if text and not text.endswith("\n") else ""
+    return f"{text}{separator}[… {facts.stderr_dropped:,} bytes more were not kept]"
+
+
+def _readable(data: bytes) -> str:
+    return data.decode("utf-8", errors="replace").replace("\0", "\ufffd")

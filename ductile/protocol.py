@@ -1,0 +1,178 @@
+"""What is said between Ductile and a plugin: the request to bytes, the response from bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from ductile import strictjson
+from ductile.check import kind_of
+from ductile.text import one_line
+
+T = TypeVar("T")
+Level = Literal["debug", "info", "warn", "error"]
+
+# Event types that start so are the core's own.
+RESERVED_TYPES = "ductile."
+
+_LEVELS: Mapping[Any, Level] = {
+    "debug": "debug", "info": "info", "warn": "warn", "warning": "warn", "error": "error",
+}
+
+
+class ProtocolError(ValueError):
+    """What a plugin printed is not one valid response; the text says in one line what is wrong and where."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One event as a plugin gave it, before the core adds its source, time and id."""
+
+    type: str
+    payload: Any
+    dedupe_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine:
+    """One line that a plugin wants in the log."""
+
+    level: Level
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """A plugin's answer. `raw` is the whole object as it was printed, unknown keys with it."""
+
+    status: Literal["ok", "error"]
+    result: str | None = None
+    error: str | None = None
+    retry: bool = True
+    events: tuple[Event, ...] = ()
+    state_updates: Mapping[str, Any] = field(default_factory=dict)
+    logs: tuple[LogLine, ...] = ()
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+
+def encode_request(
+    *,
+    protocol: int,
+    job_id: str,
+    command: str,
+    config: Mapping[str, Any],
+    state: Mapping[str, Any],
+    event: Mapping[str, Any] | None,
+    deadline_at: str,
+    context: Mapping[str, Any],
+    workspace_dir: str,
+) -> bytes:
+    """Return the request as one line of ASCII JSON with its newline.
+
+    `event` is left out where there is none; `context` and `workspace_dir` are sent in protocol 2 alone.
+    Raises ValueError or TypeError for a value that JSON has no form for.
+    """
+    request: dict[str, Any] = {
+        "protocol": protocol, "job_id": job_id, "command": command, "config": config, "state": state,
+    }
+    if event is not None:
+        request["event"] = event
+    request["deadline_at"] = deadline_at
+    if protocol >= 2:
+        request["context"] = context
+        request["workspace_dir"] = workspace_dir
+    return strictjson.encode(request).encode("ascii") + b"\n"
+
+
+def decode_response(stdout: bytes) -> Response:
+    """Return the one response that `stdout` holds, unknown keys ignored, null read as absent.
+
+    An empty `dedupe_key` counts as absent too: it must not make every such event a duplicate of the last.
+    However many events there are, they are returned; the limit is not the protocol's.
+    Raises ProtocolError for anything else.
+    """
+    if not stdout.strip():
+        raise ProtocolError("printed nothing")
+    try:
+        raw = strictjson.decode(stdout)
+    except strictjson.JSONRefused as error:
+        raise ProtocolError(f"not one strict JSON object: {error}") from None
+    if not isinstance(raw, dict):
+        raise ProtocolError(f"expected one JSON object, got {_got(raw)}")
+    retry = _typed(raw.get("retry"), bool, "retry")
+    return Response(
+        status=_status(raw.get("status")),
+        result=_typed(raw.get("result"), str, "result"),
+        error=_typed(raw.get("error"), str, "error"),
+        retry=True if retry is None else retry,
+        events=_items(raw.get("events"), "events", _event),
+        state_updates=_typed(raw.get("state_updates"), dict, "state_updates") or {},
+        logs=_items(raw.get("logs"), "logs", _log_line),
+        raw=raw,
+    )
+
+
+_EXPECTED = {str: "a text", bool: "true or false", dict: "a mapping", list: "a list"}
+
+
+def _typed(value: Any, kind: type[T], place: str) -> T | None:
+    # `type` and not `isinstance`: to Python true is a number.
+    if value is None or type(value) is kind:
+        return value
+    raise ProtocolError(f"{place}: expected {_EXPECTED[kind]}, got {_got(value)}")
+
+
+def _required(item: dict[str, Any], key: str, place: str) -> str:
+    text = _typed(item.get(key), str, f"{place}.{key}")
+    if text is None:
+        raise ProtocolError(f"{place}: the key {key!r} is missing")
+    return text
+
+
+def _status(value: Any) -> Literal["ok", "error"]:
+    if value is None:
+        raise ProtocolError("the key 'status' is missing")
+    if value == "ok":
+        return "ok"
+    if value == "error":
+        return "error"
+    raise ProtocolError(f"status: expected one of ok, error, got {_got(value)}")
+
+
+def _items(value: Any, place: str, read: Callable[[dict[str, Any], str], T]) -> tuple[T, ...]:
+    items = []
+    for index, item in enumerate(_typed(value, list, place) or ()):
+        here = f"{place}[{index}]"
+        if type(item) is not dict:
+            raise ProtocolError(f"{here}: expected a mapping, got {_got(item)}")
+        items.append(read(item, here))
+    return tuple(items)
+
+
+def _event(item: dict[str, Any], place: str) -> Event:
+    event_type = _required(item, "type", place)
+    if not event_type:
+        raise ProtocolError(f"{place}.type: expected a text, got an empty one")
+    if event_type.startswith(RESERVED_TYPES):
+        raise ProtocolError(
+            f"{place}.type: {_got(event_type)} is refused, types that start {RESERVED_TYPES!r} are the core's own")
+    payload = item.get("payload")
+    return Event(
+        type=event_type,
+        payload={} if payload is None else payload,
+        dedupe_key=_typed(item.get("dedupe_key"), str, f"{place}.dedupe_key") or None,
+    )
+
+
+def _log_line(item: dict[str, Any], place: str) -> LogLine:
+    level = _typed(item.get("level"), str, f"{place}.level")
+    if level is not None and level not in _LEVELS:
+        raise ProtocolError(f"{place}.level: expected one of debug, info, warn, error, got {_got(level)}")
+    return LogLine(level=_LEVELS["info" if level is None else level], message=_required(item, "message", place))
+
+
+def _got(value: Any) -> str:
+    if isinstance(value, str):
+        return f"'{one_line(value, 60)}'"
+    return one_line(kind_of(value), 60)
