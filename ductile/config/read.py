@@ -1,4 +1,4 @@
-"""A document to a frozen `Config`, yielding every problem on the way (section 3)."""
+"""A document to a frozen `Config`, yielding every problem on the way."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def as_size(value: Any, *, least: int, most: str) -> int:
 
 
 def as_name(value: Any) -> str:
-    """Return the name of a plugin, a command or a schedule (section 4, "Names"). Raises ValueError."""
+    """Return the name of a plugin, a command or a schedule. Raises ValueError."""
     text = as_text(value)
     if not _NAME.fullmatch(text):
         raise ValueError(f"expected a name of letters, digits, - and _, the first a letter or digit, got {text!r}")

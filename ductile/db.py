@@ -1,0 +1,341 @@
+"""The SQLite database: connect, check, migrate, and the one way to write to it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from ductile.errors import EXIT_DATA, EXIT_PERMISSION, EXIT_SYSTEM, DuctileError
+from ductile.mounts import network_file_system
+
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x44754374   # "DuCt", so that another program's database is not taken for ours
+
+_HERE = Path(__file__).parent
+_BUSY_SECONDS = 5.0           # how long to wait for another process's write
+_DIRECTORY_MODE = 0o700
+_FILE_MODE = 0o600
+_OLDEST_SQLITE = (3, 35, 0)   # RETURNING
+_JOURNAL_LIMIT_BYTES = 8 * 1024 * 1024
+
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+# One lock around every write transaction of this process: SQLite's own waiting starves one of two threads.
+_writing = threading.Lock()
+
+
+class NotWritten(Exception):
+    """A transaction did not happen: it was rolled back, nothing was stored, and it may be tried again."""
+
+
+class Damaged(DuctileError):
+    """The database is not what Ductile wrote."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(
+            f"the database {path} is damaged ({why}); stop ductiled, keep a copy of the file and its -wal, "
+            f"and restore a backup",
+            exit_code=EXIT_DATA,
+        )
+
+
+class FateUnknown(DuctileError):
+    """An I/O error left it open whether a commit is on the disk; only opening the database anew can tell."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"an I/O error in the database left the last write uncertain ({why}); check the disk and start "
+            f"ductiled again: it reads what is true",
+            exit_code=EXIT_SYSTEM,
+        )
+
+
+def translate(error: sqlite3.Error, path: str) -> Exception:
+    """Return what an error of SQLite means to Ductile: Damaged, FateUnknown, NotWritten, or itself for a bug.
+
+    By its primary code (sqlite.org/rescode.html): CORRUPT and NOTADB are damage, IOERR leaves the fate of
+    a commit unknown, anything else that comes from the database means that nothing was written.
+    """
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return error
+    if code & 0xFF in _DAMAGED:
+        return Damaged(path, str(error))
+    if code & 0xFF == sqlite3.SQLITE_IOERR:
+        return FateUnknown(f"{error.sqlite_errorname}: {error}")
+    if code & 0xFF in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISUSE, sqlite3.SQLITE_RANGE, sqlite3.SQLITE_MISMATCH):
+        return error
+    return NotWritten(f"{error} ({error.sqlite_errorname})")
+
+
+def path_of(conn: sqlite3.Connection) -> str:
+    """Return the file that a connection has open, for messages."""
+    try:
+        return conn.execute("PRAGMA database_list").fetchone()[2]
+    except sqlite3.Error:
+        return "(unknown)"
+
+
+@contextmanager
+def transaction(conn: sqlite3.Connection, *, synced: bool = True) -> Iterator[None]:
+    """Commit everything that the block writes, or nothing.
+
+    `synced=False` leaves the commit to the next synced one: it survives the death of this process
+    but perhaps not of the machine. Raises NotWritten where nothing was written, FateUnknown and
+    Damaged as `translate` says; an exception of the block rolls back and goes on.
+    """
+    with _writing:
+        try:
+            conn.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+            conn.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                conn.execute("COMMIT")
+            except BaseException:
+                _roll_back(conn)
+                raise
+        except sqlite3.Error as error:
+            raise translate(error, path_of(conn)) from error
+
+
+@contextmanager
+def reading(conn: sqlite3.Connection) -> Iterator[None]:
+    """Turn errors of reads in the block into what `translate` says."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise translate(error, path_of(conn)) from error
+
+
+def _roll_back(conn: sqlite3.Connection) -> None:
+    """Undo the open transaction; an error that already ended it must not hide the one that is being raised."""
+    if not conn.in_transaction:
+        return
+    try:
+        conn.execute("ROLLBACK")
+    except sqlite3.Error:
+        return
+
+
+def make_directory(path: Path) -> None:
+    """Make the directory of the database `path`, for its owner alone.
+
+    Raises DuctileError (71) where that cannot be, or where the directory is on a network file system.
+    """
+    try:
+        path.parent.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+    except OSError as error:
+        raise DuctileError(f"cannot make the data directory {path.parent}: {error.strerror}",
+                           exit_code=EXIT_SYSTEM) from error
+    _refuse_network(path.parent)
+
+
+def open_for_daemon(path: Path) -> sqlite3.Connection:
+    """Open the database, making or migrating it as needed, and check it.
+
+    Raises DuctileError: 65 damaged, newer or another program's; 71 where it cannot be opened or written.
+    """
+    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+        raise DuctileError(f"SQLite {sqlite3.sqlite_version} is too old: 3.35 or later is needed",
+                           exit_code=EXIT_SYSTEM)
+    try:
+        _make_file(path)
+        conn = _connect(path, "rw")
+        try:
+            _prepare(conn, path)
+        except BaseException:
+            conn.close()
+            raise
+        return conn
+    except OSError as error:
+        raise DuctileError(
+            f"cannot open the database {path}: {error.strerror}; the directory must be writable by this user",
+            exit_code=EXIT_SYSTEM,
+        ) from error
+    except sqlite3.Error as error:
+        raise _as_start_error(error, path) from error
+    except NotWritten as error:
+        raise DuctileError(f"cannot write the database {path}: {error}", exit_code=EXIT_SYSTEM) from error
+
+
+def open_for_operator(path: Path, *, failed: int) -> sqlite3.Connection | None:
+    """Open the database of a daemon that may be running; None where there is none yet.
+
+    It is never made or migrated here. Raises DuctileError: 65 damaged, newer or another program's, 77 no
+    permission, `failed` otherwise.
+    """
+    try:
+        if not path.exists() or path.stat().st_size == 0:
+            return None
+        if not os.access(path, os.R_OK | os.W_OK) or not os.access(path.parent, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError
+    except PermissionError as error:
+        raise DuctileError(
+            f"no permission for the database {path}: run this as the user that runs ductiled", exit_code=EXIT_PERMISSION
+        ) from error
+    conn = None
+    try:
+        conn = _connect(path, "rw")
+        version = _check_version(conn, path)
+        if version == 0:
+            conn.close()
+            return None
+        return conn
+    except sqlite3.Error as error:
+        if conn is not None:
+            conn.close()
+        problem = _as_start_error(error, path)
+        problem.exit_code = EXIT_DATA if problem.exit_code == EXIT_DATA else failed
+        raise problem from error
+    except DuctileError:
+        conn.close()
+        raise
+
+
+def connect_again(path: Path) -> sqlite3.Connection:
+    """Open another connection to a database that `open_for_daemon` has made ready."""
+    return _connect(path, "rw")
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    conn = sqlite3.connect(
+        f"file:{quote(os.fsencode(path))}?mode={mode}", uri=True, isolation_level=None, timeout=_BUSY_SECONDS,
+    )
+    conn.execute("PRAGMA foreign_keys = ON")
+    return conn
+
+
+def _refuse_network(directory: Path) -> None:
+    kind = network_file_system(directory)
+    if kind is not None:
+        raise DuctileError(
+            f"the data directory {directory} is on a network file system ({kind}), where SQLite's locks do not hold; "
+            f"set state.path to a local disk",
+            exit_code=EXIT_SYSTEM,
+        )
+
+
+def _make_file(path: Path) -> None:
+    """Make an empty database file for its owner alone, before SQLite opens it."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE))
+        return
+    except FileExistsError:
+        pass
+    log = path.with_name(path.name + "-wal")
+    if path.stat().st_size == 0 and log.exists() and log.stat().st_size > 0:
+        raise Damaged(str(path), "it is empty, but its write-ahead log is not")
+
+
+def _prepare(conn: sqlite3.Connection, path: Path) -> None:
+    version = _check_version(conn, path)
+    if version == 0:
+        conn.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    journal = conn.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if journal != "wal":
+        raise DuctileError(f"the database {path} cannot use a write-ahead log here (SQLite says {journal!r}); "
+                           f"set state.path to a local disk", exit_code=EXIT_SYSTEM)
+    conn.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT_BYTES}")
+    migrate(conn, version)
+    conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    _check_size(conn, path)
+    _check_schema(conn, path)
+
+
+def _check_version(conn: sqlite3.Connection, path: Path) -> int:
+    """Return the schema's version, 0 for an empty database. Raises DuctileError (65)."""
+    version = conn.execute("PRAGMA user_version").fetchone()[0]
+    owner = conn.execute("PRAGMA application_id").fetchone()[0]
+    tables = conn.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if tables and owner != APPLICATION_ID:
+        raise DuctileError(f"{path} is not a database of Ductile; set state.path to another file", exit_code=EXIT_DATA)
+    if version > SCHEMA_VERSION:
+        raise DuctileError(
+            f"the database {path} has version {version}, newer than this program's {SCHEMA_VERSION}; "
+            f"install the newer Ductile again",
+            exit_code=EXIT_DATA,
+        )
+    return version if tables else 0
+
+
+def _check_size(conn: sqlite3.Connection, path: Path) -> None:
+    pages = conn.execute("PRAGMA page_count").fetchone()[0]
+    expected = pages * conn.execute("PRAGMA page_size").fetchone()[0]
+    actual = path.stat().st_size
+    if actual < expected:
+        raise Damaged(str(path), f"it has {actual} bytes where {expected} are expected")
+
+
+def _check_schema(conn: sqlite3.Connection, path: Path) -> None:
+    """Refuse a database that lacks a table or column. More than expected is the operator's own affair."""
+    model = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        migrate(model, 0)
+        missing = _columns(model) - _columns(conn)
+    finally:
+        model.close()
+    if missing:
+        table, column = min(missing)
+        raise Damaged(str(path), f"table {table} has no column {column}")
+
+
+def _columns(conn: sqlite3.Connection) -> set[tuple[str, str]]:
+    return set(conn.execute(
+        "SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE m.type = 'table'"
+    ))
+
+
+def migrate(conn: sqlite3.Connection, version: int) -> None:
+    """Bring the schema from `version` to the newest, each step in a transaction of its own."""
+    for number in range(version + 1, SCHEMA_VERSION + 1):
+        with transaction(conn):
+            for statement in _statements(_script(number)):
+                conn.execute(statement)
+            conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            conn.execute(f"PRAGMA user_version = {number}")
+
+
+def _script(number: int) -> str:
+    file = _HERE / "schema.sql" if number == 1 else _HERE / "migrations" / f"{number:04d}.sql"
+    return file.read_text(encoding="utf-8")
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Yield the statements of a script one by one; `executescript` would end the transaction."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _as_start_error(error: sqlite3.Error, path: Path) -> DuctileError:
+    meaning = translate(error, str(path))
+    if isinstance(meaning, DuctileError):
+        return meaning
+    return DuctileError(f"cannot open the database {path}: {error}", exit_code=EXIT_SYSTEM)
+
+
+def full_check(conn: sqlite3.Connection) -> list[str]:
+    """Return what SQLite's own full check finds wrong, a line each; nothing where all is well."""
+    try:
+        found = [row[0] for row in conn.execute("PRAGMA integrity_check")]
+        orphans = [f"{row[0]} row {row[1]} refers to a missing row of {row[2]}"
+                   for row in conn.execute("PRAGMA foreign_key_check")]
+    except sqlite3.DatabaseError as error:
+        return [str(error)]
+    return [line for line in found if line != "ok"] + orphans
+
+
+def free_pages(conn: sqlite3.Connection, limit: int) -> None:
+    """Give up to `limit` unused pages back to the file system."""
+    if conn.execute("PRAGMA freelist_count").fetchone()[0] == 0:
+        return
+    with _writing, reading(conn):
+        conn.executescript(f"PRAGMA incremental_vacuum({limit})")

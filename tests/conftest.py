@@ -1,0 +1,52 @@
+"""Fixtures for all tests: the real daemon, gates for plugins that wait, and a watch over what tests leave behind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support import processes
+from support.daemon import RealDaemon
+from support.gate import Gate
+
+# What was told to end may take this long; what nobody has told to end lasts longer.
+_PATIENCE_SECONDS = 2.0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _orphans_come_to_us() -> None:
+    processes.adopt_orphans()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind(_orphans_come_to_us: None) -> Iterator[None]:
+    """Fail a test that leaves a process or a thread behind."""
+    children, threads = processes.children(), set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(_PATIENCE_SECONDS)
+    left = processes.leftovers(children, seconds=_PATIENCE_SECONDS)
+    names = [f"process {pid}: {processes.command(pid)}" for pid in sorted(left)]
+    names += [f"thread {thread.name}" for thread in set(threading.enumerate()) - threads]
+    processes.end_all(left)
+    if names:
+        pytest.fail("left behind: " + "; ".join(names), pytrace=False)
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[RealDaemon]:
+    """A daemon that is configured and not started; it and all its plugins are killed in the end."""
+    real = RealDaemon(tmp_path)
+    yield real
+    real.close()
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """What the `waits` plugin needs as its config."""
+    made = Gate(tmp_path)
+    yield made
+    made.close()

@@ -1,0 +1,77 @@
+"""A connection to SQLite that fails on demand, with any of SQLite's errors."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+# What SQLite does without a disk.
+_NEVER_FAILS = "ROLLBACK"
+
+
+def connect(path: Path) -> FailingConnection:
+    """Open a database as the daemon does."""
+    conn = sqlite3.connect(path, isolation_level=None, factory=FailingConnection)
+    conn.execute("PRAGMA foreign_keys = ON")
+    return conn
+
+
+class FailingConnection(sqlite3.Connection):
+    """Counts statements, and from one of them on fails each but ROLLBACK, as on a disk that is full or broken.
+
+    `failed` says whether one has failed since, `committed` whether a transaction has been.
+    """
+
+    failed = False
+    committed = False
+    _code = 0
+    _left: int | None = None
+    _only: str | None = None
+
+    def fail_from(self, number: int, code: int) -> None:
+        """Fail from the `number`-th statement on (from 1) with an error code of SQLite."""
+        self._left, self._code, self._only = number, code, None
+        self.failed = self.committed = False
+
+    def fail_at(self, statement: str, code: int) -> None:
+        """Fail each statement that begins so."""
+        self._left, self._code, self._only = None, code, statement
+        self.failed = self.committed = False
+
+    def mend(self) -> None:
+        """Fail no more."""
+        self._left = self._only = None
+
+    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        self._meet(sql)
+        cursor = super().execute(sql, *parameters)
+        self.committed = self.committed or sql == "COMMIT"
+        return cursor
+
+    def executemany(self, sql: str, rows: Iterable[Any]) -> sqlite3.Cursor:
+        self._meet(sql)
+        return super().executemany(sql, rows)
+
+    def executescript(self, script: str) -> sqlite3.Cursor:
+        self._meet(script)
+        return super().executescript(script)
+
+    def _meet(self, sql: str) -> None:
+        if sql == _NEVER_FAILS:
+            return
+        if self._left is not None:
+            self._left -= 1
+        if (self._left is not None and self._left <= 0) or (self._only is not None and sql.startswith(self._only)):
+            self.failed = True
+            raise _error(self._code)
+
+
+def _error(code: int) -> sqlite3.OperationalError:
+    """Return an error as the sqlite3 module raises it."""
+    name = next(name for name in dir(sqlite3) if name.startswith("SQLITE_") and getattr(sqlite3, name) == code)
+    error = sqlite3.OperationalError(f"as if {name}")
+    error.sqlite_errorcode = code
+    error.sqlite_errorname = name
+    return error

@@ -1,0 +1,47 @@
+"""Worlds made in memory: a configuration and plugins that need no file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ductile.config.schema import Config, PluginConfig, Service
+from ductile.plugin.configured import ConfiguredPlugin
+from ductile.plugin.discovery import Plugin, Registry
+from ductile.plugin.manifest import Command, Manifest
+from ductile.scheduler.schedule import Schedule
+from ductile.world import World
+
+NOWHERE = Path("/nowhere")
+COMMANDS = ("poll", "handle")
+
+
+def manifest(name: str, commands: Sequence[str] = COMMANDS, version: str = "0.1.0") -> Manifest:
+    return Manifest(
+        name=name, version=version, protocol=2, entrypoint="run.sh", description="", required_keys=(),
+        optional_keys=(), private_state=frozenset(),
+        commands={each: Command(name=each, type=None, description="") for each in commands},
+    )
+
+
+def plugin(name: str = "echo", *schedules: Schedule, commands: Sequence[str] = COMMANDS, entrypoint: Path = NOWHERE,
+           not_loaded: str | None = None, **settings: Any) -> ConfiguredPlugin:
+    """A configured plugin; `not_loaded` is the reason for one that is not."""
+    code = Plugin(manifest=manifest(name, commands), directory=entrypoint.parent, entrypoint=entrypoint)
+    configured = PluginConfig(name=name, uses=name, schedules=schedules, **settings)
+    if not_loaded is not None:
+        return ConfiguredPlugin(settings=configured, plugin=None, reason=not_loaded)
+    return ConfiguredPlugin(settings=configured, plugin=code, version="0.1.0", fingerprint=f"fingerprint of {name}")
+
+
+def world(*plugins: ConfiguredPlugin, directory: Path = NOWHERE, **service: Any) -> World:
+    """A world of these plugins, its data in `directory`."""
+    by_name = {each.settings.name: each for each in plugins}
+    config = Config(
+        service=Service(**service), state_path=directory / "state.db", workspace_path=directory / "ws",
+        workspace_ttl=86400, plugins_dirs=(), pipelines_dir=directory / "pipelines",
+        plugins={name: each.settings for name, each in by_name.items()}, webhooks=None, routes=(),
+    )
+    return World(config=config, environ={"PATH": "/usr/bin:/bin"}, plugins=by_name,
+                 registry=Registry(found=(), missing=()), digest="0" * 64)

@@ -1,0 +1,322 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.ledger import opened, put_ended, put_job
+
+from ductile import db
+from ductile.errors import EXIT_DATA, EXIT_IO, EXIT_PERMISSION, EXIT_SYSTEM, DuctileError
+
+ROOT = Path(__file__).resolve().parents[1]
+LIMIT_SECONDS = 60
+ORDINARY_USER = 65534
+MEND = "stop ductiled, keep a copy of the file and its -wal, and restore a backup"
+T0 = "2026-02-08T10:00:00.000Z"
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A good database that nobody has open."""
+    with opened(tmp_path) as conn:
+        put_ended(conn, range(300), at=T0, result="x" * 500)
+    return tmp_path / "state.db"
+
+
+def execute(path: Path, *statements: str) -> None:
+    conn = sqlite3.connect(path, isolation_level=None)
+    for statement in statements:
+        conn.execute(statement)
+    conn.close()
+
+
+def refusal(path: Path) -> tuple[int, str]:
+    """How the daemon refuses the database, where it must leave the file as it is."""
+    before = path.read_bytes()
+    with pytest.raises(DuctileError) as caught:
+        db.open_for_daemon(path)
+    assert path.read_bytes() == before
+    return caught.value.exit_code, str(caught.value).replace(str(path), "FILE")
+
+
+def test_a_newer_version_is_left_alone(path):
+    execute(path, "PRAGMA user_version = 2")
+    assert refusal(path) == (EXIT_DATA, "the database FILE has version 2, newer than this program's 1; "
+                                        "install the newer Ductile again")
+
+
+def test_a_database_of_another_program_is_left_alone(tmp_path):
+    path = tmp_path / "theirs.db"
+    execute(path, "CREATE TABLE theirs (x)")
+    assert refusal(path) == (EXIT_DATA, "FILE is not a database of Ductile; set state.path to another file")
+
+
+def test_a_file_that_is_no_database_is_left_alone(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("this is no database\n" * 100)
+    assert refusal(path) == (EXIT_DATA, f"the database FILE is damaged (file is not a database); {MEND}")
+
+
+def test_a_file_cut_in_half_is_damaged(path):
+    os.truncate(path, path.stat().st_size // 2)
+    assert refusal(path) == (EXIT_DATA, f"the database FILE is damaged (database disk image is malformed); {MEND}")
+
+
+def test_a_file_that_lost_its_last_byte_is_damaged(path):
+    os.truncate(path, path.stat().st_size - 1)
+    assert refusal(path)[0] == EXIT_DATA
+
+
+def test_an_empty_file_with_a_log_beside_it_is_damaged(tmp_path):
+    conn = db.open_for_daemon(tmp_path / "state.db")
+    put_job(conn, "a")
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(tmp_path / "state.db-wal", other / "state.db-wal")
+    (other / "state.db").touch()
+    conn.close()
+    assert (other / "state.db-wal").stat().st_size > 0
+    assert refusal(other / "state.db") == (
+        EXIT_DATA, f"the database FILE is damaged (it is empty, but its write-ahead log is not); {MEND}")
+
+
+def test_an_empty_file_with_an_empty_log_becomes_a_database(tmp_path):
+    (tmp_path / "state.db").touch()
+    (tmp_path / "state.db-wal").touch()
+    with opened(tmp_path) as conn:
+        assert conn.execute("PRAGMA user_version").fetchone() == (db.SCHEMA_VERSION,)
+
+
+def test_a_crash_before_the_first_commit_is_no_damage(tmp_path):
+    execute(tmp_path / "state.db", "PRAGMA auto_vacuum = INCREMENTAL", "PRAGMA journal_mode = WAL")
+    with opened(tmp_path) as conn:
+        assert conn.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+        put_job(conn, "a")
+
+
+@pytest.mark.parametrize("statement, why", [
+    ("ALTER TABLE job_log DROP COLUMN stderr", "table job_log has no column stderr"),
+    ("DROP TABLE artifacts", "table artifacts has no column digest"),
+])
+def test_a_missing_column_or_table_is_damage(path, statement, why):
+    execute(path, statement)
+    with pytest.raises(DuctileError) as caught:
+        db.open_for_daemon(path)
+    assert (caught.value.exit_code, str(caught.value)) == (EXIT_DATA, f"the database {path} is damaged ({why}); {MEND}")
+
+
+def test_columns_and_tables_of_the_operator_are_no_damage(path):
+    execute(path, "ALTER TABLE job_queue ADD COLUMN note TEXT", "CREATE TABLE mine (x)")
+    db.open_for_daemon(path).close()
+
+
+def test_a_directory_in_its_place_is_refused(tmp_path):
+    (tmp_path / "state.db").mkdir()
+    with pytest.raises(DuctileError) as caught:
+        db.open_for_daemon(tmp_path / "state.db")
+    assert caught.value.exit_code == EXIT_SYSTEM
+
+
+def test_a_file_in_place_of_the_data_directory_is_refused(tmp_path):
+    (tmp_path / "data").touch()
+    with pytest.raises(DuctileError) as caught:
+        db.make_directory(tmp_path / "data" / "state.db")
+    assert (caught.value.exit_code, str(caught.value)) == (
+        EXIT_SYSTEM, f"cannot make the data directory {tmp_path}/data: File exists")
+
+
+def test_the_full_check_finds_what_the_start_does_not(path):
+    with open(path, "r+b") as file:
+        file.seek(-3000, os.SEEK_END)
+        file.write(b"\xff" * 1000)
+    conn = db.open_for_daemon(path)
+    assert db.full_check(conn) != []
+    conn.close()
+
+
+# The operator's command
+
+
+def test_without_a_database_the_operator_gets_none(tmp_path):
+    assert db.open_for_operator(tmp_path / "state.db", failed=EXIT_IO) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_file_is_no_database_to_the_operator(tmp_path):
+    (tmp_path / "state.db").touch()
+    assert db.open_for_operator(tmp_path / "state.db", failed=EXIT_IO) is None
+    assert (tmp_path / "state.db").stat().st_size == 0
+
+
+def test_a_database_without_tables_is_none_to_the_operator(tmp_path):
+    execute(tmp_path / "state.db", "PRAGMA journal_mode = WAL")
+    assert db.open_for_operator(tmp_path / "state.db", failed=EXIT_IO) is None
+
+
+def test_the_operator_reads_and_writes_beside_the_daemon(tmp_path):
+    with opened(tmp_path) as daemon:
+        operator = db.open_for_operator(tmp_path / "state.db", failed=EXIT_IO)
+        put_job(operator, "a")
+        operator.close()
+        assert daemon.execute("SELECT id FROM job_queue").fetchall() == [("a",)]
+
+
+@pytest.mark.parametrize("damage, exit_code, text", [
+    (lambda path: execute(path, "PRAGMA user_version = 2"), EXIT_DATA,
+     "the database FILE has version 2, newer than this program's 1; install the newer Ductile again"),
+    (lambda path: path.write_text("no database\n" * 100), EXIT_DATA,
+     f"the database FILE is damaged (file is not a database); {MEND}"),
+    (lambda path: (path.unlink(), path.mkdir()), EXIT_IO,
+     "cannot open the database FILE: unable to open database file"),
+])
+def test_the_operator_is_told_what_is_wrong(path, damage, exit_code, text):
+    damage(path)
+    with pytest.raises(DuctileError) as caught:
+        db.open_for_operator(path, failed=EXIT_IO)
+    assert (caught.value.exit_code, str(caught.value)) == (exit_code, text.replace("FILE", str(path)))
+
+
+# As an ordinary user
+
+OPEN = """
+import json, sys
+from pathlib import Path
+from ductile import db
+from ductile.errors import DuctileError
+try:
+    path = Path(sys.argv[2])
+    if sys.argv[1] == "make":
+        db.make_directory(path)
+    opened = db.open_for_operator(path, failed=74) if sys.argv[1] == "operator" else db.open_for_daemon(path)
+    print(json.dumps([0, repr(opened)]))
+except DuctileError as error:
+    print(json.dumps([error.exit_code, str(error)]))
+"""
+
+
+def as_ordinary_user(what: str, path: Path) -> list:
+    """What comes of opening the database as a user who is not its owner."""
+    run = python_as_ordinary_user(OPEN, what, str(path))
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def python_as_ordinary_user(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    become = []
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("running as root, and there is no setpriv to become somebody else")
+        become = ["setpriv", f"--reuid={ORDINARY_USER}", f"--regid={ORDINARY_USER}", "--clear-groups"]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run([*become, sys.executable, "-c", code, *arguments], env=environ, cwd="/",
+                          capture_output=True, text=True, timeout=LIMIT_SECONDS)
+
+
+@pytest.fixture
+def reachable(tmp_path, tmp_path_factory):
+    """A directory that every user may look into; pytest's own are for their owner alone."""
+    base = tmp_path_factory.getbasetemp()
+    for directory in (tmp_path, base, *[base.parent] * base.parent.name.startswith("pytest-of-")):
+        directory.chmod(0o755)
+    probe = "import os, sys, ductile.db; os.listdir(sys.argv[1])"
+    if python_as_ordinary_user(probe, str(tmp_path)).returncode != 0:
+        pytest.skip("an ordinary user cannot read this checkout, this interpreter or the directory of the tests")
+    return tmp_path
+
+
+def test_a_directory_that_may_not_be_written_is_refused(reachable):
+    reachable.chmod(0o555)
+    path = reachable / "state.db"
+    assert as_ordinary_user("daemon", path) == [
+        EXIT_SYSTEM, f"cannot open the database {path}: Permission denied; the directory must be writable by this user"]
+
+
+def test_a_data_directory_that_cannot_be_made_is_refused(reachable):
+    reachable.chmod(0o555)
+    assert as_ordinary_user("make", reachable / "data" / "state.db") == [
+        EXIT_SYSTEM, f"cannot make the data directory {reachable}/data: Permission denied"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a database that this user may not open")
+@pytest.mark.parametrize("directory_mode", [0o755, 0o700])
+def test_the_operator_needs_the_daemons_user(reachable, directory_mode):
+    data = reachable / "data"
+    data.mkdir()
+    with opened(data):
+        data.chmod(directory_mode)
+        assert as_ordinary_user("operator", data / "state.db") == [
+            EXIT_PERMISSION, f"no permission for the database {data}/state.db: run this as the user that runs ductiled"]
+
+
+# What an error means
+
+
+def error(code: int | None) -> sqlite3.OperationalError:
+    made = sqlite3.OperationalError("it says why")
+    if code is not None:
+        made.sqlite_errorcode = code
+        made.sqlite_errorname = next(name for name, value in vars(sqlite3).items()
+                                     if name.startswith("SQLITE_") and name != "SQLITE_OK" and value == code)
+    return made
+
+
+@pytest.mark.parametrize("code, meaning, exit_code", [
+    (sqlite3.SQLITE_CORRUPT, db.Damaged, EXIT_DATA),
+    (sqlite3.SQLITE_CORRUPT_INDEX, db.Damaged, EXIT_DATA),
+    (sqlite3.SQLITE_NOTADB, db.Damaged, EXIT_DATA),
+    (sqlite3.SQLITE_IOERR, db.FateUnknown, EXIT_SYSTEM),
+    (sqlite3.SQLITE_IOERR_FSYNC, db.FateUnknown, EXIT_SYSTEM),
+    (sqlite3.SQLITE_IOERR_WRITE, db.FateUnknown, EXIT_SYSTEM),
+])
+def test_damage_and_uncertainty_end_the_daemon(code, meaning, exit_code):
+    translated = db.translate(error(code), "state.db")
+    assert (type(translated), translated.exit_code) == (meaning, exit_code)
+
+
+def test_an_uncertain_write_says_so():
+    assert str(db.translate(error(sqlite3.SQLITE_IOERR_FSYNC), "state.db")) == (
+        "an I/O error in the database left the last write uncertain (SQLITE_IOERR_FSYNC: it says why); check the "
+        "disk and start ductiled again: it reads what is true")
+
+
+@pytest.mark.parametrize("code", [
+    sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_SNAPSHOT, sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CONSTRAINT_UNIQUE,
+])
+def test_any_other_error_of_the_database_means_that_nothing_was_written(code):
+    translated = db.translate(error(code), "state.db")
+    assert type(translated) is db.NotWritten
+    assert str(translated).startswith("it says why (SQLITE_")
+
+
+@pytest.mark.parametrize("code", [None, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISUSE, sqlite3.SQLITE_RANGE])
+def test_a_bug_stays_a_bug(code):
+    mine = error(code)
+    assert db.translate(mine, "state.db") is mine
+
+
+@pytest.mark.parametrize("block", [db.reading, db.transaction])
+def test_a_mistake_in_sql_is_raised_as_it_is(tmp_path, block):
+    with opened(tmp_path) as conn:
+        with pytest.raises(sqlite3.OperationalError, match="^no such table: theirs$"):
+            with block(conn):
+                conn.execute("SELECT * FROM theirs")
+
+
+@pytest.mark.parametrize("block", [db.reading, db.transaction])
+def test_damage_found_while_it_runs_ends_the_daemon(path, block):
+    conn = db.open_for_daemon(path)
+    with open(path, "r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (path.stat().st_size - 4096))
+    with pytest.raises(db.Damaged) as caught:
+        with block(conn):
+            conn.execute("SELECT sum(length(result)) FROM job_log").fetchone()
+    conn.close()
+    assert str(caught.value) == f"the database {path} is damaged (database disk image is malformed); {MEND}"
