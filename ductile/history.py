@@ -1,0 +1,118 @@
+"""The `job_log` table: one row for each attempt that ended."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+
+from ductile.dispatch.conclude import LogEntry
+from ductile.queue.job import Job
+from ductile.units import parse_utc, utc_text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """A row of the table; the fields are its columns, times as UTC text."""
+
+    seq: int
+    id: str
+    job_id: str
+    attempt: int
+    plugin: str
+    command: str
+    status: str
+    submitted_by: str
+    created_at: str
+    started_at: str | None
+    completed_at: str
+    exit_code: int | None
+    last_error: str | None
+    stderr: str | None
+    result: str | None
+    printed: str | None
+    parent_job_id: str | None
+    source_event_id: str | None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the attempt took, where it is known."""
+        if self.started_at is None:
+            return None
+        return (parse_utc(self.completed_at) - parse_utc(self.started_at)).total_seconds()
+
+
+_COLUMNS = ", ".join(field.name for field in fields(Attempt))
+
+
+def append(conn: sqlite3.Connection, job: Job, entry: LogEntry) -> None:
+    """Add the row of an attempt that ended."""
+    conn.execute(
+        "INSERT INTO job_log (id, job_id, attempt, plugin, command, status, submitted_by, created_at, started_at,"
+        " completed_at, exit_code, last_error, stderr, result, printed, parent_job_id, source_event_id)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (entry.id, job.id, job.attempt, job.plugin, job.command, entry.status, job.submitted_by,
+         utc_text(job.created_at), job.started_at and utc_text(job.started_at), utc_text(entry.completed_at),
+         entry.exit_code, entry.error, entry.stderr, entry.result, entry.printed, job.parent_job_id,
+         job.source_event_id),
+    )
+
+
+def of_job(conn: sqlite3.Connection, job_id: str) -> list[Attempt]:
+    """Return the attempts of a job, in the order in which they ended."""
+    return _attempts(conn, "WHERE job_id = ? ORDER BY seq", job_id)
+
+
+def latest(conn: sqlite3.Connection, plugin: str | None, limit: int) -> list[Attempt]:
+    """Return the last `limit` attempts, of one plugin or of all, oldest first."""
+    if plugin is None:
+        rows = _attempts(conn, "ORDER BY seq DESC LIMIT ?", limit)
+    else:
+        rows = _attempts(conn, "WHERE plugin = ? ORDER BY seq DESC LIMIT ?", plugin, limit)
+    return rows[::-1]
+
+
+def after(conn: sqlite3.Connection, seq: int, plugin: str | None) -> list[Attempt]:
+    """Return the attempts that ended after the row `seq`, of one plugin or of all, oldest first."""
+    if plugin is None:
+        return _attempts(conn, "WHERE seq > ? ORDER BY seq", seq)
+    return _attempts(conn, "WHERE plugin = ? AND seq > ? ORDER BY seq", plugin, seq)
+
+
+def last_seq(conn: sqlite3.Connection) -> int:
+    """Return the number of the attempt that ended last, 0 where there is none."""
+    return conn.execute("SELECT coalesce(max(seq), 0) FROM job_log").fetchone()[0]
+
+
+def last_of(conn: sqlite3.Connection, plugin: str) -> tuple[str, str, str | None] | None:
+    """Return the status, end and error of a plugin's last attempt."""
+    return conn.execute(
+        "SELECT status, completed_at, last_error FROM job_log WHERE plugin = ? ORDER BY seq DESC LIMIT 1", (plugin,)
+    ).fetchone()
+
+
+def cut_short(conn: sqlite3.Connection, job_id: str) -> int:
+    """Return how many attempts of a job a stop or a crash has cut short."""
+    return conn.execute(
+        "SELECT count(*) FROM job_log WHERE job_id = ? AND status IN ('orphaned', 'interrupted')", (job_id,)
+    ).fetchone()[0]
+
+
+def has_attempt(conn: sqlite3.Connection, job_id: str, attempt: int) -> bool:
+    """Say whether an attempt with this number has ended for good, so that the number is used up."""
+    return conn.execute(
+        "SELECT EXISTS (SELECT 1 FROM job_log WHERE job_id = ? AND attempt = ? AND status != 'interrupted')",
+        (job_id, attempt),
+    ).fetchone()[0] == 1
+
+
+def remove(conn: sqlite3.Connection, jobs: Iterable[str]) -> None:
+    """Delete the rows of jobs."""
+    conn.execute("DELETE FROM job_log WHERE job_id IN (SELECT value FROM json_each(?))", (json.dumps(list(jobs)),))
+
+
+def _attempts(conn: sqlite3.Connection, where: str, *parameters: object) -> list[Attempt]:
+    names = [field.name for field in fields(Attempt)]
+    rows = conn.execute(f"SELECT {_COLUMNS} FROM job_log {where}", parameters)
+    return [Attempt(**dict(zip(names, row))) for row in rows]

@@ -1,0 +1,1 @@
+"""Jobs and the one queue that holds them."""

@@ -1,0 +1,233 @@
+"""The `job_queue` table."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from datetime import datetime
+
+from ductile.queue.job import MOVES, Job, NewJob, StaleJob, Status, Submitter
+from ductile.units import parse_utc, utc_text
+
+_COLUMNS = tuple(field.name for field in fields(Job))
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM job_queue"
+_TIMES = ("created_at", "started_at", "completed_at", "next_retry_at")
+
+
+def _job(row: tuple) -> Job:
+    values = dict(zip(_COLUMNS, row))
+    for name in _TIMES:
+        if values[name] is not None:
+            values[name] = parse_utc(values[name])
+    values["status"] = Status(values["status"])
+    values["submitted_by"] = Submitter(values["submitted_by"])
+    return Job(**values)
+
+
+def _jobs(conn: sqlite3.Connection, where: str, *parameters: object) -> list[Job]:
+    return [_job(row) for row in conn.execute(f"{_SELECT} {where}", parameters)]
+
+
+def add(conn: sqlite3.Connection, jobs: Iterable[NewJob], now: datetime) -> None:
+    """Queue jobs, in this order."""
+    for job in jobs:
+        conn.execute(
+            "INSERT INTO job_queue (id, plugin, command, payload, status, attempt, max_attempts, submitted_by,"
+            " dedupe_key, created_at, parent_job_id, root_job_id, source_event_id, event_context_id, pipeline_name,"
+            " pipeline_hash, step_id, replay_of) VALUES (?, ?, ?, ?, 'queued', 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (job.id, job.plugin, job.command, job.payload, job.max_attempts, job.submitted_by, job.dedupe_key,
+             utc_text(now), job.parent_job_id, job.root_job_id or job.id, job.source_event_id, job.event_context_id,
+             job.pipeline_name, job.pipeline_hash, job.step_id, job.replay_of),
+        )
+
+
+def get(conn: sqlite3.Connection, job_id: str) -> Job | None:
+    """Return one job by its whole id."""
+    jobs = _jobs(conn, "WHERE id = ?", job_id)
+    return jobs[0] if jobs else None
+
+
+def with_prefix(conn: sqlite3.Connection, prefix: str, limit: int) -> list[Job]:
+    """Return up to `limit` jobs whose ids begin with `prefix`."""
+    return _jobs(conn, "WHERE id >= ? AND id < ? ORDER BY id LIMIT ?", prefix, prefix + "\x7f", limit)
+
+
+def open_jobs(conn: sqlite3.Connection, limit: int) -> list[Job]:
+    """Return up to `limit` jobs that have not ended, oldest first."""
+    return _jobs(conn, "INDEXED BY job_queue_open WHERE completed_at IS NULL ORDER BY seq LIMIT ?", limit)
+
+
+def running(conn: sqlite3.Connection) -> list[Job]:
+    """Return the jobs whose rows say that they run."""
+    return _jobs(conn, "WHERE status = 'running' ORDER BY seq")
+
+
+def move(conn: sqlite3.Connection, job: Job, to: Status, now: datetime, *, attempt: int | None = None,
+         max_attempts: int | None = None, retry_at: datetime | None = None, error: str | None = None) -> None:
+    """Change a job's status, where its row is still as `job` says.
+
+    `attempt` and `max_attempts` default to what they were. Raises StaleJob where the row has changed, ValueError
+    for a move that is not a legal one.
+    """
+    if (job.status, to) not in MOVES:
+        raise ValueError(f"a job cannot go from {job.status} to {to}")
+    moved = conn.execute(
+        "UPDATE job_queue SET status = ?, attempt = ?, max_attempts = ?, next_retry_at = ?, last_error = ?,"
+        " started_at = iif(? = 'running', ?, started_at), completed_at = ? WHERE id = ? AND status = ? AND attempt = ?",
+        (to, attempt or job.attempt, max_attempts or job.max_attempts, retry_at and utc_text(retry_at),
+         error, to, utc_text(now), utc_text(now) if to.is_last else None, job.id, job.status, job.attempt),
+    ).rowcount
+    if moved != 1:
+        raise StaleJob(f"job {job.id} is no longer {job.status} in attempt {job.attempt}")
+
+
+def release_due_retries(conn: sqlite3.Connection, now: datetime) -> None:
+    """Let the retries run that are due."""
+    conn.execute(
+        "UPDATE job_queue SET next_retry_at = NULL WHERE status = 'queued' AND next_retry_at <= ?", (utc_text(now),)
+    )
+
+
+def release_stranded_retries(conn: sqlite3.Connection, latest: Mapping[str, datetime]) -> int:
+    """Let the retries run that are set for later than their plugin's `latest`: the clock has gone back since.
+
+    Return how many there were.
+    """
+    if not latest:
+        return 0
+    by_plugin = json.dumps({plugin: utc_text(moment) for plugin, moment in latest.items()})
+    return conn.execute(
+        "UPDATE job_queue SET next_retry_at = NULL WHERE status = 'queued' AND next_retry_at > ?"
+        " AND next_retry_at > (SELECT value FROM json_each(?) WHERE key = plugin)",
+        (utc_text(min(latest.values())), by_plugin),
+    ).rowcount
+
+
+def has_retry_after(conn: sqlite3.Connection, moment: datetime) -> bool:
+    """Say whether a job waits for a retry later than `moment`."""
+    return conn.execute(
+        "SELECT EXISTS (SELECT 1 FROM job_queue WHERE status = 'queued' AND next_retry_at > ?)", (utc_text(moment),)
+    ).fetchone()[0] == 1
+
+
+def next_retry_at(conn: sqlite3.Connection) -> datetime | None:
+    """Return when the next waiting retry falls due."""
+    text = conn.execute(
+        "SELECT min(next_retry_at) FROM job_queue WHERE status = 'queued' AND next_retry_at IS NOT NULL"
+    ).fetchone()[0]
+    return text and parse_utc(text)
+
+
+def next_ready(conn: sqlite3.Connection, plugins: Iterable[str], held: Iterable[str]) -> Job | None:
+    """Return the job enqueued first of those that may run now: of these plugins, and not one of the held ids.
+
+    One look into the index for each plugin, so that a million jobs of a plugin that may not run cost nothing.
+    """
+    jobs = _jobs(
+        conn, "WHERE seq = (SELECT min((SELECT q.seq FROM job_queue q INDEXED BY job_queue_ready WHERE q.plugin = p.value"
+        " AND q.status = 'queued' AND q.next_retry_at IS NULL"
+        " AND q.id NOT IN (SELECT value FROM json_each(?)) ORDER BY q.seq LIMIT 1)) FROM json_each(?) p)",
+        json.dumps(list(held)), json.dumps(list(plugins)),
+    )
+    return jobs[0] if jobs else None
+
+
+def succeeded_with_key(conn: sqlite3.Connection, job: NewJob | Job, since: datetime) -> str | None:
+    """Return the id of the job with the same plugin, command, step and key that succeeded latest since `since`."""
+    row = conn.execute(
+        "SELECT id FROM job_queue WHERE dedupe_key = ? AND plugin = ? AND command = ? AND pipeline_name IS ?"
+        " AND step_id IS ? AND status = 'succeeded' AND completed_at >= ? ORDER BY completed_at DESC LIMIT 1",
+        (job.dedupe_key, job.plugin, job.command, job.pipeline_name, job.step_id, utc_text(since)),
+    ).fetchone()
+    return row and row[0]
+
+
+def is_full(conn: sqlite3.Connection, depth: int) -> bool:
+    """Say whether `depth` or more jobs wait."""
+    # Not a count of all: it would read every row. Running jobs are in this index too.
+    row = conn.execute(
+        "SELECT 1 FROM job_queue INDEXED BY job_queue_open WHERE completed_at IS NULL"
+        " LIMIT 1 OFFSET ? + (SELECT count(*) FROM job_queue WHERE status = 'running')", (depth - 1,)
+    ).fetchone()
+    return row is not None
+
+
+def count_open(conn: sqlite3.Connection, plugin: str, command: str, submitted_by: Submitter) -> int:
+    """Return how many of a submitter's jobs for a command wait or run."""
+    return conn.execute(
+        "SELECT count(*) FROM job_queue WHERE plugin = ? AND command = ? AND submitted_by = ? AND completed_at IS NULL",
+        (plugin, command, submitted_by),
+    ).fetchone()[0]
+
+
+def has_open(conn: sqlite3.Connection, plugin: str, command: str) -> bool:
+    """Say whether a job for a command waits or runs, whoever submitted it."""
+    return conn.execute(
+        "SELECT EXISTS (SELECT 1 FROM job_queue WHERE plugin = ? AND command = ? AND completed_at IS NULL)",
+        (plugin, command),
+    ).fetchone()[0] == 1
+
+
+def queued_outside(conn: sqlite3.Connection, plugins: Iterable[str], limit: int) -> list[Job]:
+    """Return up to `limit` queued jobs of plugins that are not among these."""
+    # From one name to the next in the index: a plain DISTINCT would read every waiting row.
+    names = conn.execute(
+        "WITH RECURSIVE p (name) AS (SELECT min(plugin) FROM job_queue WHERE completed_at IS NULL"
+        " UNION ALL SELECT (SELECT min(plugin) FROM job_queue WHERE completed_at IS NULL AND plugin > name)"
+        " FROM p WHERE name IS NOT NULL) SELECT name FROM p WHERE name IS NOT NULL"
+    ).fetchall()
+    known = set(plugins)
+    found: list[Job] = []
+    for (name,) in names:
+        if name not in known:
+            found += _jobs(conn, "WHERE plugin = ? AND completed_at IS NULL AND status = 'queued' LIMIT ?",
+                           name, limit - len(found))
+    return found
+
+
+def depth_by_status(conn: sqlite3.Connection) -> dict[str, int]:
+    """Return how many jobs there are by status; queued ones that wait for a retry count as `waiting`."""
+    depth = dict(conn.execute("SELECT status, count(*) FROM job_queue WHERE completed_at IS NOT NULL GROUP BY status"))
+    depth["running"] = conn.execute("SELECT count(*) FROM job_queue WHERE status = 'running'").fetchone()[0]
+    depth["waiting"] = conn.execute(
+        "SELECT count(*) FROM job_queue WHERE status = 'queued' AND next_retry_at IS NOT NULL"
+    ).fetchone()[0]
+    still_open = conn.execute("SELECT count(*) FROM job_queue WHERE completed_at IS NULL").fetchone()[0]
+    depth["queued"] = still_open - depth["running"] - depth["waiting"]
+    return {name: depth.get(name, 0) for name in ("queued", "waiting", "running", "succeeded", "dead", "deduped")}
+
+
+def oldest_waiting(conn: sqlite3.Connection) -> datetime | None:
+    """Return when the queued job that was enqueued first was created."""
+    row = conn.execute(
+        "SELECT created_at FROM job_queue WHERE seq = (SELECT min(seq) FROM job_queue INDEXED BY job_queue_open"
+        " WHERE completed_at IS NULL AND seq NOT IN (SELECT seq FROM job_queue WHERE status = 'running'))"
+    ).fetchone()
+    return row and parse_utc(row[0])
+
+
+def ended_chains(conn: sqlite3.Connection, before: datetime, limit: int) -> list[str]:
+    """Return the root ids of up to `limit` chains whose every job ended before `before`."""
+    # By its own choice SQLite reads the whole index of roots, to be spared the DISTINCT.
+    rows = conn.execute(
+        "SELECT DISTINCT j.root_job_id FROM job_queue j INDEXED BY job_queue_ended WHERE j.completed_at < ?1"
+        " AND NOT EXISTS"
+        " (SELECT 1 FROM job_queue c WHERE c.root_job_id = j.root_job_id"
+        "  AND (c.completed_at IS NULL OR c.completed_at >= ?1)) LIMIT ?2",
+        (utc_text(before), limit),
+    )
+    return [row[0] for row in rows]
+
+
+def ids_of_chains(conn: sqlite3.Connection, roots: Iterable[str]) -> list[str]:
+    """Return the ids of all jobs of these chains."""
+    return [row[0] for row in conn.execute(
+        "SELECT id FROM job_queue WHERE root_job_id IN (SELECT value FROM json_each(?))", (json.dumps(list(roots)),)
+    )]
+
+
+def remove(conn: sqlite3.Connection, jobs: Iterable[str]) -> None:
+    """Delete jobs by id."""
+    conn.execute("DELETE FROM job_queue WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(list(jobs)),))

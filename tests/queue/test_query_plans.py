@@ -1,0 +1,202 @@
+"""What the daemon does again and again must cost the same however many jobs there are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from random import Random
+
+import pytest
+from scheduler.schedules import schedule
+from support import worlds
+from support.clock import START
+from support.ledger import ids, new_job, opened, put_ended, put_job, recording, steps
+
+from ductile import db, history, intake
+from ductile.config.schema import BreakerRule, Retry
+from ductile.dispatch import lifecycle
+from ductile.dispatch.conclude import Rules
+from ductile.dispatch.outcome import Succeeded
+from ductile.queue import rows
+from ductile.queue.job import Status, Submitter
+from ductile.scheduler import sweep, ticker
+from ductile.units import utc_text
+
+DAY = timedelta(days=1)
+WEEK = 7 * 86400
+RULES = Rules(retry=Retry(), breaker=BreakerRule(), fingerprint=None)
+WORLD = worlds.world(worlds.plugin("echo", schedule("5m")), max_queue_depth=100)
+KEYED = new_job("new", dedupe_key="key-1", submitted_by=Submitter.WEBHOOK)
+
+
+def claim(conn):
+    lifecycle.claim(conn, plugins=["echo"], held=["h"], dedupe_ttl=86400, now=START)
+
+
+def finish(conn):
+    lifecycle.finish(conn, rows.get(conn, "running"), Succeeded(), RULES, now=START, rng=Random(0), new_id=ids())
+
+
+def submit(conn):
+    with db.transaction(conn):
+        intake.submit(conn, KEYED, dedupe_ttl=86400, now=START)
+
+
+def tick(conn):
+    ticker.tick(conn, WORLD, now=START, rng=Random(0), new_id=ids())
+
+
+def prune(conn):
+    assert sweep.prune(conn, WEEK, START + 14 * DAY) > 0
+
+
+def prune_nothing(conn):
+    assert sweep.prune(conn, WEEK, START) == 0
+
+
+def bury(conn):
+    assert len(sweep.bury(conn, worlds.world(), START)) > 0
+
+
+def bury_nothing(conn):
+    assert sweep.bury(conn, worlds.world(worlds.plugin("echo"), worlds.plugin("off")), START) == []
+
+
+def release(conn):
+    ticker.release_stranded(conn, WORLD, START - DAY)
+
+
+# What the loop, a webhook and the router do.
+OFTEN: list[Callable] = [
+    claim, finish, submit, tick, prune, prune_nothing, bury, bury_nothing, release,
+    lambda conn: rows.next_retry_at(conn),
+    lambda conn: rows.running(conn),
+    lambda conn: rows.is_full(conn, 100),
+    lambda conn: rows.count_open(conn, "echo", "poll", Submitter.SCHEDULER),
+    lambda conn: rows.has_open(conn, "echo", "init"),
+    lambda conn: rows.get(conn, "running"),
+    lambda conn: history.has_attempt(conn, "running", 1),
+]
+# What the operator asks for: it may read an index, but not the table row by row.
+ON_DEMAND: list[Callable] = [
+    lambda conn: rows.with_prefix(conn, "abcd", 2),
+    lambda conn: rows.open_jobs(conn, 10),
+    lambda conn: rows.depth_by_status(conn),
+    lambda conn: rows.oldest_waiting(conn),
+    lambda conn: history.latest(conn, "echo", 10),
+    lambda conn: history.last_of(conn, "echo"),
+    lambda conn: history.of_job(conn, "running"),
+    lambda conn: history.after(conn, 5, None),
+    lambda conn: history.after(conn, 5, "echo"),
+]
+
+
+@pytest.fixture
+def conn(tmp_path):
+    """A few jobs of every status, and one attempt each of those that ended."""
+    with opened(tmp_path) as conn:
+        put_ended(conn, range(20), at=utc_text(START))
+        put_job(conn, "running", Status.RUNNING)
+        put_job(conn, "ready", dedupe_key="key-x")
+        put_job(conn, "off", plugin="off")
+        rows.move(conn, put_job(conn, "retry", Status.RUNNING), Status.QUEUED, START, attempt=2, retry_at=START + DAY)
+        with recording(tmp_path) as recorder:
+            yield recorder
+
+
+def plans(conn, act) -> list[tuple[str, str]]:
+    """What SQLite does for each statement of an act, table by table, and the statement."""
+    conn.seen.clear()
+    act(conn)
+    asked = [(sql, bound) for sql, bound in conn.seen if re.match(r"SELECT|UPDATE|INSERT|DELETE|WITH", sql)]
+    assert asked
+    return [(row[3], sql) for sql, bound in asked for row in conn.execute(f"EXPLAIN QUERY PLAN {sql}", bound)]
+
+
+def scans(found: list[tuple[str, str]], allowed: str = "no index at all") -> list[tuple[str, str]]:
+    return [(step, sql) for step, sql in found
+            if re.match(r"SCAN (job_queue|job_log|event_context|[jqc])\b", step) and allowed not in step]
+
+
+@pytest.mark.parametrize("act", OFTEN)
+def test_what_is_done_often_scans_neither_the_queue_nor_the_log(conn, act):
+    # The index of running jobs holds one; whether the queue is full takes as many steps as may wait in it.
+    found = scans(plans(conn, act), allowed="INDEX job_queue_running")
+    assert [(step, sql) for step, sql in found if "LIMIT 1 OFFSET" not in sql] == []
+
+
+@pytest.mark.parametrize("act", ON_DEMAND)
+def test_what_the_operator_asks_for_reads_no_table_row_by_row(conn, act):
+    assert scans(plans(conn, act), allowed=" INDEX ") == []
+
+
+def test_a_plan_that_scans_would_be_seen(conn):
+    assert scans(plans(conn, lambda conn: conn.execute("SELECT * FROM job_queue WHERE last_error = ?", ("x",))))
+
+
+# Work, counted in steps of SQLite's machine
+
+
+@pytest.fixture(scope="module", params=["finished", "waiting"])
+def sizes(request, tmp_path_factory):
+    """Two databases, one with 300 and one with 20,000 jobs more than the same few."""
+    conns = []
+    for count in (300, 20_000):
+        conn = db.open_for_daemon(tmp_path_factory.mktemp(f"{request.param}-{count}") / "state.db")
+        put_ended(conn, range(200), at=utc_text(START))
+        if request.param == "finished":
+            put_ended(conn, range(1000, 1000 + count), at=utc_text(START + 10 * DAY))
+        else:
+            with db.transaction(conn):
+                rows.add(conn, [new_job(f"off-{number}", plugin="off") for number in range(count)], START)
+        put_job(conn, "running", Status.RUNNING)
+        put_job(conn, "ready")
+        conns.append(conn)
+    yield conns
+    for conn in conns:
+        conn.close()
+
+
+def claim_and_put_back(conn):
+    claim(conn)
+    rows.move(conn, rows.get(conn, "ready"), Status.QUEUED, START)
+
+
+def submit_and_take_back(conn):
+    submit(conn)
+    rows.remove(conn, ["new"])
+
+
+REPEATABLE: list[Callable] = [
+    claim_and_put_back, submit_and_take_back, prune_nothing, release,
+    lambda conn: rows.queued_outside(conn, ["echo"], 1),
+    lambda conn: rows.next_retry_at(conn),
+    lambda conn: rows.running(conn),
+    lambda conn: rows.is_full(conn, 100),
+    lambda conn: rows.count_open(conn, "echo", "poll", Submitter.SCHEDULER),
+    lambda conn: rows.has_open(conn, "echo", "init"),
+    lambda conn: sweep.queue_rows.ended_chains(conn, START + DAY, 100),
+]
+
+
+@pytest.mark.parametrize("act", REPEATABLE)
+def test_the_work_does_not_grow_with_the_number_of_jobs(sizes, act):
+    done = []
+    for conn in sizes:
+        with steps(conn) as counted:
+            act(conn)
+        done.append(counted[0])
+    few, many = done
+    assert many <= few * 1.2 + 20
+
+
+def test_pruning_a_batch_does_not_grow_with_the_number_of_jobs(sizes):
+    done = []
+    for conn in sizes:
+        with steps(conn) as counted:
+            assert sweep.prune(conn, WEEK, START + 8 * DAY) == 100
+        done.append(counted[0])
+    few, many = done
+    assert few > 100
+    assert many <= few * 1.2 + 20
