@@ -1,0 +1,154 @@
+"""The daemon's log: one JSON object a line, to standard output, syslog or a file that may be rotated."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import os
+import sys
+from contextlib import suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import IO, Any
+
+from ductile.errors import EXIT_SYSTEM, DuctileError
+from ductile.units import utc_text
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
+_NAMES = {number: name for name, number in _LEVELS.items()} | {logging.CRITICAL: "error"}
+_ROOT = logging.getLogger("ductile")
+_ROOT.addHandler(logging.NullHandler())   # nothing is printed before `set_up` has been told where to
+_HELD_LINES = 1000
+_NEVER = logging.CRITICAL + 1
+_ENCODER = json.JSONEncoder(default=str)
+_SYSLOG = "/dev/log"
+_FILE_MODE = 0o640  # logs are for the owner and a group of readers, never for others
+
+
+class _Lines(logging.Formatter):
+    """A record as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "timestamp": utc_text(datetime.fromtimestamp(record.created, timezone.utc)),
+            "level": _NAMES.get(record.levelno, "info"),
+            "component": record.component,
+            "message": record.msg,
+        }
+        return _ENCODER.encode(line | record.fields)
+
+
+class _LogFile(logging.handlers.WatchedFileHandler):
+    """A file that is opened again when it was moved away; a line that cannot be written ends nothing."""
+
+    def _open(self) -> IO[str]:
+        return open(self.baseFilename, "a", encoding="utf-8",
+                    opener=lambda path, flags: os.open(path, flags, _FILE_MODE))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError:
+            # A full disk: what it has not taken is lost, like any line that cannot be written.
+            return
+
+
+class _Held(logging.handlers.MemoryHandler):
+    """Lines kept until they are asked for; with it the handler that they are for is closed."""
+
+    def close(self) -> None:
+        target = self.target
+        super().close()
+        if target is not None:
+            target.close()
+
+
+class Component:
+    """The log as one part of the daemon writes it: constant messages, values as fields."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def debug(self, message: str, **fields: Any) -> None:
+        self._write(logging.DEBUG, message, fields)
+
+    def info(self, message: str, **fields: Any) -> None:
+        self._write(logging.INFO, message, fields)
+
+    def warn(self, message: str, **fields: Any) -> None:
+        self._write(logging.WARNING, message, fields)
+
+    def error(self, message: str, **fields: Any) -> None:
+        self._write(logging.ERROR, message, fields)
+
+    def at(self, level: str, message: str, **fields: Any) -> None:
+        """Write at a level given by its name, as plugins do."""
+        self._write(_LEVELS[level], message, fields)
+
+    def _write(self, level: int, message: str, fields: dict[str, Any]) -> None:
+        if _ROOT.isEnabledFor(level):
+            # Made here and not by `_ROOT.log`, which walks the stack for a file name that no line shows.
+            record = logging.LogRecord(_ROOT.name, level, "", 0, message, None, None)
+            record.component = self._name
+            record.fields = fields
+            _ROOT.handle(record)
+
+
+def set_up(destination: str | Path, level: str) -> None:
+    """Send the log to `stdout`, `syslog` or a file from now on, from `level` upwards.
+
+    Raises DuctileError (71) where the file cannot be opened or there is no syslog; the log
+    then stays where it was. A line that cannot be written later is dropped: a full disk or a
+    closed pipe must not end the daemon.
+    """
+    logging.raiseExceptions = False
+    # No line shows these, and each is looked up for each line.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    handler = _handler(destination)
+    handler.setFormatter(_Lines())
+    _ROOT.setLevel(_LEVELS[level])
+    _ROOT.propagate = False
+    for old in list(_ROOT.handlers):
+        _ROOT.removeHandler(old)
+        old.close()
+    _ROOT.addHandler(handler)
+
+
+def hold() -> None:
+    """Keep lines from now on until `flush`: a loop that starts processes writes its lines while they run."""
+    handler = _ROOT.handlers[0]
+    _ROOT.removeHandler(handler)
+    _ROOT.addHandler(_Held(_HELD_LINES, flushLevel=_NEVER, target=handler))
+
+
+def flush() -> None:
+    """Write the lines that are held."""
+    for handler in _ROOT.handlers:
+        with suppress(OSError):
+            handler.flush()
+
+
+def _handler(destination: str | Path) -> logging.Handler:
+    if destination == "stdout":
+        return logging.StreamHandler(sys.stdout)
+    try:
+        if destination == "syslog":
+            # The handler takes a socket that is not there for one that is not there yet.
+            os.stat(_SYSLOG)
+            handler = logging.handlers.SysLogHandler(_SYSLOG, logging.handlers.SysLogHandler.LOG_DAEMON)
+            handler.ident = "ductiled: "
+            return handler
+        return _LogFile(destination)
+    except OSError as error:
+        place = f"syslog at {_SYSLOG}" if destination == "syslog" else str(destination)
+        raise DuctileError(
+            f"cannot open the log {place}: {error.strerror}; set service.log to a path that can be written",
+            exit_code=EXIT_SYSTEM,
+        ) from error

@@ -1,0 +1,44 @@
+"""Telling systemd how the service is (sd_notify(3)), without its library."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+
+_MICROSECONDS = 1_000_000
+
+
+class Notifier:
+    """Datagrams to `$NOTIFY_SOCKET`; without that variable nothing is sent.
+
+    `watchdog` is the period in seconds within which systemd wants a sign of life, or None.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        address = environ.get("NOTIFY_SOCKET", "")
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        self.watchdog = _watchdog(environ)
+
+    def send(self, **fields: str) -> None:
+        """Send `NAME=value` lines, such as `send(READY="1", STATUS="idle")`.
+
+        A manager that does not listen is no reason to stop.
+        """
+        if not self._address:
+            return
+        text = "\n".join(f"{name}={value}" for name, value in fields.items())
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
+                sender.sendto(text.encode(), self._address)
+        except OSError:
+            return
+
+
+def _watchdog(environ: Mapping[str, str]) -> float | None:
+    """Return the watchdog's period in seconds where it is meant for this process (sd_watchdog_enabled(3))."""
+    period = environ.get("WATCHDOG_USEC", "")
+    meant_for = environ.get("WATCHDOG_PID", str(os.getpid()))
+    if not period.isdecimal() or int(period) == 0 or meant_for != str(os.getpid()):
+        return None
+    return int(period) / _MICROSECONDS

@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+from support import logs
+from support.logs import lines, messages
+
+from ductile import log
+from ductile.errors import EXIT_SYSTEM, DuctileError
+from ductile.units import parse_utc
+
+ROOT = Path(__file__).resolve().parents[1]
+LIMIT_SECONDS = 60
+COMPONENT = log.Component("queue")
+
+
+@pytest.fixture(autouse=True)
+def as_it_was():
+    with logs.as_it_was():
+        yield
+
+
+@pytest.fixture
+def path(tmp_path):
+    """The log's file, with all that is written to it from now on."""
+    log.set_up(tmp_path / "ductile.log", "info")
+    return tmp_path / "ductile.log"
+
+
+def open_files() -> list[str]:
+    """The files that this process has open."""
+    fds = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+    return [os.readlink(fd) for fd in fds if os.path.islink(fd)]
+
+
+def test_a_line_is_one_object_with_its_fields(path):
+    COMPONENT.info("job started", job_id="a", attempt=2)
+    (line,) = lines(path)
+    written = parse_utc(line.pop("timestamp"))
+    assert list(line.items()) == [
+        ("level", "info"), ("component", "queue"), ("message", "job started"), ("job_id", "a"), ("attempt", 2)]
+    assert abs((datetime.now(timezone.utc) - written).total_seconds()) < LIMIT_SECONDS
+
+
+def test_text_of_many_lines_stays_one_line(path):
+    COMPONENT.warn("standard error", stderr="one\ntwo\r\n\0\u2028three caf\u00e9 \ud800")
+    assert len(path.read_bytes().splitlines()) == 1
+    assert lines(path)[0]["stderr"] == "one\ntwo\r\n\0\u2028three caf\u00e9 \ud800"
+
+
+def test_percent_signs_are_only_text(path):
+    COMPONENT.info("100% of %s", value="%d")
+    assert messages(path) == ["100% of %s"]
+
+
+ALL = ["debug", "info", "warn", "error"]
+
+
+@pytest.mark.parametrize("level, shown", [("debug", ALL), ("info", ALL[1:]), ("warn", ALL[2:]), ("error", ALL[3:])])
+def test_only_its_level_and_above_is_written(tmp_path, level, shown):
+    log.set_up(tmp_path / "log", level)
+    for write in (COMPONENT.debug, COMPONENT.info, COMPONENT.warn, COMPONENT.error):
+        write("said")
+    assert [line["level"] for line in lines(tmp_path / "log")] == shown
+
+
+@pytest.mark.parametrize("level", ALL)
+def test_a_level_can_be_given_by_its_name(tmp_path, level):
+    log.set_up(tmp_path / "log", "debug")
+    COMPONENT.at(level, "said", plugin="echo")
+    assert [(line["level"], line["plugin"]) for line in lines(tmp_path / "log")] == [(level, "echo")]
+
+
+class Unprintable:
+    def __str__(self) -> str:
+        raise RuntimeError("no text for this")
+
+
+CYCLE: list = []
+CYCLE.append(CYCLE)
+
+
+@pytest.mark.parametrize("value, written", [
+    (datetime(2026, 2, 8, 10, tzinfo=timezone.utc), "2026-02-08 10:00:00+00:00"),
+    (Path("a/b"), "a/b"),
+    (b"bytes", "b'bytes'"),
+    ({1, }, "{1}"),
+])
+def test_a_field_that_is_no_json_is_written_as_its_text(path, value, written):
+    COMPONENT.info("said", value=value)
+    assert lines(path)[0]["value"] == written
+
+
+@pytest.mark.parametrize("value", [Unprintable(), CYCLE, {(1, 2): 3}])
+def test_a_field_that_cannot_be_written_ends_nothing(path, value, capfd):
+    COMPONENT.info("lost", value=value)
+    COMPONENT.info("written")
+    assert messages(path)[-1] == "written"
+    assert capfd.readouterr() == ("", "")
+
+
+# A file
+
+
+def test_the_file_is_for_its_owner_and_a_group_of_readers(tmp_path):
+    before = os.umask(0)
+    try:
+        log.set_up(tmp_path / "log", "info")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "log").stat().st_mode) == 0o640
+
+
+def test_lines_are_added_to_what_is_there(tmp_path):
+    (tmp_path / "log").write_text('{"message": "before"}\n')
+    log.set_up(tmp_path / "log", "info")
+    COMPONENT.info("after")
+    assert messages(tmp_path / "log") == ["before", "after"]
+
+
+def test_a_file_that_is_moved_away_is_opened_again(path, tmp_path):
+    COMPONENT.info("before")
+    path.rename(tmp_path / "ductile.log.1")
+    COMPONENT.info("after")
+    assert (messages(tmp_path / "ductile.log.1"), messages(path)) == (["before"], ["after"])
+
+
+def test_a_file_that_is_emptied_in_place_is_written_from_its_start(path):
+    COMPONENT.info("before")
+    os.truncate(path, 0)
+    COMPONENT.info("after")
+    assert messages(path) == ["after"]
+
+
+def test_without_its_directory_lines_are_lost_and_nothing_ends(tmp_path, capfd):
+    directory = tmp_path / "logs"
+    directory.mkdir()
+    log.set_up(directory / "log", "info")
+    shutil.rmtree(directory)
+    COMPONENT.info("lost")
+    COMPONENT.info("lost")
+    directory.mkdir()
+    COMPONENT.info("found")
+    assert messages(directory / "log") == ["found"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_full_disk_ends_nothing(tmp_path, capfd):
+    log.set_up("/dev/full", "info")
+    COMPONENT.info("lost")
+    COMPONENT.info("lost")
+    log.set_up(tmp_path / "log", "info")
+    COMPONENT.info("found")
+    assert messages(tmp_path / "log") == ["found"]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("place, why", [("nowhere/log", "No such file or directory"), ("", "Is a directory")])
+def test_a_file_that_cannot_be_opened_is_refused_and_the_log_stays_where_it_was(path, tmp_path, place, why):
+    with pytest.raises(DuctileError) as caught:
+        log.set_up(tmp_path / place, "debug")
+    assert (caught.value.exit_code, str(caught.value)) == (
+        EXIT_SYSTEM, f"cannot open the log {tmp_path / place}: {why}; set service.log to a path that can be written")
+    COMPONENT.info("here")
+    assert messages(path) == ["here"]
+
+
+def test_another_file_takes_over_and_the_first_is_closed(path, tmp_path):
+    COMPONENT.info("one")
+    log.set_up(tmp_path / "two.log", "info")
+    COMPONENT.info("two")
+    assert (messages(path), messages(tmp_path / "two.log")) == (["one"], ["two"])
+    assert str(path) not in open_files()
+
+
+# Lines that are held while the loop has better things to do
+
+
+def test_lines_that_are_held_are_written_when_asked_for_in_their_order(path):
+    log.hold()
+    for number in range(5):
+        COMPONENT.error("said", number=number)
+    assert path.read_text() == ""
+    log.flush()
+    assert [line["number"] for line in lines(path)] == [0, 1, 2, 3, 4]
+
+
+def test_held_lines_have_the_time_at_which_they_were_said(path):
+    log.hold()
+    COMPONENT.info("said")
+    said_by = datetime.now(timezone.utc)
+    log.flush()
+    assert parse_utc(lines(path)[0]["timestamp"]) <= said_by
+
+
+def test_another_file_takes_over_after_the_held_lines_and_the_first_is_closed(path, tmp_path):
+    log.hold()
+    COMPONENT.info("one")
+    log.set_up(tmp_path / "two.log", "info")
+    COMPONENT.info("two")
+    assert (messages(path), messages(tmp_path / "two.log")) == (["one"], ["two"])
+    assert str(path) not in open_files()
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_to_write_what_is_held_to_a_full_disk_ends_nothing(capfd, held):
+    log.set_up("/dev/full", "info")
+    if held:
+        log.hold()
+    COMPONENT.info("lost")
+    log.flush()
+    log.flush()
+    assert capfd.readouterr() == ("", "")
+
+
+# Standard output and syslog
+
+
+def test_standard_output_gets_the_lines(capsys):
+    log.set_up("stdout", "info")
+    COMPONENT.info("said")
+    written = capsys.readouterr()
+    assert (json.loads(written.out)["message"], written.err) == ("said", "")
+
+
+CLOSED_PIPE = """
+import os, sys
+from ductile import log
+log.set_up("stdout", "info")
+sys.stdin.read()
+log.Component("daemon").info("nobody reads this")
+os.write(2, b"went on")
+os._exit(0)
+"""
+
+
+def test_a_closed_pipe_ends_nothing():
+    child = subprocess.Popen([sys.executable, "-c", CLOSED_PIPE], cwd=ROOT, stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    child.stdout.close()
+    child.stdin.close()
+    try:
+        assert child.stderr.read() == b"went on"
+        assert child.wait(LIMIT_SECONDS) == 0
+    finally:
+        child.kill()
+        child.wait(LIMIT_SECONDS)
+        child.stderr.close()
+
+
+SYSLOG = """
+import socket
+from ductile import log
+listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+listener.bind("/dev/log")
+listener.settimeout(10)
+log.set_up("syslog", "info")
+log.Component("daemon").warn("said", plugin="echo")
+print(listener.recv(4096).decode())
+"""
+NO_SYSLOG = """
+from ductile import log
+from ductile.errors import DuctileError
+try:
+    log.set_up("syslog", "info")
+except DuctileError as error:
+    print(error.exit_code, error)
+"""
+
+
+def with_an_empty_dev(code: str) -> str:
+    """What a program prints that has a /dev of its own, with nothing in it; skip where that is not allowed."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("only root can have mounts of its own")
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True, timeout=LIMIT_SECONDS).returncode != 0:
+        pytest.skip("this machine allows no mounts of one's own")
+    run = subprocess.run(["unshare", "-m", "sh", "-ec", 'mount -t tmpfs none /dev; exec "$1" -c "$2"', "sh",
+                          sys.executable, code], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_SECONDS)
+    assert (run.stderr, run.returncode) == ("", 0)
+    return run.stdout
+
+
+def test_syslog_gets_the_line_under_the_daemons_name():
+    printed = with_an_empty_dev(SYSLOG)
+    priority, _, line = printed.partition("ductiled: ")
+    assert priority == "<28>"    # facility daemon, severity warning (RFC 3164)
+    assert json.loads(line.rstrip("\0\n"))["plugin"] == "echo"
+
+
+def test_without_syslog_the_start_is_refused():
+    assert with_an_empty_dev(NO_SYSLOG) == (
+        "71 cannot open the log syslog at /dev/log: No such file or directory; "
+        "set service.log to a path that can be written\n")
