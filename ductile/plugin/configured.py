@@ -14,25 +14,21 @@ from ductile.strictjson import canonical
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfiguredPlugin:
-    """One entry of the configuration's `plugins`: `plugin` is its code, or `reason` says why it is not loaded."""
+    """One entry of the configuration's `plugins`: `plugin` is its code, or `reason` says why it is not loaded.
+
+    `fingerprint` names this version with this configuration, for `init`; None where it is not loaded.
+    """
 
     settings: PluginConfig
     plugin: Plugin | None
-    reason: str | None
-    version: str | None
+    reason: str | None = None
+    version: str | None = None
+    fingerprint: str | None = None
 
     @property
     def runnable(self) -> bool:
         """Say whether its jobs may run."""
         return self.settings.enabled and self.plugin is not None
-
-    @property
-    def fingerprint(self) -> str | None:
-        """Return what names this version with this configuration, for `init`; None where it is not loaded."""
-        if self.plugin is None:
-            return None
-        facts = {"version": self.plugin.manifest.version, "config": self.settings.config}
-        return blake3(canonical(facts).encode()).hexdigest()
 
     @property
     def needs_init(self) -> str | None:
@@ -47,12 +43,13 @@ def bind(settings: PluginConfig, registry: Registry) -> ConfiguredPlugin:
     found = registry.get(settings.uses)
     if found is None:
         reason = f"no plugin named {settings.uses!r} was found in plugins_dir"
-        return ConfiguredPlugin(settings=settings, plugin=None, reason=reason, version=None)
+        return ConfiguredPlugin(settings=settings, plugin=None, reason=reason)
     if found.plugin is None:
-        return ConfiguredPlugin(settings=settings, plugin=None, reason=found.reason, version=None)
+        return ConfiguredPlugin(settings=settings, plugin=None, reason=found.reason)
     version = found.plugin.manifest.version
     missing = missing_keys(found.plugin.manifest, settings.config)
     if missing:
         reason = f"plugins.{settings.name}.config lacks {', '.join(missing)}, which the plugin requires"
         return ConfiguredPlugin(settings=settings, plugin=None, reason=reason, version=version)
-    return ConfiguredPlugin(settings=settings, plugin=found.plugin, reason=None, version=version)
+    fingerprint = blake3(canonical({"version": version, "config": settings.config}).encode()).hexdigest()
+    return ConfiguredPlugin(settings=settings, plugin=found.plugin, version=version, fingerprint=fingerprint)
