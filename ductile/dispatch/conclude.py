@@ -1,0 +1,183 @@
+"""What follows from one attempt: every consequence, as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from ductile.chance import Chance, NewId
+from ductile.config.schema import BreakerRule, Retry
+from ductile.dispatch.outcome import Interrupted, Outcome, Refused, Succeeded, log_status, retryable
+from ductile.dispatch.retry import delay
+from ductile.plugin.manifest import INIT
+from ductile.protocol import Response
+from ductile.queue.job import Job, Status, Submitter
+from ductile.scheduler.breaker import Breaker, after
+from ductile.state.merge import check_size, merge
+from ductile.strictjson import encode
+from ductile.text import one_line
+
+# Past it a response is stored without what its plugin can give again.
+RESULT_LIMIT_BYTES = 256 * 1024
+# An init that a stop or a crash has cut short is queued again this often.
+_INIT_CUTS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What the configuration says that a job was claimed under.
+
+    `fingerprint` is of the plugin's version and configuration, None where it is not loaded.
+    """
+
+    retry: Retry
+    breaker: BreakerRule
+    fingerprint: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Before:
+    """What the database held when the attempt ended. `cut_short` counts this job's interrupted attempts."""
+
+    state: Mapping[str, Any]
+    breaker: Breaker
+    cut_short: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEntry:
+    """What the ledger keeps of one attempt. `result` and `printed` are as `job_log` has them."""
+
+    id: str
+    status: str
+    completed_at: datetime
+    exit_code: int | None = None
+    error: str | None = None
+    stderr: str | None = None
+    result: str | None = None
+    printed: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Init:
+    """That the `init` of a plugin has ended, for the configuration that `fingerprint` names."""
+
+    fingerprint: str
+    ok: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conclusion:
+    """Everything that follows from an attempt. `attempt` and `max_attempts` are the row's from now on."""
+
+    job: Job
+    status: Status
+    attempt: int
+    max_attempts: int
+    log: LogEntry
+    retry_at: datetime | None = None
+    error: str | None = None
+    state: Mapping[str, Any] | None = None
+    breaker: Breaker | None = None
+    init: Init | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fate:
+    """What becomes of the job."""
+
+    status: Status
+    attempt: int
+    max_attempts: int
+    retry_at: datetime | None = None
+
+
+def conclude(job: Job, outcome: Outcome, before: Before, rules: Rules, *, now: datetime, rng: Chance,
+             new_id: NewId) -> Conclusion:
+    """Return what follows from the outcome of a job's attempt."""
+    state, outcome = _state_after(outcome, before.state)
+    fate = _fate(job, outcome, before, rules, now, rng)
+    return Conclusion(
+        job=job, status=fate.status, attempt=fate.attempt, max_attempts=fate.max_attempts, retry_at=fate.retry_at,
+        error=outcome.error, state=state, breaker=_breaker_after(job, fate.status, before, rules, now),
+        init=_init_after(job, fate.status, rules), log=_log_entry(outcome, now, new_id),
+    )
+
+
+def _state_after(outcome: Outcome, state: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, Outcome]:
+    """Return the plugin's state, None where it stays, and the outcome: a state too large is a failure for good."""
+    if outcome.response is None or not outcome.response.state_updates:
+        return None, outcome
+    merged = merge(state, outcome.response.state_updates)
+    fault = check_size(merged)
+    if fault is None:
+        return merged, outcome
+    return None, Refused(error=fault, response=outcome.response, exit_code=outcome.exit_code, stderr=outcome.stderr,
+                         printed=outcome.printed)
+
+
+def _fate(job: Job, outcome: Outcome, before: Before, rules: Rules, now: datetime, rng: Chance) -> _Fate:
+    same = _Fate(status=Status.DEAD, attempt=job.attempt, max_attempts=job.max_attempts)
+    if isinstance(outcome, Succeeded):
+        return replace(same, status=Status.SUCCEEDED)
+    if isinstance(outcome, Interrupted):
+        return _fate_when_cut_short(job, outcome, before, same)
+    if not retryable(outcome) or job.attempt >= job.max_attempts:
+        return same
+    seconds = delay(job.attempt, base=rules.retry.backoff_base, most=rules.retry.backoff_max, rng=rng)
+    return replace(same, status=Status.QUEUED, attempt=job.attempt + 1, retry_at=now + timedelta(seconds=seconds))
+
+
+def _fate_when_cut_short(job: Job, outcome: Interrupted, before: Before, same: _Fate) -> _Fate:
+    """Queue the job again, at once: a stop uses no attempt, a crash uses one; `init` has a count of its own."""
+    again = replace(same, status=Status.QUEUED)
+    if job.command == INIT and before.cut_short >= _INIT_CUTS:
+        return same
+    if outcome.by == "stop":
+        return again
+    if job.command == INIT:
+        return replace(again, attempt=job.attempt + 1, max_attempts=max(job.max_attempts, job.attempt + 1))
+    return replace(again, attempt=job.attempt + 1) if job.attempt < job.max_attempts else same
+
+
+def _breaker_after(job: Job, status: Status, before: Before, rules: Rules, now: datetime) -> Breaker | None:
+    """Return the breaker of a scheduled job's command where this end changes it."""
+    if job.submitted_by is not Submitter.SCHEDULER or not status.is_last:
+        return None
+    changed = after(before.breaker, status is Status.SUCCEEDED, rules.breaker.threshold, now)
+    return None if changed == before.breaker else changed
+
+
+def _init_after(job: Job, status: Status, rules: Rules) -> Init | None:
+    if job.command != INIT or not status.is_last or rules.fingerprint is None:
+        return None
+    return Init(fingerprint=rules.fingerprint, ok=status is Status.SUCCEEDED)
+
+
+def _log_entry(outcome: Outcome, now: datetime, new_id: NewId) -> LogEntry:
+    return LogEntry(
+        id=new_id(), status=log_status(outcome), completed_at=now, exit_code=outcome.exit_code,
+        error=outcome.error, stderr=outcome.stderr or None, printed=outcome.printed,
+        result=None if outcome.response is None else _stored(outcome.response),
+    )
+
+
+def _stored(response: Response) -> str:
+    """Return a response as the ledger keeps it: whole, or where it is too large marked and cut to what explains it."""
+    text = encode(response.raw)
+    if len(text) <= RESULT_LIMIT_BYTES:
+        return text
+    logs: list[dict[str, str]] = []
+    left = RESULT_LIMIT_BYTES
+    for line in response.logs:
+        kept = {"level": line.level, "message": line.message}
+        left -= len(encode(kept))
+        if left < 0:
+            break
+        logs.append(kept)
+    return encode({
+        "status": response.status, "error": response.error and one_line(response.error), "logs": logs,
+        "events": [{"type": one_line(event.type, 200)} for event in response.events], "truncated": True,
+    })

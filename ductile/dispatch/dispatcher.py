@@ -1,0 +1,233 @@
+"""The one job that runs: started, attended, finished, and nothing of it forgotten on the way."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from ductile.chance import Chance, NewId
+from ductile.clock import Clock
+from ductile.db import NotWritten
+from ductile.dispatch import lifecycle
+from ductile.dispatch.conclude import Conclusion, Rules
+from ductile.dispatch.leftover import RunLocks
+from ductile.dispatch.lifecycle import Ended, NotNow
+from ductile.dispatch.outcome import Interrupted, Outcome, Succeeded, Unrunnable
+from ductile.dispatch.recovery import rules_for
+from ductile.dispatch.runner import Run
+from ductile.dispatch.waiter import Waiter
+from ductile.log import Component
+from ductile.plugin.configured import ConfiguredPlugin
+from ductile.queue.job import Job, StaleJob
+from ductile.units import utc_text
+from ductile.workspace import Workspaces
+from ductile.world import World
+
+# How long a passing lack (memory, processes, a file being written) is waited out, and how often it is tried.
+_PASSING_SECONDS = 60.0
+_AGAIN_SECONDS = 1.0
+# After a write that did not happen.
+WRITE_AGAIN_SECONDS = 5.0
+
+_log = Component("dispatch")
+_plugin_log = Component("plugin")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A waiter's note: a run has ended."""
+
+    job_id: str
+    ended: Ended
+
+
+@dataclass(slots=True, kw_only=True)
+class _Current:
+    """The job between its claim and its finish, under the configuration that it was claimed with."""
+
+    job: Job
+    plugin: ConfiguredPlugin
+    rules: Rules
+    claimed: float                     # monotonic seconds
+    environ: Mapping[str, str]
+    run: Run | None = None
+    again_at: float | None = None      # monotonic: when to start or to finish it again
+    ended: Ended | None = None         # how it ended, from then until the ledger has it
+    ended_at: datetime | None = None
+
+
+class Dispatcher:
+    """Runs one job at a time. All but the waiter's thread happens in the loop's."""
+
+    def __init__(self, conn: sqlite3.Connection, *, clock: Clock, rng: Chance, new_id: NewId, locks: RunLocks,
+                 workspaces: Workspaces, post: Callable[[Finished | BaseException], None]) -> None:
+        self._conn = conn
+        self._clock = clock
+        self._rng = rng
+        self._new_id = new_id
+        self._locks = locks
+        self._workspaces = workspaces
+        self._waiter = Waiter(post)
+        self._current: _Current | None = None
+        self._untidy: list[_Current] = []
+        self.held: set[str] = set()
+
+    @property
+    def job(self) -> Job | None:
+        """The job that runs, or that has ended and is not yet in the ledger."""
+        return self._current and self._current.job
+
+    @property
+    def unwritten(self) -> bool:
+        """Say whether an attempt has ended that the ledger does not have yet."""
+        return self._current is not None and self._current.ended is not None
+
+    @property
+    def again_at(self) -> float | None:
+        """Return the monotonic time at which `go_on` has something to do."""
+        return self._current and self._current.again_at
+
+    def start_next(self, world: World) -> bool:
+        """Claim and start the next job that may run. Return whether there was one. Raises NotWritten."""
+        claimed = lifecycle.claim(self._conn, plugins=world.runnable, held=self.held,
+                                  dedupe_ttl=world.config.service.dedupe_ttl, now=self._clock.now())
+        for job, earlier in claimed.duplicates:
+            _log.info("job deduped", job_id=job.id, plugin=job.plugin, dedupe_key=job.dedupe_key,
+                      earlier_job_id=earlier)
+        job = claimed.job
+        if job is None:
+            return False
+        self._current = _Current(
+            job=job, plugin=world.plugins[job.plugin], rules=rules_for(world, job.plugin), environ=world.environ,
+            claimed=self._clock.monotonic(),
+        )
+        _log.info("job started", job_id=job.id, plugin=job.plugin, command=job.command, attempt=job.attempt,
+                  submitted_by=job.submitted_by)
+        self._start()
+        return True
+
+    def go_on(self) -> None:
+        """Try again what could not be done before: the start of the job, or its row in the ledger."""
+        current = self._current
+        if current is None or current.again_at is None or self._clock.monotonic() < current.again_at:
+            return
+        current.again_at = None
+        if current.ended is not None:
+            self._finish()
+        else:
+            self._start()
+
+    def note(self, finished: Finished) -> None:
+        """Take a waiter's note and finish the job."""
+        self._end(finished.ended)
+
+    def interrupt(self) -> None:
+        """End the running plugin as at its deadline; its job will go back to the queue."""
+        current = self._current
+        if current is None or current.ended is not None:
+            return
+        if current.run is not None:
+            current.run.end()
+        else:
+            outcome = Interrupted(by="stop", error="interrupted by a stop of the daemon")
+            self._end(Ended(outcome=outcome, proved_dead=True))
+
+    def close(self) -> None:
+        """End the running plugin, if any, and the waiter, with no word to the ledger: the next start recovers the job."""
+        if self._current is not None and self._current.run is not None:
+            self._current.run.end()
+        self._waiter.close()
+
+    def tidy(self) -> None:
+        """Settle the workspaces of successes: what can be done while the next plugin runs is done then."""
+        while self._untidy:
+            ended = self._untidy.pop()
+            fault = lifecycle.settle(self._workspaces, ended.job, ended.ended.outcome)
+            if fault is not None:
+                _log.warn("workspace not settled", job_id=ended.job.id, plugin=ended.job.plugin, error=fault)
+
+    def _start(self) -> None:
+        current = self._current
+        now = self._clock.now()
+        try:
+            started = lifecycle.start(self._conn, current.job, current.plugin, environ=current.environ,
+                                      workspaces=self._workspaces, locks=self._locks, now=now)
+        except (NotNow, NotWritten) as error:
+            self._start_later(current, str(error))
+            return
+        if isinstance(started, Unrunnable):
+            self._end_unstarted(started)
+            return
+        _log.debug("plugin spawned", job_id=current.job.id, plugin=current.job.plugin, pid=started.pid)
+        current.run = started
+        self._waiter.attend(lambda: self._attend(current.job, current.plugin, started))
+
+    def _start_later(self, current: _Current, why: str) -> None:
+        now = self._clock.monotonic()
+        if now - current.claimed >= _PASSING_SECONDS:
+            self._end_unstarted(Unrunnable(error=why))
+            return
+        _log.warn("job not started yet", job_id=current.job.id, plugin=current.job.plugin, error=why)
+        current.again_at = now + _AGAIN_SECONDS
+
+    def _end_unstarted(self, outcome: Outcome) -> None:
+        job = self._current.job
+        fault = lifecycle.settle(self._workspaces, job, outcome)
+        self._end(Ended(outcome=outcome, proved_dead=self._locks.release(job.id), workspace_fault=fault))
+
+    def _attend(self, job: Job, plugin: ConfiguredPlugin, run: Run) -> Finished:
+        """Wait for a run, in the waiter's thread."""
+        timeout = plugin.settings.timeout(job.command)
+        ended = lifecycle.attend(run, job, timeout, workspaces=self._workspaces, locks=self._locks)
+        return Finished(job_id=job.id, ended=ended)
+
+    def _end(self, ended: Ended) -> None:
+        self._current.ended = ended
+        self._current.ended_at = self._clock.now()
+        self._finish()
+
+    def _finish(self) -> None:
+        """Write the end of the job; what cannot be written stays in memory and is tried again."""
+        current = self._current
+        job = current.job
+        try:
+            conclusion = lifecycle.finish(self._conn, job, current.ended.outcome, current.rules, now=current.ended_at,
+                                          rng=self._rng, new_id=self._new_id)
+        except NotWritten as error:
+            current.again_at = self._clock.monotonic() + WRITE_AGAIN_SECONDS
+            _log.error("end of a job not written; it is tried again", job_id=job.id, plugin=job.plugin,
+                       error=str(error))
+            return
+        except StaleJob as error:
+            self._current = None
+            _log.error("end of a job dropped: somebody else has changed its row", job_id=job.id, error=str(error))
+            return
+        self._current = None
+        if isinstance(current.ended.outcome, Succeeded):
+            self._untidy.append(current)
+        if not current.ended.proved_dead:
+            self.held.add(job.id)
+        self._report(current, conclusion)
+
+    def _report(self, current: _Current, conclusion: Conclusion) -> None:
+        job, outcome = current.job, current.ended.outcome
+        names = {"job_id": job.id, "plugin": job.plugin}
+        for line in outcome.response.logs if outcome.response is not None else ():
+            _plugin_log.at(line.level, line.message, **names)
+        if outcome.stderr:
+            _plugin_log.warn("standard error", **names, stderr=outcome.stderr)
+        if current.ended.workspace_fault is not None:
+            _log.warn("workspace not removed", **names, error=current.ended.workspace_fault)
+        if not current.ended.proved_dead:
+            _log.warn("something of a run still lives; its job waits", **names)
+        fields = {
+            "command": job.command, "attempt": job.attempt, "outcome": conclusion.log.status,
+            "status": conclusion.status, "seconds": round(self._clock.monotonic() - current.claimed, 3),
+            "error": conclusion.error, "next_retry_at": conclusion.retry_at and utc_text(conclusion.retry_at),
+        }
+        _log.info("job ended", **names, **{name: value for name, value in fields.items() if value is not None})
+        if conclusion.breaker is not None and conclusion.breaker.state != "closed":
+            _log.warn("circuit breaker open", plugin=job.plugin, command=job.command,
+                      failures=conclusion.breaker.failure_count)

@@ -1,0 +1,191 @@
+"""A job's three meetings with the database, and what is made ready between them."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from ductile import history
+from ductile.chance import Chance, NewId
+from ductile.db import reading, transaction
+from ductile.dispatch.conclude import Before, Conclusion, Rules, conclude
+from ductile.dispatch.leftover import JOB_ID_VARIABLE, RunLocks
+from ductile.dispatch.outcome import Interrupted, Outcome, Succeeded, Unrunnable, classify
+from ductile.dispatch.runner import Launch, Run
+from ductile.plugin import rows as plugin_rows
+from ductile.plugin.configured import ConfiguredPlugin
+from ductile.protocol import encode_request
+from ductile.queue import rows as queue_rows
+from ductile.queue.job import Job, Status, Submitter
+from ductile.scheduler import rows as scheduler_rows
+from ductile.scheduler.breaker import CLOSED
+from ductile.state import rows as state_rows
+from ductile.text import one_line
+from ductile.units import utc_text
+from ductile.workspace import Workspaces
+
+# What every plugin gets of the daemon's environment; the rest, secrets among it, stays out.
+_PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR")
+
+# The machine lacks something for the moment, or the plugin's file is just being written.
+_PASSING = {errno.EAGAIN, errno.ENOMEM, errno.ETXTBSY, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """What a claim gave: the job that now runs, if any, and the duplicates passed over with the job they repeat."""
+
+    job: Job | None
+    duplicates: tuple[tuple[Job, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """What a waiter reports: how the attempt ended, whether nothing of it lives, and what could not be removed."""
+
+    outcome: Outcome
+    proved_dead: bool
+    workspace_fault: str | None = None
+
+
+class NotNow(Exception):
+    """The plugin cannot be started for a reason that passes by itself."""
+
+
+def claim(conn: sqlite3.Connection, *, plugins: Iterable[str], held: Iterable[str], dedupe_ttl: int,
+          now: datetime) -> Claimed:
+    """Mark the next job as running, in one transaction, and end as `deduped` those that have become duplicates.
+
+    `held` are ids of jobs that may not start yet. The commit is not synced: a job whose claim a power
+    failure undoes is queued still. Raises what `transaction` raises.
+    """
+    plugins, held = list(plugins), list(held)
+    since = now - timedelta(seconds=dedupe_ttl)
+    duplicates: list[tuple[Job, str]] = []
+    with transaction(conn, synced=False):
+        queue_rows.release_due_retries(conn, now)
+        while (job := queue_rows.next_ready(conn, plugins, held)) is not None:
+            earlier = None
+            if job.dedupe_key is not None and job.replay_of is None:
+                earlier = queue_rows.succeeded_with_key(conn, job, since)
+            if earlier is None:
+                queue_rows.move(conn, job, Status.RUNNING, now, error=job.last_error)
+                running = replace(job, status=Status.RUNNING, started_at=now)
+                return Claimed(job=running, duplicates=tuple(duplicates))
+            queue_rows.move(conn, job, Status.DEDUPED, now, error=f"duplicate of job {earlier}")
+            duplicates.append((job, earlier))
+    return Claimed(job=None, duplicates=tuple(duplicates))
+
+
+def start(conn: sqlite3.Connection, job: Job, plugin: ConfiguredPlugin, *, environ: Mapping[str, str],
+          workspaces: Workspaces, locks: RunLocks, now: datetime) -> Run | Unrunnable:
+    """Start a claimed job's plugin in a fresh workspace; an outcome where that cannot be done.
+
+    All of it can be done again. Raises NotNow, or what `reading` raises, where trying again soon may help.
+    """
+    command = plugin.plugin.manifest.commands.get(job.command)
+    if command is None:
+        return Unrunnable(error=f"plugin {job.plugin} {plugin.version} has no command {job.command!r}")
+    try:
+        lock = locks.take()
+        try:
+            workspace = workspaces.create(job.id)
+            return Run(_launch(conn, job, plugin, environ=environ, workspace=workspace, lock=lock, now=now))
+        finally:
+            os.close(lock)
+    except OSError as error:
+        text = one_line(f"could not be started: {error.strerror}: {error.filename or plugin.plugin.entrypoint}")
+        if error.errno in _PASSING:
+            raise NotNow(text) from error
+        return Unrunnable(error=text)
+
+
+def _launch(conn: sqlite3.Connection, job: Job, plugin: ConfiguredPlugin, *, environ: Mapping[str, str],
+            workspace: Path, lock: int, now: datetime) -> Launch:
+    timeout = plugin.settings.timeout(job.command)
+    with reading(conn):
+        state = state_rows.get(conn, job.plugin)
+    request = encode_request(
+        protocol=plugin.plugin.manifest.protocol, job_id=job.id, command=job.command, config=plugin.settings.config,
+        state=state, event=None if job.payload is None else json.loads(job.payload),
+        deadline_at=utc_text(now + timedelta(seconds=timeout)), context={}, workspace_dir=os.fspath(workspace),
+    )
+    return Launch(
+        entrypoint=plugin.plugin.entrypoint, cwd=workspace, stdin=request, timeout=timeout, keep_open=lock,
+        environ=plugin_environment(environ, plugin, job_id=job.id, attempt=job.attempt, workspace=workspace),
+    )
+
+
+def plugin_environment(environ: Mapping[str, str], plugin: ConfiguredPlugin, *, job_id: str, attempt: int,
+                       workspace: Path) -> dict[str, str]:
+    """Return a plugin's environment: a few variables of ours, those it is configured to have, and its own."""
+    names = {*_PASSED_ON, *plugin.settings.env}
+    passed = {name: value for name, value in environ.items() if name in names or name.startswith("LC_")}
+    return passed | {
+        JOB_ID_VARIABLE: job_id, "DUCTILE_ATTEMPT": str(attempt), "DUCTILE_PLUGIN": plugin.settings.name,
+        "DUCTILE_WORKSPACE": os.fspath(workspace),
+    }
+
+
+def attend(run: Run, job: Job, timeout: int, *, workspaces: Workspaces, locks: RunLocks) -> Ended:
+    """Wait for a run, and clear away what a failed one leaves.
+
+    Called in the waiter's thread; the database is not touched. The workspace of a success is settled when the
+    ledger has it.
+    """
+    locks.mark(job.id, run.pid)
+    outcome = classify(run.wait(), timeout=timeout)
+    fault = None if isinstance(outcome, Succeeded) else settle(workspaces, job, outcome)
+    return Ended(outcome=outcome, proved_dead=locks.release(job.id), workspace_fault=fault)
+
+
+def settle(workspaces: Workspaces, job: Job, outcome: Outcome) -> str | None:
+    """Keep the workspace of a success, remove any other. Return what could not be done: it changes no outcome."""
+    try:
+        if isinstance(outcome, Succeeded):
+            workspaces.keep(job.id)
+        else:
+            workspaces.discard(job.id)
+    except OSError as error:
+        return one_line(f"{error.strerror}: {error.filename or job.id}")
+    return None
+
+
+def finish(conn: sqlite3.Connection, job: Job, outcome: Outcome, rules: Rules, *, now: datetime, rng: Chance,
+           new_id: NewId) -> Conclusion:
+    """Commit everything that follows from an attempt, or nothing.
+
+    Raises StaleJob where the job's row is not the one that was claimed, and what `transaction` raises.
+    """
+    with transaction(conn):
+        before = _read(conn, job, outcome)
+        conclusion = conclude(job, outcome, before, rules, now=now, rng=rng, new_id=new_id)
+        # First of the writes: of a row that is gone the others would only say that a constraint failed.
+        queue_rows.move(conn, job, conclusion.status, now, attempt=conclusion.attempt, error=conclusion.error,
+                        max_attempts=conclusion.max_attempts, retry_at=conclusion.retry_at)
+        if conclusion.state is not None:
+            state_rows.put(conn, job.plugin, conclusion.state, now)
+        if conclusion.breaker is not None:
+            scheduler_rows.put_breaker(conn, job.plugin, job.command, conclusion.breaker, now)
+        if conclusion.init is not None:
+            plugin_rows.put_init(conn, job.plugin, fingerprint=conclusion.init.fingerprint, ok=conclusion.init.ok,
+                                 job_id=job.id, now=now)
+        history.append(conn, job, conclusion.log)
+    return conclusion
+
+
+def _read(conn: sqlite3.Connection, job: Job, outcome: Outcome) -> Before:
+    """Read what the conclusion will look at, and nothing else: each statement counts when a queue is drained."""
+    has_updates = outcome.response is not None and outcome.response.state_updates
+    scheduled = job.submitted_by is Submitter.SCHEDULER
+    return Before(
+        state=state_rows.get(conn, job.plugin) if has_updates else {},
+        breaker=scheduler_rows.breaker(conn, job.plugin, job.command) if scheduled else CLOSED,
+        cut_short=history.cut_short(conn, job.id) if isinstance(outcome, Interrupted) else 0,
+    )

@@ -1,0 +1,84 @@
+"""What a start does about jobs that were running when the last daemon ended."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from datetime import datetime
+
+from ductile.chance import Chance, NewId
+from ductile.config.schema import BreakerRule, Retry
+from ductile.db import NotWritten
+from ductile.dispatch import lifecycle
+from ductile.dispatch.conclude import Rules
+from ductile.dispatch.leftover import RunLocks
+from ductile.dispatch.outcome import Interrupted
+from ductile.log import Component
+from ductile.queue import rows as queue_rows
+from ductile.queue.job import Job, StaleJob, Status
+from ductile.workspace import Workspaces
+from ductile.world import World
+
+_log = Component("recovery")
+
+
+def rules_for(world: World, plugin: str) -> Rules:
+    """Return what the configuration says of a plugin's jobs; the defaults for one that is no longer in it."""
+    configured = world.plugins.get(plugin)
+    if configured is None:
+        return Rules(retry=Retry(), breaker=BreakerRule(), fingerprint=None)
+    return Rules(retry=configured.settings.retry, breaker=configured.settings.breaker,
+                 fingerprint=configured.fingerprint)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """Recovers orphans: jobs whose rows say `running` while no daemon runs them."""
+
+    conn: sqlite3.Connection
+    locks: RunLocks
+    workspaces: Workspaces
+    rng: Chance
+    new_id: NewId
+
+    def recover(self, world: World, now: datetime, *, patience: float) -> set[str]:
+        """Bring every orphan to its next status. Return the ids of jobs that must wait.
+
+        To be called only while no job runs. `patience` is how many seconds a killed leftover is waited for.
+
+        Those are jobs of which something still lives, or whose row could not be written. It can be called again
+        at any time, and be killed anywhere: a job is an orphan until its row says otherwise.
+        """
+        waiting = {job.id for job in queue_rows.running(self.conn)
+                   if not self._recover_one(world, job, now, patience)}
+        for job_id in self.locks.job_ids():
+            if job_id not in waiting and not self._end_leftover(job_id, patience):
+                waiting.add(job_id)
+        return waiting
+
+    def _recover_one(self, world: World, job: Job, now: datetime, patience: float) -> bool:
+        """Prove that nothing of the job lives, then finish its attempt as orphaned. Return whether that was done."""
+        if not self._end_leftover(job.id, patience):
+            return False
+        outcome = Interrupted(by="crash", error="orphaned: ductiled ended while it ran")
+        fault = lifecycle.settle(self.workspaces, job, outcome)
+        if fault is not None:
+            _log.warn("workspace not removed", job_id=job.id, error=fault)
+        try:
+            conclusion = lifecycle.finish(self.conn, job, outcome, rules_for(world, job.plugin), now=now, rng=self.rng,
+                                          new_id=self.new_id)
+        except (NotWritten, StaleJob) as error:
+            _log.warn("orphaned job not recovered", job_id=job.id, plugin=job.plugin, error=str(error))
+            return False
+        again = conclusion.status is Status.QUEUED
+        _log.warn("orphaned job recovered", job_id=job.id, plugin=job.plugin, command=job.command,
+                  attempt=job.attempt, status=conclusion.status, next_attempt=conclusion.attempt if again else None)
+        return True
+
+    def _end_leftover(self, job_id: str, patience: float) -> bool:
+        proved, killed = self.locks.end(job_id, patience)
+        if killed:
+            _log.warn("leftover processes of a run killed", job_id=job_id, pids=killed)
+        if not proved:
+            _log.warn("something of a run still lives; its job waits", job_id=job_id)
+        return proved

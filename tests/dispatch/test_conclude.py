@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from ductile.config.schema import BreakerRule, Retry
+from ductile.dispatch.conclude import RESULT_LIMIT_BYTES, Before, Conclusion, Init, Rules, conclude
+from ductile.dispatch.outcome import Failed, Interrupted, Outcome, Refused, Succeeded, TimedOut, Unrunnable
+from ductile.protocol import Response, decode_response
+from ductile.queue.job import Job, Status, Submitter
+from ductile.scheduler.breaker import CLOSED, Breaker
+from support.clock import START
+from support.ledger import ids
+
+RULES = Rules(retry=Retry(max_attempts=4, backoff_base=30), breaker=BreakerRule(threshold=3), fingerprint="f1")
+JOB = Job(
+    seq=1, id="j1", plugin="echo", command="poll", payload=None, status=Status.RUNNING, attempt=1, max_attempts=4,
+    submitted_by=Submitter.CLI, dedupe_key=None, created_at=START, started_at=START, completed_at=None,
+    next_retry_at=None, last_error=None, parent_job_id=None, root_job_id="j1", source_event_id=None,
+    event_context_id=None, pipeline_name=None, pipeline_hash=None, step_id=None, replay_of=None,
+)
+STOP = Interrupted(by="stop", error="interrupted by a stop of the daemon")
+CRASH = Interrupted(by="crash", error="orphaned: ductiled ended while it ran")
+OUTCOMES: dict[str, tuple[Outcome, str]] = {
+    "succeeded": (Succeeded(), "succeeded"),
+    "failed": (Failed(error="down"), "failed"),
+    "refused": (Refused(error="gone"), "failed"),
+    "timed out": (TimedOut(error="timed out after 60s"), "timed_out"),
+    "unrunnable": (Unrunnable(error="could not be started: x"), "failed"),
+    "stop": (STOP, "interrupted"),
+    "crash": (CRASH, "orphaned"),
+}
+LARGE = "x" * 1024**2
+
+
+class Half:
+    """Chance that always falls in the middle."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return (a + b) / 2
+
+
+def concluded(outcome: Outcome, *, state: dict[str, Any] | None = None, breaker: Breaker = CLOSED, cut_short: int = 0,
+              rules: Rules = RULES, **job: Any) -> Conclusion:
+    before = Before(state=state or {}, breaker=breaker, cut_short=cut_short)
+    return conclude(replace(JOB, **job), outcome, before, rules, now=START, rng=Half(), new_id=ids())
+
+
+def response(**answer: Any) -> Response:
+    return decode_response(json.dumps({"status": "ok", **answer}).encode())
+
+
+def breaker(state: str, failures: int) -> Breaker:
+    return Breaker(state=state, failure_count=failures, opened_at=None if state == "closed" else START)
+
+
+@pytest.mark.parametrize(("name", "attempt", "expected"), [
+    # The outcome, the attempt of four: the status, the row's attempt from now on, the seconds until it is tried again.
+    ("succeeded", 1, (Status.SUCCEEDED, 1, None)),
+    ("succeeded", 4, (Status.SUCCEEDED, 4, None)),
+    ("failed", 1, (Status.QUEUED, 2, 45)),
+    ("failed", 2, (Status.QUEUED, 3, 75)),
+    ("failed", 3, (Status.QUEUED, 4, 135)),
+    ("failed", 4, (Status.DEAD, 4, None)),
+    ("failed", 5, (Status.DEAD, 5, None)),
+    ("refused", 1, (Status.DEAD, 1, None)),
+    ("refused", 4, (Status.DEAD, 4, None)),
+    ("timed out", 1, (Status.QUEUED, 2, 45)),
+    ("timed out", 4, (Status.DEAD, 4, None)),
+    ("unrunnable", 1, (Status.QUEUED, 2, 45)),
+    ("unrunnable", 4, (Status.DEAD, 4, None)),
+    ("stop", 1, (Status.QUEUED, 1, None)),
+    ("stop", 4, (Status.QUEUED, 4, None)),
+    ("crash", 1, (Status.QUEUED, 2, None)),
+    ("crash", 3, (Status.QUEUED, 4, None)),
+    ("crash", 4, (Status.DEAD, 4, None)),
+])
+def test_the_outcome_and_the_attempts_left_decide(name: str, attempt: int, expected: tuple) -> None:
+    outcome, logged = OUTCOMES[name]
+    found = concluded(outcome, attempt=attempt)
+    delay = None if found.retry_at is None else (found.retry_at - START).total_seconds()
+    assert (found.status, found.attempt, delay) == expected
+    assert (found.max_attempts, found.error, found.log.error) == (4, outcome.error, outcome.error)
+    assert (found.log.status, found.log.completed_at) == (logged, START)
+    assert (found.state, found.breaker, found.init) == (None, None, None)
+
+
+@pytest.mark.parametrize("name", OUTCOMES)
+@pytest.mark.parametrize("cut_short", [0, 3, 1000])
+def test_how_often_a_job_was_cut_short_matters_to_init_alone(name: str, cut_short: int) -> None:
+    assert concluded(OUTCOMES[name][0], cut_short=cut_short) == concluded(OUTCOMES[name][0])
+
+
+def test_the_retry_follows_the_configuration_that_the_job_was_claimed_under() -> None:
+    rules = replace(RULES, retry=Retry(max_attempts=2, backoff_base=10, backoff_max=12))
+    found = concluded(Failed(error="down"), rules=rules)
+    assert (found.retry_at, found.max_attempts) == (START + timedelta(seconds=12), 4)
+
+
+@pytest.mark.parametrize("submitted_by", Submitter)
+@pytest.mark.parametrize("name", OUTCOMES)
+def test_a_breaker_counts_the_ends_of_scheduled_jobs_alone(name: str, submitted_by: Submitter) -> None:
+    found = concluded(OUTCOMES[name][0], submitted_by=submitted_by, attempt=4, breaker=breaker("closed", 1))
+    if submitted_by is not Submitter.SCHEDULER or name == "stop":
+        assert found.breaker is None
+    elif name == "succeeded":
+        assert found.breaker == CLOSED
+    else:
+        assert found.breaker == breaker("closed", 2)
+
+
+@pytest.mark.parametrize(("before", "outcome", "after"), [
+    (CLOSED, Succeeded(), None),
+    (breaker("closed", 2), Refused(error="gone"), breaker("open", 3)),
+    (breaker("half_open", 3), Refused(error="gone"), breaker("open", 4)),
+    (breaker("half_open", 3), Succeeded(), CLOSED),
+    (breaker("half_open", 3), Failed(error="down"), None),
+    (breaker("half_open", 3), STOP, None),
+])
+def test_a_breaker_changes_only_when_a_job_has_ended(before: Breaker, outcome: Outcome, after: Breaker | None) -> None:
+    assert concluded(outcome, breaker=before, submitted_by=Submitter.SCHEDULER).breaker == after
+
+
+@pytest.mark.parametrize(("outcome", "status", "init"), [
+    (Succeeded(), Status.SUCCEEDED, Init(fingerprint="f1", ok=True)),
+    (Failed(error="down"), Status.DEAD, Init(fingerprint="f1", ok=False)),
+    (Refused(error="gone"), Status.DEAD, Init(fingerprint="f1", ok=False)),
+    (TimedOut(error="slow"), Status.DEAD, Init(fingerprint="f1", ok=False)),
+    (Unrunnable(error="not"), Status.DEAD, Init(fingerprint="f1", ok=False)),
+    (STOP, Status.QUEUED, None),
+    (CRASH, Status.QUEUED, None),
+])
+def test_init_has_one_attempt_and_its_end_is_noted(outcome: Outcome, status: Status, init: Init | None) -> None:
+    found = concluded(outcome, command="init", submitted_by=Submitter.INIT, max_attempts=1)
+    assert (found.status, found.init, found.retry_at) == (status, init, None)
+
+
+@pytest.mark.parametrize("outcome", [STOP, CRASH], ids=["stop", "crash"])
+@pytest.mark.parametrize(("cut_short", "status"), [
+    (0, Status.QUEUED), (1, Status.QUEUED), (2, Status.QUEUED), (3, Status.DEAD), (4, Status.DEAD),
+])
+def test_an_init_that_was_cut_short_is_queued_again_three_times(
+    outcome: Interrupted, cut_short: int, status: Status,
+) -> None:
+    attempt = 1 + (cut_short if outcome.by == "crash" else 0)
+    found = concluded(outcome, command="init", cut_short=cut_short, attempt=attempt, max_attempts=attempt)
+    assert found.status is status
+    assert found.init == (Init(fingerprint="f1", ok=False) if status is Status.DEAD else None)
+    assert found.attempt == attempt + (outcome.by == "crash" and status is Status.QUEUED)
+    assert found.max_attempts >= found.attempt
+
+
+def test_the_init_of_a_plugin_that_is_not_loaded_notes_nothing() -> None:
+    assert concluded(Refused(error="gone"), command="init", rules=replace(RULES, fingerprint=None)).init is None
+
+
+@pytest.mark.parametrize("kind", [Succeeded, Failed, Refused, TimedOut, Unrunnable])
+def test_state_is_merged_whatever_became_of_the_attempt(kind: type) -> None:
+    found = concluded(kind(response=response(state_updates={"token": "new", "none": None})),
+                      state={"token": "old", "kept": 1})
+    assert found.state == {"token": "new", "kept": 1, "none": None}
+
+
+@pytest.mark.parametrize("outcome", [STOP, CRASH], ids=["stop", "crash"])
+def test_state_is_merged_by_an_attempt_that_was_cut_short(outcome: Interrupted) -> None:
+    assert concluded(replace(outcome, response=response(state_updates={"a": 1}))).state == {"a": 1}
+
+
+@pytest.mark.parametrize("answer", [{}, {"state_updates": {}}, {"state_updates": None}])
+def test_an_answer_without_updates_writes_no_state(answer: dict[str, Any]) -> None:
+    assert concluded(Succeeded(response=response(**answer)), state={"a": 1}).state is None
+
+
+@pytest.mark.parametrize("name", OUTCOMES)
+def test_a_state_that_would_be_too_large_is_a_death_and_the_rest_is_kept(name: str) -> None:
+    answer = response(state_updates={"b": LARGE}, logs=[{"message": "said"}])
+    outcome = replace(OUTCOMES[name][0], response=answer, stderr="complained", exit_code=3, printed="p")
+    found = concluded(outcome, state={"a": 1}, submitted_by=Submitter.SCHEDULER, breaker=breaker("closed", 2))
+    text = "its state would be 1,048,590 bytes, at most 1,048,576 are allowed"
+    assert (found.status, found.state, found.retry_at) == (Status.DEAD, None, None)
+    assert (found.error, found.log.error, found.log.status) == (text, text, "failed")
+    assert (found.log.stderr, found.log.exit_code, found.log.printed) == ("complained", 3, "p")
+    assert json.loads(found.log.result)["logs"] == [{"level": "info", "message": "said"}]
+    assert found.breaker == breaker("open", 3)
+
+
+def test_a_state_of_exactly_the_limit_is_kept() -> None:
+    found = concluded(Succeeded(response=response(state_updates={"b": "x" * (1024**2 - len('{"b":""}'))})))
+    assert (found.status, len(found.state["b"])) == (Status.SUCCEEDED, 1_048_568)
+
+
+def test_the_ledger_has_the_answer_as_it_was_given_with_keys_that_nobody_knows() -> None:
+    given = {"status": "ok", "unknown": [1, {"é": "\x07"}], "events": [{"type": "t", "payload": 1}]}
+    found = concluded(Succeeded(response=decode_response(json.dumps(given).encode())))
+    assert json.loads(found.log.result) == given
+    assert found.log.result.isascii()
+
+
+@pytest.mark.parametrize(("length", "whole"), [(RESULT_LIMIT_BYTES, True), (RESULT_LIMIT_BYTES + 1, False)])
+def test_a_result_over_256_kib_is_cut_and_marked(length: int, whole: bool) -> None:
+    answer = {"status": "error", "error": "why\nit failed", "result": "",
+              "events": [{"type": "a", "payload": {"x": 1}}, {"type": "b\n" + "c" * 300}],
+              "logs": [{"level": "warning", "message": "first"}, {"message": "second"}], "state_updates": {"a": 1}}
+    answer["result"] = "x" * (length - len(json.dumps(answer, separators=(",", ":"))))
+    found = concluded(Failed(error="why", response=decode_response(json.dumps(answer).encode())))
+    assert RESULT_LIMIT_BYTES == 256 * 1024
+    assert found.state == {"a": 1}
+    assert json.loads(found.log.result) == (answer if whole else {
+        "status": "error", "error": "why\\nit failed", "truncated": True,
+        "events": [{"type": "a"}, {"type": "b\\n" + "c" * 196 + "…"}],
+        "logs": [{"level": "warn", "message": "first"}, {"level": "info", "message": "second"}],
+    })
+
+
+def test_of_logs_without_end_the_first_are_kept() -> None:
+    logs = [{"level": "info", "message": f"{number} " + "x" * 1000} for number in range(1000)]
+    stored = concluded(Succeeded(response=response(logs=logs))).log.result
+    kept = json.loads(stored)["logs"]
+    assert kept == logs[:len(kept)]
+    assert 250 < len(kept) < 260
+    assert len(stored) < RESULT_LIMIT_BYTES + 1000
+
+
+@pytest.mark.parametrize("kind", [Succeeded, Failed, TimedOut])
+def test_what_was_printed_and_complained_stands_in_the_ledger(kind: type) -> None:
+    log = concluded(kind(printed="garbage", stderr="complained", exit_code=0)).log
+    assert (log.printed, log.stderr, log.exit_code, log.result) == ("garbage", "complained", 0, None)
+    assert concluded(kind()).log.stderr is None

@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import itertools
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from queue import SimpleQueue
+from random import Random
+
+import pytest
+from scheduler.schedules import schedule
+from support import failing, worlds
+from support.clock import START, FakeClock
+from support.failing import FailingConnection
+from support.ledger import dump, ids, new_job, opened, put_ended, put_job
+
+from ductile import intake
+from ductile.daemon import Daemon
+from ductile.db import Damaged, FateUnknown, NotWritten, reading, transaction
+from ductile.dispatch import lifecycle
+from ductile.dispatch.leftover import RunLocks
+from ductile.dispatch.outcome import Failed, Interrupted, Outcome, Refused, Succeeded, TimedOut, Unrunnable
+from ductile.dispatch.recovery import Recovery, rules_for
+from ductile.notify import Notifier
+from ductile.plugin import rows as plugin_rows
+from ductile.plugin.rows import Load
+from ductile.protocol import decode_response
+from ductile.queue import rows as queue_rows
+from ductile.queue.job import Status, Submitter
+from ductile.scheduler import rows as scheduler_rows
+from ductile.scheduler import sweep, ticker
+from ductile.scheduler.breaker import Breaker
+from ductile.state import rows as state_rows
+from ductile.workspace import Workspaces
+from ductile.world import World
+
+DAY = 86400
+NEW_ID = ids()
+RNG = Random(0)
+BREAKERS = {
+    "probed": Breaker(state="open", failure_count=3, opened_at=START),
+    "echo": Breaker(state="closed", failure_count=2, opened_at=None),
+}
+ANSWER = decode_response(b'{"status": "ok", "state_updates": {"token": "new"}, "logs": [{"message": "said"}]}')
+
+
+class Ledger:
+    """A database with something of everything in it, a connection that can be made to fail, one that looks on."""
+
+    def __init__(self, directory: Path, conn: FailingConnection, onlooker: sqlite3.Connection) -> None:
+        self.directory = directory
+        self.conn = conn
+        self._onlooker = onlooker
+        self.world = world(directory)
+
+    def dump(self) -> list[str]:
+        return dump(self._onlooker)
+
+
+def world(directory: Path) -> World:
+    return worlds.world(
+        worlds.plugin("echo", schedule("5m"), replace(schedule("1h", command="handle"), id="second")),
+        worlds.plugin("probed", schedule("5m")),
+        worlds.plugin("begins", commands=("poll", "init")),
+        worlds.plugin("off", enabled=False),
+        directory=directory,
+    )
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database that each test has a copy of."""
+    directory = tmp_path_factory.mktemp("template")
+    with opened(directory) as conn:
+        fill(conn)
+    return directory / "state.db"
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, template: Path) -> Iterator[Ledger]:
+    shutil.copy(template, tmp_path)
+    with opened(tmp_path) as conn, closing(failing.connect(tmp_path / "state.db")) as breaks:
+        Workspaces(tmp_path / "ws").make_root()
+        yield Ledger(tmp_path, breaks, conn)
+
+
+def fill(conn: sqlite3.Connection) -> None:
+    put_ended(conn, range(3), at="2025-01-01T00:00:00.000Z")
+    put_job(conn, "done", Status.SUCCEEDED, dedupe_key="k")
+    put_job(conn, "running", Status.RUNNING, submitted_by=Submitter.SCHEDULER)
+    put_job(conn, "initialising", Status.QUEUED, plugin="elsewhere", command="init", submitted_by=Submitter.INIT)
+    put_job(conn, "duplicate", dedupe_key="k")
+    put_job(conn, "next")
+    put_job(conn, "gone", plugin="removed")
+    put_job(conn, "disabled", plugin="off")
+    with transaction(conn):
+        state_rows.put(conn, "echo", {"token": "old"}, START)
+        plugin_rows.replace_loads(
+            conn, [Load(plugin="old", version=None, enabled=True, needs_init=None, reason="x")], START)
+        for name, breaker in BREAKERS.items():
+            scheduler_rows.put_breaker(conn, name, "poll", breaker, START)
+
+
+def submit(ledger: Ledger) -> None:
+    with transaction(ledger.conn):
+        intake.submit(ledger.conn, new_job(NEW_ID(), dedupe_key="new"), dedupe_ttl=DAY, now=START)
+
+
+def claim(ledger: Ledger) -> None:
+    # It ends one job as a duplicate and starts the one after it.
+    claimed = lifecycle.claim(ledger.conn, plugins=["echo"], held=[], dedupe_ttl=DAY, now=START)
+    assert (claimed.job.id, len(claimed.duplicates)) == ("next", 1)
+
+
+def finish(outcome: Outcome) -> Callable[[Ledger], None]:
+    def finish_with_it(ledger: Ledger) -> None:
+        job = queue_rows.get(ledger.conn, "running")
+        lifecycle.finish(ledger.conn, job, outcome, rules_for(ledger.world, "echo"), now=START, rng=RNG, new_id=NEW_ID)
+    return finish_with_it
+
+
+def recover(ledger: Ledger) -> None:
+    recovery = Recovery(conn=ledger.conn, locks=RunLocks(ledger.directory / "running"), rng=RNG, new_id=NEW_ID,
+                        workspaces=Workspaces(ledger.directory / "ws"))
+    recovery.recover(ledger.world, START, patience=1)
+
+
+def tick(ledger: Ledger) -> None:
+    later = START + timedelta(days=1)
+    ticked = ticker.tick(ledger.conn, ledger.world, now=later, rng=RNG, new_id=NEW_ID)
+    assert ticked.notes
+
+
+def submit_inits(ledger: Ledger) -> None:
+    assert intake.submit_inits(ledger.conn, ledger.world.plugins, new_id=NEW_ID, now=START) == ["begins"]
+
+
+def prune(ledger: Ledger) -> None:
+    assert sweep.prune(ledger.conn, 30 * DAY, START) == 3
+
+
+def bury(ledger: Ledger) -> None:
+    assert len(sweep.bury(ledger.conn, ledger.world, START)) == 3
+
+
+def replace_loads(ledger: Ledger) -> None:
+    with transaction(ledger.conn):
+        plugin_rows.replace_loads(ledger.conn, [
+            Load(plugin="new", version="1", enabled=True, needs_init=None, reason=None)], START)
+
+
+OUTCOMES: list[Outcome] = [
+    Succeeded(response=ANSWER),
+    Failed(error="down", response=ANSWER),
+    Refused(error="gone", response=ANSWER),
+    TimedOut(error="slow", response=ANSWER),
+    Unrunnable(error="could not be started"),
+    Interrupted(by="stop", error="stopped", response=ANSWER),
+    Interrupted(by="crash", error="orphaned"),
+]
+ACTIONS: dict[str, Callable[[Ledger], None]] = {
+    "submit": submit, "claim": claim, "recover": recover, "tick": tick, "submit_inits": submit_inits, "prune": prune,
+    "bury": bury, "replace_loads": replace_loads,
+    **{f"finish {type(each).__name__} {getattr(each, 'by', '')}".strip(): finish(each) for each in OUTCOMES},
+}
+each_action = pytest.mark.parametrize("action", ACTIONS.values(), ids=ACTIONS)
+
+
+def act(ledger: Ledger, action: Callable[[Ledger], None]) -> Exception | None:
+    """Do it as the loop does, and return the error that it met."""
+    try:
+        with reading(ledger.conn):
+            action(ledger)
+    except (NotWritten, FateUnknown, Damaged) as error:
+        return error
+    finally:
+        ledger.conn.mend()
+    return None
+
+
+@each_action
+def test_a_write_that_fails_at_any_statement_leaves_the_database_as_it_was(
+    ledger: Ledger, action: Callable[[Ledger], None],
+) -> None:
+    before = ledger.dump()
+    for number in itertools.count(1):
+        ledger.conn.fail_from(number, sqlite3.SQLITE_FULL)
+        error = act(ledger, action)
+        assert not ledger.conn.in_transaction
+        if ledger.conn.committed:
+            # Pages are given back after the commit: that it fails undoes nothing.
+            assert error is None or (action is prune and sweep.prune(ledger.conn, 30 * DAY, START) == 0)
+            break
+        assert ledger.conn.failed, "nothing failed and nothing was committed"
+        assert isinstance(error, NotWritten) or action is recover
+        assert ledger.dump() == before
+    assert number > 4
+    assert ledger.dump() != before
+
+
+@each_action
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CONSTRAINT])
+def test_a_commit_that_did_not_happen_can_be_tried_again(
+    ledger: Ledger, action: Callable[[Ledger], None], code: int,
+) -> None:
+    before = ledger.dump()
+    ledger.conn.fail_at("COMMIT", code)
+    error = act(ledger, action)
+    assert isinstance(error, NotWritten) or action is recover
+    assert (ledger.conn.failed, ledger.conn.in_transaction, ledger.dump()) == (True, False, before)
+    assert act(ledger, action) is None
+    assert ledger.dump() != before
+
+
+@each_action
+@pytest.mark.parametrize(("code", "kind"), [
+    (sqlite3.SQLITE_IOERR, FateUnknown),
+    (sqlite3.SQLITE_IOERR_FSYNC, FateUnknown),
+    (sqlite3.SQLITE_CORRUPT, Damaged),
+    (sqlite3.SQLITE_NOTADB, Damaged),
+])
+def test_an_io_error_leaves_the_fate_of_a_commit_open_and_damage_is_named(
+    ledger: Ledger, action: Callable[[Ledger], None], code: int, kind: type,
+) -> None:
+    ledger.conn.fail_at("COMMIT", code)
+    error = act(ledger, action)
+    assert type(error) is kind
+    assert not ledger.conn.in_transaction
+
+
+@pytest.mark.parametrize(("code", "kind"), [(sqlite3.SQLITE_IOERR, FateUnknown), (sqlite3.SQLITE_CORRUPT, Damaged)])
+def test_a_disk_that_breaks_at_any_statement_of_a_start_ends_it_with_a_clear_word(
+    ledger: Ledger, code: int, kind: type,
+) -> None:
+    for number in itertools.count(1):
+        daemon = Daemon(
+            ledger.world, ledger.conn, clock=FakeClock(), rng=RNG, new_id=NEW_ID, notifier=Notifier({}),
+            inbox=SimpleQueue(), locks=RunLocks(ledger.directory / "running"),
+            workspaces=Workspaces(ledger.directory / "ws"))
+        ledger.conn.fail_from(number, code)
+        try:
+            daemon.prepare()
+        except (FateUnknown, Damaged) as error:
+            assert type(error) is kind
+        finally:
+            ledger.conn.mend()
+        if not ledger.conn.failed:
+            break
+    assert number > 20
+
+
+def test_a_real_full_database_takes_nothing_and_loses_nothing(ledger: Ledger) -> None:
+    pages = ledger.conn.execute("PRAGMA page_count").fetchone()[0]
+    ledger.conn.execute(f"PRAGMA max_page_count = {pages}")
+    before = ledger.dump()
+    large = decode_response(b'{"status": "ok", "state_updates": {"x": "%s"}}' % (b"y" * 500_000))
+    assert isinstance(act(ledger, finish(Succeeded(response=large))), NotWritten)
+    assert (ledger.conn.in_transaction, ledger.dump()) == (False, before)
+    ledger.conn.execute(f"PRAGMA max_page_count = {pages * 1000}")
+    assert act(ledger, finish(Succeeded(response=large))) is None
+    assert queue_rows.get(ledger.conn, "running").status is Status.SUCCEEDED
