@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from random import Random
+
+import pytest
+from scheduler.schedules import schedule
+from support import worlds
+from support.clock import START, FakeClock
+from support.ledger import ids, opened, put_ended, put_job
+from support.logs import kept, lines, messages, said
+from support.ticking import written
+
+from ductile import db
+from ductile.queue import rows as queue_rows
+from ductile.queue.job import Status
+from ductile.scheduler.heartbeat import Heartbeat
+from ductile.units import utc_text
+
+WORLD = worlds.world(worlds.plugin("echo", schedule("5m")), job_log_retention=86400)
+WITHOUT_SCHEDULE = worlds.world(worlds.plugin("echo"), job_log_retention=86400)
+JUMPED = "warn the clock has jumped ahead; nothing is pruned for an hour"
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def conn(tmp_path):
+    with opened(tmp_path) as conn:
+        yield conn
+
+
+@pytest.fixture
+def log(tmp_path):
+    with kept(tmp_path) as path:
+        yield path
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def heartbeat(conn, clock, log):
+    return Heartbeat(conn, clock=clock, rng=Random(0), new_id=ids())
+
+
+def jobs(conn) -> int:
+    return conn.execute("SELECT count(*) FROM job_queue").fetchone()[0]
+
+
+def test_a_beat_enqueues_what_is_due_and_says_when_the_next_is(heartbeat, conn, log):
+    heartbeat.beat(WORLD)
+    assert (jobs(conn), heartbeat.next_at, heartbeat.holding) == (1, START + timedelta(minutes=5), False)
+    (line,) = lines(log)
+    expected = {"level": "info", "component": "scheduler", "message": "scheduled run enqueued", "plugin": "echo",
+                "schedule": "main", "command": "poll", "next_run_at": "2026-02-08T10:05:00.000Z"}
+    assert {name: line[name] for name in expected} == expected
+
+
+def test_before_the_first_look_nothing_is_known_to_be_due(heartbeat):
+    assert (heartbeat.next_at, heartbeat.holding) == (None, False)
+
+
+def test_a_run_that_is_held_is_remembered(heartbeat):
+    heartbeat.look(worlds.world(worlds.plugin("echo", schedule("5m"), not_loaded="gone")))
+    assert (heartbeat.next_at, heartbeat.holding) == (None, True)
+
+
+def test_an_idle_beat_writes_nothing_and_says_nothing(heartbeat, conn, clock, log, tmp_path):
+    heartbeat.beat(WORLD)
+    before = written(conn, tmp_path / "state.db"), log.read_text()
+    for _ in range(4):
+        clock.move(60)
+        heartbeat.beat(WORLD)
+    assert (written(conn, tmp_path / "state.db"), log.read_text()) == before
+
+
+def test_old_jobs_are_pruned_up_to_a_thousand_a_beat(heartbeat, conn, clock, log):
+    put_ended(conn, range(1100), at=utc_text(START - 2 * DAY))
+    heartbeat.beat(WITHOUT_SCHEDULE)
+    assert [(line["message"], line["chains"]) for line in lines(log)] == [("old jobs pruned", 1000)]
+    assert jobs(conn) == 100
+    clock.move(60)
+    heartbeat.beat(WITHOUT_SCHEDULE)
+    assert jobs(conn) == 0
+
+
+def test_a_look_prunes_nothing(heartbeat, conn):
+    put_ended(conn, range(5), at=utc_text(START - 2 * DAY))
+    heartbeat.look(WITHOUT_SCHEDULE)
+    assert jobs(conn) == 5
+
+
+# A clock that is set
+
+
+def beats(heartbeat, clock, count) -> None:
+    for _ in range(count):
+        clock.move(60)
+        heartbeat.beat(WITHOUT_SCHEDULE)
+
+
+def test_after_a_jump_ahead_nothing_is_pruned_for_an_hour_of_real_time(heartbeat, conn, clock, log):
+    heartbeat.beat(WITHOUT_SCHEDULE)
+    put_ended(conn, range(5), at=utc_text(START))
+    clock.set(START + 30 * DAY)
+    heartbeat.beat(WITHOUT_SCHEDULE)
+    beats(heartbeat, clock, 59)
+    assert jobs(conn) == 5
+    beats(heartbeat, clock, 1)
+    assert jobs(conn) == 0
+    assert said(log) == [JUMPED, "info old jobs pruned"]
+    assert lines(log)[0]["seconds"] == 30 * 86400
+
+
+def test_a_jump_that_is_taken_back_in_time_costs_no_job(heartbeat, conn, clock):
+    heartbeat.beat(WITHOUT_SCHEDULE)
+    put_ended(conn, range(5), at=utc_text(START))
+    clock.set(START + 30 * DAY)
+    beats(heartbeat, clock, 30)
+    clock.set(START + timedelta(hours=1))
+    beats(heartbeat, clock, 60)
+    assert jobs(conn) == 5
+
+
+def test_a_second_jump_starts_the_hour_anew(heartbeat, conn, clock):
+    put_ended(conn, range(5), at=utc_text(START))
+    clock.set(START + 30 * DAY)
+    beats(heartbeat, clock, 40)
+    clock.set(START + 60 * DAY)
+    beats(heartbeat, clock, 40)
+    assert jobs(conn) == 5
+    beats(heartbeat, clock, 30)
+    assert jobs(conn) == 0
+
+
+@pytest.mark.parametrize("jump, pauses", [(3600, False), (3601, True), (-3601, False), (-86400, False)])
+def test_only_more_than_an_hour_ahead_is_a_jump(heartbeat, clock, log, jump, pauses):
+    clock.set(START + timedelta(seconds=jump))
+    heartbeat.beat(WITHOUT_SCHEDULE)
+    assert (JUMPED in said(log)) is pauses
+
+
+def test_time_that_passes_for_both_clocks_is_no_jump(heartbeat, conn, clock, log):
+    """So a machine that was busy, or whose monotonic clock counts its sleep, prunes on."""
+    put_ended(conn, range(5), at=utc_text(START))
+    clock.move(30 * 86400)
+    heartbeat.beat(WITHOUT_SCHEDULE)
+    assert (jobs(conn), said(log)) == (0, ["info old jobs pruned"])
+
+
+def test_retries_that_a_clock_set_back_has_stranded_are_let_go(heartbeat, conn, log):
+    for name in ("a", "b"):
+        job = put_job(conn, name, Status.RUNNING)
+        queue_rows.move(conn, job, Status.QUEUED, START, attempt=2, retry_at=START + DAY)
+    heartbeat.beat(WITHOUT_SCHEDULE)
+    assert queue_rows.next_ready(conn, ["echo"], ()).id == "a"
+    assert [(line["level"], line["message"], line["count"]) for line in lines(log)] == [
+        ("warn", "retries set for too far ahead are due now: the clock has gone back", 2)]
+
+
+def test_a_beat_that_cannot_be_written_raises_and_the_next_one_does_its_work(heartbeat, conn, clock, log):
+    conn.execute("PRAGMA query_only = ON")
+    with pytest.raises(db.NotWritten):
+        heartbeat.beat(WORLD)
+    assert messages(log) == []
+    conn.execute("PRAGMA query_only = OFF")
+    clock.move(5)
+    heartbeat.beat(WORLD)
+    assert (jobs(conn), messages(log)) == (1, ["scheduled run enqueued"])

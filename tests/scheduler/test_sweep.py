@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from support import worlds
+from support.clock import START
+from support.ledger import dump, ids, new_job, opened, put_ended, put_job
+
+from ductile import db
+from ductile.queue import rows as queue_rows
+from ductile.queue.job import Status
+from ductile.scheduler import sweep
+from ductile.units import utc_text
+
+RETENTION = 86400
+DAY = timedelta(seconds=RETENTION)
+LATER = START + DAY + timedelta(milliseconds=1)
+OLD = utc_text(START)
+
+
+@pytest.fixture
+def conn(tmp_path):
+    with opened(tmp_path) as conn:
+        yield conn
+
+
+def counts(conn) -> tuple[int, int]:
+    """Jobs and attempts in the ledger."""
+    return tuple(conn.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("job_queue", "job_log"))
+
+
+def prune_all(conn, now=LATER) -> list[int]:
+    batches = []
+    while batch := sweep.prune(conn, RETENTION, now):
+        batches.append(batch)
+    return batches
+
+
+# Pruning
+
+
+def test_chains_past_their_retention_go_with_their_attempts_and_others_stay(conn):
+    put_ended(conn, range(3), at=OLD)
+    put_ended(conn, range(10, 14), at=utc_text(START + DAY))
+    put_job(conn, "open", now=START)
+    assert sweep.prune(conn, RETENTION, LATER) == 3
+    assert counts(conn) == (5, 4)
+
+
+@pytest.mark.parametrize("milliseconds, pruned", [(0, 0), (1, 1)])
+def test_a_chain_stays_for_exactly_as_long_as_it_is_kept(conn, milliseconds, pruned):
+    put_ended(conn, [1], at=OLD)
+    assert sweep.prune(conn, RETENTION, START + DAY + timedelta(milliseconds=milliseconds)) == pruned
+
+
+@pytest.mark.parametrize("last", [Status.QUEUED, Status.RUNNING])
+def test_a_chain_with_an_open_job_stays_as_a_whole(conn, last):
+    put_job(conn, "root", Status.SUCCEEDED)
+    put_job(conn, "child", last, parent_job_id="root", root_job_id="root")
+    assert prune_all(conn) == []
+    assert counts(conn) == (2, 0)
+
+
+def test_a_chain_goes_as_a_whole(conn):
+    put_job(conn, "root", Status.SUCCEEDED)
+    for number in range(3):
+        put_job(conn, f"child-{number}", Status.DEAD, parent_job_id="root", root_job_id="root")
+    assert (prune_all(conn), counts(conn)) == ([1], (0, 0))
+
+
+def test_a_dead_job_that_the_operator_put_back_keeps_its_chain(conn):
+    job = put_job(conn, "root", Status.DEAD)
+    queue_rows.move(conn, job, Status.QUEUED, LATER, max_attempts=8)
+    assert prune_all(conn) == []
+
+
+def test_batches_are_small(conn):
+    put_ended(conn, range(250), at=OLD)
+    assert prune_all(conn) == [100, 100, 50]
+    assert counts(conn) == (0, 0)
+
+
+def test_with_nothing_to_prune_nothing_is_written(conn):
+    put_ended(conn, range(5), at=OLD)
+    before = conn.total_changes
+    assert sweep.prune(conn, RETENTION, START) == 0
+    assert conn.total_changes == before
+
+
+def test_a_prune_that_cannot_be_written_has_removed_nothing(conn):
+    put_ended(conn, range(5), at=OLD)
+    before = dump(conn)
+    conn.execute("PRAGMA query_only = ON")
+    with pytest.raises(db.NotWritten):
+        sweep.prune(conn, RETENTION, LATER)
+    assert dump(conn) == before
+
+
+@pytest.mark.parametrize("result_bytes", [1_000, 200_000])
+def test_what_is_pruned_goes_back_to_the_file_system(conn, tmp_path, result_bytes):
+    put_ended(conn, range(150), at=OLD, result="x" * result_bytes)
+    for _ in range(30):
+        sweep.prune(conn, RETENTION, LATER)
+    conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    assert conn.execute("PRAGMA freelist_count").fetchone() == (0,)
+    assert (tmp_path / "state.db").stat().st_size < 200_000
+
+
+def test_a_pruned_database_has_nothing_wrong_with_it(conn):
+    put_ended(conn, range(50), at=OLD)
+    put_ended(conn, range(100, 150), at=utc_text(LATER))
+    prune_all(conn)
+    assert db.full_check(conn) == []
+
+
+# Burying
+
+
+WORLD = worlds.world(worlds.plugin("echo"), worlds.plugin("off", enabled=False),
+                     worlds.plugin("broken", not_loaded="why"))
+
+
+def ends(conn) -> dict[str, tuple[str, str | None]]:
+    return {row[0]: row[1:] for row in conn.execute("SELECT id, status, last_error FROM job_queue")}
+
+
+def test_queued_jobs_of_plugins_that_are_gone_or_off_end_with_the_reason(conn):
+    jobs = [put_job(conn, name, plugin=name) for name in ("echo", "off", "gone", "broken")]
+    assert {job.id: job for job in sweep.bury(conn, WORLD, LATER)} == {"off": jobs[1], "gone": jobs[2]}
+    assert ends(conn) == {
+        "echo": ("queued", None), "broken": ("queued", None), "off": ("dead", "plugin off was disabled"),
+        "gone": ("dead", "plugin gone was removed from the configuration"),
+    }
+    assert queue_rows.get(conn, "gone").completed_at == LATER
+
+
+def test_a_job_that_waits_for_a_retry_is_buried_too(conn):
+    job = put_job(conn, "gone", Status.RUNNING, plugin="gone")
+    queue_rows.move(conn, job, Status.QUEUED, START, attempt=2, retry_at=LATER)
+    assert [job.id for job in sweep.bury(conn, WORLD, START)] == ["gone"]
+    assert queue_rows.get(conn, "gone").next_retry_at is None
+
+
+@pytest.mark.parametrize("status", [Status.RUNNING, Status.SUCCEEDED, Status.DEAD])
+def test_only_queued_jobs_are_buried(conn, status):
+    put_job(conn, "gone", status, plugin="gone")
+    assert sweep.bury(conn, WORLD, START) == []
+    assert queue_rows.get(conn, "gone").status is status
+
+
+def test_many_are_buried_in_batches(conn):
+    new_id = ids()
+    with db.transaction(conn):
+        queue_rows.add(conn, [new_job(new_id(), plugin=f"gone-{number % 3}") for number in range(1100)], START)
+    batches = []
+    while batch := sweep.bury(conn, WORLD, START):
+        batches.append(len(batch))
+    assert batches == [500, 500, 100]
+
+
+def test_with_nobody_to_bury_nothing_is_written(conn):
+    put_job(conn, "a")
+    before = conn.total_changes
+    assert sweep.bury(conn, WORLD, START) == []
+    assert conn.total_changes == before

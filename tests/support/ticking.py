@@ -1,0 +1,76 @@
+"""A scheduler in a test's hand: a real database, a clock that stands still, jobs that end as they are told."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from support.clock import FakeClock
+from support.ledger import ids
+
+from ductile import db
+from ductile.dispatch import lifecycle
+from ductile.dispatch.outcome import Failed, Outcome, Succeeded
+from ductile.dispatch.recovery import rules_for
+from ductile.queue import rows as queue_rows
+from ductile.queue.job import Job, Status
+from ductile.scheduler import rows, ticker
+from ductile.scheduler.rows import Entry
+from ductile.world import World
+
+FAILED = Failed(error="it failed")
+SUCCEEDED = Succeeded()
+
+
+class Ticking:
+    """Looks at the schedules of `world`, which may be changed at any time, as the heartbeat does."""
+
+    def __init__(self, conn: sqlite3.Connection, world: World, clock: FakeClock | None = None) -> None:
+        self.conn = conn
+        self.world = world
+        self.clock = clock or FakeClock()
+        self.rng = Random(0)
+        self.new_id = ids()
+
+    def tick(self) -> ticker.Ticked:
+        return ticker.tick(self.conn, self.world, now=self.clock.now(), rng=self.rng, new_id=self.new_id)
+
+    def notes(self) -> list[str]:
+        """The lines that one look logs: level, message and, where there is one, the reason."""
+        return [" ".join(filter(None, (note.level, note.message, note.fields.get("reason"))))
+                for note in self.tick().notes]
+
+    def after(self, seconds: float) -> list[str]:
+        """The lines of a look some seconds later."""
+        self.clock.move(seconds)
+        return self.notes()
+
+    def entry(self, plugin: str = "echo", schedule: str = "main") -> Entry:
+        return rows.entries(self.conn)[plugin, schedule]
+
+    def count(self) -> int:
+        """How many jobs there have been."""
+        return self.conn.execute("SELECT count(*) FROM job_queue").fetchone()[0]
+
+    def end(self, outcome: Outcome) -> Job:
+        """Run the next job to this end; return its row."""
+        claimed = lifecycle.claim(self.conn, plugins=self.world.runnable, held=(), dedupe_ttl=0, now=self.clock.now())
+        assert claimed.job is not None
+        job = claimed.job
+        lifecycle.finish(self.conn, job, outcome, rules_for(self.world, job.plugin), now=self.clock.now(),
+                         rng=self.rng, new_id=self.new_id)
+        return queue_rows.get(self.conn, job.id)
+
+    def cancel(self) -> None:
+        """End the next job as the operator does."""
+        with db.transaction(self.conn):
+            job = queue_rows.next_ready(self.conn, self.world.runnable, ())
+            queue_rows.move(self.conn, job, Status.DEAD, self.clock.now(), error="cancelled by operator")
+
+
+def written(conn: sqlite3.Connection, path: Path) -> tuple[Any, ...]:
+    """What changes whenever anything is written, by this connection or another."""
+    log = path.with_name(path.name + "-wal")
+    return (conn.total_changes, log.stat().st_size, path.stat().st_mtime_ns, log.stat().st_mtime_ns)
