@@ -1,0 +1,25 @@
+"""What `ductiled --check` and `ductilectl check` say of what was read from disk."""
+
+from __future__ import annotations
+
+from io import TextIOBase
+
+from ductile.errors import EXIT_CONFIG, EXIT_OK
+from ductile.world import Reading
+
+
+def tell(reading: Reading, *, out: TextIOBase, err: TextIOBase) -> int:
+    """Write every problem with the configuration, the plugins and the pipelines. Return the exit code."""
+    for line in (*reading.problems, *reading.faults):
+        err.write(f"{line}\n")
+    for line in reading.warnings:
+        err.write(f"warning: {line}\n")
+    if not is_good(reading):
+        return EXIT_CONFIG
+    out.write(f"{reading.path}: ok, {len(reading.world.plugins)} plugins configured\n")
+    return EXIT_OK
+
+
+def is_good(reading: Reading) -> bool:
+    """Say whether the daemon would run on it with every enabled plugin loaded."""
+    return not reading.problems and not reading.faults

@@ -1,0 +1,252 @@
+"""The loop that decides: notes come in, one job runs at a time, signals are obeyed."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+from dataclasses import dataclass
+from datetime import datetime
+from queue import Empty, SimpleQueue
+
+from ductile import intake, log
+from ductile.chance import Chance, NewId
+from ductile.clock import Clock
+from ductile.config import rows as config_rows
+from ductile.db import NotWritten, reading, transaction
+from ductile.dispatch.dispatcher import WRITE_AGAIN_SECONDS, Dispatcher, Finished
+from ductile.dispatch.leftover import RunLocks
+from ductile.dispatch.recovery import Recovery
+from ductile.errors import EXIT_SYSTEM, DuctileError
+from ductile.notify import Notifier
+from ductile.plugin import rows as plugin_rows
+from ductile.queue import rows as queue_rows
+from ductile.scheduler import sweep
+from ductile.scheduler.heartbeat import Heartbeat
+from ductile.workspace import Workspaces
+from ductile.world import World
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+# A wake-up comes this much late rather than early, or the loop would turn twice.
+_MARGIN_SECONDS = 0.002
+
+# How long a start waits for killed leftovers to be gone; what takes longer holds back its own job alone.
+_PATIENCE_SECONDS = 2.0
+
+_log = log.Component("daemon")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signal:
+    """A signal has come."""
+
+    number: int
+
+
+Note = Signal | Finished | BaseException
+
+
+class Daemon:
+    """One thread that owns every decision. Others only put notes into `inbox`."""
+
+    def __init__(self, world: World, conn: sqlite3.Connection, *, clock: Clock, rng: Chance, new_id: NewId,
+                 workspaces: Workspaces, locks: RunLocks, notifier: Notifier, inbox: SimpleQueue[Note]) -> None:
+        self._world = world
+        self._conn = conn
+        self._clock = clock
+        self._new_id = new_id
+        self._notifier = notifier
+        self._inbox = inbox
+        self._dispatcher = Dispatcher(conn, clock=clock, rng=rng, new_id=new_id, locks=locks, workspaces=workspaces,
+                                      post=inbox.put)
+        self._recovery = Recovery(conn=conn, locks=locks, workspaces=workspaces, rng=rng, new_id=new_id)
+        self._heartbeat = Heartbeat(conn, clock=clock, rng=rng, new_id=new_id)
+        self._beat_at = clock.monotonic()
+        self._watchdog_at = clock.monotonic()
+        self._write_again_at: float | None = None
+        self._retry_at: datetime | None = None  # when the next waiting retry falls due
+        self._look_again = False               # the next job need not wait for a note
+        self._recheck_held = False
+        self._status = ""
+        self._stopping = False
+        self._end_at: float | None = None      # monotonic: when the patience with the running plugin is over
+        self.done = False
+
+    def prepare(self) -> None:
+        """Record the configuration, recover orphans, end jobs that nobody can run, queue `init` where it is due.
+
+        Raises DuctileError (71) where that cannot be written.
+        """
+        now = self._clock.now()
+        try:
+            with reading(self._conn):
+                self._prepare(now)
+        except NotWritten as error:
+            raise DuctileError(f"cannot write the database {self._world.config.state_path}: {error}",
+                               exit_code=EXIT_SYSTEM) from error
+
+    def _prepare(self, now: datetime) -> None:
+        with transaction(self._conn):
+            config_rows.add(self._conn, digest=self._world.digest, errors=(), now=now)
+            plugin_rows.replace_loads(self._conn, _loads(self._world), now)
+        self._dispatcher.held = self._recovery.recover(self._world, now, patience=_PATIENCE_SECONDS)
+        self._bury()
+        for name in intake.submit_inits(self._conn, self._world.plugins, new_id=self._new_id, now=now):
+            _log.info("init enqueued", plugin=name)
+
+    def run(self) -> None:
+        """Turn until asked to stop. Raises DuctileError where the database is lost, and any bug."""
+        try:
+            while not self.done:
+                self.turn(self._receive())
+        finally:
+            self._dispatcher.close()
+            log.flush()
+
+    def turn(self, note: Note | None) -> None:
+        """Take one note, None for the passing of time, and bring everything up to date."""
+        ended = self._take(note)
+        self._dispatcher.go_on()
+        if self._stopping:
+            self._go_on_stopping()
+        else:
+            self._work(look=ended or isinstance(note, Signal))
+        self._dispatcher.tidy()
+        self._tell_systemd()
+        log.flush()
+
+    def _take(self, note: Note | None) -> bool:
+        """Act on a note. Return whether a job has ended."""
+        if isinstance(note, BaseException):
+            raise note
+        if isinstance(note, Finished):
+            self._dispatcher.note(note)
+            return True
+        if isinstance(note, Signal):
+            self._obey(note.number)
+        return False
+
+    def _obey(self, number: int) -> None:
+        if number in STOP_SIGNALS:
+            self._stop(number)
+        elif number == signal.SIGHUP:
+            _log.warn("reload is not built yet; restart ductiled to read the configuration again")
+
+    def _stop(self, number: int) -> None:
+        if self._stopping:
+            _log.info("second stop signal; the running plugin is ended", signal=number)
+            self._end_at = self._clock.monotonic()
+            return
+        self._stopping = True
+        grace = self._world.config.service.shutdown_grace
+        self._end_at = self._clock.monotonic() + grace
+        self._notifier.send(STOPPING="1", STATUS="stopping")
+        job = self._dispatcher.job
+        _log.info("stopping", signal=number, running_job_id=job and job.id, shutdown_grace=grace)
+
+    def _go_on_stopping(self) -> None:
+        """Wait for the running plugin; when the patience is over, end it and wait for that."""
+        if self._dispatcher.job is None:
+            self.done = True
+        elif self._end_at is None or self._clock.monotonic() >= self._end_at:
+            if self._dispatcher.unwritten:
+                raise DuctileError("stopped with the end of a job unwritten; the next start runs it again",
+                                   exit_code=EXIT_SYSTEM)
+            if self._end_at is not None:
+                self._end_at = None
+                self._dispatcher.interrupt()
+                self.done = self._dispatcher.job is None
+
+    def _work(self, *, look: bool) -> None:
+        """Do what is due: the heartbeat, the schedules, the next job. A write that fails is put off, not lost."""
+        now = self._clock.monotonic()
+        if self._write_again_at is not None and now < self._write_again_at:
+            return
+        try:
+            with reading(self._conn):
+                self._do_what_is_due(now, look)
+        except NotWritten as error:
+            self._write_again_at = self._clock.monotonic() + WRITE_AGAIN_SECONDS
+            _log.error("the database cannot be written; trying again", error=str(error))
+            return
+        if self._write_again_at is not None:
+            self._write_again_at = None
+            _log.info("the database can be written again")
+
+    def _do_what_is_due(self, now: float, look: bool) -> None:
+        if now >= self._beat_at:
+            self._beat(now)
+        elif self._is_due() or (look and self._heartbeat.holding):
+            self._heartbeat.look(self._world)
+        self._retry_at = None
+        self._look_again = False
+        if self._dispatcher.job is not None:
+            return
+        if self._recheck_held and self._dispatcher.held:
+            self._dispatcher.held = self._recovery.recover(self._world, self._clock.now(), patience=0.0)
+        self._recheck_held = False
+        started = self._dispatcher.start_next(self._world)
+        # One that could not be started has ended already, and no note of it will come.
+        self._look_again = started and self._dispatcher.job is None
+        if not started:
+            self._retry_at = queue_rows.next_retry_at(self._conn)
+
+    def _beat(self, now: float) -> None:
+        self._recheck_held = True
+        self._heartbeat.beat(self._world)
+        # Not before: a beat that could not be written is made again with the next try, not with the next beat.
+        interval = self._world.config.service.tick_interval
+        self._beat_at += interval * max(1, 1 + int((now - self._beat_at) // interval))
+
+    def _bury(self) -> None:
+        while jobs := sweep.bury(self._conn, self._world, self._clock.now()):
+            for job in jobs:
+                _log.warn("queued job ended: its plugin is no longer enabled", job_id=job.id, plugin=job.plugin)
+
+    def _is_due(self) -> bool:
+        return self._heartbeat.next_at is not None and self._heartbeat.next_at <= self._clock.now()
+
+    def _receive(self) -> Note | None:
+        """Wait for a note until the next thing is due."""
+        try:
+            return self._inbox.get(timeout=self._seconds_to_wait())
+        except Empty:
+            return None
+
+    def _seconds_to_wait(self) -> float | None:
+        """Return the time to the next thing that is due; None where only a note can bring one."""
+        if self._look_again:
+            return 0.0
+        due = [self._dispatcher.again_at]
+        wall: list[datetime | None] = []
+        if self._notifier.watchdog is not None:
+            due.append(self._watchdog_at)
+        if self._stopping:
+            due.append(self._end_at)
+        elif self._write_again_at is not None:
+            due.append(self._write_again_at)
+        else:
+            due.append(self._beat_at)
+            wall += [self._heartbeat.next_at, self._retry_at]
+        seconds = [at - self._clock.monotonic() for at in due if at is not None]
+        seconds += [(at - self._clock.now()).total_seconds() for at in wall if at is not None]
+        return max(0.0, min(seconds)) + _MARGIN_SECONDS if seconds else None
+
+    def _tell_systemd(self) -> None:
+        job = self._dispatcher.job
+        status = "idle" if job is None else f"running {job.plugin} {job.command}"
+        if status != self._status and not self._stopping:
+            self._status = status
+            self._notifier.send(STATUS=status)
+        now = self._clock.monotonic()
+        if self._notifier.watchdog is not None and now >= self._watchdog_at:
+            self._watchdog_at = now + self._notifier.watchdog / 2
+            self._notifier.send(WATCHDOG="1")
+
+
+def _loads(world: World) -> list[plugin_rows.Load]:
+    return [
+        plugin_rows.Load(plugin=name, version=plugin.version, enabled=plugin.settings.enabled,
+                         needs_init=plugin.needs_init, reason=plugin.reason)
+        for name, plugin in world.plugins.items()
+    ]

@@ -1,0 +1,168 @@
+"""`ductiled`: read the command line and the configuration, take the lock, detach, run the loop."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import random
+import signal
+import sys
+import traceback
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from queue import SimpleQueue
+
+import ductile
+from ductile import checking, db, log, world
+from ductile.arguments import Parser
+from ductile.clock import SystemClock
+from ductile.config.place import find
+from ductile.daemon import STOP_SIGNALS, Daemon, Signal
+from ductile.detach import Report, detach
+from ductile.dispatch.leftover import RunLocks
+from ductile.dispatch.runner import become_subreaper
+from ductile.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, DuctileError
+from ductile.lock import PidLock, pid_file
+from ductile.notify import Notifier
+from ductile.workspace import Workspaces
+
+_HANDLED = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGUSR1)
+# Python itself ignores these, and gives them back to the plugins it starts.
+_LEFT_ALONE = (signal.SIGPIPE, signal.SIGXFSZ)
+_STANDARD_ERROR = 2
+
+_log = log.Component("daemon")
+
+
+def run() -> None:
+    """The entry point of `ductiled`."""
+    _occupy_standard_descriptors()
+    exit_code = main(sys.argv[1:], dict(os.environ))
+    # Python gives handled signals their deadly meaning back before it has ended.
+    for number in _HANDLED:
+        signal.signal(number, signal.SIG_IGN)
+    _leave_output()
+    sys.exit(exit_code)
+
+
+def _occupy_standard_descriptors() -> None:
+    """Open those of 0, 1 and 2 that are closed, or a lock or a pipe would become a plugin's standard output."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+        pass
+    os.close(fd)
+
+
+def _leave_output() -> None:
+    """Drop what standard output does not take any more: Python would exit with 120 for it."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run the daemon and return its exit code."""
+    options = _parser().parse_args(arguments)
+    report = None
+    try:
+        path = find(options.config, environ, home=Path.home())
+        if options.check:
+            return checking.tell(world.read(path, environ), out=sys.stdout, err=sys.stderr)
+        if options.daemon and environ.get("NOTIFY_SOCKET"):
+            raise DuctileError("-d cannot be used under systemd's Type=notify: leave it out there",
+                               exit_code=EXIT_USAGE)
+        reading = world.build(path, environ)
+        report = detach() if options.daemon else None
+        serve(reading, environ, report)
+        return EXIT_OK
+    except DuctileError as error:
+        _tell(report, error.exit_code, error.lines)
+        return error.exit_code
+    except Exception as error:
+        lines = "".join(traceback.format_exception(error)).splitlines()
+        _tell(report, EXIT_FAILED, tuple(lines))
+        return EXIT_FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="ductiled", description="Run plugins on schedule and on events.", allow_abbrev=False)
+    parser.add_argument("-c", "--config", metavar="PATH", help="a config.yaml, or the directory that holds it")
+    parser.add_argument("-d", "--daemon", action="store_true", help="detach from the terminal")
+    parser.add_argument("-t", "--check", action="store_true", help="check everything, print every problem, exit")
+    parser.add_argument("--version", action="version", version=f"ductiled {ductile.__version__}")
+    return parser
+
+
+def _tell(report: Report | None, exit_code: int, lines: tuple[str, ...]) -> None:
+    """Say why the daemon ends: on the terminal or to the command that waits, and in the log where there is one."""
+    for line in lines:
+        _log.error(line)
+    if report is not None:
+        report.failed(exit_code, lines)
+        return
+    for line in lines:
+        print(line, file=sys.stderr)
+
+
+def serve(reading: world.Reading, environ: Mapping[str, str], report: Report | None) -> None:
+    """Start in the promised order and run until asked to stop. Raises DuctileError where that cannot be."""
+    config = reading.world.config
+    clock = SystemClock()
+    started = clock.monotonic()
+    destination = "syslog" if report is not None and config.service.log == "stdout" else config.service.log
+    log.set_up(destination, config.service.log_level)
+    _warn(reading)
+    inbox: SimpleQueue = SimpleQueue()
+    db.make_directory(config.state_path)
+    workspaces = Workspaces(config.workspace_path)
+    workspaces.make_root()
+    lock = PidLock(pid_file(config.state_path))
+    _handle_signals(inbox)
+    lock.write()
+    try:
+        conn = db.open_for_daemon(config.state_path)
+        try:
+            notifier = Notifier(environ)
+            become_subreaper()
+            daemon = Daemon(
+                reading.world, conn, clock=clock, rng=random.Random(), new_id=lambda: str(uuid.uuid4()),
+                workspaces=workspaces, locks=RunLocks(config.state_path.with_name("running")),
+                notifier=notifier, inbox=inbox,
+            )
+            daemon.prepare()
+            _log.info("ready", version=ductile.__version__, pid=os.getpid(), config=str(reading.path),
+                      seconds=round(clock.monotonic() - started, 3))
+            notifier.send(READY="1", STATUS="running")
+            if report is not None:
+                report.ready()
+            # What was made until now stays for good: the collector need not walk it again.
+            gc.freeze()
+            log.hold()
+            daemon.run()
+        finally:
+            conn.close()
+    finally:
+        lock.release()
+    _log.info("stopped")
+
+
+def _warn(reading: world.Reading) -> None:
+    for line in reading.warnings:
+        _log.warn(line)
+    for line in reading.faults:
+        _log.error(line)
+    if os.geteuid() == 0:
+        _log.warn("ductiled runs as root, and so do its plugins; let the init system start it as a user of its own")
+
+
+def _handle_signals(inbox: SimpleQueue) -> None:
+    """Turn signals into notes, and undo what the starting shell ignored or blocked: plugins inherit it."""
+    for number in signal.valid_signals():
+        if number not in _LEFT_ALONE and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    for number in _HANDLED:
+        signal.signal(number, lambda received, frame: inbox.put(Signal(number=received)))
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])

@@ -1,0 +1,170 @@
+"""Plugins that cannot be loaded, are taken out or change under the running daemon: what becomes of their jobs."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support.daemon import RealDaemon
+
+_QUEUED = ("queued", 1, None)
+
+
+def hide(daemon: RealDaemon, plugin: str) -> Path:
+    """Take a plugin's code away, where nothing looks for it."""
+    return daemon.directory(plugin).rename(daemon.home / f"hidden-{plugin}")
+
+
+@pytest.fixture
+def queued(daemon: RealDaemon) -> str:
+    """A job that waits in the queue of a stopped daemon, its plugin configured."""
+    daemon.install("ok", called="mine", schedule={"every": "1w"}, retry={"max_attempts": 2})
+    daemon.install("ok", called="other")
+    place = hide(daemon, "ok")
+    daemon.start()
+    job = daemon.submit("mine")
+    daemon.stop()
+    place.rename(daemon.directory("ok"))
+    return job
+
+
+def test_jobs_of_a_plugin_that_is_not_loaded_wait_and_others_pass(daemon: RealDaemon) -> None:
+    daemon.install("ok")
+    daemon.install("counts", schedule={"every": "1w"})
+    place = hide(daemon, "counts")
+    daemon.start()
+    waiting = daemon.submit("counts")
+    for _ in range(2):
+        daemon.await_job(daemon.submit("ok"), "succeeded")
+    daemon.stop()
+    assert (daemon.job(waiting), daemon.attempts(waiting)) == (_QUEUED, [])
+    why = "no plugin named 'counts' was found in plugins_dir"
+    assert daemon.rows("SELECT reason FROM plugin_loads WHERE plugin = 'counts'") == [(why,)]
+    assert len(daemon.log(f"plugin counts is not loaded: {why}", level="error")) == 1
+    assert daemon.rows("SELECT held_reason, last_run_at FROM schedule_entries") == [(f"not loaded: {why}", None)]
+    place.rename(daemon.directory("counts"))
+    daemon.start()
+    daemon.await_job(waiting, "succeeded")
+    # The run that fell due meanwhile runs too, once.
+    daemon.until("SELECT count(*) FROM job_queue WHERE plugin = 'counts' AND status = 'succeeded'", [(2,)])
+
+
+def test_jobs_of_a_plugin_that_was_taken_out_of_the_configuration_are_dead(daemon: RealDaemon, queued: str) -> None:
+    del daemon.config["plugins"]["mine"]
+    daemon.configure()
+    daemon.start()
+    assert daemon.job(queued) == ("dead", 1, "plugin mine was removed from the configuration")
+    assert daemon.attempts(queued) == []
+    assert len(daemon.log("queued job ended: its plugin is no longer enabled", job_id=queued, level="warn")) == 1
+
+
+def test_jobs_of_a_plugin_that_was_disabled_are_dead(daemon: RealDaemon, queued: str) -> None:
+    daemon.install("ok", called="mine", enabled=False)
+    daemon.start()
+    assert daemon.job(queued) == ("dead", 1, "plugin mine was disabled")
+    assert daemon.rows("SELECT completed_at IS NULL FROM job_queue WHERE id = ?", queued) == [(0,)]
+
+
+def test_jobs_of_a_plugin_that_is_back_run(daemon: RealDaemon, queued: str) -> None:
+    daemon.start()
+    daemon.await_job(queued, "succeeded")
+
+
+def vanish(program: Path) -> None:
+    program.unlink()
+
+
+def become_a_directory(program: Path) -> None:
+    program.unlink()
+    program.mkdir()
+
+
+def lose_its_interpreter(program: Path) -> None:
+    program.write_text("#!/no/such/interpreter\n")
+
+
+def lose_its_first_line(program: Path) -> None:
+    program.write_text("echo '{\"status\": \"ok\"}'\n")
+
+
+def lose_its_mode(program: Path) -> None:
+    program.chmod(0o644)
+
+
+@pytest.mark.parametrize(("harm", "why"), [
+    (vanish, errno.ENOENT),
+    (become_a_directory, errno.EACCES),
+    (lose_its_interpreter, errno.ENOENT),
+    (lose_its_first_line, errno.ENOEXEC),
+    (lose_its_mode, errno.EACCES),
+])
+def test_a_program_that_can_no_longer_be_started_fails_its_job_and_no_other(
+        daemon: RealDaemon, harm: Callable[[Path], None], why: int) -> None:
+    daemon.install("ok", retry={"max_attempts": 2, "backoff_base": "0s"})
+    daemon.install("counts")
+    daemon.start()
+    program = daemon.directory("ok") / "run"
+    harm(program)
+    failing, other = daemon.submit("ok"), daemon.submit("counts")
+    daemon.await_job(failing, "dead")
+    daemon.await_job(other, "succeeded")
+    daemon.stop()
+    assert daemon.job(failing) == ("dead", 2, f"could not be started: {os.strerror(why)}: {program}")
+    assert daemon.attempts(failing) == [(1, "failed"), (2, "failed")]
+    assert list((daemon.data / "ws").iterdir()) == []
+
+
+def test_a_program_that_comes_back_in_time_runs_in_its_next_attempt(daemon: RealDaemon) -> None:
+    daemon.install("ok", retry={"max_attempts": 2, "backoff_base": "1s", "backoff_max": "1s"})
+    daemon.start()
+    place = hide(daemon, "ok")
+    job = daemon.submit("ok")
+    daemon.await_log("job ended", job_id=job, outcome="failed")
+    place.rename(daemon.directory("ok"))
+    daemon.await_job(job, "succeeded")
+    assert daemon.attempts(job) == [(1, "failed"), (2, "succeeded")]
+
+
+def busy_files_can_be_started(path: Path) -> bool:
+    """Say whether this kernel starts programs that are open for writing."""
+    path.write_text("#!/bin/sh\n")
+    path.chmod(0o755)
+    with open(path, "a"):
+        try:
+            return subprocess.run([path], check=False, timeout=10).returncode == 0
+        except OSError as error:
+            assert error.errno == errno.ETXTBSY
+            return False
+
+
+def test_a_program_that_is_being_written_is_waited_for_without_using_an_attempt(
+        daemon: RealDaemon, tmp_path: Path) -> None:
+    if busy_files_can_be_started(tmp_path / "probe"):
+        pytest.skip("this kernel starts programs that are open for writing")
+    daemon.install("ok", retry={"max_attempts": 1})
+    daemon.start()
+    program = daemon.directory("ok") / "run"
+    with open(program, "ab"):
+        job = daemon.submit("ok")
+        line = daemon.await_log("job not started yet", job_id=job)
+        assert line["error"] == f"could not be started: {os.strerror(errno.ETXTBSY)}: {program}"
+    daemon.await_job(job, "succeeded")
+    assert daemon.attempts(job) == [(1, "succeeded")]
+
+
+def test_a_plugin_that_was_renamed_in_the_configuration_keeps_its_code_and_starts_with_no_state(
+        daemon: RealDaemon) -> None:
+    daemon.install("counts", called="first")
+    daemon.start()
+    daemon.await_job(daemon.submit("first"), "succeeded")
+    daemon.stop()
+    daemon.install("counts", called="second")
+    daemon.start()
+    daemon.await_job(daemon.submit("second"), "succeeded")
+    assert daemon.rows("SELECT plugin_name, state FROM plugin_state ORDER BY plugin_name") == [
+        ("first", '{"count":1}'), ("second", '{"count":1}')]
