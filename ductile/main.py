@@ -31,14 +31,13 @@ from ductile.workspace import Workspaces
 _HANDLED = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGUSR1)
 # Python itself ignores these, and gives them back to the plugins it starts.
 _LEFT_ALONE = (signal.SIGPIPE, signal.SIGXFSZ)
-_STANDARD_ERROR = 2
 
 _log = log.Component("daemon")
 
 
 def run() -> None:
     """The entry point of `ductiled`."""
-    _occupy_standard_descriptors()
+    _open_standard_streams()
     exit_code = main(sys.argv[1:], dict(os.environ))
     # Python gives handled signals their deadly meaning back before it has ended.
     for number in _HANDLED:
@@ -47,18 +46,18 @@ def run() -> None:
     sys.exit(exit_code)
 
 
-def _occupy_standard_descriptors() -> None:
-    """Open those of 0, 1 and 2 that are closed, or a lock or a pipe would become a plugin's standard output."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
-        pass
-    os.close(fd)
+def _open_standard_streams() -> None:
+    """Open those of 0, 1 and 2 that are closed, or the next file to be opened would be taken for one of them."""
+    # In this order: each gets the lowest number that is free.
+    sys.stdin = sys.stdin or open(os.devnull)
+    sys.stdout = sys.stdout or open(os.devnull, "w")
+    sys.stderr = sys.stderr or open(os.devnull, "w")
 
 
 def _leave_output() -> None:
     """Drop what standard output does not take any more: Python would exit with 120 for it."""
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -1,4 +1,4 @@
-"""Finds the configuration file, reads it with the variables it names, and places every problem."""
+"""Reads the configuration file with the variables it names, and places every problem."""
 
 from __future__ import annotations
 
@@ -16,10 +16,6 @@ from ductile.config.schema import Config
 from ductile.config.variables import at, resolve, without_values
 from ductile.errors import EXIT_CONFIG, DuctileError
 from ductile.yamlfile import Document, read_yaml
-
-FILE_NAME = "config.yaml"
-SYSTEM_PATH = Path("/etc/ductile") / FILE_NAME
-VARIABLE = "DUCTILE_CONFIG"
 
 _ENV_FILE = ("service", "env_file")
 
@@ -47,38 +43,6 @@ class Loaded:
         `file:line:column: path.to.key: text`; what is nowhere in the file stands at its deepest ancestor.
         """
         return self.document.locate(str(self.path), without_values(problem, self.document.value))
-
-
-def find(argument: str | None, environ: Mapping[str, str], *, home: Path, system: Path = SYSTEM_PATH) -> Path:
-    """Return the configuration file to use: `argument` of -c, $DUCTILE_CONFIG, the user's own, the system's.
-
-    Raises DuctileError (78) where the named one does not exist, or where none is named and none found.
-    """
-    if argument is not None:
-        return _named(argument, "-c")
-    if environ.get(VARIABLE):
-        return _named(environ[VARIABLE], f"${VARIABLE}")
-    places = (home / ".config" / "ductile" / FILE_NAME, system)
-    for place in places:
-        # os.path, because a directory that may not be searched counts as absent here.
-        if os.path.exists(place):
-            return place
-    looked_at = ", ".join([f"${VARIABLE}", *map(str, places)])
-    raise DuctileError(
-        f"no configuration found (looked at {looked_at}); `ductilectl init` makes a starter configuration",
-        exit_code=EXIT_CONFIG,
-    )
-
-
-def _named(text: str, origin: str) -> Path:
-    path = Path(text)
-    if not text or not os.path.exists(path):
-        raise DuctileError(f"{text or repr(text)}: no such file or directory, named by {origin}", exit_code=EXIT_CONFIG)
-    if not path.is_dir():
-        return path
-    if not os.path.exists(path / FILE_NAME):
-        raise DuctileError(f"{text}: no {FILE_NAME} in this directory, named by {origin}", exit_code=EXIT_CONFIG)
-    return path / FILE_NAME
 
 
 def load(path: Path, environ: Mapping[str, str], *, keep_unset: bool = False) -> Loaded:

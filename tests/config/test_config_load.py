@@ -8,7 +8,8 @@ import pytest
 from config.config_files import ECHO, lines, load_text
 
 from ductile.check import Problem
-from ductile.config.load import find, load
+from ductile.config.load import load
+from ductile.config.place import find
 from ductile.errors import EXIT_CONFIG, DuctileError
 
 

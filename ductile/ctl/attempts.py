@@ -1,0 +1,51 @@
+"""One attempt as `logs`, `inspect` and `run --wait` show it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+from ductile.ctl import table
+from ductile.history import Attempt
+
+_INDENT = "    "
+_JOB_FACTS = ("seq", "created_at", "submitted_by", "parent_job_id", "source_event_id")
+
+
+def row(attempt: Attempt) -> dict:
+    """Return what the ledger has of an attempt, with its response read and the seconds it took."""
+    columns = {field.name: getattr(attempt, field.name) for field in dataclasses.fields(attempt)
+               if field.name not in _JOB_FACTS}
+    result = None if attempt.result is None else json.loads(attempt.result)
+    return {**columns, "seconds": attempt.seconds, "result": result}
+
+
+def text(attempt: dict, *, with_job: bool = False) -> str:
+    """Return a row of `row` as text: one line, and below it what the plugin said. `with_job` names the job too."""
+    job = f"{table.short(attempt['job_id'])} {attempt['plugin']} {attempt['command']} " if with_job else ""
+    line = f"{attempt['completed_at']} {job}attempt {attempt['attempt']} {attempt['status']}"
+    if attempt["seconds"] is not None:
+        line += f" in {attempt['seconds']:.3f} s"
+    if attempt["last_error"]:
+        line += f": {table.cell(attempt['last_error'])}"
+    return line + "\n" + "".join(_said(attempt, events=not with_job))
+
+
+def _said(attempt: dict, *, events: bool) -> list[str]:
+    """Return the log lines, the events, the result and the standard error of an attempt, each indented."""
+    result = attempt["result"] if isinstance(attempt["result"], dict) else {}
+    parts = [table.block(f"{each.get('level', 'info')}: {table.cell(each.get('message'))}", _INDENT)
+             for each in _objects(result.get("logs"))]
+    if events:
+        if isinstance(result.get("result"), str):
+            parts.append(table.block(f"result: {table.cell(result['result'])}", _INDENT))
+        parts += [table.block(f"event {table.cell(each.get('type'))} {json.dumps(each.get('payload', {}))}", _INDENT)
+                  for each in _objects(result.get("events"))]
+    for name in ("stderr", "printed"):
+        if attempt[name]:
+            parts.append(f"{_INDENT}{name}:\n" + table.block(attempt[name], _INDENT * 2))
+    return parts
+
+
+def _objects(value: object) -> list[dict]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []

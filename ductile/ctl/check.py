@@ -1,0 +1,53 @@
+"""`ductilectl check`: the configuration, the plugins and, if asked, the whole database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from io import TextIOBase
+from pathlib import Path
+
+from ductile import checking, db, world
+from ductile.ctl.document import document
+from ductile.errors import EXIT_CONFIG, EXIT_DATA, EXIT_IO, EXIT_OK
+from ductile.text import one_line
+
+
+def check(path: Path, environ: Mapping[str, str], *, database: bool, as_json: bool, out: TextIOBase,
+          err: TextIOBase) -> int:
+    """Show everything that is wrong, and with `database` what SQLite's full check finds. Return the exit code.
+
+    Damage (65) comes before what is wrong with the configuration (78).
+    """
+    reading = world.read(path, environ)
+    if as_json:
+        code = EXIT_OK if checking.is_good(reading) else EXIT_CONFIG
+    else:
+        code = checking.tell(reading, out=out, err=err)
+    state_path = reading.world.config.state_path
+    findings = _findings(state_path) if database else None
+    if as_json:
+        out.write(document({"problems": reading.problems, "faults": reading.faults,
+                                  "warnings": reading.warnings, "database": findings}))
+    elif database:
+        _tell(state_path, findings, out, err)
+    return EXIT_DATA if findings else code
+
+
+def _findings(state_path: Path) -> list[str] | None:
+    """Return what is wrong with the database, a line each; None where there is none yet."""
+    conn = db.open_for_operator(state_path, failed=EXIT_IO)
+    if conn is None:
+        return None
+    with closing(conn):
+        return [one_line(line) for line in db.full_check(conn)]
+
+
+def _tell(state_path: Path, findings: list[str] | None, out: TextIOBase, err: TextIOBase) -> None:
+    if findings is None:
+        out.write(f"ductiled has not run yet: there is no database at {state_path}\n")
+    elif not findings:
+        out.write(f"{state_path}: ok\n")
+    else:
+        for line in findings:
+            err.write(f"{state_path}: {line}\n")

@@ -1,0 +1,138 @@
+"""`ductilectl queue`, `inspect`, `retry` and `cancel`: jobs one by one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sqlite3
+from datetime import datetime
+from io import TextIOBase
+from pathlib import Path
+
+from ductile import history, intake
+from ductile.ctl import attempts, table
+from ductile.ctl.configured import enabled, shown
+from ductile.ctl.document import document
+from ductile.ctl.wake import wake
+from ductile.db import transaction
+from ductile.errors import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_OK, EXIT_USAGE, DuctileError
+from ductile.queue import rows as queue_rows
+from ductile.queue.job import Job, Status
+from ductile.units import format_duration, utc_text
+from ductile.world import World
+
+_SHORTEST_PREFIX = 4
+_CANDIDATES_SHOWN = 10
+_CANCELLED = "cancelled by operator"
+
+
+def find(conn: sqlite3.Connection, text: str) -> Job:
+    """Return the job with this id, or with the only id that begins so.
+
+    Raises DuctileError: 66 where there is none, 64 where `text` is too short or there are several.
+    """
+    prefix = text.strip().lower()
+    if len(prefix) < _SHORTEST_PREFIX:
+        raise DuctileError(f"{shown(text)} is too short for a job: give {_SHORTEST_PREFIX} characters of its id",
+                           exit_code=EXIT_USAGE)
+    found = queue_rows.with_prefix(conn, prefix, _CANDIDATES_SHOWN + 1)
+    if not found:
+        raise DuctileError(f"no job {shown(text)}", exit_code=EXIT_NOT_FOUND)
+    if len(found) > 1:
+        names = ", ".join(job.id for job in found[:_CANDIDATES_SHOWN])
+        more = ", …" if len(found) > _CANDIDATES_SHOWN else ""
+        raise DuctileError(f"{shown(text)} could be any of {names}{more}", exit_code=EXIT_USAGE)
+    return found[0]
+
+
+def queue(conn: sqlite3.Connection, *, limit: int, now: datetime, as_json: bool, out: TextIOBase) -> int:
+    """Show up to `limit` jobs that have not ended, oldest first."""
+    rows = [_open_row(job, now) for job in queue_rows.open_jobs(conn, limit)]
+    if as_json:
+        out.write(document(rows))
+        return EXIT_OK
+    header = ("job", "plugin", "command", "status", "attempt", "age", "submitted by")
+    out.write(table.lines(header, [
+        (table.short(row["job_id"]), row["plugin"], row["command"],
+         row["status"] if row["next_retry_at"] is None else f"{row['status']} until {row['next_retry_at']}",
+         f"{row['attempt']}/{row['max_attempts']}", format_duration(row["age_seconds"]), row["submitted_by"])
+        for row in rows
+    ]) if rows else "no job waits or runs\n")
+    return EXIT_OK
+
+
+def _open_row(job: Job, now: datetime) -> dict:
+    waits = job.next_retry_at is not None
+    return {
+        "job_id": job.id, "plugin": job.plugin, "command": job.command,
+        "status": "waiting" if waits else job.status, "next_retry_at": utc_text(job.next_retry_at) if waits else None,
+        "attempt": job.attempt, "max_attempts": job.max_attempts, "created_at": utc_text(job.created_at),
+        "age_seconds": max(0, int((now - job.created_at).total_seconds())), "submitted_by": job.submitted_by,
+    }
+
+
+def inspect(conn: sqlite3.Connection, *, job: str, as_json: bool, out: TextIOBase) -> int:
+    """Show one job with all its attempts. Raises DuctileError as `find` does."""
+    found = find(conn, job)
+    row = _row(found)
+    rows = [attempts.row(attempt) for attempt in history.of_job(conn, found.id)]
+    if as_json:
+        out.write(document({**row, "attempts": rows}))
+        return EXIT_OK
+    facts = {name: value for name, value in row.items() if value is not None}
+    facts["payload"] = None if found.payload is None else json.dumps(row["payload"])
+    facts["attempt"] = f"{found.attempt} of {found.max_attempts}"
+    del facts["max_attempts"]
+    width = max(map(len, facts))
+    out.write("".join(f"{name.replace('_', ' '):<{width}}  {table.cell(value)}\n"
+                      for name, value in facts.items() if value is not None))
+    for attempt in rows:
+        out.write("\n" + attempts.text(attempt))
+    return EXIT_OK
+
+
+def _row(job: Job) -> dict:
+    row = {field.name: getattr(job, field.name) for field in dataclasses.fields(job) if field.name != "seq"}
+    row = {name: utc_text(value) if isinstance(value, datetime) else value for name, value in row.items()}
+    return {**row, "payload": None if job.payload is None else json.loads(job.payload)}
+
+
+def retry(conn: sqlite3.Connection, *, job: str, world: World, state_path: Path, now: datetime, as_json: bool,
+          out: TextIOBase, err: TextIOBase) -> int:
+    """Put a dead job back in its place in the queue, with its plugin's number of attempts added.
+
+    Raises DuctileError as `find` does, 66 where its plugin's jobs may not wait, 1 for a job that is not dead.
+    """
+    with transaction(conn):
+        found = find(conn, job)
+        _require(found, Status.DEAD, "only a dead job can be retried")
+        plugin = enabled(world, found.plugin)
+        used_up = history.has_attempt(conn, found.id, found.attempt)
+        attempt = found.attempt + 1 if used_up else found.attempt
+        most = found.max_attempts + intake.max_attempts(plugin, found.command)
+        queue_rows.move(conn, found, Status.QUEUED, now, attempt=attempt, max_attempts=most, error=found.last_error)
+    runs = wake(state_path, err)
+    row = {"job_id": found.id, "status": Status.QUEUED, "attempt": attempt, "max_attempts": most}
+    later = "" if runs else "; it runs when ductiled does"
+    text = f"job {found.id} is queued again, attempt {attempt} of {most}{later}\n"
+    out.write(document(row) if as_json else text)
+    return EXIT_OK
+
+
+def cancel(conn: sqlite3.Connection, *, job: str, state_path: Path, now: datetime, as_json: bool, out: TextIOBase,
+           err: TextIOBase) -> int:
+    """End a queued job. Raises DuctileError as `find` does, 1 for a job that is not queued."""
+    with transaction(conn):
+        found = find(conn, job)
+        _require(found, Status.QUEUED, "only a queued job can be cancelled")
+        queue_rows.move(conn, found, Status.DEAD, now, error=_CANCELLED)
+    # A scheduled run may be held back by this very job.
+    wake(state_path, err)
+    row = {"job_id": found.id, "status": Status.DEAD, "last_error": _CANCELLED}
+    out.write(document(row) if as_json else f"job {found.id} is cancelled\n")
+    return EXIT_OK
+
+
+def _require(job: Job, status: Status, rule: str) -> None:
+    if job.status is not status:
+        raise DuctileError(f"job {job.id} is {job.status}: {rule}", exit_code=EXIT_FAILED)

@@ -1,0 +1,103 @@
+"""`ductilectl plugins` and `reset`: what is there to run, and a fresh start for it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from datetime import datetime
+from io import TextIOBase
+from pathlib import Path
+
+from ductile import intake
+from ductile.chance import NewId
+from ductile.ctl import table
+from ductile.ctl.configured import configured
+from ductile.ctl.document import document
+from ductile.ctl.wake import wake
+from ductile.db import transaction
+from ductile.errors import EXIT_OK
+from ductile.plugin import rows as plugin_rows
+from ductile.plugin.configured import ConfiguredPlugin
+from ductile.plugin.discovery import Found
+from ductile.plugin.manifest import INIT
+from ductile.queue import rows as queue_rows
+from ductile.queue.job import NewJob, Submitter
+from ductile.scheduler import rows as scheduler_rows
+from ductile.world import World
+
+
+def plugins(world: World, *, as_json: bool, out: TextIOBase) -> int:
+    """Show every plugin found on disk and every one configured, and why one was not loaded."""
+    rows = list(_rows(world))
+    if as_json:
+        out.write(document(rows))
+        return EXIT_OK
+    header = ("plugin", "version", "protocol", "commands", "configured as", "enabled", "not loaded")
+    out.write(table.lines(header, [
+        (row["plugin"], row["version"], row["protocol"], " ".join(row["commands"]), row["configured_as"],
+         _WORDS[row["enabled"]], row["not_loaded"]) for row in rows
+    ]) if rows else "no plugin was found in plugins_dir\n")
+    return EXIT_OK
+
+
+_WORDS = {True: "yes", False: "no", None: None}
+
+
+def _rows(world: World) -> Iterator[dict]:
+    """Yield a row for each use of each plugin found, then one for each plugin configured that was not found."""
+    uses: dict[str, list[ConfiguredPlugin]] = {}
+    for plugin in world.plugins.values():
+        uses.setdefault(plugin.settings.uses, []).append(plugin)
+    for found in world.registry.found:
+        # A name belongs to what was found first: what comes later is used by nobody.
+        users = uses.pop(found.name, [None])
+        for user in users:
+            yield _row(found.name, found, user)
+    for name, users in uses.items():
+        for user in users:
+            yield _row(name, None, user)
+
+
+def _row(name: str, found: Found | None, user: ConfiguredPlugin | None) -> dict:
+    manifest = found.plugin.manifest if found is not None and found.plugin is not None else None
+    return {
+        "plugin": name, "version": manifest and manifest.version, "protocol": manifest and manifest.protocol,
+        "commands": list(manifest.commands) if manifest else [],
+        "description": manifest and manifest.description,
+        "configured_as": user and user.settings.name, "enabled": user.settings.enabled if user is not None else None,
+        "not_loaded": user.reason if user is not None else found.reason,
+        "directory": None if found is None else str(found.directory),
+    }
+
+
+def reset(conn: sqlite3.Connection, *, plugin: str, world: World, state_path: Path, now: datetime, new_id: NewId,
+          as_json: bool, out: TextIOBase, err: TextIOBase) -> int:
+    """Close the breakers of a plugin, forget its failures and try its `init` again where that has not succeeded.
+
+    Raises DuctileError (66) for a plugin that is not configured.
+    """
+    known = configured(world, plugin)
+    with transaction(conn):
+        count = scheduler_rows.clear_breakers(conn, plugin)
+        job = _init_job(conn, known, new_id)
+        if job is not None:
+            queue_rows.add(conn, [job], now)
+    runs = wake(state_path, err)
+    row = {"plugin": plugin, "breakers_cleared": count, "init_job_id": job and job.id}
+    text = f"plugin {plugin}: {count} breakers cleared\n"
+    if job is not None:
+        later = "" if runs else ", to run when ductiled does"
+        text += f"plugin {plugin}: init is queued as job {job.id}{later}\n"
+    out.write(document(row) if as_json else text)
+    return EXIT_OK
+
+
+def _init_job(conn: sqlite3.Connection, plugin: ConfiguredPlugin, new_id: NewId) -> NewJob | None:
+    """Return a new job of `init`, where the daemon needs it to have succeeded and none waits or runs."""
+    name = plugin.settings.name
+    load = next((load for load in plugin_rows.loads(conn) if load.plugin == name), None)
+    if load is None or load.needs_init is None or not load.enabled or not plugin.settings.enabled:
+        return None
+    if (name, load.needs_init) in plugin_rows.initialised(conn) or queue_rows.has_open(conn, name, INIT):
+        return None
+    return intake.command_job(plugin, INIT, Submitter.INIT, new_id=new_id)

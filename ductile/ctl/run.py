@@ -1,0 +1,136 @@
+"""`ductilectl run`: one job by hand, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from datetime import datetime
+from io import TextIOBase
+from pathlib import Path
+from typing import Any
+
+from ductile import history, intake
+from ductile.chance import NewId
+from ductile.check import nearest
+from ductile.ctl import attempts, table
+from ductile.ctl.configured import enabled, shown
+from ductile.ctl.document import document
+from ductile.ctl.wake import lives, wake, watch
+from ductile.db import transaction
+from ductile.errors import (
+    EXIT_DATA, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_OK, EXIT_UNAVAILABLE, EXIT_USAGE, DuctileError,
+)
+from ductile.plugin import rows as plugin_rows
+from ductile.plugin.configured import ConfiguredPlugin
+from ductile.protocol import RESERVED_TYPES
+from ductile.queue import rows as queue_rows
+from ductile.queue.job import Job, NewJob, Status, Submitter
+from ductile.strictjson import JSONRefused, decode
+from ductile.world import World
+
+DEFAULT_TYPE = "manual"
+_SOURCE = "cli"
+_LOOK_SECONDS = 0.1
+
+
+def run(conn: sqlite3.Connection, *, plugin: str, command: str, payload: str | None, event_type: str | None, wait: bool,
+        world: World, state_path: Path, now: datetime, new_id: NewId, as_json: bool, out: TextIOBase,
+        err: TextIOBase) -> int:
+    """Queue one job; with `wait` show its attempts and return 1 where it does not succeed.
+
+    Raises DuctileError: 66 for a plugin or command that cannot be run, 65 and 64 for a payload and a type that
+    cannot be an event's, 69 where the daemon that is waited for does not run or ends.
+    """
+    job = _new_job(world, plugin, command, payload, event_type, now, new_id, err)
+    daemon = watch(state_path) if wait else None
+    if wait and daemon is None:
+        raise DuctileError("ductiled is not running, and --wait needs it; nothing was queued",
+                           exit_code=EXIT_UNAVAILABLE)
+    try:
+        _warn_of_another_world(conn, plugin, err)
+        with transaction(conn):
+            submitted = intake.submit(conn, job, dedupe_ttl=world.config.service.dedupe_ttl, now=now)
+        runs = wake(state_path, err)
+        if daemon is not None:
+            return _wait(conn, submitted.job_id, daemon, as_json=as_json, out=out)
+    finally:
+        if daemon is not None:
+            os.close(daemon)
+    if not runs:
+        err.write("ductiled is not running; the job waits until it does\n")
+    row = {"job_id": submitted.job_id, "plugin": plugin, "command": command, "status": Status.QUEUED}
+    out.write(document(row) if as_json else f"{submitted.job_id}\n")
+    return EXIT_OK
+
+
+def _new_job(world: World, name: str, command: str, payload: str | None, event_type: str | None, now: datetime,
+             new_id: NewId, err: TextIOBase) -> NewJob:
+    plugin = enabled(world, name)
+    _require_command(plugin, command, err)
+    event = None
+    if payload is not None or event_type is not None:
+        value = {} if payload is None else _decoded(payload)
+        event = intake.new_event(_usable(event_type or DEFAULT_TYPE), value, _SOURCE, new_id=new_id, now=now)
+    return intake.command_job(plugin, command, Submitter.CLI, new_id=new_id, event=event)
+
+
+def _require_command(plugin: ConfiguredPlugin, command: str, err: TextIOBase) -> None:
+    name = plugin.settings.name
+    if plugin.plugin is None:
+        err.write(f"plugin {name} is not loaded, so that the job waits until it is: {plugin.reason}\n")
+        return
+    known = plugin.plugin.manifest.commands
+    if command not in known:
+        hint = nearest(command, known) or f" (it has {', '.join(known)})"
+        raise DuctileError(f"plugin {name} has no command {shown(command)}{hint}", exit_code=EXIT_NOT_FOUND)
+
+
+def _decoded(payload: str) -> Any:
+    try:
+        return decode(payload)
+    except JSONRefused as error:
+        raise DuctileError(f"--payload is not strict JSON: {error}", exit_code=EXIT_DATA) from error
+
+
+def _usable(event_type: str) -> str:
+    if event_type.startswith(RESERVED_TYPES):
+        raise DuctileError(f"--type {shown(event_type)}: types that start '{RESERVED_TYPES}' are ductile's own",
+                           exit_code=EXIT_USAGE)
+    return event_type
+
+
+def _warn_of_another_world(conn: sqlite3.Connection, plugin: str, err: TextIOBase) -> None:
+    """Say so where the daemon runs on a configuration without the plugin: its jobs wait for a reload."""
+    if plugin not in {load.plugin for load in plugin_rows.loads(conn) if load.enabled}:
+        err.write(f"ductiled has not read the configuration that has plugin {plugin}; the job waits until it does\n")
+
+
+def _wait(conn: sqlite3.Connection, job_id: str, daemon: int, *, as_json: bool, out: TextIOBase) -> int:
+    """Show each attempt as it ends, until the job does. Raises DuctileError (69) where the daemon ends first."""
+    if not as_json:
+        out.write(f"{job_id}\n")
+        out.flush()
+    shown_attempts: list[dict] = []
+    runs = True
+    while True:
+        job = queue_rows.get(conn, job_id)
+        for attempt in history.of_job(conn, job_id)[len(shown_attempts):]:
+            shown_attempts.append(attempts.row(attempt))
+            if not as_json:
+                out.write(attempts.text(shown_attempts[-1]))
+                out.flush()
+        if job.status.is_last:
+            return _outcome(job, shown_attempts, as_json, out)
+        if not runs:
+            raise DuctileError(f"ductiled ended while job {job_id} was {job.status}; its next start goes on with it",
+                               exit_code=EXIT_UNAVAILABLE)
+        runs = lives(daemon, _LOOK_SECONDS)
+
+
+def _outcome(job: Job, rows: list[dict], as_json: bool, out: TextIOBase) -> int:
+    if as_json:
+        out.write(document({"job_id": job.id, "plugin": job.plugin, "command": job.command, "status": job.status,
+                                  "last_error": job.last_error, "attempts": rows}))
+    else:
+        out.write(f"{job.status}: {table.cell(job.last_error)}\n" if job.last_error else f"{job.status}\n")
+    return EXIT_OK if job.status is Status.SUCCEEDED else EXIT_FAILED

@@ -1,0 +1,90 @@
+"""`ductilectl init`: a starter configuration that runs as it stands."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from io import TextIOBase
+from pathlib import Path
+
+from ductile import shipped
+from ductile.config.place import FILE_NAME
+from ductile.errors import EXIT_IO, EXIT_OK, DuctileError
+from ductile.text import one_line
+
+_DIRECTORY_MODE = 0o755
+_TEXT = """\
+# Ductile's configuration. Relative paths start from the directory of this file.
+# Every key there is, explained: {example}
+
+service:
+  log_level: info
+
+state:
+  path: ./data/state.db
+
+workspace:
+  path: ./data/ws
+
+# Your own plugins, then those that come with ductile; the first that has a name is taken.
+plugins_dir:
+  - ./plugins
+  - {plugins}
+
+# What runs: only plugins that are named here. Secrets belong in variables: "${{NAME}}".
+plugins:
+  echo:
+    schedule: {{every: 5m}}
+    config: {{message: hello}}
+"""
+
+
+def init(directory: Path, *, out: TextIOBase) -> int:
+    """Write a starter configuration into a directory, made if need be. Raises DuctileError (74), with nothing done."""
+    file = directory / FILE_NAME
+    text = _TEXT.format(example=one_line(str(shipped.example_config())), plugins=_quoted(shipped.plugins()))
+    if os.path.lexists(file):
+        raise DuctileError(f"{file} exists already; name another directory, or move it away", exit_code=EXIT_IO)
+    made: list[Path] = []
+    try:
+        _make(directory / "plugins", made)
+        _write(file, text, made)
+    except (OSError, UnicodeEncodeError) as error:
+        _undo(made)
+        why = error.strerror if isinstance(error, OSError) else "the path of the shipped plugins is not UTF-8"
+        raise DuctileError(f"cannot write {file}: {why}; nothing was made", exit_code=EXIT_IO) from error
+    place = shlex.quote(str(directory))
+    out.write(f"{file} is written. To run it, and to see what it does:\n"
+              f"  ductiled -c {place}\n  ductilectl -c {place} status\n")
+    return EXIT_OK
+
+
+def _quoted(path: Path) -> str:
+    """Return a path as YAML's double-quoted text, with nothing in it that is taken for a variable."""
+    return json.dumps(str(path).replace("${", "$${"), ensure_ascii=False)
+
+
+def _make(directory: Path, made: list[Path]) -> None:
+    """Make a directory and those above it, noting each that was not there. Raises OSError."""
+    missing = [each for each in (directory, *directory.parents) if not each.exists()]
+    for each in reversed(missing):
+        each.mkdir(mode=_DIRECTORY_MODE)
+        made.append(each)
+
+
+def _write(file: Path, text: str, made: list[Path]) -> None:
+    with open(file, "x", encoding="utf-8") as writer:
+        made.append(file)
+        writer.write(text)
+        writer.flush()
+        os.fsync(writer.fileno())
+
+
+def _undo(made: list[Path]) -> None:
+    for path in reversed(made):
+        try:
+            path.unlink() if path.is_file() else path.rmdir()
+        except OSError:
+            # Somebody else has put something there meanwhile: it is not ours to remove.
+            continue

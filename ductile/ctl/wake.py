@@ -1,0 +1,50 @@
+"""How `ductilectl` reaches the daemon: a signal, and a look at whether it lives."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from io import TextIOBase
+from pathlib import Path
+
+from ductile.lock import pid_file, running_pid, signal_daemon
+
+
+def wake(state_path: Path, err: TextIOBase) -> bool:
+    """Have the daemon look at the queue now. Return whether one runs.
+
+    What was stored stays stored: a daemon that cannot be told finds it at its next heartbeat, and `err` says so.
+    """
+    try:
+        return signal_daemon(pid_file(state_path), signal.SIGUSR1) is not None
+    except OSError as error:
+        err.write(f"ductiled could not be told ({error.strerror}); it looks at the queue at its next heartbeat\n")
+        return True
+
+
+def watch(state_path: Path) -> int | None:
+    """Return a descriptor that becomes readable when the running daemon ends, or None where none runs.
+
+    Raises OSError where the PID file cannot be read.
+    """
+    file = pid_file(state_path)
+    pid = running_pid(file)
+    if pid is None:
+        return None
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    # Looked at again, because the PID could have been used anew before it was pinned.
+    if running_pid(file) == pid:
+        return pidfd
+    os.close(pidfd)
+    return None
+
+
+def lives(pidfd: int, seconds: float) -> bool:
+    """Wait so long, or until the daemon ends. Return whether it lives."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return not poll.poll(int(seconds * 1000))

@@ -1,0 +1,124 @@
+"""The operator's desk: a configuration, its database, and `ductilectl` called in this process or started as one."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ductile import db
+from ductile.ctl import main
+from ductile.plugin import rows as plugin_rows
+from ductile.plugin.rows import Load
+from support.clock import START
+
+DUCTILECTL = Path(sys.executable).with_name("ductilectl")
+PATIENCE_SECONDS = 20.0
+_MANIFEST = """\
+name: {name}
+version: 0.1.0
+protocol: 2
+entrypoint: run
+commands: {commands}
+"""
+SAYS_OK = "#!/bin/sh\nprintf '{\"status\":\"ok\",\"result\":\"fine\"}'\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What a call of `ductilectl` gave."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class Desk:
+    """A configuration in `home` with plugins of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.database = home / "data" / "state.db"
+        self.config: dict[str, Any] = {"plugins_dir": "./plugins", "plugins": {}}
+        (home / "plugins").mkdir(mode=0o755)
+        self.configure()
+
+    def configure(self, **sections: Any) -> None:
+        """Write the configuration with these sections laid over what there is. JSON is YAML."""
+        self.config.update(sections)
+        (self.home / "config.yaml").write_text(json.dumps(self.config, indent=1))
+
+    def plugin(self, name: str = "echo", *, commands: Sequence[str] = ("poll", "handle", "health"),
+               program: str = SAYS_OK, **settings: Any) -> Path:
+        """Make a plugin and configure it; return its directory."""
+        directory = self.home / "plugins" / name
+        directory.mkdir(mode=0o755)
+        for file, text, mode in (("manifest.yaml", _MANIFEST.format(name=name, commands=json.dumps(commands)), 0o644),
+                                 ("run", program, 0o755)):
+            (directory / file).write_text(text)
+            (directory / file).chmod(mode)
+        self.configure(plugins={**self.config["plugins"], name: settings})
+        return directory
+
+    @contextmanager
+    def ledger(self) -> Iterator[sqlite3.Connection]:
+        """The database as the daemon makes it."""
+        db.make_directory(self.database)
+        conn = db.open_for_daemon(self.database)
+        try:
+            yield conn
+        finally:
+            conn.close()
+
+    def loaded(self, conn: sqlite3.Connection, *loads: Load) -> None:
+        """Store what the daemon would have read; without any, each plugin that is configured."""
+        found = loads or tuple(load(name) for name in self.config["plugins"])
+        with db.transaction(conn):
+            plugin_rows.replace_loads(conn, found, START)
+
+    def dump(self) -> list[str]:
+        """The whole content of the database as SQL."""
+        with self.ledger() as conn:
+            return list(conn.iterdump())
+
+    def call(self, *arguments: str, environ: Mapping[str, str] | None = None) -> Said:
+        """Call `ductilectl` in this process."""
+        out, err = io.StringIO(), io.StringIO()
+        code = main.main(["-c", str(self.home), *arguments], environ or {"PATH": os.defpath}, out=out, err=err)
+        return Said(code=code, out=out.getvalue(), err=err.getvalue())
+
+    def process(self, *arguments: str, become: Sequence[str] = (), **settings: Any) -> Said:
+        """Start `ductilectl` with an empty environment and wait for its end."""
+        done = start(*arguments, home=self.home, become=become, **settings)
+        out, err = done.communicate(timeout=PATIENCE_SECONDS)
+        return Said(code=done.returncode, out=out, err=err)
+
+
+def start(*arguments: str, home: Path, become: Sequence[str] = (), **settings: Any) -> subprocess.Popen[str]:
+    """Start `ductilectl` on a configuration with an empty environment."""
+    return subprocess.Popen(
+        [*become, DUCTILECTL, "-c", home, *arguments],
+        **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": {},
+           "cwd": "/", **settings})
+
+
+def load(plugin: str, **fields: Any) -> Load:
+    """A plugin that the daemon has loaded, unless `fields` say otherwise."""
+    return Load(**{"plugin": plugin, "version": "0.1.0", "enabled": True, "needs_init": None, "reason": None, **fields})
+
+
+def job_id(number: int) -> str:
+    """An id of which eight characters tell it apart."""
+    return f"{number:08x}-0000-4000-8000-000000000000"

@@ -1,0 +1,169 @@
+"""The exit codes that every command shares, and what a terminal, a pipe and an ordinary user see."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+from pathlib import Path
+
+import pytest
+from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, Said, job_id, start
+
+from support.ledger import put_ended
+
+READING = (("status",), ("queue",), ("logs",), ("logs", "-f"), ("inspect", "0000"), ("state", "echo"))
+CHANGING = (("run", "echo"), ("retry", "0000"), ("cancel", "0000"), ("reset", "echo"), ("state", "echo", "--clear"))
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes an ordinary user, which takes root")
+
+
+def nothing_yet(desk: Desk) -> str:
+    return f"ductiled has not run yet: there is no database at {desk.database}"
+
+
+@pytest.mark.parametrize("command", READING)
+def test_without_a_database_reading_commands_say_so(desk: Desk, command: tuple[str, ...]) -> None:
+    desk.plugin("echo")
+    assert desk.call(*command) == Said(code=0, out=f"{nothing_yet(desk)}\n", err="")
+    assert desk.call(*command, "--json").json == {"database": None, "message": nothing_yet(desk)}
+    assert not desk.database.parent.exists()
+
+
+@pytest.mark.parametrize("command", CHANGING)
+def test_without_a_database_other_commands_are_69(desk: Desk, command: tuple[str, ...]) -> None:
+    desk.plugin("echo")
+    assert desk.call(*command) == Said(code=69, out="", err=f"{nothing_yet(desk)}\n")
+    assert not desk.database.parent.exists()
+
+
+@pytest.mark.parametrize("command", READING + CHANGING)
+def test_a_file_that_is_no_database_is_65(desk: Desk, command: tuple[str, ...]) -> None:
+    desk.plugin("echo")
+    desk.database.parent.mkdir()
+    desk.database.write_bytes(b"x" * 8192)
+    said = desk.call(*command)
+    assert (said.code, said.out) == (65, "")
+    assert said.err == (f"the database {desk.database} is damaged (file is not a database); stop ductiled, keep a copy"
+                        " of the file and its -wal, and restore a backup\n")
+
+
+@pytest.mark.parametrize("command", READING + CHANGING)
+def test_a_newer_database_is_65(desk: Desk, command: tuple[str, ...]) -> None:
+    desk.plugin("echo")
+    with desk.ledger() as conn:
+        conn.execute("PRAGMA user_version = 9999")
+    said = desk.call(*command)
+    assert (said.code, said.out, "newer than this program's" in said.err) == (65, "", True)
+
+
+def test_damage_found_while_reading_is_65(desk: Desk) -> None:
+    with desk.ledger() as conn:
+        put_ended(conn, range(2000), at="2026-02-08T10:00:00.000Z")
+        page = conn.execute("SELECT rootpage FROM sqlite_master WHERE name = 'job_log'").fetchone()[0]
+    with open(desk.database, "r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"\0" * 4096)
+    said = desk.call("logs")
+    assert (said.code, said.out, "is damaged" in said.err) == (65, "", True)
+
+
+@pytest.mark.parametrize("command", READING + CHANGING)
+def test_a_configuration_that_is_no_yaml_is_78(desk: Desk, command: tuple[str, ...]) -> None:
+    (desk.home / "config.yaml").write_text("a: [\n")
+    said = desk.call(*command)
+    assert (said.code, said.out, said.err.startswith(f"{desk.home}/config.yaml:2:1: not YAML: ")) == (78, "", True)
+
+
+@pytest.mark.parametrize("state", ["7", "{path: 7}", "[]"])
+def test_a_configuration_that_does_not_say_where_the_database_is_is_78(desk: Desk, state: str) -> None:
+    (desk.home / "config.yaml").write_text(f"state: {state}\n")
+    said = desk.call("status")
+    assert (said.code, said.out, said.err.startswith(f"{desk.home}/config.yaml:1:")) == (78, "", True)
+
+
+def test_other_faults_of_the_configuration_do_not_hide_the_status(desk: Desk) -> None:
+    (desk.home / "config.yaml").write_text("what: 1\n")
+    assert desk.call("status") == Said(code=0, out=f"{nothing_yet(desk)}\n", err="")
+
+
+def test_without_any_configuration_it_names_the_places(desk: Desk) -> None:
+    done = subprocess.run([DUCTILECTL, "status"], env={"HOME": str(desk.home)}, capture_output=True, text=True,
+                          timeout=PATIENCE_SECONDS, check=False)
+    assert (done.returncode, done.stdout) == (78, "")
+    assert done.stderr == (
+        f"no configuration found (looked at $DUCTILE_CONFIG, {desk.home}/.config/ductile/config.yaml,"
+        " /etc/ductile/config.yaml); `ductilectl init` makes a starter configuration\n")
+
+
+@as_root
+@pytest.mark.parametrize("command", [("status",), ("queue",), ("cancel", "0000"), ("run", "echo")])
+def test_an_ordinary_user_who_may_not_is_77(desk: Desk, command: tuple[str, ...]) -> None:
+    desk.plugin("echo")
+    for directory in (desk.home, *desk.home.parents[:-2]):
+        directory.chmod(directory.stat().st_mode | 0o055)
+    with desk.ledger():
+        pass
+    said = desk.process(*command, become=NOBODY)
+    assert said == Said(code=77, out="", err=(
+        f"no permission for the database {desk.database}: run this as the user that runs ductiled\n"))
+
+
+def test_a_closed_pipe_ends_it_quietly(desk: Desk) -> None:
+    with desk.ledger() as conn:
+        put_ended(conn, range(3000), at="2026-02-08T10:00:00.000Z")
+    ours, theirs = os.pipe()
+    os.close(ours)
+    process = start("logs", "-n", "3000", home=desk.home, stdout=theirs)
+    os.close(theirs)
+    assert process.communicate(timeout=PATIENCE_SECONDS) == (None, "")
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("command", [("status", "--json"), ("--help",), ("logs",)])
+def test_an_output_that_is_full_is_74(desk: Desk, command: tuple[str, ...]) -> None:
+    with desk.ledger(), open("/dev/full", "w") as full:
+        said = desk.process(*command, stdout=full)
+    assert (said.code, said.err) == (74, "cannot write: No space left on device\n")
+
+
+def test_a_terminal_that_knows_no_such_character_ends_nothing(desk: Desk) -> None:
+    desk.plugin("echo", commands=("poll",))
+    (desk.home / "plugins" / "echo" / "manifest.yaml").write_text(
+        "name: echo\nversion: '1é'\nprotocol: 2\nentrypoint: run\ncommands: [poll]\n")
+    said = desk.process("plugins", env={"PYTHONIOENCODING": "ascii"})
+    assert (said.code, "1\\xe9" in said.out, said.err) == (0, True, "")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_the_plugin_that_is_asked_how_it_is(desk: Desk, number: int, code: int) -> None:
+    desk.plugin("slow", commands=("health",), program='#!/bin/sh\necho $$ >"$HOME/up"\nexec sleep 60\n')
+    os.mkfifo(desk.home / "up")
+    process = start("health", home=desk.home, env={"HOME": str(desk.home), "PATH": os.defpath})
+    try:
+        with open(desk.home / "up") as up:
+            plugin = int(up.read())
+        process.send_signal(number)
+        assert process.communicate(timeout=PATIENCE_SECONDS) == ("", "")
+        assert process.returncode == code
+        assert not Path("/proc", str(plugin)).exists()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_no_command_makes_or_migrates_a_database(desk: Desk) -> None:
+    desk.plugin("echo")
+    desk.database.parent.mkdir()
+    sqlite3.connect(desk.database).close()
+    before = (desk.database.exists(), desk.database.stat().st_size if desk.database.exists() else None)
+    for command in READING + CHANGING:
+        assert desk.call(*command).code in (0, 69)
+    assert (desk.database.exists(), desk.database.stat().st_size if desk.database.exists() else None) == before
+
+
+def test_an_id_is_never_taken_for_a_pattern(desk: Desk) -> None:
+    with desk.ledger() as conn:
+        put_ended(conn, [1], at="2026-02-08T10:00:00.000Z")
+    assert desk.call("inspect", job_id(1)[:4].replace("0", "_")).code == 66

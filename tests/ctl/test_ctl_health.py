@@ -1,0 +1,107 @@
+"""`health`: plugins are asked how they are, and nothing is stored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ctl.desk import Desk, Said, job_id, load
+
+from ductile import db
+from ductile.plugin import rows as plugin_rows
+from ductile.state import rows as state_rows
+from support.clock import START
+
+PATH = "/usr/bin:/bin"
+SAYS_ERROR = "#!/bin/sh\nprintf '{\"status\":\"error\",\"error\":\"no\\\\u001b route\"}'\n"
+ECHOES = "#!/bin/sh\ncat >\"$HOME/request\"\nenv >\"$HOME/environment\"\npwd >\"$HOME/where\"\n" \
+         "printf '{\"status\":\"ok\",\"state_updates\":{\"a\":2}}'\n"
+
+
+def rows(said: Said) -> list[tuple[str, bool, str | None]]:
+    return [(row["plugin"], row["healthy"], row["says"]) for row in said.json]
+
+
+def test_a_plugin_says_that_it_is_well(desk: Desk) -> None:
+    desk.plugin("echo")
+    said = desk.call("health", "echo", "--json")
+    (row,) = said.json
+    assert (said.code, row["plugin"], row["healthy"], row["says"]) == (0, "echo", True, "fine")
+    assert 0 <= row["seconds"] < 10
+
+
+def test_the_table_is_of_the_same_rows(desk: Desk) -> None:
+    desk.plugin("quiet", commands=("poll",))
+    assert desk.call("health") == Said(code=0, err="", out="""\
+PLUGIN  HEALTH   SECONDS  SAYS
+quiet   healthy  -        has no health command
+""")
+
+
+def test_one_that_is_not_well_makes_it_1(desk: Desk) -> None:
+    desk.plugin("bad", program=SAYS_ERROR)
+    desk.plugin("good")
+    (desk.plugin("gone") / "run").unlink()
+    desk.plugin("off", enabled=False)
+    desk.plugin("slow", program="#!/bin/sh\nexec sleep 60\n", timeouts={"health": "1s"})
+    said = desk.call("health", "--json")
+    gone = desk.home / "plugins" / "gone"
+    assert said.code == 1
+    assert rows(said) == [
+        ("bad", False, "no\\x1b route"), ("good", True, "fine"),
+        ("gone", False, f"not loaded: {gone}/run: the entrypoint is missing; put it there, or mend 'entrypoint' in"
+                        f" {gone}/manifest.yaml"),
+        ("slow", False, "timed out after 1s")]
+    assert desk.call("health", "good").code == 0
+    assert desk.call("health", "bad").code == 1
+
+
+def test_a_plugin_that_cannot_be_started_is_not_well(desk: Desk) -> None:
+    directory = desk.plugin("odd", program="#!/nowhere/sh\n")
+    said = desk.call("health", "--json")
+    assert rows(said) == [("odd", False, f"could not be started: No such file or directory: {directory}/run")]
+
+
+def test_an_init_that_has_not_succeeded_is_not_well(desk: Desk) -> None:
+    desk.plugin("fresh")
+    desk.plugin("done")
+    with desk.ledger() as conn:
+        desk.loaded(conn, load("fresh", needs_init="f1"), load("done", needs_init="f2"))
+        with db.transaction(conn):
+            plugin_rows.put_init(conn, "done", fingerprint="f2", ok=True, job_id=job_id(1), now=START)
+    said = desk.call("health", "--json")
+    assert (said.code, rows(said)) == (1, [("fresh", False, "init has not succeeded"), ("done", True, "fine")])
+
+
+def test_the_plugin_gets_what_a_job_would_and_changes_nothing(desk: Desk, tmp_path: Path) -> None:
+    desk.plugin("echo", program=ECHOES, config={"token": "${TOKEN}"}, env=["EXTRA"], timeouts={"health": "30s"})
+    with desk.ledger() as conn, db.transaction(conn):
+        state_rows.put(conn, "echo", {"a": 1}, START)
+    before = desk.dump()
+    environ = {"PATH": PATH, "HOME": str(tmp_path), "TOKEN": "secret", "EXTRA": "x", "OTHER": "y"}
+    assert desk.call("health", "echo", environ=environ).code == 0
+    assert desk.dump() == before
+    request = json.loads((tmp_path / "request").read_text())
+    assert (request["command"], request["config"], request["state"]) == ("health", {"token": "secret"}, {"a": 1})
+    assert "event" not in request
+    seen = dict(line.split("=", 1) for line in (tmp_path / "environment").read_text().splitlines())
+    assert (seen["EXTRA"], seen["DUCTILE_PLUGIN"], seen["DUCTILE_ATTEMPT"]) == ("x", "echo", "1")
+    assert "TOKEN" not in seen and "OTHER" not in seen
+    where = (tmp_path / "where").read_text().strip()
+    assert where == seen["DUCTILE_WORKSPACE"] == request["workspace_dir"]
+    assert not Path(where).exists()
+
+
+def test_it_names_the_variable_that_is_missing(desk: Desk) -> None:
+    desk.plugin("echo", config={"token": "${TOKEN_OF_ECHO}"})
+    said = desk.call("health")
+    assert (said.code, said.out) == (78, "")
+    assert said.err.endswith("plugins.echo.config.token: the variable TOKEN_OF_ECHO is not set\n")
+
+
+def test_an_unknown_plugin_is_66(desk: Desk) -> None:
+    assert desk.call("health", "echo") == Said(code=66, out="", err="no plugin 'echo' is configured\n")
+
+
+def test_without_plugins_it_says_so(desk: Desk) -> None:
+    assert desk.call("health") == Said(code=0, out="no plugin is enabled\n", err="")

@@ -1,0 +1,228 @@
+"""`queue`, `inspect`, `retry` and `cancel`: one job at a time, by the beginning of its id."""
+
+from __future__ import annotations
+
+import io
+import json
+import sqlite3
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from ctl.desk import Desk, Said, job_id
+
+from ductile import db, history
+from ductile.ctl import job as jobs
+from ductile.dispatch.conclude import LogEntry
+from ductile.queue import rows as queue_rows
+from ductile.queue.job import Status
+from support.clock import START
+from support.ledger import put_job
+
+DOWN = "; it runs when ductiled does"
+
+
+@pytest.fixture
+def conn(desk: Desk) -> Iterator[sqlite3.Connection]:
+    desk.plugin("echo", commands=("poll", "init"))
+    with desk.ledger() as conn:
+        yield conn
+
+
+def log(conn: sqlite3.Connection, job: str, **fields: object) -> None:
+    found = queue_rows.get(conn, job)
+    entry = {"id": f"log-{job}-{found.attempt}", "status": "failed",
+             "completed_at": START + timedelta(seconds=2), **fields}
+    with db.transaction(conn):
+        history.append(conn, found, LogEntry(**entry))
+
+
+def test_open_jobs_are_shown_oldest_first(conn: sqlite3.Connection) -> None:
+    for number, status in enumerate((Status.RUNNING, Status.QUEUED, Status.DEAD, Status.QUEUED)):
+        put_job(conn, job_id(number), status, now=START + timedelta(minutes=number))
+    conn.execute("UPDATE job_queue SET next_retry_at = '2026-02-08T12:00:00.000Z', attempt = 2 WHERE id = ?",
+                 (job_id(1),))
+    out, document = io.StringIO(), io.StringIO()
+    now = START + timedelta(hours=2)
+    assert jobs.queue(conn, limit=100, now=now, as_json=False, out=out) == 0
+    assert out.getvalue() == """\
+JOB       PLUGIN  COMMAND  STATUS                                  ATTEMPT  AGE     SUBMITTED BY
+00000000  echo    poll     running                                 1/4      2h      cli
+00000001  echo    poll     waiting until 2026-02-08T12:00:00.000Z  2/4      1h 59m  cli
+00000003  echo    poll     queued                                  1/4      1h 57m  cli
+"""
+    jobs.queue(conn, limit=2, now=now, as_json=True, out=document)
+    assert json.loads(document.getvalue()) == [
+        {"job_id": job_id(0), "plugin": "echo", "command": "poll", "status": "running", "next_retry_at": None,
+         "attempt": 1, "max_attempts": 4, "created_at": "2026-02-08T10:00:00.000Z", "age_seconds": 7200,
+         "submitted_by": "cli"},
+        {"job_id": job_id(1), "plugin": "echo", "command": "poll", "status": "waiting",
+         "next_retry_at": "2026-02-08T12:00:00.000Z", "attempt": 2, "max_attempts": 4,
+         "created_at": "2026-02-08T10:01:00.000Z", "age_seconds": 7140, "submitted_by": "cli"},
+    ]
+
+
+def test_an_empty_queue_is_a_sentence_and_an_empty_list(conn: sqlite3.Connection, desk: Desk) -> None:
+    assert desk.call("queue") == Said(code=0, out="no job waits or runs\n", err="")
+    assert desk.call("queue", "--json").json == []
+
+
+INSPECTED = """\
+id               00000001-0000-4000-8000-000000000000
+plugin           echo
+command          handle
+payload          {"type": "t", "payload": {"a": "\\u009b"}}
+status           queued
+attempt          1 of 4
+submitted by     webhook
+dedupe key       k\\x1b[2J
+created at       2026-02-08T10:00:00.000Z
+root job id      00000001-0000-4000-8000-000000000000
+source event id  e1
+
+2026-02-08T10:00:02.000Z attempt 1 failed: no\\x07
+    warn: line\\x1b one
+    result: almost
+    event made {"b": 1}
+    stderr:
+        Traceback:
+          at\\x1b home
+"""
+
+
+def put_talkative(conn: sqlite3.Connection) -> None:
+    put_job(conn, job_id(1), command="handle", payload='{"type": "t", "payload": {"a": "\\u009b"}}',
+            dedupe_key="k\x1b[2J", submitted_by="webhook", source_event_id="e1")
+    result = {"status": "error", "result": "almost", "events": [{"type": "made", "payload": {"b": 1}}],
+              "logs": [{"level": "warn", "message": "line\x1b one"}]}
+    log(conn, job_id(1), error="no\x07", stderr="Traceback:\n  at\x1b home\n", result=json.dumps(result), exit_code=1)
+
+
+def test_one_job_is_shown_with_its_attempts(conn: sqlite3.Connection, desk: Desk) -> None:
+    put_talkative(conn)
+    assert desk.call("inspect", "0000") == Said(code=0, out=INSPECTED, err="")
+
+
+def test_the_document_of_a_job_has_everything_that_is_stored(conn: sqlite3.Connection, desk: Desk) -> None:
+    put_talkative(conn)
+    found = desk.call("inspect", job_id(1), "--json").json
+    (attempt,) = found.pop("attempts")
+    assert found == {
+        "id": job_id(1), "plugin": "echo", "command": "handle", "payload": {"type": "t", "payload": {"a": "\x9b"}},
+        "status": "queued", "attempt": 1, "max_attempts": 4, "submitted_by": "webhook", "dedupe_key": "k\x1b[2J",
+        "created_at": "2026-02-08T10:00:00.000Z", "started_at": None, "completed_at": None, "next_retry_at": None,
+        "last_error": None, "parent_job_id": None, "root_job_id": job_id(1), "source_event_id": "e1",
+        "event_context_id": None, "pipeline_name": None, "pipeline_hash": None, "step_id": None, "replay_of": None,
+    }
+    assert attempt == {
+        "id": f"log-{job_id(1)}-1", "job_id": job_id(1), "attempt": 1, "plugin": "echo", "command": "handle",
+        "status": "failed", "started_at": None, "completed_at": "2026-02-08T10:00:02.000Z", "exit_code": 1,
+        "last_error": "no\x07", "stderr": "Traceback:\n  at\x1b home\n", "printed": None, "seconds": None,
+        "result": {"status": "error", "result": "almost", "events": [{"type": "made", "payload": {"b": 1}}],
+                   "logs": [{"level": "warn", "message": "line\x1b one"}]},
+    }
+
+
+@pytest.mark.parametrize(("text", "code", "expected"), [
+    ("abc", 64, "'abc' is too short for a job: give 4 characters of its id\n"),
+    ("0000", 64, f"'0000' could be any of {job_id(1)}, {job_id(2)}\n"),
+    ("%%%%", 66, "no job '%%%%'\n"),
+    ("0000000_", 66, "no job '0000000_'\n"),
+    (job_id(3), 66, f"no job '{job_id(3)}'\n"),
+])
+@pytest.mark.parametrize("command", ["inspect", "cancel", "retry"])
+def test_what_names_no_single_job_is_refused(conn: sqlite3.Connection, desk: Desk, command: str, text: str, code: int,
+                                             expected: str) -> None:
+    for number in (1, 2):
+        put_job(conn, job_id(number))
+    assert desk.call(command, text) == Said(code=code, out="", err=expected)
+
+
+def test_an_id_in_capitals_is_the_same(conn: sqlite3.Connection, desk: Desk) -> None:
+    put_job(conn, job_id(0xABCDEF))
+    assert desk.call("inspect", "00ABCD", "--json").json["id"] == job_id(0xABCDEF)
+
+
+def test_of_many_candidates_ten_are_named(conn: sqlite3.Connection, desk: Desk) -> None:
+    for number in range(12):
+        put_job(conn, job_id(number))
+    said = desk.call("inspect", "0000")
+    assert said.err.endswith(f"{job_id(9)}, …\n") and said.err.count("-4000-") == 10
+
+
+def test_a_dead_job_is_retried_in_its_place_and_its_attempts_count_on(conn: sqlite3.Connection, desk: Desk) -> None:
+    seq = put_job(conn, job_id(1)).seq
+    put_job(conn, job_id(2))
+    conn.execute("UPDATE job_queue SET status = 'dead', attempt = 4, completed_at = created_at, last_error = 'why'"
+                 " WHERE id = ?", (job_id(1),))
+    log(conn, job_id(1))
+    expected = f"job {job_id(1)} is queued again, attempt 5 of 8{DOWN}\n"
+    assert desk.call("retry", job_id(1)) == Said(code=0, out=expected, err="")
+    job = queue_rows.get(conn, job_id(1))
+    assert (job.seq, job.status, job.attempt, job.max_attempts) == (seq, "queued", 5, 8)
+    assert (job.last_error, job.completed_at, job.next_retry_at) == ("why", None, None)
+
+
+@pytest.mark.parametrize(("logged", "attempt"), [(None, 1), ("interrupted", 1), ("failed", 2), ("orphaned", 2)])
+def test_an_attempt_that_was_not_used_up_keeps_its_number(conn: sqlite3.Connection, desk: Desk, logged: str | None,
+                                                          attempt: int) -> None:
+    put_job(conn, job_id(1), Status.DEAD)
+    if logged is not None:
+        log(conn, job_id(1), status=logged)
+    assert desk.call("retry", "00000001", "--json").json == {
+        "job_id": job_id(1), "status": "queued", "attempt": attempt, "max_attempts": 8}
+
+
+def test_init_gets_one_attempt_more_and_others_what_is_configured(conn: sqlite3.Connection, desk: Desk) -> None:
+    desk.configure(plugins={"echo": {"retry": {"max_attempts": 9}}})
+    put_job(conn, job_id(1), Status.DEAD, command="init", max_attempts=1)
+    put_job(conn, job_id(2), Status.DEAD)
+    assert desk.call("retry", "00000001", "--json").json["max_attempts"] == 2
+    assert desk.call("retry", "00000002", "--json").json["max_attempts"] == 13
+
+
+@pytest.mark.parametrize(("command", "status", "rule"), [
+    ("retry", "queued", "only a dead job can be retried"),
+    ("retry", "running", "only a dead job can be retried"),
+    ("retry", "succeeded", "only a dead job can be retried"),
+    ("retry", "deduped", "only a dead job can be retried"),
+    ("cancel", "running", "only a queued job can be cancelled"),
+    ("cancel", "succeeded", "only a queued job can be cancelled"),
+    ("cancel", "dead", "only a queued job can be cancelled"),
+    ("cancel", "deduped", "only a queued job can be cancelled"),
+])
+def test_a_job_in_another_status_is_left_as_it_is(conn: sqlite3.Connection, desk: Desk, command: str, status: str,
+                                                  rule: str) -> None:
+    put_job(conn, job_id(1), Status(status))
+    before = desk.dump()
+    expected = f"job {job_id(1)} is {status}: {rule}\n"
+    assert desk.call(command, "00000001") == Said(code=1, out="", err=expected)
+    assert desk.dump() == before
+
+
+@pytest.mark.parametrize(("plugins", "expected"), [
+    ({}, "no plugin 'echo' is configured\n"),
+    ({"echo": {"enabled": False}}, "plugin echo is disabled; set plugins.echo.enabled to true\n"),
+])
+def test_a_job_that_would_be_ended_at_once_is_not_retried(conn: sqlite3.Connection, desk: Desk, plugins: dict,
+                                                          expected: str) -> None:
+    put_job(conn, job_id(1), Status.DEAD)
+    desk.configure(plugins=plugins)
+    before = desk.dump()
+    assert desk.call("retry", "00000001") == Said(code=66, out="", err=expected)
+    assert desk.dump() == before
+
+
+def test_a_queued_job_is_cancelled(conn: sqlite3.Connection, desk: Desk) -> None:
+    put_job(conn, job_id(1))
+    assert desk.call("cancel", "00000001") == Said(code=0, out=f"job {job_id(1)} is cancelled\n", err="")
+    job = queue_rows.get(conn, job_id(1))
+    assert (job.status, job.last_error, job.completed_at is None) == ("dead", "cancelled by operator", False)
+
+
+def test_a_cancelled_job_that_waited_for_its_retry_waits_no_more(conn: sqlite3.Connection, desk: Desk) -> None:
+    put_job(conn, job_id(1))
+    conn.execute("UPDATE job_queue SET next_retry_at = '2026-02-08T12:00:00.000Z'")
+    assert desk.call("cancel", "00000001", "--json").json == {
+        "job_id": job_id(1), "status": "dead", "last_error": "cancelled by operator"}
+    assert queue_rows.get(conn, job_id(1)).next_retry_at is None

@@ -1,0 +1,238 @@
+"""`status`: one look says what runs, what waits, and why something will not run."""
+
+from __future__ import annotations
+
+import io
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, job_id, load
+
+from ductile import db
+from ductile.config import rows as config_rows
+from ductile.ctl.document import document
+from ductile.ctl.snapshot import _oldest_waiting
+from ductile.ctl.status import status
+from ductile.lock import PidLock, pid_file
+from ductile.plugin import rows as plugin_rows
+from ductile.queue.job import Status
+from ductile.scheduler import rows as scheduler_rows
+from ductile.scheduler.breaker import Breaker
+from ductile.scheduler.rows import Entry
+from ductile.scheduler.schedule import Slot
+from ductile.state import rows as state_rows
+from support.clock import START
+from support.daemon import RealDaemon
+from support.ledger import put_job, steps
+
+NOW = START + timedelta(minutes=5)
+DUE = START + timedelta(hours=1)
+OPEN = Breaker(state="open", failure_count=3, opened_at=START)
+# What a start of Python has not loaded, and what would make `status` late.
+HEAVY = {"blake3", "dataclasses", "difflib", "json", "logging", "shutil", "subprocess", "typing", "uuid", "yaml",
+         "zoneinfo"}
+
+
+@pytest.fixture
+def conn(desk: Desk) -> Iterator[sqlite3.Connection]:
+    with desk.ledger() as conn:
+        yield conn
+
+
+def entry(plugin: str, held: str | None = None, schedule_id: str = "default") -> Entry:
+    return Entry(plugin=plugin, schedule_id=schedule_id, rule="every 3600 s", held_reason=held,
+                 slot=Slot(base_at=DUE, next_run_at=DUE, anchor=""))
+
+
+def fill(conn: sqlite3.Connection) -> None:
+    """Store a plugin for each reason that there is, and a job for each status."""
+    reasons = {"a-disabled": {"enabled": False}, "b-missing": {"version": None, "reason": "not\nthere"},
+               "c-fresh": {"needs_init": "f1"}, "d-tripped": {}, "e-probed": {}, "f-guarded": {},
+               "g-well": {"needs_init": "f2"}}
+    with db.transaction(conn):
+        config_rows.add(conn, digest="0", errors=(), now=START)
+        plugin_rows.replace_loads(conn, [load(name, **fields) for name, fields in reasons.items()], START)
+        plugin_rows.put_init(conn, "c-fresh", fingerprint="f0", ok=True, job_id=job_id(1), now=START)
+        plugin_rows.put_init(conn, "g-well", fingerprint="f2", ok=True, job_id=job_id(2), now=START)
+        for plugin, breaker in (("d-tripped", OPEN), ("e-probed", replace(OPEN, state="half_open")),
+                                ("g-well", Breaker(state="closed", failure_count=1, opened_at=None))):
+            scheduler_rows.put_breaker(conn, plugin, "poll", breaker, START)
+        for each in (entry("a-disabled"), entry("b-missing", "not loaded: earlier"),
+                     entry("d-tripped", "breaker open until x"), entry("f-guarded", "poll guard: 1 outstanding"),
+                     entry("g-well")):
+            scheduler_rows.put_entry(conn, each)
+        state_rows.put(conn, "g-well", {"é": 1}, START)
+    for number, (state, fields) in enumerate({
+        Status.QUEUED: {}, Status.RUNNING: {"plugin": "g-well"}, Status.DEAD: {}, Status.SUCCEEDED: {},
+        Status.DEDUPED: {},
+    }.items()):
+        put_job(conn, job_id(16 + number), state, **fields)
+    waiting = put_job(conn, job_id(32), Status.QUEUED, now=START - timedelta(days=1))
+    conn.execute("UPDATE job_queue SET next_retry_at = '2026-02-08T11:00:00.000Z' WHERE id = ?", (waiting.id,))
+    conn.execute(
+        "INSERT INTO job_log (id, job_id, attempt, plugin, command, status, submitted_by, created_at, completed_at,"
+        " last_error) VALUES ('x', ?, 1, 'g-well', 'poll', 'failed', 'cli', ?, ?, 'out of luck')",
+        (job_id(16), "2026-02-08T10:00:00.000Z", "2026-02-08T10:01:00.000Z"))
+
+
+def look(conn: sqlite3.Connection, desk: Desk, *, as_json: bool = False, resets: dict[str, int] | None = None) -> str:
+    out = io.StringIO()
+    code = status(conn, state_path=desk.database, now=NOW, document=document if as_json else None, out=out,
+                  reset_after=lambda: {"d-tripped": 1800} if resets is None else resets)
+    assert code == 0
+    return out.getvalue()
+
+
+TEXT = """\
+daemon: not running
+configuration: taken at 2026-02-08T10:00:00.000Z
+queue: 1 queued, 1 waiting for a retry, 1 running; the oldest waits since 2026-02-08T10:00:00.000Z (5m)
+running: 00000011 g-well poll, attempt 1, 5m
+last 24h: 1 succeeded, 1 dead, 1 deduped
+
+PLUGIN      VERSION  LAST RUN                  OUTCOME  NEXT RUN                  STATE  HELD BACK
+a-disabled  0.1.0    -                         -        -                         0 B    disabled
+b-missing   -        -                         -        2026-02-08T11:00:00.000Z  0 B    not loaded: not\\nthere
+c-fresh     0.1.0    -                         -        -                         0 B    unhealthy: init has not succeeded
+d-tripped   0.1.0    -                         -        2026-02-08T11:00:00.000Z  0 B    breaker of poll open until 2026-02-08T10:30:00.000Z
+e-probed    0.1.0    -                         -        -                         0 B    breaker of poll half-open: a probe is out
+f-guarded   0.1.0    -                         -        2026-02-08T11:00:00.000Z  0 B    poll guard: 1 outstanding
+g-well      0.1.0    2026-02-08T10:01:00.000Z  failed   2026-02-08T11:00:00.000Z  12 B   -
+"""
+
+
+def test_the_text_says_everything_at_a_glance(conn: sqlite3.Connection, desk: Desk) -> None:
+    fill(conn)
+    assert look(conn, desk) == TEXT
+
+
+def test_the_document_has_what_the_text_has(conn: sqlite3.Connection, desk: Desk) -> None:
+    fill(conn)
+    found = json.loads(look(conn, desk, as_json=True))
+    assert found["daemon"] == {"running": False, "pid": None, "since": None}
+    assert found["config_load"] == {"loaded_at": "2026-02-08T10:00:00.000Z", "ok": True, "errors": None}
+    assert found["queue"] == {"queued": 1, "waiting": 1, "running": 1}
+    assert found["oldest_waiting"] == "2026-02-08T10:00:00.000Z"
+    assert found["ended_24h"] == {"succeeded": 1, "dead": 1, "deduped": 1}
+    assert found["running"] == [{"job_id": job_id(17), "plugin": "g-well", "command": "poll", "attempt": 1,
+                                 "started_at": "2026-02-08T10:00:00.000Z"}]
+    assert {row["plugin"]: row["held"] for row in found["plugins"]} == {
+        "a-disabled": ["disabled"], "b-missing": ["not loaded: not\nthere"],
+        "c-fresh": ["unhealthy: init has not succeeded"],
+        "d-tripped": ["breaker of poll open until 2026-02-08T10:30:00.000Z"],
+        "e-probed": ["breaker of poll half-open: a probe is out"], "f-guarded": ["poll guard: 1 outstanding"],
+        "g-well": [],
+    }
+    assert found["plugins"][-1] == {
+        "plugin": "g-well", "version": "0.1.0", "enabled": True, "last_run": "2026-02-08T10:01:00.000Z",
+        "last_outcome": "failed", "last_error": "out of luck", "last_job_id": job_id(16),
+        "next_run": "2026-02-08T11:00:00.000Z", "held": [], "state_bytes": 12,
+        "schedules": [{"schedule_id": "default", "next_run_at": "2026-02-08T11:00:00.000Z", "last_run_at": None,
+                       "held_reason": None}],
+        "breakers": [{"command": "poll", "state": "closed", "failure_count": 1, "opened_at": None}],
+    }
+
+
+@pytest.mark.parametrize(("resets", "expected"), [
+    ({"d-tripped": 300}, []),
+    ({"d-tripped": 301}, ["breaker of poll open until 2026-02-08T10:05:01.000Z"]),
+    ({}, ["breaker of poll open since 2026-02-08T10:00:00.000Z"]),
+])
+def test_a_breaker_holds_back_until_it_lets_a_probe_through(conn: sqlite3.Connection, desk: Desk,
+                                                            resets: dict[str, int], expected: list[str]) -> None:
+    fill(conn)
+    found = json.loads(look(conn, desk, as_json=True, resets=resets))
+    assert [row["held"] for row in found["plugins"] if row["plugin"] == "d-tripped"] == [expected]
+
+
+def test_of_several_schedules_each_is_named(conn: sqlite3.Connection, desk: Desk) -> None:
+    desk.loaded(conn, load("echo"))
+    with db.transaction(conn):
+        scheduler_rows.put_entry(conn, entry("echo", "queue full", "day"))
+        scheduler_rows.put_entry(conn, entry("echo", "outside its preferred window", "night"))
+    found = json.loads(look(conn, desk, as_json=True))
+    assert found["plugins"][0]["held"] == ["day: queue full", "night: outside its preferred window"]
+
+
+@pytest.mark.parametrize("waiting_for_retry", [(), (1,), (2,), (1, 2, 3)])
+def test_the_oldest_that_waits_was_enqueued_first(conn: sqlite3.Connection, desk: Desk,
+                                                  waiting_for_retry: tuple[int, ...]) -> None:
+    put_job(conn, job_id(0), Status.RUNNING)
+    for number, plugin in ((1, "z"), (2, "a"), (3, "m")):
+        put_job(conn, job_id(number), plugin=plugin, now=START + timedelta(seconds=number))
+    for number in waiting_for_retry:
+        conn.execute("UPDATE job_queue SET next_retry_at = '2026-02-08T12:00:00.000Z' WHERE id = ?", (job_id(number),))
+    assert json.loads(look(conn, desk, as_json=True))["oldest_waiting"] == "2026-02-08T10:00:01.000Z"
+
+
+def test_the_work_of_a_look_does_not_grow_with_what_waits(conn: sqlite3.Connection) -> None:
+    for number in range(300):
+        put_job(conn, job_id(number))
+    with steps(conn) as few:
+        _oldest_waiting(conn)
+    for number in range(300, 1200):
+        put_job(conn, job_id(number))
+    with steps(conn) as many:
+        _oldest_waiting(conn)
+    assert many[0] <= few[0] + 2
+
+
+def test_a_refused_configuration_shows_its_errors(conn: sqlite3.Connection, desk: Desk) -> None:
+    with db.transaction(conn):
+        config_rows.add(conn, digest="0", errors=("one\x1b", "two"), now=START)
+    assert look(conn, desk).splitlines()[1:4] == [
+        "configuration: refused at 2026-02-08T10:00:00.000Z, the one before is in force", "  one\\x1b", "  two"]
+
+
+def test_a_running_daemon_is_seen_by_its_lock(conn: sqlite3.Connection, desk: Desk) -> None:
+    lock = PidLock(pid_file(desk.database))
+    lock.write()
+    try:
+        found = json.loads(look(conn, desk, as_json=True))["daemon"]
+    finally:
+        lock.release()
+    assert (found["running"], found["pid"] is not None, found["since"] is not None) == (True, True, True)
+    assert json.loads(look(conn, desk, as_json=True))["daemon"]["running"] is False
+
+
+def test_the_breaker_is_asked_of_the_configuration(desk: Desk) -> None:
+    desk.plugin("echo", circuit_breaker={"reset_after": "36500d"})
+    with desk.ledger() as conn:
+        desk.loaded(conn)
+        with db.transaction(conn):
+            scheduler_rows.put_breaker(conn, "echo", "poll", OPEN, START)
+    held = desk.call("status", "--json").json["plugins"][0]["held"]
+    assert held == ["breaker of poll open until 2126-01-15T10:00:00.000Z"]
+
+
+def test_the_real_daemon_is_up_since_its_start(daemon: RealDaemon) -> None:
+    daemon.install("ok")
+    daemon.start()
+    done = subprocess.run([DUCTILECTL, "-c", daemon.home, "status", "--json"], env={}, capture_output=True, check=True,
+                          timeout=PATIENCE_SECONDS)
+    found = json.loads(done.stdout)
+    assert (found["daemon"]["running"], found["daemon"]["pid"]) == (True, daemon.pid)
+    assert found["config_load"]["ok"] is True
+    assert [(row["plugin"], row["held"]) for row in found["plugins"]] == [("ok", [])]
+    daemon.stop()
+
+
+def test_status_imports_little(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    (tmp_path / "config.yaml").write_text("state:\n  path: ./data/state.db\n")
+    with desk.ledger() as conn:
+        desk.loaded(conn, load("echo"))
+    program = ("import sys; before = set(sys.modules); from ductile.ctl import main\n"
+               "main.main(['-c', sys.argv[1], 'status'], {}, out=sys.stdout, err=sys.stderr)\n"
+               "print(*(set(sys.modules) - before), file=sys.stderr)")
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], env={}, capture_output=True, text=True, check=True,
+                          timeout=PATIENCE_SECONDS)
+    assert done.stdout.startswith("daemon: not running\n")
+    assert set(done.stderr.split()) & HEAVY == set()
