@@ -120,7 +120,9 @@ class Daemon:
         if isinstance(note, BaseException):
             raise note
         if isinstance(note, Finished):
-            self._dispatcher.note(note)
+            # Held jobs are looked at between two jobs, which a claim in the same commit leaves no room for.
+            goes_on = not self._stopping and not (self._recheck_held and self._dispatcher.held)
+            self._dispatcher.note(note, self._world if goes_on else None)
             return True
         if isinstance(note, Signal):
             self._obey(note.number)

@@ -9,6 +9,8 @@ from pathlib import Path
 from ductile.errors import EXIT_SYSTEM, DuctileError
 
 _MODE = 0o700
+# An empty directory from job to job: to make and remove one costs a tenth of a short job, to rename it nothing.
+_SPARE = ".spare"
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -17,6 +19,7 @@ class Workspaces:
 
     def __init__(self, root: Path) -> None:
         self._root = Path(os.path.realpath(root))
+        self._spare = self._root / _SPARE
 
     def make_root(self) -> None:
         """Make the directory of all workspaces, for its owner alone. Raises DuctileError (71)."""
@@ -32,21 +35,25 @@ class Workspaces:
 
     def create(self, job_id: str) -> Path:
         """Return the job's directory, new and empty, as a real path: what an earlier attempt left in it is gone."""
-        path = os.path.join(self._root, job_id)
-        try:
-            os.mkdir(path, _MODE)
-        except FileExistsError:
+        path = self._root / job_id
+        if not self._take_spare(path):
             self.discard(job_id)
             os.mkdir(path, _MODE)
-        return Path(path)
+        return path
 
     def keep(self, job_id: str) -> None:
-        """Keep what a job has made; an empty directory is removed."""
+        """Keep what a job has made; an empty directory goes, and waits as the spare one for the next job."""
+        path = self._root / job_id
+        if _is_empty_directory(path):
+            os.rename(path, self._spare)
+
+    def _take_spare(self, path: Path) -> bool:
+        """Make the spare directory the job's. Return whether that worked: what plugins own they can also spoil."""
         try:
-            os.rmdir(self._root / job_id)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR):
-                raise
+            os.rename(self._spare, path)
+        except OSError:
+            return False
+        return _is_empty_directory(path)
 
     def discard(self, job_id: str) -> None:
         """Remove the job's directory with all that is in it; one that is not there is no error."""
@@ -60,6 +67,19 @@ class Workspaces:
             os.chmod(path, _MODE)
             _empty(os.open(path, _OPEN_DIRECTORY))
             os.rmdir(path)
+
+
+def _is_empty_directory(path: Path) -> bool:
+    """Say whether `path` is a directory, no link to one, with nothing in it; its mode is then made right."""
+    try:
+        fd = os.open(path, _OPEN_DIRECTORY)
+    except OSError:
+        return False
+    try:
+        os.fchmod(fd, _MODE)
+        return not os.listdir(fd)
+    finally:
+        os.close(fd)
 
 
 def _empty(fd: int) -> None:

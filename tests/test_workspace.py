@@ -250,13 +250,44 @@ def test_discarding_what_is_not_there_is_no_error(root: Path, workspaces: Worksp
     assert os.listdir(root) == []
 
 
-def test_keeping_removes_an_empty_directory_and_no_other(root: Path, workspaces: Workspaces) -> None:
+def test_keeping_puts_an_empty_directory_by_and_no_other(root: Path, workspaces: Workspaces) -> None:
     workspaces.create(JOB)
     (workspaces.create(OTHER) / "made").write_text("x")
     workspaces.keep(JOB)
     workspaces.keep(OTHER)
     workspaces.keep(JOB)
-    assert [(path.name, os.listdir(path)) for path in root.iterdir()] == [(OTHER, ["made"])]
+    kept = sorted((path.name, os.listdir(path)) for path in root.iterdir())
+    assert kept == [(".spare", []), (OTHER, ["made"])]
+
+
+def test_the_directory_that_was_put_by_serves_the_next_job(root: Path, workspaces: Workspaces) -> None:
+    first = workspaces.create(JOB)
+    first.chmod(0o500)
+    inode = first.stat().st_ino
+    workspaces.keep(JOB)
+    second = workspaces.create(OTHER)
+    assert (second.stat().st_ino, stat.S_IMODE(second.stat().st_mode)) == (inode, 0o700)
+    assert [path.name for path in root.iterdir()] == [OTHER]
+
+
+@pytest.mark.parametrize("spoil", ["file", "link", "full", "none"])
+def test_a_spare_directory_that_a_plugin_has_spoiled_is_not_used(
+    tmp_path: Path, root: Path, workspaces: Workspaces, spoil: str,
+) -> None:
+    spare = root / ".spare"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    if spoil == "file":
+        spare.write_text("x")
+    elif spoil == "link":
+        spare.symlink_to(elsewhere)
+    elif spoil == "full":
+        spare.mkdir()
+        (spare / "planted").write_text("x")
+    path = workspaces.create(JOB)
+    assert path.is_dir() and not path.is_symlink()
+    assert os.listdir(path) == []
+    assert elsewhere.is_dir()
 
 
 @pytest.mark.parametrize("in_its_place", ["file", "link"])

@@ -13,7 +13,7 @@ from ductile.db import NotWritten
 from ductile.dispatch import lifecycle
 from ductile.dispatch.conclude import Conclusion, Rules
 from ductile.dispatch.leftover import RunLocks
-from ductile.dispatch.lifecycle import Ended, NotNow
+from ductile.dispatch.lifecycle import Claimed, Ended, NotNow
 from ductile.dispatch.outcome import Interrupted, Outcome, Succeeded, Unrunnable
 from ductile.dispatch.recovery import rules_for
 from ductile.dispatch.runner import Run
@@ -93,6 +93,10 @@ class Dispatcher:
         """Claim and start the next job that may run. Return whether there was one. Raises NotWritten."""
         claimed = lifecycle.claim(self._conn, plugins=world.runnable, held=self.held,
                                   dedupe_ttl=world.config.service.dedupe_ttl, now=self._clock.now())
+        return self._begin(claimed, world)
+
+    def _begin(self, claimed: Claimed, world: World) -> bool:
+        """Start what was claimed. Return whether there was a job."""
         for job, earlier in claimed.duplicates:
             _log.info("job deduped", job_id=job.id, plugin=job.plugin, dedupe_key=job.dedupe_key,
                       earlier_job_id=earlier)
@@ -115,13 +119,13 @@ class Dispatcher:
             return
         current.again_at = None
         if current.ended is not None:
-            self._finish()
+            self._finish(None)
         else:
             self._start()
 
-    def note(self, finished: Finished) -> None:
-        """Take a waiter's note and finish the job."""
-        self._end(finished.ended)
+    def note(self, finished: Finished, next_in: World | None) -> None:
+        """Take a waiter's note and finish the job; with `next_in`, claim the next by that world in the same commit."""
+        self._end(finished.ended, next_in)
 
     def interrupt(self) -> None:
         """End the running plugin as at its deadline; its job will go back to the queue."""
@@ -132,7 +136,7 @@ class Dispatcher:
             current.run.end()
         else:
             outcome = Interrupted(by="stop", error="interrupted by a stop of the daemon")
-            self._end(Ended(outcome=outcome, proved_dead=True))
+            self._end(Ended(outcome=outcome, proved_dead=True), None)
 
     def close(self) -> None:
         """End the running plugin, if any, and the waiter, with no word to the ledger: the next start recovers the job."""
@@ -175,7 +179,7 @@ class Dispatcher:
     def _end_unstarted(self, outcome: Outcome) -> None:
         job = self._current.job
         fault = lifecycle.settle(self._workspaces, job, outcome)
-        self._end(Ended(outcome=outcome, proved_dead=self._locks.release(job.id), workspace_fault=fault))
+        self._end(Ended(outcome=outcome, proved_dead=self._locks.release(job.id), workspace_fault=fault), None)
 
     def _attend(self, job: Job, plugin: ConfiguredPlugin, run: Run) -> Finished:
         """Wait for a run, in the waiter's thread."""
@@ -183,18 +187,19 @@ class Dispatcher:
         ended = lifecycle.attend(run, job, timeout, workspaces=self._workspaces, locks=self._locks)
         return Finished(job_id=job.id, ended=ended)
 
-    def _end(self, ended: Ended) -> None:
+    def _end(self, ended: Ended, next_in: World | None) -> None:
         self._current.ended = ended
         self._current.ended_at = self._clock.now()
-        self._finish()
+        self._finish(next_in)
 
-    def _finish(self) -> None:
+    def _finish(self, next_in: World | None) -> None:
         """Write the end of the job; what cannot be written stays in memory and is tried again."""
         current = self._current
         job = current.job
+        if not current.ended.proved_dead:
+            self.held.add(job.id)
         try:
-            conclusion = lifecycle.finish(self._conn, job, current.ended.outcome, current.rules, now=current.ended_at,
-                                          rng=self._rng, new_id=self._new_id)
+            conclusion, claimed = self._write_end(current, next_in)
         except NotWritten as error:
             current.again_at = self._clock.monotonic() + WRITE_AGAIN_SECONDS
             _log.error("end of a job not written; it is tried again", job_id=job.id, plugin=job.plugin,
@@ -207,9 +212,21 @@ class Dispatcher:
         self._current = None
         if isinstance(current.ended.outcome, Succeeded):
             self._untidy.append(current)
-        if not current.ended.proved_dead:
-            self.held.add(job.id)
         self._report(current, conclusion)
+        if next_in is not None:
+            self._begin(claimed, next_in)
+
+    def _write_end(self, current: _Current, next_in: World | None) -> tuple[Conclusion, Claimed]:
+        job, outcome, rules = current.job, current.ended.outcome, current.rules
+        if next_in is None:
+            conclusion = lifecycle.finish(self._conn, job, outcome, rules, now=current.ended_at, rng=self._rng,
+                                          new_id=self._new_id)
+            return conclusion, Claimed(job=None)
+        return lifecycle.finish_and_claim(
+            self._conn, job, outcome, rules, plugins=next_in.runnable, held=self.held,
+            dedupe_ttl=next_in.config.service.dedupe_ttl, ended_at=current.ended_at, now=self._clock.now(),
+            rng=self._rng, new_id=self._new_id,
+        )
 
     def _report(self, current: _Current, conclusion: Conclusion) -> None:
         job, outcome = current.job, current.ended.outcome

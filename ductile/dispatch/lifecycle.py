@@ -65,21 +65,25 @@ def claim(conn: sqlite3.Connection, *, plugins: Iterable[str], held: Iterable[st
     `held` are ids of jobs that may not start yet. The commit is not synced: a job whose claim a power
     failure undoes is queued still. Raises what `transaction` raises.
     """
-    plugins, held = list(plugins), list(held)
+    with transaction(conn, synced=False):
+        return _claim(conn, list(plugins), list(held), dedupe_ttl, now)
+
+
+def _claim(conn: sqlite3.Connection, plugins: list[str], held: list[str], dedupe_ttl: int, now: datetime) -> Claimed:
+    """Do what `claim` does, in the caller's transaction."""
     since = now - timedelta(seconds=dedupe_ttl)
     duplicates: list[tuple[Job, str]] = []
-    with transaction(conn, synced=False):
-        queue_rows.release_due_retries(conn, now)
-        while (job := queue_rows.next_ready(conn, plugins, held)) is not None:
-            earlier = None
-            if job.dedupe_key is not None and job.replay_of is None:
-                earlier = queue_rows.succeeded_with_key(conn, job, since)
-            if earlier is None:
-                queue_rows.move(conn, job, Status.RUNNING, now, error=job.last_error)
-                running = replace(job, status=Status.RUNNING, started_at=now)
-                return Claimed(job=running, duplicates=tuple(duplicates))
-            queue_rows.move(conn, job, Status.DEDUPED, now, error=f"duplicate of job {earlier}")
-            duplicates.append((job, earlier))
+    queue_rows.release_due_retries(conn, now)
+    while (job := queue_rows.next_ready(conn, plugins, held)) is not None:
+        earlier = None
+        if job.dedupe_key is not None and job.replay_of is None:
+            earlier = queue_rows.succeeded_with_key(conn, job, since)
+        if earlier is None:
+            queue_rows.move(conn, job, Status.RUNNING, now, error=job.last_error)
+            running = replace(job, status=Status.RUNNING, started_at=now)
+            return Claimed(job=running, duplicates=tuple(duplicates))
+        queue_rows.move(conn, job, Status.DEDUPED, now, error=f"duplicate of job {earlier}")
+        duplicates.append((job, earlier))
     return Claimed(job=None, duplicates=tuple(duplicates))
 
 
@@ -164,19 +168,37 @@ def finish(conn: sqlite3.Connection, job: Job, outcome: Outcome, rules: Rules, *
     Raises StaleJob where the job's row is not the one that was claimed, and what `transaction` raises.
     """
     with transaction(conn):
-        before = _read(conn, job, outcome)
-        conclusion = conclude(job, outcome, before, rules, now=now, rng=rng, new_id=new_id)
-        # First of the writes: of a row that is gone the others would only say that a constraint failed.
-        queue_rows.move(conn, job, conclusion.status, now, attempt=conclusion.attempt, error=conclusion.error,
-                        max_attempts=conclusion.max_attempts, retry_at=conclusion.retry_at)
-        if conclusion.state is not None:
-            state_rows.put(conn, job.plugin, conclusion.state, now)
-        if conclusion.breaker is not None:
-            scheduler_rows.put_breaker(conn, job.plugin, job.command, conclusion.breaker, now)
-        if conclusion.init is not None:
-            plugin_rows.put_init(conn, job.plugin, fingerprint=conclusion.init.fingerprint, ok=conclusion.init.ok,
-                                 job_id=job.id, now=now)
-        history.append(conn, job, conclusion.log)
+        return _finish(conn, job, outcome, rules, now=now, rng=rng, new_id=new_id)
+
+
+def finish_and_claim(conn: sqlite3.Connection, job: Job, outcome: Outcome, rules: Rules, *, plugins: Iterable[str],
+                     held: Iterable[str], dedupe_ttl: int, ended_at: datetime, now: datetime, rng: Chance,
+                     new_id: NewId) -> tuple[Conclusion, Claimed]:
+    """`finish` a job that ended at `ended_at` and `claim` the next, in one transaction.
+
+    Where jobs wait in a row, this is one commit for each instead of two. Raises what `finish` raises.
+    """
+    with transaction(conn):
+        conclusion = _finish(conn, job, outcome, rules, now=ended_at, rng=rng, new_id=new_id)
+        return conclusion, _claim(conn, list(plugins), list(held), dedupe_ttl, now)
+
+
+def _finish(conn: sqlite3.Connection, job: Job, outcome: Outcome, rules: Rules, *, now: datetime, rng: Chance,
+            new_id: NewId) -> Conclusion:
+    """Read, decide, write, in the caller's transaction. The writes have no `if` but "is there any"."""
+    before = _read(conn, job, outcome)
+    conclusion = conclude(job, outcome, before, rules, now=now, rng=rng, new_id=new_id)
+    # First of the writes: of a row that is gone the others would only say that a constraint failed.
+    queue_rows.move(conn, job, conclusion.status, now, attempt=conclusion.attempt, error=conclusion.error,
+                    max_attempts=conclusion.max_attempts, retry_at=conclusion.retry_at)
+    if conclusion.state is not None:
+        state_rows.put(conn, job.plugin, conclusion.state, now)
+    if conclusion.breaker is not None:
+        scheduler_rows.put_breaker(conn, job.plugin, job.command, conclusion.breaker, now)
+    if conclusion.init is not None:
+        plugin_rows.put_init(conn, job.plugin, fingerprint=conclusion.init.fingerprint, ok=conclusion.init.ok,
+                             job_id=job.id, now=now)
+    history.append(conn, job, conclusion.log)
     return conclusion
 
 
