@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+"""Runs a command without a shell: the event's payload on its standard input, its output as result and event."""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+
+LIMIT_BYTES = 64 * 1024
+# Between SIGTERM and SIGKILL for the command; the group has 5 s.
+GRACE_SECONDS = 4
+# The machine lacks something for the moment, or the file is just being written.
+PASSING = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY)
+
+
+class Failed(Exception):
+    """The command was not run; `retry` says whether it may be run later."""
+
+    def __init__(self, text: str, *, retry: bool = False) -> None:
+        super().__init__(text)
+        self.retry = retry
+
+
+def checked(config: object) -> tuple[list[str], bool]:
+    """Return the command and whether it is tried again after a failure. Raises Failed."""
+    if not isinstance(config, dict):
+        raise Failed("config: expected a mapping")
+    for key in config:
+        if key not in ("argv", "retry"):
+            raise Failed(f"config: unknown key {key!r}, expected one of argv, retry")
+    argv = config.get("argv")
+    if not isinstance(argv, list) or not argv:
+        raise Failed("argv: expected a list of texts, the command and its arguments")
+    for index, word in enumerate(argv):
+        if not isinstance(word, str) or "\0" in word or (index == 0 and not word):
+            raise Failed(f"argv[{index}]: expected a text (a number needs quotes)")
+    retry = config.get("retry")
+    if retry is not None and type(retry) is not bool:
+        raise Failed("retry: expected true or false")
+    return argv, retry is not False
+
+
+def start(argv: list[str], given: bytes) -> subprocess.Popen:
+    """Start the command. Its input is a file in memory, so that nothing waits for it to be read."""
+    with open(os.memfd_create("payload"), "w+b") as file:
+        file.write(given)
+        file.seek(0)
+        try:
+            # What this process inherited goes on: the lock by which Ductile knows that something of the run lives.
+            return subprocess.Popen(argv, stdin=file, stdout=subprocess.PIPE, close_fds=False)
+        except (OSError, ValueError) as error:
+            text = getattr(error, "strerror", None) or "not a text that a command line can hold"
+            raise Failed(f"{argv[0]}: {text}", retry=getattr(error, "errno", None) in PASSING) from None
+
+
+def collect(out: int, pidfd: int) -> tuple[bytes, bool]:
+    """Return the start of the output and whether there was more, once the command has ended.
+
+    What it leaves behind may hold the pipe open or write for ever: it is not waited for.
+    """
+    kept, truncated, watched = bytearray(), False, [out, pidfd]
+    while True:
+        ready = select.select(watched, [], [])[0]
+        if out not in ready or (truncated and pidfd in ready):
+            return bytes(kept), truncated
+        data = os.read(out, LIMIT_BYTES)
+        if not data:
+            watched.remove(out)
+        room = LIMIT_BYTES - len(kept)
+        kept += data[:room]
+        truncated = truncated or len(data) > room
+
+
+def run(argv: list[str], given: bytes) -> tuple[int, str, bool]:
+    """Return the exit code (under zero: the signal), the output and whether it was cut. Raises Failed."""
+    pidfd, asked = None, False
+
+    def stop(*_: object) -> None:
+        """Take the command along, with time to clean up. Until it is started the wish is only noted."""
+        nonlocal asked
+        asked = True
+        if pidfd is None:
+            return
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+        if not select.select([pidfd], [], [], GRACE_SECONDS)[0]:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, stop)
+    child = start(argv, given)
+    pidfd = os.pidfd_open(child.pid)
+    if asked:
+        stop()
+    kept, truncated = collect(child.stdout.fileno(), pidfd)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # A character cut in two at the end is left out; other bytes that are not UTF-8 are replaced.
+    output = codecs.getincrementaldecoder("utf-8")("replace").decode(kept, final=not truncated)
+    return child.wait(), output.replace("\0", ""), truncated
+
+
+def respond(request: dict) -> dict:
+    argv, retry = checked(request.get("config"))
+    if request.get("command") == "health":
+        if "/" not in argv[0] and not any(os.access(os.path.join(d, argv[0]), os.X_OK) for d in os.get_exec_path()):
+            raise Failed(f"{argv[0]}: not found in PATH")
+        return {"status": "ok", "result": f"would run {argv[0]}"}
+    if request.get("command") not in ("poll", "handle"):
+        raise Failed("command has no such command")
+    event = request.get("event")
+    payload = event.get("payload", {}) if isinstance(event, dict) else {}
+    try:
+        os.chdir(request.get("workspace_dir") or ".")
+    except (OSError, TypeError, ValueError):
+        raise Failed("workspace_dir: cannot be entered", retry=True) from None
+    code, output, truncated = run(argv, json.dumps(payload, separators=(",", ":")).encode() + b"\n")
+    if code == 0:
+        done = {"exit_code": code, "output": output, "truncated": truncated}
+        return {"status": "ok", "result": output, "events": [{"type": "command.done", "payload": done}]}
+    text = f"{argv[0]} exited {code}" if code > 0 else f"{argv[0]} was ended by signal {-code}"
+    return {"status": "error", "error": text, "retry": retry, "result": output}
+
+
+def main() -> None:
+    try:
+        try:
+            request = json.load(sys.stdin.buffer)
+        except ValueError:
+            request = None
+        if not isinstance(request, dict):
+            raise Failed("the request is not a JSON object")
+        answer = respond(request)
+    except (Failed, RecursionError) as error:
+        answer = {"status": "error", "error": str(error), "retry": getattr(error, "retry", False)}
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""The message of an event, and the form in which each service takes it."""
+
+from __future__ import annotations
+
+import json
+import re
+
+# What a message may measure (characters, for ntfy bytes of UTF-8) and what marks a title on a line of its own.
+FORMATS = {"discord": (2000, "**"), "slack": (40_000, "*"), "mattermost": (16_383, "**"), "ntfy": (4096, None),
+           "gotify": (None, None), "json": (None, None)}
+
+
+def compose(config: dict, payload: object, logs: list) -> str:
+    """Return the text to send, cut to what the service takes. What there is to say about it goes into `logs`."""
+    service, limit, mark = config["format"], config["max_length"], FORMATS[config["format"]][1]
+    template = config.get("template")
+    if template is None and isinstance(payload, dict) and payload.get("message") is not None:
+        template = "{message}"
+    text = _as_text(payload, service) if template is None else _fill(template, payload, service, logs)
+    if mark and config["title"] and text.strip():
+        text = f"{mark}{config['title']}{mark}\n{text}"
+    encoded = _utf8(text)
+    size = len(encoded) if service == "ntfy" else len(text)
+    if limit is None or size <= limit:
+        return text
+    logs.append({"level": "info", "message": f"the message was cut from {size} to {limit}"})
+    return (encoded[:limit - 3].decode(errors="ignore") if service == "ntfy" else text[:limit - 1]) + "…"
+
+
+def encode(text: str, config: dict) -> tuple[bytes, dict]:
+    """Return the body and the headers that the service expects."""
+    service, title, token = config["format"], config["title"], config["token"]
+    headers = {"User-Agent": "ductile-notify", "Content-Type": "application/json"}
+    if service == "ntfy":
+        headers |= {"Content-Type": "text/plain; charset=utf-8"} | ({"Title": title.encode()} if title else {})
+        return _utf8(text), headers | ({"Authorization": f"Bearer {token}"} if token else {})
+    if service == "discord":
+        # A stranger's `@everyone` stays a word.
+        body = {"content": text, "allowed_mentions": {"parse": []}}
+    elif service in ("slack", "mattermost"):
+        body = {"text": text}
+    else:
+        body = {"message": text} | ({"title": title} if title else {})
+    return json.dumps(body).encode(), headers | ({"X-Gotify-Key": token} if token else {})
+
+
+def _fill(template: str, payload: object, service: str, logs: list) -> str:
+    """Return the template with each {dotted.name} replaced by what the payload has there, {{ and }} by { and }."""
+    def value_of(match: re.Match) -> str:
+        if match[1] is None:
+            return match[0][0]
+        try:
+            return _as_text(_find(payload, match[1].strip()), service)
+        except LookupError:
+            logs.append({"level": "warn", "message": f"the payload has no {match[1].strip()!r}"})
+            return ""
+
+    return re.sub(r"\{\{|\}\}|\{([^{}]*)\}", value_of, template)
+
+
+def _find(value: object, name: str) -> object:
+    """Return what a dotted name leads to; in a list a number counts from 0. Raises LookupError."""
+    for part in name.split("."):
+        if isinstance(value, dict):
+            value = value[part]
+        elif isinstance(value, list) and re.fullmatch("[0-9]{1,9}", part):
+            value = value[int(part)]
+        else:
+            raise LookupError(name)
+    return value
+
+
+def _as_text(value: object, service: str) -> str:
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    # Slack would read `<!channel>` as a call to everybody.
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") if service == "slack" else text
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "replace")

@@ -1,0 +1,193 @@
+"""The notify plugin, run as Ductile runs it: what it sends to a real HTTP server, and when that is a success."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ductile.protocol import LogLine
+from support.notified import ENVIRON, SECRET, Server, answer, encoded, failure, run, send
+
+HERE = Path(__file__).resolve().parent
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    running = Server()
+    yield running
+    running.close()
+
+
+# What is sent
+
+JSON_TYPE = "application/json"
+FORMATS = [
+    ({"format": "discord"}, JSON_TYPE, {"content": "Hé <b> & \"x\"", "allowed_mentions": {"parse": []}}),
+    ({"format": "discord", "title": "T"}, JSON_TYPE,
+     {"content": "**T**\nHé <b> & \"x\"", "allowed_mentions": {"parse": []}}),
+    ({"format": "slack"}, JSON_TYPE, {"text": "Hé &lt;b&gt; &amp; \"x\""}),
+    ({"format": "slack", "title": "<T>"}, JSON_TYPE, {"text": "*<T>*\nHé &lt;b&gt; &amp; \"x\""}),
+    ({"format": "mattermost"}, JSON_TYPE, {"text": "Hé <b> & \"x\""}),
+    ({"format": "mattermost", "title": "T"}, JSON_TYPE, {"text": "**T**\nHé <b> & \"x\""}),
+    ({"format": "gotify"}, JSON_TYPE, {"message": "Hé <b> & \"x\""}),
+    ({"format": "gotify", "title": "T"}, JSON_TYPE, {"message": "Hé <b> & \"x\"", "title": "T"}),
+    ({}, JSON_TYPE, {"message": "Hé <b> & \"x\""}),
+    ({"format": "json", "title": "T"}, JSON_TYPE, {"message": "Hé <b> & \"x\"", "title": "T"}),
+    ({"format": "ntfy"}, "text/plain; charset=utf-8", "Hé <b> & \"x\""),
+]
+
+
+@pytest.mark.parametrize(("config", "content_type", "body"), FORMATS)
+def test_each_service_gets_the_form_it_takes(server, config, content_type, body):
+    response = send(server, answer(200), payload={"message": "Hé <b> & \"x\""}, **config)
+    assert (response.status, response.result) == ("ok", f"sent to {server.host}")
+    ((path, headers, sent),) = server.requests
+    assert (path, headers["content-type"]) == (f"/hooks/{SECRET}?key={SECRET}", content_type)
+    assert (json.loads(sent) if content_type == JSON_TYPE else sent.decode()) == body
+    assert not {"authorization", "x-gotify-key", "title"} & headers.keys()
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"format": "gotify", "token": SECRET}, {"x-gotify-key": SECRET}),
+        ({"format": "ntfy", "token": SECRET}, {"authorization": f"Bearer {SECRET}"}),
+        ({"format": "ntfy", "title": "Türme ☃"}, {"title": "Türme ☃"}),
+    ],
+)
+def test_tokens_and_titles_go_into_the_headers_of_the_service(server, config, expected):
+    send(server, answer(200), **config)
+    ((_, headers, _),) = server.requests
+    found = {key: headers[key].encode("latin-1").decode() for key in headers.keys() & {
+        "x-gotify-key", "authorization", "title"}}
+    assert found == expected
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204])
+def test_every_2xx_is_a_success_and_an_event(server, status):
+    response = send(server, answer(status), format="discord")
+    (event,) = response.events
+    assert (event.type, event.payload) == ("notify.sent", {"status": status, "service": "discord"})
+    assert (response.result, response.logs) == (f"sent to {server.host}", ())
+
+
+def test_a_proxy_of_the_environment_is_not_used(server):
+    server.answers = [answer(204)]
+    proxies = {name: "http://127.0.0.1:9/" for name in ("http_proxy", "HTTP_PROXY", "all_proxy")}
+    assert run(encoded({"url": server.url}, {}), environ=ENVIRON | proxies).status == "ok"
+
+
+def test_a_url_without_a_path_is_the_root(server):
+    server.answers = [answer(204)]
+    run(encoded({"url": f"{server.host}?a=b"}, {}))
+    assert server.requests[0][0] == "/?a=b"
+
+
+# Templates
+
+PAYLOAD = {"repository": {"full_name": "a/b", "private": True}, "commits": [{"id": 7}], "none": None, "message": "{x}",
+           "text": "{message} {{", "__class__": "plain"}
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{repository.full_name}: {message}", "a/b: {x}"),
+        ("{ repository.full_name }", "a/b"),
+        ("{repository}", '{"full_name":"a/b","private":true}'),
+        ("{repository.private} {commits.0.id} {commits}", 'true 7 [{"id":7}]'),
+        ("<{none}>", "<>"),
+        ("{text}", "{message} {{"),
+        ("{{message}} {{{message}}}", "{message} {{x}}"),
+        ("a { b } c", "a  c"),
+        ("a { b", "a { b"),
+        ("a } b", "a } b"),
+        ("{__class__}", "plain"),
+        ("no names", "no names"),
+    ],
+)
+def test_a_template_takes_names_from_the_payload(server, template, text):
+    response = send(server, answer(204), template=template, payload=PAYLOAD)
+    assert response.status == "ok"
+    assert json.loads(server.requests[0][2]) == {"message": text}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["nobody", "repository.nobody", "repository.full_name.x", "commits.1", "commits.-1", "commits.id", "",
+     "repository.__class__", "message.__len__", "message!r", "repository[full_name]", "message:>9",
+     "commits." + "9" * 5000],
+)
+def test_a_name_that_is_not_there_is_empty_and_a_warning(server, name):
+    response = send(server, answer(204), template=f"<{{{name}}}>", payload=PAYLOAD)
+    assert json.loads(server.requests[0][2]) == {"message": "<>"}
+    assert response.logs == (LogLine(level="warn", message=f"the payload has no {name!r}"),)
+
+
+@pytest.mark.parametrize("payload", [[1, "é"], 5, "words", {"a": {"b": None}}, {}, {"message": None}])
+def test_without_template_and_message_the_payload_is_the_message(server, payload):
+    send(server, answer(204), payload=payload)
+    text = payload if isinstance(payload, str) else json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
+    assert json.loads(server.requests[0][2]) == {"message": text}
+
+
+@pytest.mark.parametrize("config", [{"template": " "}, {"template": ""}, {"template": "{none}", "title": "T"}, {}])
+def test_an_empty_message_is_not_sent(server, config):
+    response = send(server, payload={"message": "", "none": None}, format="discord", **config)
+    assert failure(response) == ("the message is empty, nothing was sent", False)
+    assert server.requests == []
+
+
+# Lengths
+
+@pytest.mark.parametrize(
+    ("config", "key", "limit"),
+    [
+        ({"format": "discord"}, "content", 2000),
+        ({"format": "discord", "max_length": 5}, "content", 5),
+        ({"format": "mattermost"}, "text", 16_383),
+        ({"format": "slack"}, "text", 40_000),
+        ({"format": "json", "max_length": 3}, "message", 3),
+    ],
+)
+def test_a_long_message_is_cut_to_what_the_service_takes(server, config, key, limit):
+    fits = send(server, answer(204), payload={"message": "é" * limit}, **config)
+    longer = send(server, answer(204), payload={"message": "é" * (limit + 1)}, **config)
+    assert [json.loads(body)[key] for _, _, body in server.requests] == ["é" * limit, "é" * (limit - 1) + "…"]
+    assert fits.logs == ()
+    assert longer.logs == (LogLine(level="info", message=f"the message was cut from {limit + 1} to {limit}"),)
+
+
+@pytest.mark.parametrize("service", ["json", "gotify"])
+def test_a_service_without_a_limit_gets_all(server, service):
+    send(server, answer(204), payload={"message": "x" * 500_000}, format=service)
+    assert json.loads(server.requests[0][2]) == {"message": "x" * 500_000}
+
+
+@pytest.mark.parametrize(
+    ("config", "message", "sent"),
+    [
+        ({}, "é" * 2048, "é" * 2048),
+        ({}, "é" * 2049, "é" * 2046 + "…"),
+        ({"max_length": 8}, "☃☃☃", "☃…"),
+        ({"max_length": 3}, "abcd", "…"),
+    ],
+)
+def test_for_ntfy_bytes_count_and_no_character_is_cut_in_two(server, config, message, sent):
+    send(server, answer(204), payload={"message": message}, format="ntfy", **config)
+    assert server.requests[0][2].decode() == sent
+
+
+def test_the_example_of_the_readme_is_a_good_configuration(tmp_path):
+    (example,) = re.findall(r"```yaml\n(.*?)```", (HERE / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "config.yaml").write_text(f"plugins_dir: {HERE.parent}\n{example}", encoding="utf-8")
+    done = subprocess.run(
+        [Path(sys.executable).parent / "ductiled", "-t", "-c", tmp_path],
+        env=ENVIRON | {"NOTIFY_URL": "https://example.net/x"}, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr

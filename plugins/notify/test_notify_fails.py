@@ -1,0 +1,215 @@
+"""The notify plugin where the server misbehaves or the configuration is wrong: what it says and never tells."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+
+import pytest
+
+from support.notified import SECRET, Server, answer, encoded, failure, raw, run, send
+
+GONE = "broke off in mid-answer, or its answer is not HTTP"
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    running = Server()
+    yield running
+    running.close()
+
+
+# What goes wrong
+
+@pytest.mark.parametrize(
+    ("status", "phrase", "retry"),
+    [
+        (400, "400 Bad Request", False), (401, "401 Unauthorized", False), (404, "404 Not Found", False),
+        (413, "413 Request Entity Too Large", False), (499, "499", False), (500, "500 Internal Server Error", True),
+        (502, "502 Bad Gateway", True), (503, "503 Service Unavailable", True), (429, "429 Too Many Requests", True),
+    ],
+)
+def test_a_refusal_is_named_and_tried_again_where_it_may_pass(server, status, phrase, retry):
+    assert failure(send(server, answer(status))) == (f"{server.host} answered {phrase}", retry)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(server, status):
+    for location in (f"/{SECRET}", f"https://{SECRET}.example/", None):
+        error, retry = failure(send(server, answer(status, location=location)))
+        says = "redirects are not followed, give the url where it ends"
+        assert re.fullmatch(rf"{server.host} answered {status} [A-Za-z ]+: {says}", error)
+        assert not retry
+    assert [path for path, _, _ in server.requests] == [f"/hooks/{SECRET}?key={SECRET}"] * 3
+
+
+def http_date(seconds: int) -> str:
+    return format_datetime(datetime.now(timezone.utc) + timedelta(seconds=seconds), usegmt=True)
+
+
+@pytest.mark.parametrize(
+    "retry_after", [lambda: "0", lambda: "1", lambda: "0.25", lambda: http_date(2), lambda: http_date(-9)])
+def test_a_short_wait_is_waited_and_the_message_sent_again(server, retry_after):
+    response = send(server, answer(429, retry_after=retry_after()), answer(204))
+    assert (response.status, len(server.requests)) == ("ok", 2)
+    assert server.requests[0][2] == server.requests[1][2]
+
+
+def test_the_message_is_sent_again_only_once(server):
+    busy = answer(429, retry_after="0")
+    assert failure(send(server, busy, busy, busy)) == (
+        f"{server.host} answered 429 Too Many Requests and asks to wait 0 s", True)
+    assert len(server.requests) == 2
+
+
+def test_what_the_second_answer_says_counts(server):
+    assert failure(send(server, answer(429, retry_after="0"), answer(404))) == (
+        f"{server.host} answered 404 Not Found", False)
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "text"),
+    [
+        (lambda: "6", r" and asks to wait 6 s"),
+        (lambda: "3600", r" and asks to wait 3600 s"),
+        (lambda: http_date(100), r" and asks to wait (9\d|100) s"),
+        (lambda: "soon", ""), (lambda: "", ""), (lambda: "-1", ""), (lambda: "9" * 5000, ""), (lambda: "nan", ""),
+    ],
+)
+def test_a_long_or_unclear_wait_is_left_to_the_queue(server, retry_after, text):
+    error, retry = failure(send(server, answer(429, retry_after=retry_after())))
+    assert re.fullmatch(rf"{server.host} answered 429 Too Many Requests{text}", error)
+    assert (retry, len(server.requests)) == (True, 1)
+
+
+def test_a_wait_beyond_the_deadline_is_left_to_the_queue(server):
+    assert failure(send(server, answer(429, retry_after="4"), seconds_left=3)) == (
+        f"{server.host} answered 429 Too Many Requests and asks to wait 4 s", True)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("behaviour", ["stall", "stall_in_the_body", "trickle"])
+def test_a_server_that_takes_too_long_is_left_alone(server, behaviour):
+    assert failure(send(server, getattr(server, behaviour), timeout=0.5)) == (
+        f"{server.host} gave no whole answer within 0.5 s", True)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"HTT",
+        b"HTTP/1.1 200 OK",
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Ty",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"SSH-2.0-" + SECRET.encode() + b"\r\n",
+        b"HTTP/1.1 abc\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 1000 + b"\r\n",
+    ],
+)
+def test_an_answer_that_breaks_off_is_tried_again(server, data):
+    assert failure(send(server, raw(data))) == (f"{server.host} {GONE}", True)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"HTTP/1.1 200 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\n\nok",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + b"x" * 200_000,
+    ],
+)
+def test_a_whole_answer_in_any_form_is_good(server, data):
+    assert send(server, raw(data)).status == "ok"
+
+
+def test_a_refused_connection_is_tried_again():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        response = run(encoded({"url": f"http://127.0.0.1:{port}/{SECRET}"}, {}))
+    assert failure(response) == (f"http://127.0.0.1:{port}: Connection refused", True)
+
+
+def test_a_server_without_tls_is_no_place_for_https(server):
+    error, retry = failure(run(encoded({"url": server.url.replace("http:", "https:")}, {})))
+    assert error.startswith(server.host.replace("http:", "https:") + ": ")
+    assert (retry, server.requests) == (True, [])
+
+
+# What is configured wrongly
+
+BAD_URL = "url: expected http://HOST/... or https://HOST/... in ASCII, without spaces, user or password"
+BAD_CONFIGS = [
+    ([], "config: expected a mapping"),
+    ({}, BAD_URL),
+    *(({"url": url}, BAD_URL) for url in (
+        5, "", "x", [], f"ftp://h/{SECRET}", f"file:///{SECRET}", f"https:{SECRET}", f"//h/{SECRET}",
+        f"https:///{SECRET}",
+        f"https://u:{SECRET}@h/", f"https://{SECRET}@h/", f"https://h/{SECRET} x", f"https://h/{SECRET}\n",
+        f"https://h/{SECRET}é", f"https://hé/{SECRET}", f"https://h:x/{SECRET}", f"https://h:99999/{SECRET}",
+        f"https://h:0/{SECRET}", f"https://[::1/{SECRET}", f"https://a..b/{SECRET}", f"https://{'a' * 64}/{SECRET}")),
+    ({"format": "teams"}, "format: expected one of discord, slack, mattermost, ntfy, gotify, json"),
+    ({"format": []}, "format: expected one of discord, slack, mattermost, ntfy, gotify, json"),
+    ({"template": 5}, "template: expected a text"),
+    ({"title": "a\nb"}, "title: expected one line of printable characters"),
+    ({"title": 5}, "title: expected one line of printable characters"),
+    ({"token": f"{SECRET}\r\nX: y", "format": "gotify"}, "token: expected ASCII without spaces"),
+    ({"token": 5, "format": "gotify"}, "token: expected ASCII without spaces"),
+    ({"token": SECRET, "format": "discord"}, "token: discord takes none, only ntfy and gotify do"),
+    ({"token": SECRET}, "token: json takes none, only ntfy and gotify do"),
+    *(({"timeout": wrong}, "timeout: expected seconds, over 0, at most 3600") for wrong in (0, -1, "5s", True, 1e300)),
+    *(({"max_length": wrong}, "max_length: expected a whole number, 3 or more")
+      for wrong in (2, 0, -1, 3.5, "9", True)),
+    ({"tempalte": "x"}, "config: unknown key 'tempalte', expected one of "
+                        "url, format, template, title, token, timeout, max_length"),
+]
+
+
+@pytest.mark.parametrize(("config", "error"), BAD_CONFIGS)
+def test_a_wrong_configuration_is_named_and_not_tried_again(config, error):
+    if isinstance(config, dict) and config:
+        config = {"url": "http://127.0.0.1:9/"} | config
+    assert failure(run(encoded(config, {}))) == (error, False)
+
+
+def test_health_names_what_is_wrong_too():
+    assert failure(run(encoded({"url": SECRET}, {}, command="health"))) == (BAD_URL, False)
+
+
+def test_health_shows_where_it_would_send_and_sends_nothing(server):
+    response = run(encoded({"url": server.url, "format": "slack", "title": None}, {}, command="health"))
+    assert (response.status, response.result) == ("ok", f"would send to {server.host} as slack")
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    "request_", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"])
+def test_what_is_no_request_is_refused(request_):
+    error, retry = failure(run(request_))
+    assert (len(error.splitlines()), retry) == (1, False)
+
+
+@pytest.mark.parametrize("command", ["poll", None, ["handle"]])
+def test_another_command_is_refused(command):
+    request = json.dumps({"config": {"url": "http://h/"}, "command": command}).encode()
+    assert failure(run(request)) == ("notify has no such command", False)
+
+
+def test_a_request_without_event_and_deadline_is_served(server):
+    server.answers = [answer(429, retry_after="0")]
+    error, retry = failure(run(json.dumps({"config": {"url": server.url}, "command": "handle"}).encode()))
+    assert (error, retry) == (f"{server.host} answered 429 Too Many Requests and asks to wait 0 s", True)
+    assert json.loads(server.requests[0][2]) == {"message": "{}"}
