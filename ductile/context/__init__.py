@@ -1,0 +1,1 @@
+"""What a chain of events has been told, and how it is handed on."""

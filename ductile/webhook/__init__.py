@@ -1,0 +1,1 @@
+"""Webhooks: proving where they come from and taking them in."""
