@@ -1,0 +1,292 @@
+"""What a newcomer types: the commands of the README, the quickstart, the benchmark."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from contrib.benchmarks.figures import Figure, table
+
+ROOT = Path(__file__).resolve().parents[1]
+CONTRIB = ROOT / "contrib"
+NOT_CLONED = (".*", "__pycache__", "*.egg-info", "build", "dist", "tests")
+PATIENCE_SECONDS = 60
+INSTALLING_SECONDS = 300   # from the package index, over whatever network there is
+
+# What stands behind `sh` in the README, and where its block is run.
+RUN_BY = {
+    "quickstart": "test_the_quickstart_does_what_it_says and, installing with pip, test_a_fresh_clone_gets_going",
+    "suite": "whoever runs this test, and .ci/run",
+    "install": "test_a_fresh_clone_gets_going, by way of the quickstart",
+    "tour": "test_the_tour_goes_as_the_readme_shows_it",
+}
+BLOCK = re.compile(r"^```(sh|text)(?: (\w+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+STARTS_THE_DAEMON = re.compile(r"^ductiled >(\S+) &$", re.MULTILINE)
+# Whoever types takes longer than the daemon does to get ready and run what is due at once.
+UNTIL_IT_HAS_RUN = r"\g<0>" "\n" r"until grep -q '\"job ended\".*\"command\": \"poll\"' \1; do sleep 0.05; done"
+ID = re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|\b[0-9a-f]{8}\b")
+NUMBER = re.compile(r"\d+")
+
+
+def blocks() -> list[tuple[str, str, str]]:
+    """Return language, mark and text of each fenced block of the README that is commands or their output."""
+    return BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+
+
+def masked(text: str) -> list[str]:
+    """Return the lines without what differs from run to run: ids, numbers, the width of columns."""
+    return [" ".join(NUMBER.sub("N", ID.sub("ID", line)).split()) for line in text.splitlines()]
+
+
+def run(command: list[str | Path], cwd: Path, *, seconds: int = PATIENCE_SECONDS,
+        **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a program with an environment of its own to its end."""
+    return subprocess.run(
+        command, cwd=cwd, env=environment(cwd, **environ), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        timeout=seconds, check=False,
+    )
+
+
+def environment(home: Path, **environ: str) -> dict[str, str]:
+    return {"PATH": f"{Path(sys.executable).parent}:{os.defpath}", "HOME": str(home), "LANG": "C.UTF-8", **environ}
+
+
+# The benchmark
+
+
+def test_a_quick_benchmark_prints_every_figure_without_a_verdict(tmp_path: Path) -> None:
+    done = run([sys.executable, "-m", "benchmarks", "--quick"], CONTRIB, TMPDIR=str(tmp_path))
+    assert (done.returncode, list(tmp_path.iterdir())) == (0, []), done.stderr
+    header, *rows = done.stdout.splitlines()
+    columns = [header.index(title) for title in ("what", "figure", "must be")]
+    assert [row[columns[0]:columns[1]].strip() for row in rows] == [
+        "draining 5 queued jobs, of a bare loop's rate",
+        "a job's cost with 50 rows waiting and finished, of that with 5",
+        "a call to its plugin's start, idle daemon, beyond a bare spawn",
+        "idle for 0.1 s, context switches of all threads",
+        "idle, processor time a day",
+        "resident memory, idle, 2 plugins",
+        "ready after start, 50 jobs in the database",
+        "ductilectl status, 50 jobs in the database, of python3 -c pass",
+    ]
+    assert [row[columns[2]:].split("  ")[0] for row in rows] == [
+        "at least 0.85", "at most 1.1", "at most 5 ms", "at most 1", "at most 10 s", "at most 30 MiB", "at most 0.5 s",
+        "at most 5 times",
+    ]
+    assert {row.split()[-1] for row in rows} == {"-"}
+
+
+def test_the_benchmark_names_what_it_has_where_it_has_not_what_is_asked_for() -> None:
+    done = run([sys.executable, "-m", "benchmarks", "drian"], CONTRIB)
+    assert (done.returncode, done.stdout, done.stderr) == (64, "", (
+        "contrib/bench: argument NAME: no benchmark 'drian': there are drain, drain-million, wake, idle, ready, status;"
+        " see contrib/bench --help\n"))
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "is_floor", "verdict"),
+    [
+        (0.85, 0.85, True, "ok"), (0.849, 0.85, True, "MISSED"), (2.0, 0.85, True, "ok"),
+        (5.0, 5, False, "ok"), (5.01, 5, False, "MISSED"), (0.0, 5, False, "ok"),
+    ],
+)
+def test_a_figure_is_judged_by_its_mark(value, limit, is_floor, verdict) -> None:
+    figure = Figure(what="it", value=value, limit=limit, is_floor=is_floor)
+    assert table([figure], judged=True).splitlines()[1].split()[-1] == verdict
+
+
+def test_the_table_is_aligned_and_shows_what_a_figure_was_made_from() -> None:
+    figures = [
+        Figure(what="a rate", value=0.91234, limit=0.85, is_floor=True, detail="9,120 of 10,000 jobs/s"),
+        Figure(what="a longer name", value=12345.6, limit=5, unit="ms"),
+    ]
+    assert table(figures, judged=True) == (
+        "what           figure                          must be\n"
+        "a rate         0.912 (9,120 of 10,000 jobs/s)  at least 0.85  ok\n"
+        "a longer name  12,346 ms                       at most 5 ms   MISSED"
+    )
+
+
+# The quickstart
+
+
+@pytest.fixture(scope="module")
+def installed_clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone as the quickstart leaves it: installed, by pip, from what the machine has already."""
+    clone = make_clone(tmp_path_factory.mktemp("installed") / "clone")
+    source = make_clone(tmp_path_factory.mktemp("source") / "clone")
+    venv, wheels = clone / ".venv-quickstart", source / "wheels"
+    pip("wheel", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", wheels, source)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=PATIENCE_SECONDS)
+    pip("--python", venv / "bin" / "python", "install", "--no-deps", "--no-index", *wheels.iterdir())
+    (library,) = venv.glob("lib/python3*/site-packages")
+    # The dependencies; a path in such a file brings no other .pth file with it, so Ductile itself is the clone's.
+    (library / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    (venv / "quickstart.stamp").touch()
+    return clone
+
+
+def pip(*arguments: str | Path) -> None:
+    """Run this interpreter's pip, deaf to the settings of the machine, with no index to ask."""
+    quiet = ("--isolated", "--disable-pip-version-check", "--no-cache-dir")
+    done = run([sys.executable, "-m", "pip", *quiet, *arguments], ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def clone(installed_clone: Path) -> Iterator[Path]:
+    yield installed_clone
+    shutil.rmtree(installed_clone / ".quickstart", ignore_errors=True)
+
+
+def make_clone(directory: Path) -> Path:
+    shutil.copytree(ROOT, directory, ignore=shutil.ignore_patterns(*NOT_CLONED))
+    return directory
+
+
+def killed_when_late(process: subprocess.Popen) -> threading.Timer:
+    """Start a watchdog, to be cancelled: a program that hangs must not hang its reader."""
+    watchdog = threading.Timer(PATIENCE_SECONDS, process.kill)
+    watchdog.start()
+    return watchdog
+
+
+def files_of(directory: Path) -> set[Path]:
+    return {path for path in directory.rglob("*") if not path.relative_to(directory).parts[0].startswith(".")}
+
+
+def steps(printed: str) -> list[str]:
+    return re.findall(r"^== (.*)$", printed, re.MULTILINE)
+
+
+# New enough, makes environments of its own kind, and its pip finds nothing. Called with -c TEXT, -m MODULE ARGUMENT...
+PYTHON_WITHOUT_NETWORK = """\
+#!/bin/sh
+case $1$2 in
+    -mvenv) mkdir -p "$5/bin" && cp "$0" "$5/bin/python" ;;
+    -mpip) echo 'ERROR: no matching distribution' >&2; exit 1 ;;
+esac
+"""
+ANNOUNCED = [
+    "Starting the daemon on the example configuration: echo, every five minutes, the first time at once",
+    "What there is, and what it has done",
+    "Queueing a job that takes long, and killing the daemon in the middle of it",
+    "Starting it again: the leftover plugin is ended, and its job runs once more",
+    "Nothing was lost: both attempts are in the ledger",
+    "Stopping it",
+    "Done. To go on from here:",
+]
+
+
+@pytest.mark.parametrize("script", ["bench", "quickstart", "run-tests"])
+def test_each_script_is_executable_and_free_of_syntax_errors(script: str) -> None:
+    done = run(["bash", "-n", CONTRIB / script], ROOT)
+    assert (done.returncode, done.stderr, os.access(CONTRIB / script, os.X_OK)) == (0, "", True)
+
+
+def test_the_quickstart_does_what_it_says(clone: Path) -> None:
+    before = files_of(clone)
+    done = run([clone / "contrib" / "quickstart"], clone)
+    assert (done.returncode, done.stderr, steps(done.stdout)) == (0, "", ANNOUNCED), done.stdout
+    attempts = re.findall(r"attempt (\d) (orphaned|succeeded) in", done.stdout.split("== Nothing was lost")[1])
+    assert attempts == [("1", "orphaned"), ("2", "succeeded")]
+    assert re.search(r"^echo +\S+ +\S+ +succeeded ", done.stdout, re.MULTILINE), done.stdout
+    assert files_of(clone) == before
+
+
+def test_a_quickstart_that_is_stopped_leaves_no_process_behind(clone: Path) -> None:
+    with subprocess.Popen([clone / "contrib" / "quickstart"], cwd=clone, env=environment(clone), stdout=subprocess.PIPE,
+                          stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, text=True) as process:
+        watchdog = killed_when_late(process)
+        try:
+            for line in process.stdout:
+                if "kill -9" in line:
+                    process.send_signal(signal.SIGTERM)
+        finally:
+            watchdog.cancel()
+    assert process.returncode == 128 + signal.SIGTERM
+    # That nothing of it lives is seen by the fixture that watches every test.
+
+
+def test_two_quickstarts_do_not_share_a_directory(clone: Path) -> None:
+    scratch = clone / ".quickstart"
+    scratch.mkdir()
+    (scratch / "letter").write_text("not to be lost", encoding="utf-8")
+    taken = os.open(scratch, os.O_RDONLY)
+    try:
+        fcntl.flock(taken, fcntl.LOCK_EX)
+        done = run([clone / "contrib" / "quickstart"], clone)
+    finally:
+        os.close(taken)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        1, "", f"quickstart: another quickstart, or what is left of one, is at work in {scratch}\n")
+    assert [path.name for path in scratch.iterdir()] == ["letter"]
+
+
+def test_a_quickstart_without_a_good_python_says_so(tmp_path: Path) -> None:
+    clone = make_clone(tmp_path / "clone")
+    done = run([clone / "contrib" / "quickstart"], clone, PYTHON="/no/such/python3")
+    assert (done.returncode, done.stderr) == (1, "quickstart: no Python 3.11 or newer found in PYTHON=/no/such/python3:"
+                                                 " install one, or name it with PYTHON=/path/to/python3\n")
+
+
+def test_a_quickstart_that_cannot_install_says_so_in_one_line_and_where_to_read_on(tmp_path: Path) -> None:
+    clone = make_clone(tmp_path / "clone")
+    python = tmp_path / "python3"
+    python.write_text(PYTHON_WITHOUT_NETWORK, encoding="utf-8")
+    python.chmod(0o755)
+    done = run([clone / "contrib" / "quickstart"], clone, PYTHON=str(python))
+    assert (done.returncode, done.stderr) == (1, "quickstart: pip could not install Ductile: is the network there?"
+                                                 " What it says is in .quickstart/pip.log\n")
+    assert (clone / ".quickstart" / "pip.log").read_text(encoding="utf-8") == "ERROR: no matching distribution\n"
+
+
+@pytest.mark.skipif(
+    os.environ.get("CI") != "true" and "DUCTILE_TEST_INSTALL" not in os.environ,
+    reason="installs from the package index: only in CI (CI=true), or with DUCTILE_TEST_INSTALL=1",
+)
+def test_a_fresh_clone_gets_going(tmp_path: Path) -> None:
+    clone = make_clone(tmp_path / "clone")
+    before = files_of(clone)
+    passed_on = {name: os.environ[name] for name in os.environ if name.startswith("PIP_") or "proxy" in name.lower()}
+    done = run([clone / "contrib" / "quickstart"], clone, seconds=INSTALLING_SECONDS, PYTHON=sys.executable,
+               **passed_on)
+    log = clone / ".quickstart" / "pip.log"
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + log.read_text(encoding="utf-8")
+    assert steps(done.stdout) == ["Installing this checkout into .venv-quickstart", *ANNOUNCED]
+    assert files_of(clone) == before
+
+
+# The README
+
+
+def test_every_command_of_the_readme_is_marked_with_who_runs_it() -> None:
+    assert {mark for language, mark, _ in blocks() if language == "sh"} == set(RUN_BY)
+
+
+def test_the_commands_of_the_first_screen_are_there() -> None:
+    commands = [text.strip() for language, mark, text in blocks() if mark in ("quickstart", "suite")]
+    assert commands == ["contrib/quickstart", "contrib/run-tests"]
+    assert all(os.access(ROOT / command, os.X_OK) for command in commands)
+
+
+def test_the_tour_goes_as_the_readme_shows_it(tmp_path: Path) -> None:
+    found = [(language, text) for language, mark, text in blocks() if mark == "tour" or language == "text"]
+    assert [language for language, _ in found] == ["sh", "text"] * (len(found) // 2)
+    commands = [STARTS_THE_DAEMON.sub(UNTIL_IT_HAS_RUN, text) for language, text in found if language == "sh"]
+    script = "set -eu\numask 022\n" + "echo '== next'\n".join(commands)
+    done = run(["bash", "-c", script], tmp_path)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    printed = done.stdout.replace(str(tmp_path), "/home/you").split("== next\n")
+    assert [masked(text) for text in printed] == [masked(text) for language, text in found if language == "text"]
