@@ -91,7 +91,8 @@ def transaction(conn: sqlite3.Connection, *, synced: bool = True) -> Iterator[No
     """
     with _writing:
         try:
-            conn.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+            if not synced:
+                conn.execute("PRAGMA synchronous = NORMAL")
             conn.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -99,6 +100,9 @@ def transaction(conn: sqlite3.Connection, *, synced: bool = True) -> Iterator[No
             except BaseException:
                 _roll_back(conn)
                 raise
+            finally:
+                if not synced:
+                    conn.execute("PRAGMA synchronous = FULL")
         except sqlite3.Error as error:
             raise translate(error, path_of(conn)) from error
 
@@ -207,6 +211,7 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
         f"file:{quote(os.fsencode(path))}?mode={mode}", uri=True, isolation_level=None, timeout=_BUSY_SECONDS,
     )
     conn.execute("PRAGMA foreign_keys = ON")
+    conn.execute("PRAGMA synchronous = FULL")
     return conn
 
 

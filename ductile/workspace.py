@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 from ductile.errors import EXIT_SYSTEM, DuctileError
@@ -76,7 +77,8 @@ def _is_empty_directory(path: Path) -> bool:
     except OSError:
         return False
     try:
-        os.fchmod(fd, _MODE)
+        if stat.S_IMODE(os.fstat(fd).st_mode) != _MODE:
+            os.fchmod(fd, _MODE)
         return not os.listdir(fd)
     finally:
         os.close(fd)

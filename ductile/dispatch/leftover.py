@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ductile.dispatch.processes import (
-    Process, await_end, boot_id, environment_has, has_open, kill, process, processes,
+    Process, await_end, boot_id, environment_has, has_open, kill, process, processes, ticks_since_boot,
 )
 
 JOB_ID_VARIABLE = "DUCTILE_JOB_ID"
@@ -22,12 +22,12 @@ _MARK_BYTES = 160
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Mark:
-    """Whose run a lock file was last taken for, and its leader."""
+    """Whose run a lock file was last taken for, its leader, and when that was known to run, in ticks since the boot."""
 
     job_id: str
     boot: str
     leader: int
-    started: int
+    noted: int
 
 
 class RunLocks:
@@ -59,11 +59,11 @@ class RunLocks:
         return fd
 
     def mark(self, job_id: str, pid: int) -> None:
-        """Write whose run it is and who leads it into the lock file, for a start after a crash."""
-        leader = process(pid)
-        if leader is None:
-            return
-        text = f"{job_id} {boot_id()} {pid} {leader.started}".ljust(_MARK_BYTES - 1) + "\n"
+        """Write whose run it is and who leads it into the lock file, for a start after a crash.
+
+        To be called before the leader is reaped: its PID is then its own.
+        """
+        text = f"{job_id} {boot_id()} {pid} {ticks_since_boot()}".ljust(_MARK_BYTES - 1) + "\n"
         try:
             fd = os.open(self._current, os.O_WRONLY | os.O_CLOEXEC)
             try:
@@ -166,8 +166,8 @@ def _is_free(path: Path) -> bool:
 
 def _read_mark(path: Path) -> _Mark | None:
     try:
-        job_id, boot, leader, started = path.read_text(encoding="ascii").split()
-        return _Mark(job_id=job_id, boot=boot, leader=int(leader), started=int(started))
+        job_id, boot, leader, noted = path.read_text(encoding="ascii").split()
+        return _Mark(job_id=job_id, boot=boot, leader=int(leader), noted=int(noted))
     except (OSError, ValueError):
         return None
 
@@ -175,10 +175,10 @@ def _read_mark(path: Path) -> _Mark | None:
 def _in_session(found: Process, mark: _Mark | None) -> bool:
     """Say whether a process belongs to the session that a run's leader has made.
 
-    A session's number is not used again while it has a member. Where the leader lives it must be the same
-    process; where it is gone, the member must be younger than it was.
+    A session's number is not used again while it has a member. Where a process has the leader's PID it must have
+    run already when that was noted: one that has the PID anew is younger.
     """
-    if mark is None or found.session != mark.leader or mark.boot != boot_id() or found.started < mark.started:
+    if mark is None or found.session != mark.leader or mark.boot != boot_id():
         return False
     leader = process(mark.leader)
-    return leader is None or leader.started == mark.started
+    return leader is None or leader.started <= mark.noted

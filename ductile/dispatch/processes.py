@@ -6,11 +6,13 @@ import functools
 import os
 import select
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
+_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -72,6 +74,11 @@ def has_open(pid: int, path: Path) -> bool:
     except OSError:
         return False
     return False
+
+
+def ticks_since_boot() -> int:
+    """Return the time in the unit of `Process.started`, rounded up."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS_A_SECOND) + 1
 
 
 @functools.cache

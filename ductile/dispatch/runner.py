@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import select
 import signal
@@ -220,13 +221,10 @@ def _pipe(kept: ExitStack, lent: ExitStack) -> tuple[int, int]:
 def _memory_file(content: bytes) -> int:
     """Return a descriptor that reads as `content`: a plugin that does not read its input holds nothing up."""
     fd = os.memfd_create("request", os.MFD_CLOEXEC)
-    try:
-        with open(fd, "wb", closefd=False) as file:
-            file.write(content)
-        os.lseek(fd, 0, os.SEEK_SET)
-    except BaseException:
+    written = os.pwrite(fd, content, 0)
+    if written < len(content):
         os.close(fd)
-        raise
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     return fd
 
 
