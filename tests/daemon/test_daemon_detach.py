@@ -82,6 +82,13 @@ def test_the_daemon_keeps_no_descriptor_of_the_command_open(detached: Detached) 
     assert detached.stop() == 0
 
 
+def test_a_command_without_standard_descriptors_detaches_all_the_same(detached: Detached) -> None:
+    detached.daemon.become = ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")
+    assert detached.start().returncode == 0
+    assert {os.readlink(f"/proc/{detached.pid}/fd/{number}") for number in range(3)} == {"/dev/null"}
+    assert detached.stop() == 0
+
+
 def test_a_relative_path_to_the_configuration_means_the_same_as_on_the_terminal(detached: Detached) -> None:
     assert detached.start("-d", "-c", "config.yaml", cwd=detached.daemon.home).returncode == 0
     assert detached.daemon.log("ready")[0]["config"] == str(detached.daemon.home / "config.yaml")
@@ -125,8 +132,8 @@ def test_a_damaged_database_is_told_by_the_command(detached: Detached) -> None:
     detached.daemon.database.write_bytes(b"this is not a database " * 1000)
     run = detached.start()
     assert (run.returncode, run.stderr) == (
-        65, f"the database {detached.daemon.database} is damaged (file is not a database); stop ductiled, keep a copy of"
-            " the file and its -wal, and restore a backup\n")
+        65, f"the database {detached.daemon.database} is damaged (file is not a database); stop ductiled,"
+            " keep a copy of the file and its -wal, and restore a backup\n")
 
 
 @pytest.mark.skipif(os.path.exists("/dev/log"), reason="this machine has a syslog, which tests leave alone")

@@ -1,4 +1,4 @@
-"""A daemon that cannot run says why, in one line for each problem, and exits with the code that sysexits.h has for it."""
+"""A daemon that cannot run says why, a line for each problem, and exits with the code that sysexits.h has for it."""
 
 from __future__ import annotations
 
@@ -95,7 +95,8 @@ def test_without_a_configuration_the_places_looked_at_are_named(daemon: RealDaem
 def test_every_problem_of_the_configuration_has_its_line(daemon: RealDaemon, check: bool) -> None:
     config = daemon.home / "config.yaml"
     config.write_text("service:\n  tick_interval: soon\n  log_levle: info\nplugins_dir: ./plugins\nplugins:\n"
-                      "  echo:\n    config: {key: '${UNSET_VARIABLE}'}\nroutes:\n  - {from: echo, event_type: x, to: nobody}\n")
+                      "  echo:\n    config: {key: '${UNSET_VARIABLE}'}\n"
+                      "routes:\n  - {from: echo, event_type: x, to: nobody}\n")
     run = daemon.run("-c", str(daemon.home), *(["-t"] if check else []))
     lines = run.stderr.splitlines()
     places = [line.split(": ")[0].removeprefix(f"{config}:").split(":")[0] for line in lines]
@@ -222,7 +223,8 @@ def test_an_ordinary_user_gets_no_warning_about_root(users_daemon: RealDaemon) -
 ])
 def test_a_log_that_cannot_be_opened_ends_the_start(daemon: RealDaemon, log: str, why: str) -> None:
     daemon.configure(service={"log": log})
-    refused(daemon, 71, f"cannot open the log {daemon.home / log}: {why}; set service.log to a path that can be written")
+    refused(daemon, 71, f"cannot open the log {daemon.home / log}: {why}; "
+                        "set service.log to a path that can be written")
     assert not daemon.data.exists()
 
 

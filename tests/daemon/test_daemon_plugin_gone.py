@@ -42,10 +42,13 @@ def test_jobs_of_a_plugin_that_is_not_loaded_wait_and_others_pass(daemon: RealDa
     for _ in range(2):
         daemon.await_job(daemon.submit("ok"), "succeeded")
     daemon.stop()
+    # A start looks for jobs that nobody can ever run; this is none of them.
+    daemon.start()
+    daemon.stop()
     assert (daemon.job(waiting), daemon.attempts(waiting)) == (_QUEUED, [])
     why = "no plugin named 'counts' was found in plugins_dir"
     assert daemon.rows("SELECT reason FROM plugin_loads WHERE plugin = 'counts'") == [(why,)]
-    assert len(daemon.log(f"plugin counts is not loaded: {why}", level="error")) == 1
+    assert len(daemon.log(f"plugin counts is not loaded: {why}", level="error")) == 2
     assert daemon.rows("SELECT held_reason, last_run_at FROM schedule_entries") == [(f"not loaded: {why}", None)]
     place.rename(daemon.directory("counts"))
     daemon.start()
@@ -116,7 +119,7 @@ def test_a_program_that_can_no_longer_be_started_fails_its_job_and_no_other(
     daemon.stop()
     assert daemon.job(failing) == ("dead", 2, f"could not be started: {os.strerror(why)}: {program}")
     assert daemon.attempts(failing) == [(1, "failed"), (2, "failed")]
-    assert list((daemon.data / "ws").iterdir()) == []
+    assert not [job for job in (failing, other) if (daemon.data / "ws" / job).exists()]
 
 
 def test_a_program_that_comes_back_in_time_runs_in_its_next_attempt(daemon: RealDaemon) -> None:

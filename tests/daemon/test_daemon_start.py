@@ -42,11 +42,9 @@ def test_every_job_leaves_a_start_and_an_end_line(daemon: RealDaemon) -> None:
     job = daemon.submit("ok")
     end = daemon.await_log("job ended", job_id=job)
     start = daemon.log("job started", job_id=job)[0]
-    assert {name: start[name] for name in ("level", "component", "plugin", "command", "attempt", "submitted_by")} == {
-        "level": "info", "component": "dispatch", "plugin": "ok", "command": "poll", "attempt": 1, "submitted_by": "cli"}
-    assert {name: end[name] for name in ("level", "component", "plugin", "attempt", "outcome", "status")} == {
-        "level": "info", "component": "dispatch", "plugin": "ok", "attempt": 1, "outcome": "succeeded",
-        "status": "succeeded"}
+    common = {"level": "info", "component": "dispatch", "plugin": "ok", "command": "poll", "attempt": 1}
+    assert start.items() >= {**common, "submitted_by": "cli"}.items()
+    assert end.items() >= {**common, "outcome": "succeeded", "status": "succeeded"}.items()
 
 
 def test_the_ready_line_names_the_process_and_its_configuration(daemon: RealDaemon) -> None:
@@ -60,8 +58,8 @@ def test_the_ready_line_names_the_process_and_its_configuration(daemon: RealDaem
 def test_running_as_root_is_told_in_one_line(daemon: RealDaemon) -> None:
     daemon.start()
     warnings = [line["message"] for line in daemon.lines() if line["level"] == "warn"]
-    assert warnings == ["ductiled runs as root, and so do its plugins; let the init system start it as a user of its own"
-                        ] * (os.geteuid() == 0)
+    told = "ductiled runs as root, and so do its plugins; let the init system start it as a user of its own"
+    assert warnings == ([told] if os.geteuid() == 0 else [])
 
 
 def test_the_configuration_is_checked_before_anything_is_made(daemon: RealDaemon) -> None:

@@ -63,7 +63,9 @@ class RealDaemon:
         self.output = home / "output.jsonl"
         self.errors = home / "errors.txt"
         self.config: dict[str, Any] = {"service": {"tick_interval": "1h"}, "plugins_dir": "./plugins", "plugins": {}}
-        self.environ = {"PATH": f"{DUCTILED.parent}:{os.defpath}", "HOME": os.fspath(home), "TZ": "UTC", "LANG": "C.UTF-8"}
+        self.environ = {
+            "PATH": f"{DUCTILED.parent}:{os.defpath}", "HOME": os.fspath(home), "TZ": "UTC", "LANG": "C.UTF-8",
+        }
         self.become = become
         self.notes: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
