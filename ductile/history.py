@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 
 from ductile.dispatch.conclude import LogEntry
@@ -46,15 +46,15 @@ class Attempt:
 _COLUMNS = ", ".join(field.name for field in fields(Attempt))
 
 
-def append(conn: sqlite3.Connection, job: Job, entry: LogEntry) -> None:
-    """Add the row of an attempt that ended."""
+def append(conn: sqlite3.Connection, job: Job, entry: LogEntry, result: str | None) -> None:
+    """Add the row of an attempt that ended; `result` is its response as JSON text."""
     conn.execute(
         "INSERT INTO job_log (id, job_id, attempt, plugin, command, status, submitted_by, created_at, started_at,"
         " completed_at, exit_code, last_error, stderr, result, printed, parent_job_id, source_event_id)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (entry.id, job.id, job.attempt, job.plugin, job.command, entry.status, job.submitted_by,
          utc_text(job.created_at), job.started_at and utc_text(job.started_at), utc_text(entry.completed_at),
-         entry.exit_code, entry.error, entry.stderr, entry.result, entry.printed, job.parent_job_id,
+         entry.exit_code, entry.error, entry.stderr, result, entry.printed, job.parent_job_id,
          job.source_event_id),
     )
 
@@ -62,6 +62,16 @@ def append(conn: sqlite3.Connection, job: Job, entry: LogEntry) -> None:
 def of_job(conn: sqlite3.Connection, job_id: str) -> list[Attempt]:
     """Return the attempts of a job, in the order in which they ended."""
     return _attempts(conn, "WHERE job_id = ? ORDER BY seq", job_id)
+
+
+def of_jobs(conn: sqlite3.Connection, jobs: Iterable[str]) -> Iterator[Attempt]:
+    """Yield the attempts of several jobs one at a time, for a response may be large.
+
+    Those of one job are together, in the order in which they ended.
+    """
+    # In this order no row has to be kept to be sorted: the index gives it.
+    return _each(conn, "WHERE job_id IN (SELECT value FROM json_each(?)) ORDER BY job_id, attempt, seq",
+                 json.dumps(list(jobs)))
 
 
 def latest(conn: sqlite3.Connection, plugin: str | None, limit: int) -> list[Attempt]:
@@ -85,13 +95,6 @@ def last_seq(conn: sqlite3.Connection) -> int:
     return conn.execute("SELECT coalesce(max(seq), 0) FROM job_log").fetchone()[0]
 
 
-def last_of(conn: sqlite3.Connection, plugin: str) -> tuple[str, str, str | None] | None:
-    """Return the status, end and error of a plugin's last attempt."""
-    return conn.execute(
-        "SELECT status, completed_at, last_error FROM job_log WHERE plugin = ? ORDER BY seq DESC LIMIT 1", (plugin,)
-    ).fetchone()
-
-
 def cut_short(conn: sqlite3.Connection, job_id: str) -> int:
     """Return how many attempts of a job a stop or a crash has cut short."""
     return conn.execute(
@@ -113,6 +116,10 @@ def remove(conn: sqlite3.Connection, jobs: Iterable[str]) -> None:
 
 
 def _attempts(conn: sqlite3.Connection, where: str, *parameters: object) -> list[Attempt]:
+    return list(_each(conn, where, *parameters))
+
+
+def _each(conn: sqlite3.Connection, where: str, *parameters: object) -> Iterator[Attempt]:
     names = [field.name for field in fields(Attempt)]
-    rows = conn.execute(f"SELECT {_COLUMNS} FROM job_log {where}", parameters)
-    return [Attempt(**dict(zip(names, row))) for row in rows]
+    for row in conn.execute(f"SELECT {_COLUMNS} FROM job_log {where}", parameters):
+        yield Attempt(**dict(zip(names, row)))

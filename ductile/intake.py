@@ -9,16 +9,23 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ductile.chance import NewId
+from ductile.context import rows as context_rows
+from ductile.context.baggage import Origin, add, check
+from ductile.context.row import NewContext
 from ductile.db import transaction
+from ductile.errors import EXIT_DATA, DuctileError
 from ductile.plugin import rows as plugin_rows
 from ductile.plugin.configured import ConfiguredPlugin
 from ductile.plugin.manifest import INIT
 from ductile.queue import rows as queue_rows
 from ductile.queue.job import NewJob, Submitter
+from ductile.router import Dispatch
 from ductile.strictjson import encode
 from ductile.units import utc_text
+from ductile.world import World
 
 _INIT_ATTEMPTS = 1
+_FIRST_HOP = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,14 +36,39 @@ class Submitted:
     is_new: bool
 
 
-def submit(conn: sqlite3.Connection, job: NewJob, *, dedupe_ttl: int, now: datetime) -> Submitted:
-    """Queue one job in the caller's transaction, unless one with its key has succeeded within `dedupe_ttl` seconds."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """A job that an event from outside becomes, with its context; `warnings` are what was kept out of that."""
+
+    job: NewJob
+    context: NewContext | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def submit(conn: sqlite3.Connection, job: NewJob, *, dedupe_ttl: int, now: datetime,
+           context: NewContext | None = None) -> Submitted:
+    """Queue one job, with the context that it carries, in the caller's transaction.
+
+    Not where a job with its key has succeeded within `dedupe_ttl` seconds.
+    """
     if job.dedupe_key is not None and job.replay_of is None:
         earlier = queue_rows.succeeded_with_key(conn, job, now - timedelta(seconds=dedupe_ttl))
         if earlier is not None:
             return Submitted(job_id=earlier, is_new=False)
+    if context is not None:
+        context_rows.add(conn, context, now)
     queue_rows.add(conn, [job], now)
     return Submitted(job_id=job.id, is_new=True)
+
+
+def submit_once(conn: sqlite3.Connection, job: NewJob, *, dedupe_ttl: int, now: datetime,
+                context: NewContext | None = None) -> Submitted:
+    """`submit` a job whose sender repeats itself until it is answered: one that waits or runs stands for it too."""
+    if job.dedupe_key is not None:
+        earlier = queue_rows.open_with_key(conn, job)
+        if earlier is not None:
+            return Submitted(job_id=earlier, is_new=False)
+    return submit(conn, job, dedupe_ttl=dedupe_ttl, now=now, context=context)
 
 
 def max_attempts(plugin: ConfiguredPlugin, command: str) -> int:
@@ -59,6 +91,37 @@ def command_job(plugin: ConfiguredPlugin, command: str, submitted_by: Submitter,
 def new_event(event_type: str, payload: Any, source: str, *, new_id: NewId, now: datetime) -> dict[str, Any]:
     """Return an event with what the core gives it: its source, its time and its id."""
     return {"type": event_type, "payload": payload, "source": source, "timestamp": utc_text(now), "event_id": new_id()}
+
+
+def arrivals(world: World, event: Mapping[str, Any], source_plugin: str | None, submitted_by: Submitter, *,
+             new_id: NewId) -> list[Arrival]:
+    """Return the jobs that an event becomes, each the first of a chain; none where nothing takes it.
+
+    `event` is as `new_event` makes it, with the sender's `dedupe_key` where there is one. `source_plugin` is the plugin
+    whose routes it goes by. Raises DuctileError (65) where it says more than a context may hold.
+    """
+    return [_arrival(world, event, dispatch, source_plugin or event["source"], submitted_by, new_id)
+            for dispatch in world.router.next(event["type"], source_plugin)]
+
+
+def _arrival(world: World, event: Mapping[str, Any], dispatch: Dispatch, origin: str, submitted_by: Submitter,
+             new_id: NewId) -> Arrival:
+    job_id = new_id()
+    added = add(None, trigger=event["payload"], state_updates={}, payload=event["payload"],
+                origin=Origin(plugin=origin, event_type=event["type"], job_id=job_id))
+    fault = check(added.accumulated, _FIRST_HOP, world.config.service.max_hops)
+    if fault is not None:
+        raise DuctileError(f"the event cannot be taken: {fault}", exit_code=EXIT_DATA)
+    context = NewContext(id=new_id(), hop=_FIRST_HOP, accumulated=added.accumulated,
+                         pipeline_name=dispatch.pipeline_name, step_id=dispatch.step_id)
+    job = NewJob(
+        id=job_id, plugin=dispatch.plugin, command=dispatch.command, submitted_by=submitted_by,
+        max_attempts=world.max_attempts[dispatch.plugin], payload=encode({**event, "payload": added.payload}),
+        dedupe_key=event.get("dedupe_key"), root_job_id=job_id, source_event_id=event["event_id"],
+        event_context_id=context.id, pipeline_name=dispatch.pipeline_name, pipeline_hash=dispatch.pipeline_hash,
+        step_id=dispatch.step_id,
+    )
+    return Arrival(job=job, context=context, warnings=added.warnings)
 
 
 def submit_inits(conn: sqlite3.Connection, plugins: Mapping[str, ConfiguredPlugin], *, new_id: NewId,

@@ -150,5 +150,7 @@ CREATE TABLE config_loads (
     loaded_at TEXT NOT NULL,
     hash      TEXT NOT NULL,                         -- BLAKE3 of the files read, without variables
     ok        INTEGER NOT NULL,
-    errors    TEXT                                   -- a line each; null where there were none
+    errors    TEXT,                                  -- a line each; null where there were none
+    changes   TEXT,                                  -- what it changed, a line each; null where nothing or refused
+    listen    TEXT                                   -- where webhooks are taken from then on; null where nowhere
 );

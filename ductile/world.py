@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from blake3 import blake3
@@ -15,6 +15,7 @@ from ductile.errors import EXIT_CONFIG, DuctileError
 from ductile.plugin.configured import ConfiguredPlugin, bind
 from ductile.plugin.discovery import Registry, discover
 from ductile.plugin.manifest import HANDLE
+from ductile.router import Router
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,8 @@ class World:
     environ: Mapping[str, str]
     plugins: Mapping[str, ConfiguredPlugin]
     registry: Registry
+    router: Router
+    max_attempts: Mapping[str, int]    # by plugin
     digest: str       # BLAKE3 of the files read, in hexadecimal, without variables
 
     @property
@@ -63,9 +66,14 @@ def read(path: Path, environ: Mapping[str, str], *, keep_unset: bool = False) ->
     config = loaded.config
     registry = discover(config.plugins_dirs)
     plugins = {name: bind(settings, registry) for name, settings in config.plugins.items()}
-    problems = [*loaded.problems, *_missing_directories(config, registry), *_missing_commands(config, plugins)]
-    world = World(config=config, environ=loaded.environ, plugins=plugins, registry=registry,
-                  digest=_digest(loaded, registry))
+    router = Router(config.routes)
+    problems = [*loaded.problems, *_missing_directories(config, registry), *_missing_commands(config, plugins),
+                *_untaken_events(config, router)]
+    world = World(
+        config=config, environ=loaded.environ, plugins=plugins, registry=registry, router=router,
+        max_attempts={name: plugin.settings.retry.max_attempts for name, plugin in plugins.items()},
+        digest=_digest(loaded, registry),
+    )
     return Reading(
         path=path.absolute(),
         world=world,
@@ -114,9 +122,55 @@ def _missing_commands(config: Config, plugins: Mapping[str, ConfiguredPlugin]) -
             yield from _without(plugins[endpoint.plugin], HANDLE, ("webhooks", "endpoints", index, "plugin"))
 
 
+def _untaken_events(config: Config, router: Router) -> Iterator[Problem]:
+    """Yield each endpoint whose event would become no job."""
+    for index, endpoint in enumerate(config.webhooks.endpoints if config.webhooks else ()):
+        if endpoint.event is not None and not router.next(endpoint.event, None):
+            yield Problem(("webhooks", "endpoints", index, "event"), f"no pipeline takes the event {endpoint.event!r}")
+
+
 def _without(plugin: ConfiguredPlugin, command: str, place: tuple[str | int, ...]) -> Iterator[Problem]:
     if plugin.plugin is None or command in plugin.plugin.manifest.commands:
         return
     known = plugin.plugin.manifest.commands
     hint = nearest(command, known) or f" (it has {', '.join(known)})"
     yield Problem(place, f"plugin {plugin.settings.name} has no command {command!r}{hint}")
+
+
+def compare(before: World, after: World) -> tuple[str, ...]:
+    """Return what changes from one world to the next, a line each."""
+    return (
+        *_plugin_changes(before, after),
+        *_changes("endpoint", _endpoints(before.config), _endpoints(after.config)),
+        *_changes("route", *({f"{route.source} {route.event_type} {route.target}": route for route in world.config.routes}
+                             for world in (before, after))),
+        *_changes("setting", _settings(before.config), _settings(after.config)),
+    )
+
+
+def _plugin_changes(before: World, after: World) -> Iterator[str]:
+    # By what is configured and by what was found: a new version of the code is a change too.
+    yield from _changes("plugin", *(
+        {name: (plugin.settings, plugin.version, plugin.reason) for name, plugin in world.plugins.items()}
+        for world in (before, after)))
+
+
+def _changes(kind: str, before: Mapping[str, object], after: Mapping[str, object]) -> Iterator[str]:
+    for name in {**before, **after}:
+        if name not in before:
+            yield f"{kind} {name} added"
+        elif name not in after:
+            yield f"{kind} {name} removed"
+        elif before[name] != after[name]:
+            yield f"{kind} {name} changed"
+
+
+def _endpoints(config: Config) -> dict[str, object]:
+    return {} if config.webhooks is None else {each.path: each for each in config.webhooks.endpoints}
+
+
+def _settings(config: Config) -> dict[str, object]:
+    settings: dict[str, object] = {
+        f"service.{field.name}": getattr(config.service, field.name) for field in fields(config.service)}
+    listen = None if config.webhooks is None else (config.webhooks.host, config.webhooks.port)
+    return settings | {"workspace.ttl": config.workspace_ttl, "webhooks.listen": listen}

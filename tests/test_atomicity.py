@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from queue import SimpleQueue
 from random import Random
@@ -19,6 +19,9 @@ from support.failing import FailingConnection
 from support.ledger import dump, ids, new_job, opened, put_ended, put_job
 
 from ductile import intake
+from ductile.config.schema import Route
+from ductile.context import rows as context_rows
+from ductile.context.row import NewContext
 from ductile.daemon import Daemon
 from ductile.db import Damaged, FateUnknown, NotWritten, reading, transaction
 from ductile.dispatch import lifecycle
@@ -35,6 +38,7 @@ from ductile.scheduler import rows as scheduler_rows
 from ductile.scheduler import sweep, ticker
 from ductile.scheduler.breaker import Breaker
 from ductile.state import rows as state_rows
+from ductile.source import Source
 from ductile.workspace import Workspaces
 from ductile.world import World
 
@@ -46,6 +50,12 @@ BREAKERS = {
     "echo": Breaker(state="closed", failure_count=2, opened_at=None),
 }
 ANSWER = decode_response(b'{"status": "ok", "state_updates": {"token": "new"}, "logs": [{"message": "said"}]}')
+TARGETS = ("probed", "begins", "echo")
+# The first has been handled by one of its three targets before.
+EVENTS = decode_response(b"""{"status": "ok", "state_updates": {"last": 3}, "events": [
+    {"type": "weighed", "payload": {"kg": 1}, "dedupe_key": "e1"},
+    {"type": "weighed", "payload": {"origin_user": "eve"}},
+    {"type": "weighed", "payload": 3}]}""")
 
 
 class Ledger:
@@ -68,6 +78,7 @@ def world(directory: Path) -> World:
         worlds.plugin("begins", commands=("poll", "init")),
         worlds.plugin("off", enabled=False),
         directory=directory,
+        routes=tuple(Route(source="echo", event_type="weighed", target=target) for target in TARGETS),
     )
 
 
@@ -90,6 +101,9 @@ def ledger(tmp_path: Path, template: Path) -> Iterator[Ledger]:
 
 def fill(conn: sqlite3.Connection) -> None:
     put_ended(conn, range(3), at="2025-01-01T00:00:00.000Z")
+    put_chain(conn, "old", Status.SUCCEEDED, now=START - timedelta(days=60))
+    put_chain(conn, "routed", Status.RUNNING, now=START)
+    put_job(conn, "handled", Status.SUCCEEDED, plugin="begins", command="handle", dedupe_key="e1")
     put_job(conn, "done", Status.SUCCEEDED, dedupe_key="k")
     put_job(conn, "running", Status.RUNNING, submitted_by=Submitter.SCHEDULER)
     put_job(conn, "initialising", Status.QUEUED, plugin="elsewhere", command="init", submitted_by=Submitter.INIT)
@@ -103,6 +117,20 @@ def fill(conn: sqlite3.Connection) -> None:
             conn, [Load(plugin="old", version=None, enabled=True, needs_init=None, reason="x")], START)
         for name, breaker in BREAKERS.items():
             scheduler_rows.put_breaker(conn, name, "poll", breaker, START)
+
+
+def put_chain(conn: sqlite3.Connection, name: str, last: Status, *, now: datetime) -> None:
+    """Store a job that has succeeded, and two that follow from it, each with its context."""
+    parent = None
+    with transaction(conn):
+        for hop in (1, 2):
+            context = NewContext(id=f"{name}-{hop}", parent_id=parent, hop=hop, accumulated={"origin_user": "ann"})
+            context_rows.add(conn, context, now)
+            parent = context.id
+    put_job(conn, f"{name}-root", Status.SUCCEEDED, now=now)
+    chain = {"root_job_id": f"{name}-root", "payload": '{"payload": {}}', "now": now}
+    put_job(conn, f"{name}-between", Status.SUCCEEDED, event_context_id=f"{name}-1", **chain)
+    put_job(conn, name, last, event_context_id=parent, **chain)
 
 
 def submit(ledger: Ledger) -> None:
@@ -123,6 +151,14 @@ def finish(outcome: Outcome) -> Callable[[Ledger], None]:
     return finish_with_it
 
 
+def finish_with_events(ledger: Ledger) -> None:
+    job = queue_rows.get(ledger.conn, "routed")
+    conclusion = lifecycle.finish(ledger.conn, job, Succeeded(response=EVENTS), rules_for(ledger.world, "echo"),
+                                  now=START, rng=RNG, new_id=NEW_ID)
+    assert [(way.event, way.plugin) for way in conclusion.ways] == list(itertools.product(range(3), TARGETS))
+    assert [way.job_id for way in conclusion.ways if not way.is_new] == ["handled"]
+
+
 def recover(ledger: Ledger) -> None:
     recovery = Recovery(conn=ledger.conn, locks=RunLocks(ledger.directory / "running"), rng=RNG, new_id=NEW_ID,
                         workspaces=Workspaces(ledger.directory / "ws"))
@@ -140,7 +176,7 @@ def submit_inits(ledger: Ledger) -> None:
 
 
 def prune(ledger: Ledger) -> None:
-    assert sweep.prune(ledger.conn, 30 * DAY, START) == 3
+    assert sweep.prune(ledger.conn, 30 * DAY, START) == 4
 
 
 def bury(ledger: Ledger) -> None:
@@ -164,7 +200,7 @@ OUTCOMES: list[Outcome] = [
 ]
 ACTIONS: dict[str, Callable[[Ledger], None]] = {
     "submit": submit, "claim": claim, "recover": recover, "tick": tick, "submit_inits": submit_inits, "prune": prune,
-    "bury": bury, "replace_loads": replace_loads,
+    "bury": bury, "replace_loads": replace_loads, "finish with events": finish_with_events,
     **{f"finish {type(each).__name__} {getattr(each, 'by', '')}".strip(): finish(each) for each in OUTCOMES},
 }
 each_action = pytest.mark.parametrize("action", ACTIONS.values(), ids=ACTIONS)
@@ -240,7 +276,8 @@ def test_a_disk_that_breaks_at_any_statement_of_a_start_ends_it_with_a_clear_wor
         daemon = Daemon(
             ledger.world, ledger.conn, clock=FakeClock(), rng=RNG, new_id=NEW_ID, notifier=Notifier({}),
             inbox=SimpleQueue(), locks=RunLocks(ledger.directory / "running"),
-            workspaces=Workspaces(ledger.directory / "ws"))
+            workspaces=Workspaces(ledger.directory / "ws"),
+            source=Source(path=ledger.directory / "config.yaml", environ={}, detached=False))
         ledger.conn.fail_from(number, code)
         try:
             daemon.prepare()
@@ -251,6 +288,25 @@ def test_a_disk_that_breaks_at_any_statement_of_a_start_ends_it_with_a_clear_wor
         if not ledger.conn.failed:
             break
     assert number > 20
+
+
+def test_a_fan_out_that_was_interrupted_everywhere_is_whole_in_the_end_and_there_once(ledger: Ledger) -> None:
+    for number in itertools.count(1):
+        ledger.conn.fail_from(number, sqlite3.SQLITE_FULL)
+        act(ledger, finish_with_events)
+        if ledger.conn.committed:
+            break
+    # Two events have three new jobs each, the first has two; each has its context.
+    assert number > 2 * 8
+    assert ledger.conn.execute(
+        "SELECT plugin, count(*), count(DISTINCT event_context_id), count(DISTINCT source_event_id) FROM job_queue"
+        " WHERE parent_job_id = 'routed' AND root_job_id = 'routed-root' GROUP BY plugin ORDER BY plugin"
+    ).fetchall() == [("begins", 2, 2, 2), ("echo", 3, 3, 3), ("probed", 3, 3, 3)]
+    assert ledger.conn.execute(
+        "SELECT hop, accumulated_json, count(*) FROM event_context WHERE parent_id = 'routed-2' GROUP BY 2 ORDER BY 2"
+    ).fetchall() == [
+        (3, '{"origin_user":"ann","last":3,"kg":1}', 2), (3, '{"origin_user":"ann","last":3}', 6)]
+    assert ledger.conn.execute("SELECT count(*) FROM job_log WHERE job_id = 'routed'").fetchall() == [(1,)]
 
 
 def test_a_real_full_database_takes_nothing_and_loses_nothing(ledger: Ledger) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import socket
 from contextlib import ExitStack
 from datetime import timedelta
@@ -266,7 +267,7 @@ def test_damage_ends_the_loop(make, tmp_path):
     with open(tmp_path / "state.db", "r+b") as file:
         file.seek(4096)
         file.write(b"\xff" * (os.path.getsize(tmp_path / "state.db") - 4096))
-    other = db.connect_again(tmp_path / "state.db")
+    other = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
     other.execute("PRAGMA user_version = 1")    # so that the first connection reads its pages anew
     with pytest.raises(db.Damaged):
         made.turn(signal.SIGUSR1)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,7 @@ def test_the_same_files_have_the_same_digest_wherever_they_are(directory, tmp_pa
     before = digest(directory)
     assert len(before) == 64
     assert before == digest(directory)
+    assert before == digest(Path(shutil.copytree(directory, other / "moved")))
     assert digest(other, environ=ENVIRON) != before    # one plugin fewer
 
 
@@ -153,7 +155,7 @@ def test_a_changed_program_has_the_same_digest(directory):
 
 def test_each_load_is_recorded_and_the_last_hundred_are_kept(tmp_path):
     with opened(tmp_path) as conn:
-        assert config_rows.last(conn) is None
+        assert config_rows.last_id(conn) == 0
         for number in range(150):
             config_rows.add(conn, digest=f"digest-{number}", errors=(), now=START)
         kept = conn.execute("SELECT min(hash), count(*) FROM config_loads WHERE id <= 51 OR id > 51").fetchone()
@@ -163,7 +165,46 @@ def test_each_load_is_recorded_and_the_last_hundred_are_kept(tmp_path):
 
 def test_the_last_load_says_whether_it_was_taken(tmp_path):
     with opened(tmp_path) as conn:
-        config_rows.add(conn, digest="d", errors=(), now=START)
-        assert config_rows.last(conn) == ("2026-02-08T10:00:00.000Z", True, None)
-        config_rows.add(conn, digest="d", errors=("one is wrong", "two is wrong"), now=START)
-        assert config_rows.last(conn) == ("2026-02-08T10:00:00.000Z", False, "one is wrong\ntwo is wrong")
+        config_rows.add(conn, digest="d", errors=(), changes=("one changed", "two changed"), now=START)
+        config_rows.add(conn, digest="e", errors=("one is wrong", "two is wrong"), now=START)
+        taken, refused = config_rows.after(conn, 0), config_rows.after(conn, 1)
+        assert (taken.ok, taken.errors, taken.changes) == (True, (), ("one changed", "two changed"))
+        assert (refused.ok, refused.errors, refused.changes) == (False, ("one is wrong", "two is wrong"), ())
+        assert (config_rows.after(conn, 2), config_rows.digest_in_force(conn)) == (None, "d")
+
+
+HOOKS = """\
+plugins: {{echo: {echo}}}
+webhooks:
+  listen: 127.0.0.1:{port}
+  endpoints:
+    - {{path: /hook, secret: "${{TOKEN}}", signature_header: X-Signature, {target}}}
+routes:
+  - {{from: echo, event_type: {event}, to: echo}}
+"""
+
+
+def test_an_endpoints_event_that_nothing_takes_is_a_problem(directory):
+    text = HOOKS.format(echo="{}", port=8081, target="event: note.received", event="note.received")
+    (directory / "plugins/echo/manifest.yaml").write_text(MANIFEST.format(version="0.1.0", commands="poll, handle"))
+    assert problems(directory, text) == [
+        "config.yaml:5:79: webhooks.endpoints[0].event: no pipeline takes the event 'note.received'"]
+
+
+def test_two_worlds_are_compared_line_by_line(directory):
+    make(directory / "plugins", "other")
+    before = read(directory, HOOKS.format(echo="{}", port=8081, target="plugin: echo", event="a.b")).world
+    text = HOOKS.format(echo="{config: {message: hi}}", port=8082, target="plugin: echo, max_body_size: 2MB", event="a.c")
+    after = read(directory, text.replace("plugins: {", "plugins: {other: {}, ")).world
+    assert world.compare(before, before) == ()
+    assert world.compare(before, after) == (
+        "plugin echo changed", "plugin other added", "endpoint /hook changed", "route echo a.b echo removed",
+        "route echo a.c echo added", "setting webhooks.listen changed",
+    )
+    assert "plugin other removed" in world.compare(after, before)
+
+
+def test_a_new_version_of_the_code_is_a_change(directory):
+    before = read(directory).world
+    (directory / "plugins/echo/manifest.yaml").write_text(MANIFEST.format(version="0.2.0", commands="poll, handle"))
+    assert world.compare(before, read(directory).world) == ("plugin echo changed",)

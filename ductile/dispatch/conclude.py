@@ -9,18 +9,17 @@ from typing import Any
 
 from ductile.chance import Chance, NewId
 from ductile.config.schema import BreakerRule, Retry
+from ductile.context.row import Context
+from ductile.dispatch.onward import Map, Next, Onward, plan
 from ductile.dispatch.outcome import Interrupted, Outcome, Refused, Succeeded, log_status, retryable
+from ductile.dispatch.record import Way
 from ductile.dispatch.retry import delay
 from ductile.plugin.manifest import INIT
 from ductile.protocol import Response
 from ductile.queue.job import Job, Status, Submitter
 from ductile.scheduler.breaker import Breaker, after
 from ductile.state.merge import check_size, merge
-from ductile.strictjson import encode
-from ductile.text import one_line
 
-# Past it a response is stored without what its plugin can give again.
-RESULT_LIMIT_BYTES = 256 * 1024
 # An init that a stop or a crash has cut short is queued again this often.
 _INIT_CUTS = 3
 
@@ -35,20 +34,25 @@ class Rules:
     retry: Retry
     breaker: BreakerRule
     fingerprint: str | None
+    ways: Map
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Before:
-    """What the database held when the attempt ended. `cut_short` counts this job's interrupted attempts."""
+    """What the database held when the attempt ended.
+
+    `cut_short` counts this job's interrupted attempts; `context` is what the job carries, None at the root.
+    """
 
     state: Mapping[str, Any]
     breaker: Breaker
     cut_short: int
+    context: Context | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogEntry:
-    """What the ledger keeps of one attempt. `result` and `printed` are as `job_log` has them."""
+    """What the ledger keeps of one attempt, but for its response. `printed` is as `job_log` has it."""
 
     id: str
     status: str
@@ -56,7 +60,6 @@ class LogEntry:
     exit_code: int | None = None
     error: str | None = None
     stderr: str | None = None
-    result: str | None = None
     printed: str | None = None
 
 
@@ -70,7 +73,11 @@ class Init:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conclusion:
-    """Everything that follows from an attempt. `attempt` and `max_attempts` are the row's from now on."""
+    """Everything that follows from an attempt.
+
+    `attempt` and `max_attempts` are the row's from now on. `jobs` are to be queued unless they repeat others; `ways`
+    says what became of them, once they are. `warnings` are what was kept out of the baggage.
+    """
 
     job: Job
     status: Status
@@ -82,6 +89,10 @@ class Conclusion:
     state: Mapping[str, Any] | None = None
     breaker: Breaker | None = None
     init: Init | None = None
+    response: Response | None = None
+    jobs: tuple[Next, ...] = ()
+    ways: tuple[Way, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,11 +109,13 @@ def conclude(job: Job, outcome: Outcome, before: Before, rules: Rules, *, now: d
              new_id: NewId) -> Conclusion:
     """Return what follows from the outcome of a job's attempt."""
     state, outcome = _state_after(outcome, before.state)
+    onward, outcome = _onward(job, outcome, before, rules, now, new_id)
     fate = _fate(job, outcome, before, rules, now, rng)
     return Conclusion(
         job=job, status=fate.status, attempt=fate.attempt, max_attempts=fate.max_attempts, retry_at=fate.retry_at,
         error=outcome.error, state=state, breaker=_breaker_after(job, fate.status, before, rules, now),
-        init=_init_after(job, fate.status, rules), log=_log_entry(outcome, now, new_id),
+        init=_init_after(job, fate.status, rules), log=_log_entry(outcome, now, new_id), response=outcome.response,
+        jobs=onward.jobs, warnings=onward.warnings,
     )
 
 
@@ -114,8 +127,23 @@ def _state_after(outcome: Outcome, state: Mapping[str, Any]) -> tuple[Mapping[st
     fault = check_size(merged)
     if fault is None:
         return merged, outcome
-    return None, Refused(error=fault, response=outcome.response, exit_code=outcome.exit_code, stderr=outcome.stderr,
-                         printed=outcome.printed)
+    return None, _refused(outcome, fault)
+
+
+def _onward(job: Job, outcome: Outcome, before: Before, rules: Rules, now: datetime,
+            new_id: NewId) -> tuple[Onward, Outcome]:
+    """Return the jobs that a success leads to, and the outcome: a limit overstepped is a failure for good."""
+    if not isinstance(outcome, Succeeded) or outcome.response is None:
+        return Onward(), outcome
+    onward = plan(job, outcome.response, before.context, rules.ways, now=now, new_id=new_id)
+    if onward.fault is None:
+        return onward, outcome
+    return Onward(warnings=onward.warnings), _refused(outcome, onward.fault)
+
+
+def _refused(outcome: Outcome, fault: str) -> Refused:
+    return Refused(error=fault, response=outcome.response, exit_code=outcome.exit_code, stderr=outcome.stderr,
+                   printed=outcome.printed)
 
 
 def _fate(job: Job, outcome: Outcome, before: Before, rules: Rules, now: datetime, rng: Chance) -> _Fate:
@@ -160,24 +188,4 @@ def _log_entry(outcome: Outcome, now: datetime, new_id: NewId) -> LogEntry:
     return LogEntry(
         id=new_id(), status=log_status(outcome), completed_at=now, exit_code=outcome.exit_code,
         error=outcome.error, stderr=outcome.stderr or None, printed=outcome.printed,
-        result=None if outcome.response is None else _stored(outcome.response),
     )
-
-
-def _stored(response: Response) -> str:
-    """Return a response as the ledger keeps it: whole, or where it is too large marked and cut to what explains it."""
-    text = encode(response.raw)
-    if len(text) <= RESULT_LIMIT_BYTES:
-        return text
-    logs: list[dict[str, str]] = []
-    left = RESULT_LIMIT_BYTES
-    for line in response.logs:
-        kept = {"level": line.level, "message": line.message}
-        left -= len(encode(kept))
-        if left < 0:
-            break
-        logs.append(kept)
-    return encode({
-        "status": response.status, "error": response.error and one_line(response.error), "logs": logs,
-        "events": [{"type": one_line(event.type, 200)} for event in response.events], "truncated": True,
-    })

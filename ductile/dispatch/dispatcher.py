@@ -20,7 +20,8 @@ from ductile.dispatch.runner import Run
 from ductile.dispatch.waiter import Waiter
 from ductile.log import Component
 from ductile.plugin.configured import ConfiguredPlugin
-from ductile.queue.job import Job, StaleJob
+from ductile.queue.job import Job, StaleJob, Status
+from ductile.text import one_line
 from ductile.units import utc_text
 from ductile.workspace import Workspaces
 from ductile.world import World
@@ -239,6 +240,7 @@ class Dispatcher:
             _log.warn("workspace not removed", **names, error=current.ended.workspace_fault)
         if not current.ended.proved_dead:
             _log.warn("something of a run still lives; its job waits", **names)
+        self._report_ways(conclusion, names)
         fields = {
             "command": job.command, "attempt": job.attempt, "outcome": conclusion.log.status,
             "status": conclusion.status, "seconds": round(self._clock.monotonic() - current.claimed, 3),
@@ -248,3 +250,17 @@ class Dispatcher:
         if conclusion.breaker is not None and conclusion.breaker.state != "closed":
             _log.warn("circuit breaker open", plugin=job.plugin, command=job.command,
                       failures=conclusion.breaker.failure_count)
+
+    def _report_ways(self, conclusion: Conclusion, names: Mapping[str, str]) -> None:
+        """Say what was kept out of the baggage, and of each event that became no job why."""
+        for warning in conclusion.warnings:
+            _log.warn("kept out of the baggage", **names, reason=warning)
+        for way in conclusion.ways:
+            if not way.is_new:
+                _log.info("event deduped", **names, target=way.plugin, dedupe_key=way.dedupe_key,
+                          earlier_job_id=way.job_id)
+        if conclusion.status is Status.SUCCEEDED and conclusion.response is not None:
+            taken = {way.event for way in conclusion.ways}
+            for number, event in enumerate(conclusion.response.events):
+                if number not in taken:
+                    _log.debug("event taken by nobody", **names, event_type=one_line(event.type))

@@ -10,13 +10,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-from ductile import history
+from ductile import history, intake
 from ductile.chance import Chance, NewId
+from ductile.context import rows as context_rows
+from ductile.context.baggage import visible
 from ductile.db import reading, transaction
 from ductile.dispatch.conclude import Before, Conclusion, Rules, conclude
 from ductile.dispatch.leftover import JOB_ID_VARIABLE, RunLocks
+from ductile.dispatch.onward import Next
 from ductile.dispatch.outcome import Interrupted, Outcome, Succeeded, Unrunnable, classify
+from ductile.dispatch.record import Way, stored
 from ductile.dispatch.runner import Launch, Run
 from ductile.plugin import rows as plugin_rows
 from ductile.plugin.configured import ConfiguredPlugin
@@ -113,12 +118,17 @@ def start(conn: sqlite3.Connection, job: Job, plugin: ConfiguredPlugin, *, envir
 def _launch(conn: sqlite3.Connection, job: Job, plugin: ConfiguredPlugin, *, environ: Mapping[str, str],
             workspace: Path, lock: int, now: datetime) -> Launch:
     timeout = plugin.settings.timeout(job.command)
+    event = None if job.payload is None else json.loads(job.payload)
+    told: Mapping[str, Any] = {}
     with reading(conn):
         state = state_rows.get(conn, job.plugin)
+        if job.event_context_id is not None:
+            told = context_rows.get(conn, job.event_context_id).accumulated
+            event["payload"] = visible(told, event["payload"])
     request = encode_request(
         protocol=plugin.plugin.manifest.protocol, job_id=job.id, command=job.command, config=plugin.settings.config,
-        state=state, event=None if job.payload is None else json.loads(job.payload),
-        deadline_at=utc_text(now + timedelta(seconds=timeout)), context={}, workspace_dir=os.fspath(workspace),
+        state=state, event=event,
+        deadline_at=utc_text(now + timedelta(seconds=timeout)), context=told, workspace_dir=os.fspath(workspace),
     )
     return Launch(
         entrypoint=plugin.plugin.entrypoint, cwd=workspace, stdin=request, timeout=timeout, keep_open=lock,
@@ -198,8 +208,18 @@ def _finish(conn: sqlite3.Connection, job: Job, outcome: Outcome, rules: Rules, 
     if conclusion.init is not None:
         plugin_rows.put_init(conn, job.plugin, fingerprint=conclusion.init.fingerprint, ok=conclusion.init.ok,
                              job_id=job.id, now=now)
-    history.append(conn, job, conclusion.log)
-    return conclusion
+    ways = tuple(_submit(conn, each, rules.ways.dedupe_ttl, now) for each in conclusion.jobs)
+    counted = ways if conclusion.status is Status.SUCCEEDED else None
+    result = None if conclusion.response is None else stored(conclusion.response, counted, conclusion.warnings)
+    history.append(conn, job, conclusion.log, result)
+    return replace(conclusion, ways=ways)
+
+
+def _submit(conn: sqlite3.Connection, each: Next, dedupe_ttl: int, now: datetime) -> Way:
+    """Queue a job that follows; say what became of it."""
+    submitted = intake.submit(conn, each.job, context=each.context, dedupe_ttl=dedupe_ttl, now=now)
+    return Way(event=each.event, plugin=each.job.plugin, step_id=each.job.step_id, dedupe_key=each.job.dedupe_key,
+               job_id=submitted.job_id, is_new=submitted.is_new)
 
 
 def _read(conn: sqlite3.Connection, job: Job, outcome: Outcome) -> Before:
@@ -210,4 +230,5 @@ def _read(conn: sqlite3.Connection, job: Job, outcome: Outcome) -> Before:
         state=state_rows.get(conn, job.plugin) if has_updates else {},
         breaker=scheduler_rows.breaker(conn, job.plugin, job.command) if scheduled else CLOSED,
         cut_short=history.cut_short(conn, job.id) if isinstance(outcome, Interrupted) else 0,
+        context=None if job.event_context_id is None else context_rows.get(conn, job.event_context_id),
     )

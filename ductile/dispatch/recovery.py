@@ -12,6 +12,7 @@ from ductile.db import NotWritten
 from ductile.dispatch import lifecycle
 from ductile.dispatch.conclude import Rules
 from ductile.dispatch.leftover import RunLocks
+from ductile.dispatch.onward import Map
 from ductile.dispatch.outcome import Interrupted
 from ductile.log import Component
 from ductile.queue import rows as queue_rows
@@ -25,10 +26,16 @@ _log = Component("recovery")
 def rules_for(world: World, plugin: str) -> Rules:
     """Return what the configuration says of a plugin's jobs; the defaults for one that is no longer in it."""
     configured = world.plugins.get(plugin)
+    manifest = None if configured is None or configured.plugin is None else configured.plugin.manifest
+    ways = Map(
+        router=world.router, max_hops=world.config.service.max_hops, max_attempts=world.max_attempts,
+        dedupe_ttl=world.config.service.dedupe_ttl, tells_state=manifest is not None and manifest.protocol >= 2,
+        private_state=frozenset() if manifest is None else manifest.private_state,
+    )
     if configured is None:
-        return Rules(retry=Retry(), breaker=BreakerRule(), fingerprint=None)
+        return Rules(retry=Retry(), breaker=BreakerRule(), fingerprint=None, ways=ways)
     return Rules(retry=configured.settings.retry, breaker=configured.settings.breaker,
-                 fingerprint=configured.fingerprint)
+                 fingerprint=configured.fingerprint, ways=ways)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,6 +54,11 @@ def with_prefix(conn: sqlite3.Connection, prefix: str, limit: int) -> list[Job]:
     return _jobs(conn, "WHERE id >= ? AND id < ? ORDER BY id LIMIT ?", prefix, prefix + "\x7f", limit)
 
 
+def of_chain(conn: sqlite3.Connection, root_job_id: str) -> list[Job]:
+    """Return all jobs of a chain, in the order in which they were queued."""
+    return _jobs(conn, "WHERE root_job_id = ? ORDER BY seq", root_job_id)
+
+
 def open_jobs(conn: sqlite3.Connection, limit: int) -> list[Job]:
     """Return up to `limit` jobs that have not ended, oldest first."""
     return _jobs(conn, "INDEXED BY job_queue_open WHERE completed_at IS NULL ORDER BY seq LIMIT ?", limit)
@@ -144,6 +149,16 @@ def succeeded_with_key(conn: sqlite3.Connection, job: NewJob | Job, since: datet
     return row and row[0]
 
 
+def open_with_key(conn: sqlite3.Connection, job: NewJob) -> str | None:
+    """Return the id of a job with the same plugin, command, step and key that waits or runs."""
+    row = conn.execute(
+        "SELECT id FROM job_queue WHERE dedupe_key = ? AND plugin = ? AND command = ? AND pipeline_name IS ?"
+        " AND step_id IS ? AND completed_at IS NULL ORDER BY seq LIMIT 1",
+        (job.dedupe_key, job.plugin, job.command, job.pipeline_name, job.step_id),
+    ).fetchone()
+    return row and row[0]
+
+
 def is_full(conn: sqlite3.Connection, depth: int) -> bool:
     """Say whether `depth` or more jobs wait."""
     # Not a count of all: it would read every row. Running jobs are in this index too.
@@ -152,6 +167,14 @@ def is_full(conn: sqlite3.Connection, depth: int) -> bool:
         " LIMIT 1 OFFSET ? + (SELECT count(*) FROM job_queue WHERE status = 'running')", (depth - 1,)
     ).fetchone()
     return row is not None
+
+
+def count_waiting(conn: sqlite3.Connection) -> int:
+    """Return how many jobs wait, for a retry or for their turn."""
+    return conn.execute(
+        "SELECT (SELECT count(*) FROM job_queue WHERE completed_at IS NULL)"
+        " - (SELECT count(*) FROM job_queue WHERE status = 'running')"
+    ).fetchone()[0]
 
 
 def count_open(conn: sqlite3.Connection, plugin: str, command: str, submitted_by: Submitter) -> int:
@@ -187,27 +210,6 @@ def queued_outside(conn: sqlite3.Connection, plugins: Iterable[str], limit: int)
     return found
 
 
-def depth_by_status(conn: sqlite3.Connection) -> dict[str, int]:
-    """Return how many jobs there are by status; queued ones that wait for a retry count as `waiting`."""
-    depth = dict(conn.execute("SELECT status, count(*) FROM job_queue WHERE completed_at IS NOT NULL GROUP BY status"))
-    depth["running"] = conn.execute("SELECT count(*) FROM job_queue WHERE status = 'running'").fetchone()[0]
-    depth["waiting"] = conn.execute(
-        "SELECT count(*) FROM job_queue WHERE status = 'queued' AND next_retry_at IS NOT NULL"
-    ).fetchone()[0]
-    still_open = conn.execute("SELECT count(*) FROM job_queue WHERE completed_at IS NULL").fetchone()[0]
-    depth["queued"] = still_open - depth["running"] - depth["waiting"]
-    return {name: depth.get(name, 0) for name in ("queued", "waiting", "running", "succeeded", "dead", "deduped")}
-
-
-def oldest_waiting(conn: sqlite3.Connection) -> datetime | None:
-    """Return when the queued job that was enqueued first was created."""
-    row = conn.execute(
-        "SELECT created_at FROM job_queue WHERE seq = (SELECT min(seq) FROM job_queue INDEXED BY job_queue_open"
-        " WHERE completed_at IS NULL AND seq NOT IN (SELECT seq FROM job_queue WHERE status = 'running'))"
-    ).fetchone()
-    return row and parse_utc(row[0])
-
-
 def ended_chains(conn: sqlite3.Connection, before: datetime, limit: int) -> list[str]:
     """Return the root ids of up to `limit` chains whose every job ended before `before`."""
     # By its own choice SQLite reads the whole index of roots, to be spared the DISTINCT.
@@ -225,6 +227,14 @@ def ids_of_chains(conn: sqlite3.Connection, roots: Iterable[str]) -> list[str]:
     """Return the ids of all jobs of these chains."""
     return [row[0] for row in conn.execute(
         "SELECT id FROM job_queue WHERE root_job_id IN (SELECT value FROM json_each(?))", (json.dumps(list(roots)),)
+    )]
+
+
+def contexts_of(conn: sqlite3.Connection, jobs: Iterable[str]) -> list[str]:
+    """Return the ids of the contexts that these jobs carry."""
+    return [row[0] for row in conn.execute(
+        "SELECT event_context_id FROM job_queue WHERE event_context_id IS NOT NULL"
+        " AND id IN (SELECT value FROM json_each(?))", (json.dumps(list(jobs)),)
     )]
 
 

@@ -69,6 +69,11 @@ def breakers(conn: sqlite3.Connection) -> dict[tuple[str, str], Breaker]:
     return {(row[0], row[1]): _breaker(row[2:]) for row in rows}
 
 
+def count_open_breakers(conn: sqlite3.Connection) -> int:
+    """Return how many plugins have a breaker that is not closed."""
+    return conn.execute("SELECT count(DISTINCT plugin) FROM circuit_breakers WHERE state != 'closed'").fetchone()[0]
+
+
 def put_breaker(conn: sqlite3.Connection, plugin: str, command: str, changed: Breaker, now: datetime) -> None:
     """Store the breaker of a plugin's command."""
     conn.execute(

@@ -6,6 +6,7 @@ import sqlite3
 from datetime import datetime, timedelta
 
 from ductile import history
+from ductile.context import rows as context_rows
 from ductile.db import free_pages, transaction
 from ductile.queue import rows as queue_rows
 from ductile.queue.job import Job, Status
@@ -32,8 +33,10 @@ def prune(conn: sqlite3.Connection, retention: int, now: datetime) -> int:
         # Read again under the lock: the operator may have put a dead job back in the queue.
         roots = queue_rows.ended_chains(conn, before, _CHAINS_AT_ONCE)
         jobs = queue_rows.ids_of_chains(conn, roots)
+        contexts = queue_rows.contexts_of(conn, jobs)
         history.remove(conn, jobs)
         queue_rows.remove(conn, jobs)
+        context_rows.remove(conn, contexts)
     free_pages(conn, _PAGES_AT_ONCE)
     return len(roots)
 

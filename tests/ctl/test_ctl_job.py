@@ -1,4 +1,4 @@
-"""`queue`, `inspect`, `retry` and `cancel`: one job at a time, by the beginning of its id."""
+"""`queue`, `retry` and `cancel`: one job at a time, by the beginning of its id."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def conn(desk: Desk) -> Iterator[sqlite3.Connection]:
         yield conn
 
 
-def log(conn: sqlite3.Connection, job: str, **fields: object) -> None:
+def log(conn: sqlite3.Connection, job: str, result: str | None = None, **fields: object) -> None:
     found = queue_rows.get(conn, job)
     entry = {"id": f"log-{job}-{found.attempt}", "status": "failed",
              "completed_at": START + timedelta(seconds=2), **fields}
     with db.transaction(conn):
-        history.append(conn, found, LogEntry(**entry))
+        history.append(conn, found, LogEntry(**entry), result)
 
 
 def test_open_jobs_are_shown_oldest_first(conn: sqlite3.Connection) -> None:
@@ -65,62 +65,6 @@ JOB       PLUGIN  COMMAND  STATUS                                  ATTEMPT  AGE 
 def test_an_empty_queue_is_a_sentence_and_an_empty_list(conn: sqlite3.Connection, desk: Desk) -> None:
     assert desk.call("queue") == Said(code=0, out="no job waits or runs\n", err="")
     assert desk.call("queue", "--json").json == []
-
-
-INSPECTED = """\
-id               00000001-0000-4000-8000-000000000000
-plugin           echo
-command          handle
-payload          {"type": "t", "payload": {"a": "\\u009b"}}
-status           queued
-attempt          1 of 4
-submitted by     webhook
-dedupe key       k\\x1b[2J
-created at       2026-02-08T10:00:00.000Z
-root job id      00000001-0000-4000-8000-000000000000
-source event id  e1
-
-2026-02-08T10:00:02.000Z attempt 1 failed: no\\x07
-    warn: line\\x1b one
-    result: almost
-    event made {"b": 1}
-    stderr:
-        Traceback:
-          at\\x1b home
-"""
-
-
-def put_talkative(conn: sqlite3.Connection) -> None:
-    put_job(conn, job_id(1), command="handle", payload='{"type": "t", "payload": {"a": "\\u009b"}}',
-            dedupe_key="k\x1b[2J", submitted_by="webhook", source_event_id="e1")
-    result = {"status": "error", "result": "almost", "events": [{"type": "made", "payload": {"b": 1}}],
-              "logs": [{"level": "warn", "message": "line\x1b one"}]}
-    log(conn, job_id(1), error="no\x07", stderr="Traceback:\n  at\x1b home\n", result=json.dumps(result), exit_code=1)
-
-
-def test_one_job_is_shown_with_its_attempts(conn: sqlite3.Connection, desk: Desk) -> None:
-    put_talkative(conn)
-    assert desk.call("inspect", "0000") == Said(code=0, out=INSPECTED, err="")
-
-
-def test_the_document_of_a_job_has_everything_that_is_stored(conn: sqlite3.Connection, desk: Desk) -> None:
-    put_talkative(conn)
-    found = desk.call("inspect", job_id(1), "--json").json
-    (attempt,) = found.pop("attempts")
-    assert found == {
-        "id": job_id(1), "plugin": "echo", "command": "handle", "payload": {"type": "t", "payload": {"a": "\x9b"}},
-        "status": "queued", "attempt": 1, "max_attempts": 4, "submitted_by": "webhook", "dedupe_key": "k\x1b[2J",
-        "created_at": "2026-02-08T10:00:00.000Z", "started_at": None, "completed_at": None, "next_retry_at": None,
-        "last_error": None, "parent_job_id": None, "root_job_id": job_id(1), "source_event_id": "e1",
-        "event_context_id": None, "pipeline_name": None, "pipeline_hash": None, "step_id": None, "replay_of": None,
-    }
-    assert attempt == {
-        "id": f"log-{job_id(1)}-1", "job_id": job_id(1), "attempt": 1, "plugin": "echo", "command": "handle",
-        "status": "failed", "started_at": None, "completed_at": "2026-02-08T10:00:02.000Z", "exit_code": 1,
-        "last_error": "no\x07", "stderr": "Traceback:\n  at\x1b home\n", "printed": None, "seconds": None,
-        "result": {"status": "error", "result": "almost", "events": [{"type": "made", "payload": {"b": 1}}],
-                   "logs": [{"level": "warn", "message": "line\x1b one"}]},
-    }
 
 
 @pytest.mark.parametrize(("text", "code", "expected"), [

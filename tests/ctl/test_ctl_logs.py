@@ -41,11 +41,11 @@ def conn(desk: Desk) -> Iterator[sqlite3.Connection]:
 
 
 def end(conn: sqlite3.Connection, number: int, plugin: str, *, seconds: float = 1.0, status: str = "succeeded",
-        **fields: object) -> None:
+        result: str | None = None, **fields: object) -> None:
     put_job(conn, job_id(number), Status.RUNNING, plugin=plugin)
     with db.transaction(conn):
         history.append(conn, queue_rows.get(conn, job_id(number)), LogEntry(
-            id=f"log-{number}", status=status, completed_at=START + timedelta(seconds=seconds), **fields))
+            id=f"log-{number}", status=status, completed_at=START + timedelta(seconds=seconds), **fields), result)
 
 
 def fill(conn: sqlite3.Connection) -> None:

@@ -8,15 +8,17 @@ from typing import Any
 import pytest
 
 from ductile.config.schema import BreakerRule, Retry
-from ductile.dispatch.conclude import RESULT_LIMIT_BYTES, Before, Conclusion, Init, Rules, conclude
+from ductile.dispatch.conclude import Before, Conclusion, Init, Rules, conclude
 from ductile.dispatch.outcome import Failed, Interrupted, Outcome, Refused, Succeeded, TimedOut, Unrunnable
+from ductile.dispatch.record import RESULT_LIMIT_BYTES, stored
 from ductile.protocol import Response, decode_response
 from ductile.queue.job import Job, Status, Submitter
 from ductile.scheduler.breaker import CLOSED, Breaker
 from support.clock import START
 from support.ledger import ids
+from support.worlds import NO_WAYS
 
-RULES = Rules(retry=Retry(max_attempts=4, backoff_base=30), breaker=BreakerRule(threshold=3), fingerprint="f1")
+RULES = Rules(retry=Retry(max_attempts=4, backoff_base=30), breaker=BreakerRule(threshold=3), fingerprint="f1", ways=NO_WAYS)
 JOB = Job(
     seq=1, id="j1", plugin="echo", command="poll", payload=None, status=Status.RUNNING, attempt=1, max_attempts=4,
     submitted_by=Submitter.CLI, dedupe_key=None, created_at=START, started_at=START, completed_at=None,
@@ -48,6 +50,11 @@ def concluded(outcome: Outcome, *, state: dict[str, Any] | None = None, breaker:
               rules: Rules = RULES, **job: Any) -> Conclusion:
     before = Before(state=state or {}, breaker=breaker, cut_short=cut_short)
     return conclude(replace(JOB, **job), outcome, before, rules, now=START, rng=Half(), new_id=ids())
+
+
+def result_of(found: Conclusion) -> str:
+    """What the ledger keeps of a response whose events went nowhere to be told of."""
+    return stored(found.response, None, found.warnings)
 
 
 def response(**answer: Any) -> Response:
@@ -184,7 +191,7 @@ def test_a_state_that_would_be_too_large_is_a_death_and_the_rest_is_kept(name: s
     assert (found.status, found.state, found.retry_at) == (Status.DEAD, None, None)
     assert (found.error, found.log.error, found.log.status) == (text, text, "failed")
     assert (found.log.stderr, found.log.exit_code, found.log.printed) == ("complained", 3, "p")
-    assert json.loads(found.log.result)["logs"] == [{"level": "info", "message": "said"}]
+    assert json.loads(result_of(found))["logs"] == [{"level": "info", "message": "said"}]
     assert found.breaker == breaker("open", 3)
 
 
@@ -196,8 +203,8 @@ def test_a_state_of_exactly_the_limit_is_kept() -> None:
 def test_the_ledger_has_the_answer_as_it_was_given_with_keys_that_nobody_knows() -> None:
     given = {"status": "ok", "unknown": [1, {"é": "\x07"}], "events": [{"type": "t", "payload": 1}]}
     found = concluded(Succeeded(response=decode_response(json.dumps(given).encode())))
-    assert json.loads(found.log.result) == given
-    assert found.log.result.isascii()
+    assert json.loads(result_of(found)) == given
+    assert result_of(found).isascii()
 
 
 @pytest.mark.parametrize(("length", "whole"), [(RESULT_LIMIT_BYTES, True), (RESULT_LIMIT_BYTES + 1, False)])
@@ -209,7 +216,7 @@ def test_a_result_over_256_kib_is_cut_and_marked(length: int, whole: bool) -> No
     found = concluded(Failed(error="why", response=decode_response(json.dumps(answer).encode())))
     assert RESULT_LIMIT_BYTES == 256 * 1024
     assert found.state == {"a": 1}
-    assert json.loads(found.log.result) == (answer if whole else {
+    assert json.loads(result_of(found)) == (answer if whole else {
         "status": "error", "error": "why\\nit failed", "truncated": True,
         "events": [{"type": "a"}, {"type": "b\\n" + "c" * 196 + "…"}],
         "logs": [{"level": "warn", "message": "first"}, {"level": "info", "message": "second"}],
@@ -218,15 +225,15 @@ def test_a_result_over_256_kib_is_cut_and_marked(length: int, whole: bool) -> No
 
 def test_of_logs_without_end_the_first_are_kept() -> None:
     logs = [{"level": "info", "message": f"{number} " + "x" * 1000} for number in range(1000)]
-    stored = concluded(Succeeded(response=response(logs=logs))).log.result
-    kept = json.loads(stored)["logs"]
+    text = result_of(concluded(Succeeded(response=response(logs=logs))))
+    kept = json.loads(text)["logs"]
     assert kept == logs[:len(kept)]
     assert 250 < len(kept) < 260
-    assert len(stored) < RESULT_LIMIT_BYTES + 1000
+    assert len(text) < RESULT_LIMIT_BYTES + 1000
 
 
 @pytest.mark.parametrize("kind", [Succeeded, Failed, TimedOut])
 def test_what_was_printed_and_complained_stands_in_the_ledger(kind: type) -> None:
     log = concluded(kind(printed="garbage", stderr="complained", exit_code=0)).log
-    assert (log.printed, log.stderr, log.exit_code, log.result) == ("garbage", "complained", 0, None)
+    assert (log.printed, log.stderr, log.exit_code) == ("garbage", "complained", 0)
     assert concluded(kind()).log.stderr is None

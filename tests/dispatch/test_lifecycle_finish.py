@@ -24,8 +24,9 @@ from ductile.scheduler import rows as scheduler_rows
 from ductile.state import rows as state_rows
 from support.clock import START
 from support.ledger import dump, ids, opened, put_job
+from support.worlds import NO_WAYS
 
-RULES = Rules(retry=Retry(max_attempts=4, backoff_base=30), breaker=BreakerRule(threshold=1), fingerprint="f1")
+RULES = Rules(retry=Retry(max_attempts=4, backoff_base=30), breaker=BreakerRule(threshold=1), fingerprint="f1", ways=NO_WAYS)
 LATER = START + timedelta(seconds=7)
 ANSWER = decode_response(b'{"status": "ok", "state_updates": {"token": "new"}}')
 

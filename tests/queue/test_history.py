@@ -20,9 +20,9 @@ def conn(tmp_path):
         yield conn
 
 
-def append(conn, job, entry_id, status="succeeded", **fields):
+def append(conn, job, entry_id, status="succeeded", result=None, **fields):
     history.append(conn, job, LogEntry(
-        id=entry_id, status=status, completed_at=START + timedelta(seconds=2.5), **fields))
+        id=entry_id, status=status, completed_at=START + timedelta(seconds=2.5), **fields), result)
 
 
 def named(attempts) -> list[str]:
@@ -76,12 +76,6 @@ def test_following_goes_on_after_the_last_one_seen(several):
 
 def test_the_attempts_of_a_job_are_in_the_order_in_which_they_ended(several):
     assert named(history.of_job(several, "a")) == ["log-1", "log-3", "log-5"]
-
-
-def test_a_plugins_last_attempt_says_how_it_ended(several):
-    append(several, put_job(several, "c"), "log-6", "timed_out", error="timed out after 60s")
-    assert history.last_of(several, "echo") == ("timed_out", T1, "timed out after 60s")
-    assert history.last_of(several, "unknown") is None
 
 
 @pytest.mark.parametrize("status, counts", [

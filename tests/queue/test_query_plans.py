@@ -15,6 +15,7 @@ from support.ledger import ids, new_job, opened, put_ended, put_job, recording, 
 
 from ductile import db, history, intake
 from ductile.config.schema import BreakerRule, Retry
+from ductile.context import rows as context_rows
 from ductile.dispatch import lifecycle
 from ductile.dispatch.conclude import Rules
 from ductile.dispatch.outcome import Succeeded
@@ -25,7 +26,7 @@ from ductile.units import utc_text
 
 DAY = timedelta(days=1)
 WEEK = 7 * 86400
-RULES = Rules(retry=Retry(), breaker=BreakerRule(), fingerprint=None)
+RULES = Rules(retry=Retry(), breaker=BreakerRule(), fingerprint=None, ways=worlds.NO_WAYS)
 WORLD = worlds.world(worlds.plugin("echo", schedule("5m")), max_queue_depth=100)
 KEYED = new_job("new", dedupe_key="key-1", submitted_by=Submitter.WEBHOOK)
 
@@ -82,11 +83,12 @@ OFTEN: list[Callable] = [
 ON_DEMAND: list[Callable] = [
     lambda conn: rows.with_prefix(conn, "abcd", 2),
     lambda conn: rows.open_jobs(conn, 10),
-    lambda conn: rows.depth_by_status(conn),
-    lambda conn: rows.oldest_waiting(conn),
+    lambda conn: rows.of_chain(conn, "running"),
+    lambda conn: rows.count_waiting(conn),
     lambda conn: history.latest(conn, "echo", 10),
-    lambda conn: history.last_of(conn, "echo"),
     lambda conn: history.of_job(conn, "running"),
+    lambda conn: list(history.of_jobs(conn, ["running"])),
+    lambda conn: list(context_rows.with_parents(conn, ["context"])),
     lambda conn: history.after(conn, 5, None),
     lambda conn: history.after(conn, 5, "echo"),
 ]

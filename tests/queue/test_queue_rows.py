@@ -219,28 +219,6 @@ def test_jobs_that_wait_for_a_retry_fill_the_queue_too(conn):
     assert rows.is_full(conn, 2) is True
 
 
-def test_depth_is_counted_by_status(conn):
-    assert rows.depth_by_status(conn) == {
-        "queued": 0, "waiting": 0, "running": 0, "succeeded": 0, "dead": 0, "deduped": 0}
-    counts = {Status.QUEUED: 5, Status.RUNNING: 1, Status.SUCCEEDED: 4, Status.DEAD: 3, Status.DEDUPED: 2}
-    for status, count in counts.items():
-        for number in range(count):
-            put_job(conn, f"{status}-{number}", status)
-    waiting(conn, "waiting", START + HOUR)
-    assert rows.depth_by_status(conn) == {
-        "queued": 5, "waiting": 1, "running": 1, "succeeded": 4, "dead": 3, "deduped": 2}
-
-
-def test_the_oldest_waiting_is_the_first_in_the_queue(conn):
-    assert rows.oldest_waiting(conn) is None
-    put_job(conn, "running", Status.RUNNING, now=START)
-    put_job(conn, "ended", Status.SUCCEEDED, now=START)
-    assert rows.oldest_waiting(conn) is None
-    waiting(conn, "a", START + HOUR, now=START + MINUTE)
-    put_job(conn, "b", now=START)
-    assert rows.oldest_waiting(conn) == START + MINUTE
-
-
 @pytest.mark.parametrize("status, counted", [
     (Status.QUEUED, True), (Status.RUNNING, True), (Status.SUCCEEDED, False), (Status.DEAD, False),
 ])

@@ -8,6 +8,8 @@ from support.clock import START
 from support.ledger import dump, ids, new_job, opened, put_ended, put_job
 
 from ductile import db
+from ductile.context import rows as context_rows
+from ductile.context.row import NewContext
 from ductile.queue import rows as queue_rows
 from ductile.queue.job import Status
 from ductile.scheduler import sweep
@@ -67,6 +69,42 @@ def test_a_chain_goes_as_a_whole(conn):
     for number in range(3):
         put_job(conn, f"child-{number}", Status.DEAD, parent_job_id="root", root_job_id="root")
     assert (prune_all(conn), counts(conn)) == ([1], (0, 0))
+
+
+def put_routed(conn, chain, last=Status.SUCCEEDED, now=START):
+    """A chain of a root and three jobs that carry contexts, the third and the second row from the first."""
+    put_job(conn, chain, Status.SUCCEEDED, now=now)
+    for number, parent in ((1, None), (2, 1), (3, 1)):
+        with db.transaction(conn):
+            context_rows.add(conn, NewContext(
+                id=f"{chain}-{number}", parent_id=parent and f"{chain}-{parent}", hop=1 if parent is None else 2,
+                accumulated={"x": number}), now)
+        put_job(conn, f"{chain}-{number}", last if number == 3 else Status.SUCCEEDED, now=now, root_job_id=chain,
+                parent_job_id=chain, event_context_id=f"{chain}-{number}")
+
+
+def contexts(conn) -> list[str]:
+    return [row[0] for row in conn.execute("SELECT id FROM event_context ORDER BY id")]
+
+
+def test_contexts_go_with_their_chain(conn):
+    put_routed(conn, "old")
+    put_routed(conn, "young", now=START + DAY)
+    put_routed(conn, "open", Status.QUEUED)
+    assert prune_all(conn) == [1]
+    assert contexts(conn) == [f"{chain}-{number}" for chain in ("open", "young") for number in (1, 2, 3)]
+    assert counts(conn) == (8, 0)
+    assert db.full_check(conn) == []
+
+
+def test_contexts_of_many_chains_go_in_batches_with_them(conn):
+    for number in range(110):
+        put_routed(conn, f"{number:03d}")
+    left = []
+    while sweep.prune(conn, RETENTION, LATER):
+        left.append((len(contexts(conn)), *counts(conn)))
+        assert db.full_check(conn) == []
+    assert left == [(30, 40, 0), (0, 0, 0)]
 
 
 def test_a_dead_job_that_the_operator_put_back_keeps_its_chain(conn):

@@ -21,6 +21,7 @@ from ductile.daemon import Daemon, Signal
 from ductile.dispatch.leftover import RunLocks
 from ductile.notify import Notifier
 from ductile.queue import rows as queue_rows
+from ductile.source import Source
 from ductile.workspace import Workspaces
 from ductile.world import World
 
@@ -77,7 +78,8 @@ class Loop:
         workspaces.make_root()
         self.daemon = Daemon(
             world, conn, clock=self.clock, rng=Random(0), new_id=ids(), workspaces=workspaces,
-            locks=RunLocks(directory / "running"), notifier=Notifier(environ), inbox=self.inbox)
+            locks=RunLocks(directory / "running"), notifier=Notifier(environ), inbox=self.inbox,
+            source=Source(path=directory / "config.yaml", environ={}, detached=False))
 
     def run_for(self, seconds: float) -> list[float]:
         """Let the loop run so long by its clock, then stop; return its waits in seconds."""

@@ -6,15 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ductile.config.schema import Config, PluginConfig, Service
+from ductile.config.schema import Config, PluginConfig, Route, Service
+from ductile.dispatch.onward import Map
 from ductile.plugin.configured import ConfiguredPlugin
 from ductile.plugin.discovery import Plugin, Registry
 from ductile.plugin.manifest import Command, Manifest
+from ductile.router import Router
 from ductile.scheduler.schedule import Schedule
 from ductile.world import World
 
 NOWHERE = Path("/nowhere")
 COMMANDS = ("poll", "handle")
+
+# What a plugin without routes is told of the ways on.
+NO_WAYS = Map(router=Router(()), max_hops=20, max_attempts={}, private_state=frozenset(), tells_state=True,
+              dedupe_ttl=86400)
 
 
 def manifest(name: str, commands: Sequence[str] = COMMANDS, version: str = "0.1.0") -> Manifest:
@@ -35,13 +41,14 @@ def plugin(name: str = "echo", *schedules: Schedule, commands: Sequence[str] = C
     return ConfiguredPlugin(settings=configured, plugin=code, version="0.1.0", fingerprint=f"fingerprint of {name}")
 
 
-def world(*plugins: ConfiguredPlugin, directory: Path = NOWHERE, **service: Any) -> World:
+def world(*plugins: ConfiguredPlugin, directory: Path = NOWHERE, routes: tuple[Route, ...] = (), **service: Any) -> World:
     """A world of these plugins, its data in `directory`."""
     by_name = {each.settings.name: each for each in plugins}
     config = Config(
         service=Service(**service), state_path=directory / "state.db", workspace_path=directory / "ws",
         workspace_ttl=86400, plugins_dirs=(), pipelines_dir=directory / "pipelines",
-        plugins={name: each.settings for name, each in by_name.items()}, webhooks=None, routes=(),
+        plugins={name: each.settings for name, each in by_name.items()}, webhooks=None, routes=routes,
     )
     return World(config=config, environ={"PATH": "/usr/bin:/bin"}, plugins=by_name,
-                 registry=Registry(found=(), missing=()), digest="0" * 64)
+                 registry=Registry(found=(), missing=()), digest="0" * 64, router=Router(routes),
+                 max_attempts={name: each.settings.retry.max_attempts for name, each in by_name.items()})

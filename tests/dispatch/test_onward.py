@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ductile.config.schema import Route
+from ductile.context.baggage import LIMIT_BYTES
+from ductile.context.row import Context, NewContext
+from ductile.dispatch.onward import Map, Next, Onward, plan
+from ductile.protocol import Response, decode_response
+from ductile.queue.job import Job, NewJob, Status, Submitter
+from ductile.router import Router
+from support.clock import START
+from support.ledger import ids
+
+JOB = Job(
+    seq=1, id="parent", plugin="scale", command="poll", payload=None, status=Status.RUNNING, attempt=1, max_attempts=4,
+    submitted_by=Submitter.CLI, dedupe_key="parent's", created_at=START, started_at=START, completed_at=None,
+    next_retry_at=None, last_error=None, parent_job_id=None, root_job_id="root", source_event_id=None,
+    event_context_id=None, pipeline_name=None, pipeline_hash=None, step_id=None, replay_of=None,
+)
+ROUTES = (("weighed", "zebra"), ("failed", "notify"), ("weighed", "analyser"), ("weighed", "mail"))
+WAYS = Map(
+    router=Router(tuple(Route(source="scale", event_type=event, target=target) for event, target in ROUTES)),
+    max_hops=20, max_attempts={"zebra": 1, "notify": 2, "analyser": 3, "mail": 4}, private_state=frozenset(),
+    tells_state=True, dedupe_ttl=60,
+)
+CORE = {"origin_plugin": "scale", "origin_event_type": "weighed", "origin_job_id": "root"}
+CONTEXT = Context(id="c7", hop=7, accumulated={**CORE, "origin_user": "ann", "city": "Perth"})
+ONLY_FIRST = "is refused: only the first event of a chain may set keys that start 'origin_'"
+
+
+def response(*events: dict[str, Any], **answer: Any) -> Response:
+    return decode_response(json.dumps({"status": "ok", "events": events, **answer}).encode())
+
+
+def weighed(payload: Any, **more: Any) -> dict[str, Any]:
+    return {"type": "weighed", "payload": payload, **more}
+
+
+def planned(answer: Response, *, context: Context | None = None, ways: Map = WAYS, **job: Any) -> Onward:
+    return plan(replace(JOB, **job), answer, context, ways, now=START, new_id=ids())
+
+
+def envelopes(onward: Onward) -> list[dict[str, Any]]:
+    """The events that the jobs carry."""
+    return [json.loads(each.job.payload) for each in onward.jobs]
+
+
+def payloads(onward: Onward) -> list[Any]:
+    return [each["payload"] for each in envelopes(onward)]
+
+
+def contexts(onward: Onward) -> list[Any]:
+    return [each.context.accumulated for each in onward.jobs]
+
+
+def test_events_go_on_in_the_order_given_and_each_to_its_targets_in_the_order_of_the_configuration() -> None:
+    onward = planned(response(weighed({"kg": 1}), {"type": "failed"}, {"type": "odd"}, weighed({"kg": 2})))
+    assert [(each.event, each.job.plugin) for each in onward.jobs] == [
+        (0, "zebra"), (0, "analyser"), (0, "mail"), (1, "notify"), (3, "zebra"), (3, "analyser"), (3, "mail")]
+    assert payloads(onward) == [{"kg": 1}] * 3 + [{}] + [{"kg": 2}] * 3
+
+
+def test_a_job_that_follows_knows_where_it_comes_from() -> None:
+    [found] = planned(response({"type": "failed", "payload": {"why": "flat"}, "dedupe_key": "k"})).jobs
+    event = {"type": "failed", "payload": {"why": "flat"}, "source": "scale", "timestamp": "2026-02-08T10:00:00.000Z",
+             "event_id": found.job.source_event_id, "dedupe_key": "k"}
+    assert json.loads(found.job.payload) == event
+    assert found == Next(
+        event=0,
+        job=NewJob(
+            id=found.job.id, plugin="notify", command="handle", max_attempts=2, submitted_by=Submitter.ROUTE,
+            payload=found.job.payload, dedupe_key="k", parent_job_id="parent", root_job_id="root",
+            source_event_id=found.job.source_event_id, event_context_id=found.context.id),
+        context=NewContext(id=found.context.id, hop=1, accumulated={
+            **CORE, "origin_event_type": "failed", "why": "flat"}),
+    )
+    assert len({found.job.id, found.context.id, found.job.source_event_id}) == 3
+
+
+def test_each_event_has_one_id_and_each_target_a_job_and_a_context_of_its_own() -> None:
+    onward = planned(response(weighed({}), weighed({})))
+    assert [(each.event, each.job.source_event_id) for each in onward.jobs] == [
+        (each.event, envelope["event_id"]) for each, envelope in zip(onward.jobs, envelopes(onward))]
+    assert len({each.job.source_event_id for each in onward.jobs}) == 2
+    assert len({each.job.id for each in onward.jobs}) == 6
+    assert len({each.context.id for each in onward.jobs}) == 6
+    assert [each.job.event_context_id for each in onward.jobs] == [each.context.id for each in onward.jobs]
+
+
+def test_the_key_is_the_events_own_and_none_comes_from_the_parent() -> None:
+    onward = planned(response(weighed({}, dedupe_key="a"), weighed({})))
+    assert [each.job.dedupe_key for each in onward.jobs] == ["a"] * 3 + [None] * 3
+    assert ["dedupe_key" in envelope for envelope in envelopes(onward)] == [True] * 3 + [False] * 3
+
+
+@pytest.mark.parametrize("events", [
+    [], [{"type": "odd", "payload": {"x": "y" * LIMIT_BYTES}}], [{"type": "Weighed"}, {"type": "*"}],
+])
+@pytest.mark.parametrize("context", [None, replace(CONTEXT, hop=20)])
+def test_an_event_that_nobody_takes_leads_nowhere_and_oversteps_nothing(events: Any, context: Context | None) -> None:
+    answer = response(*events, state_updates={"context": 1, "origin_user": "bob"})
+    assert planned(answer, context=context) == Onward()
+
+
+def test_a_first_row_takes_from_the_event_that_the_job_began_with() -> None:
+    trigger = json.dumps({"type": "asked", "payload": {"origin_user": "ann", "a": 1, "b": 1, "c": 1}, "source": "cli"})
+    onward = planned(response(weighed({"c": 3}), state_updates={"b": 2, "c": 2}), payload=trigger)
+    assert contexts(onward) == [{**CORE, "origin_user": "ann", "a": 1, "b": 2, "c": 3}] * 3
+    assert onward.warnings == ()
+
+
+@pytest.mark.parametrize("payload", [None, "text", 3, ["a", {"b": 1}]])
+def test_a_trigger_that_is_no_object_adds_nothing(payload: Any) -> None:
+    trigger = json.dumps({"type": "asked", "payload": payload, "source": "cli"})
+    assert contexts(planned(response(weighed({"a": 1})), payload=trigger)) == [{**CORE, "a": 1}] * 3
+
+
+def test_a_later_row_takes_from_its_parent_and_not_from_the_event_that_the_job_began_with() -> None:
+    trigger = json.dumps({"type": "asked", "payload": {"city": "Hobart", "more": 1}, "source": "other"})
+    onward = planned(response(weighed({"kg": 1})), context=CONTEXT, payload=trigger)
+    assert contexts(onward) == [{**CONTEXT.accumulated, "kg": 1}] * 3
+    assert {(each.context.parent_id, each.context.hop) for each in onward.jobs} == {("c7", 8)}
+
+
+def test_events_of_one_response_know_nothing_of_each_other() -> None:
+    onward = planned(response(weighed({"a": 1}), weighed({"b": 2})), context=CONTEXT)
+    assert contexts(onward) == [{**CONTEXT.accumulated, "a": 1}] * 3 + [{**CONTEXT.accumulated, "b": 2}] * 3
+
+
+@pytest.mark.parametrize("payload", [True, 0, 1.5, "text", [], [{"origin_user": "eve", "a": [1]}]])
+def test_a_payload_that_is_no_object_is_handed_on_as_it_is(payload: Any) -> None:
+    onward = planned(response(weighed(payload)), context=CONTEXT)
+    assert (payloads(onward), contexts(onward)) == ([payload] * 3, [CONTEXT.accumulated] * 3)
+    assert [type(each) for each in payloads(onward)] == [type(payload)] * 3
+
+
+def test_credentials_and_private_keys_of_the_state_stay_home() -> None:
+    answer = response(weighed({"kg": 1}), state_updates={
+        "refresh_token": "s3cret", "session": "s3cret", "last": {"accessToken": "s3cret", "at": 5}})
+    onward = planned(answer, ways=replace(WAYS, private_state=frozenset({"session"})))
+    assert contexts(onward) == [{**CORE, "kg": 1, "last": {"at": 5}}] * 3
+    assert "s3cret" not in repr(onward)
+
+
+def test_a_plugin_of_protocol_1_tells_nothing_of_its_state() -> None:
+    answer = response(weighed({"kg": 1}), state_updates={"last": 1, "config": 2, "origin_user": "bob"})
+    assert contexts(planned(answer, ways=replace(WAYS, tells_state=False))) == [{**CORE, "kg": 1}] * 3
+    assert planned(answer, ways=replace(WAYS, tells_state=False)).warnings == ()
+
+
+def test_a_rewritten_origin_is_refused_once_and_the_other_keys_go_on() -> None:
+    onward = planned(response(weighed({"origin_user": "eve", "kg": 1}), weighed({"origin_user": "bob", "kg": 2})),
+                     context=CONTEXT)
+    assert payloads(onward) == [{"kg": 1}] * 3 + [{"kg": 2}] * 3
+    assert contexts(onward) == [{**CONTEXT.accumulated, "kg": kg} for kg in (1, 1, 1, 2, 2, 2)]
+    assert (onward.fault, onward.warnings) == (None, (f"the key 'origin_user' {ONLY_FIRST}",))
+
+
+def test_the_same_origin_again_is_no_offence() -> None:
+    payload = {"origin_user": "ann", "origin_job_id": "root", "kg": 1}
+    onward = planned(response(weighed(payload)), context=CONTEXT)
+    assert (payloads(onward), onward.warnings) == ([payload] * 3, ())
+    assert contexts(onward) == [{**CONTEXT.accumulated, "kg": 1}] * 3
+
+
+@pytest.mark.parametrize(("hop", "allowed"), [(18, True), (19, True), (20, False), (25, False)])
+def test_a_chain_ends_at_the_hops_that_are_allowed(hop: int, allowed: bool) -> None:
+    onward = planned(response(weighed({}), weighed({})), context=replace(CONTEXT, hop=hop))
+    if allowed:
+        assert (len(onward.jobs), onward.fault) == (6, None)
+        return
+    assert onward == Onward(fault=(
+        f"its event would make a chain of {hop + 1} hops, at most 20 are allowed: "
+        "look for a loop of routes or pipelines, or raise service.max_hops"))
+
+
+def test_one_event_that_says_too_much_forbids_the_others_too() -> None:
+    large = {"x": "y" * (LIMIT_BYTES - len('{"x":""}'))}
+    onward = planned(response(weighed({"origin_user": "eve"}), weighed(large)), context=CONTEXT)
+    size = LIMIT_BYTES + len(json.dumps(CONTEXT.accumulated, separators=(",", ":"))) - 1
+    assert onward == Onward(
+        fault=f"the baggage of its event would be {size:,} bytes, at most 1,048,576 are allowed: "
+              "keep what is large in a file of the workspace",
+        warnings=(f"the key 'origin_user' {ONLY_FIRST}",))
+
+
+def test_what_follows_from_a_replay_is_of_the_replay() -> None:
+    assert {each.job.replay_of for each in planned(response(weighed({})), replay_of="old").jobs} == {"old"}
+    assert {each.job.replay_of for each in planned(response(weighed({}))).jobs} == {None}
