@@ -7,6 +7,7 @@ import logging
 import logging.handlers
 import os
 import sys
+import threading
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -61,7 +62,17 @@ class _LogFile(logging.handlers.WatchedFileHandler):
 
 
 class _Held(logging.handlers.MemoryHandler):
-    """Lines kept until they are asked for; with it the handler that they are for is closed."""
+    """Lines of the thread that made it, kept until they are asked for; those of other threads let all go.
+
+    With it the handler that they are for is closed.
+    """
+
+    def __init__(self, capacity: int, target: logging.Handler) -> None:
+        super().__init__(capacity, flushLevel=_NEVER, target=target)
+        self._owner = threading.get_ident()
+
+    def shouldFlush(self, record: logging.LogRecord) -> bool:
+        return threading.get_ident() != self._owner or super().shouldFlush(record)
 
     def close(self) -> None:
         target = self.target
@@ -115,17 +126,23 @@ def set_up(destination: str | Path, level: str) -> None:
     handler.setFormatter(_Lines())
     _ROOT.setLevel(_LEVELS[level])
     _ROOT.propagate = False
-    for old in list(_ROOT.handlers):
-        _ROOT.removeHandler(old)
-        old.close()
-    _ROOT.addHandler(handler)
+    _replace_handlers(handler)
 
 
 def hold() -> None:
-    """Keep lines from now on until `flush`: a loop that starts processes writes its lines while they run."""
+    """Keep this thread's lines from now on until `flush`: a loop that starts processes writes while they run."""
     handler = _ROOT.handlers[0]
+    _ROOT.addHandler(_Held(_HELD_LINES, handler))
     _ROOT.removeHandler(handler)
-    _ROOT.addHandler(_Held(_HELD_LINES, flushLevel=_NEVER, target=handler))
+
+
+def _replace_handlers(handler: logging.Handler) -> None:
+    """Put a handler in the place of all others, with never a moment without one: threads may be writing."""
+    before = list(_ROOT.handlers)
+    _ROOT.addHandler(handler)
+    for old in before:
+        _ROOT.removeHandler(old)
+        old.close()
 
 
 def flush() -> None:

@@ -67,7 +67,7 @@ def test_a_fresh_database_is_for_its_owner_alone(tmp_path, open_umask):
     ("application_id", db.APPLICATION_ID),
     ("user_version", db.SCHEMA_VERSION),
     ("busy_timeout", 5000),
-    ("journal_size_limit", 8 * 1024 * 1024),
+    ("journal_size_limit", 16 * 1024 * 1024),
 ])
 def test_a_fresh_database_is_set_up(conn, name, value):
     assert pragma(conn, name) == value

@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import threading
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -199,6 +200,15 @@ def test_held_lines_have_the_time_at_which_they_were_said(path):
     said_by = datetime.now(timezone.utc)
     log.flush()
     assert parse_utc(lines(path)[0]["timestamp"]) <= said_by
+
+
+def test_a_line_of_another_thread_waits_for_nobody_and_those_before_it_go_first(path):
+    log.hold()
+    COMPONENT.info("held")
+    thread = threading.Thread(target=COMPONENT.info, args=("said elsewhere",))
+    thread.start()
+    thread.join()
+    assert messages(path) == ["held", "said elsewhere"]
 
 
 def test_another_file_takes_over_after_the_held_lines_and_the_first_is_closed(path, tmp_path):
