@@ -9,10 +9,14 @@ from support.clock import START
 from support.ledger import ids, new_job, opened, put_job
 
 from ductile import db, intake
-from ductile.config.schema import Retry
+from ductile.config.schema import Retry, Route
+from ductile.context import rows as context_rows
+from ductile.context.baggage import LIMIT_BYTES
+from ductile.context.row import NewContext
+from ductile.errors import EXIT_DATA, DuctileError
 from ductile.plugin import rows as plugin_rows
 from ductile.queue import rows as queue_rows
-from ductile.queue.job import Status, Submitter
+from ductile.queue.job import NewJob, Status, Submitter
 
 TTL = 3600
 WITH_INIT = worlds.plugin("echo", commands=("poll", "init"), retry=Retry(max_attempts=9))
@@ -92,6 +96,62 @@ def test_an_event_goes_with_its_job_key_and_all():
     job = intake.command_job(WITH_INIT, "handle", Submitter.CLI, new_id=new_id, event=event)
     assert json.loads(job.payload) == event
     assert (job.source_event_id, job.dedupe_key) == (event["event_id"], "k")
+
+
+# Events from outside
+
+
+WEIGHED = {"type": "weighed", "payload": {"kg": 81}, "source": "webhook:/scale", "timestamp": "then", "event_id": "e"}
+ROUTED = worlds.world(
+    worlds.plugin("scale"), worlds.plugin("mail"), worlds.plugin("analyse", retry=Retry(max_attempts=9)), max_hops=1,
+    routes=tuple(Route(source="scale", event_type="weighed", target=target) for target in ("mail", "analyse")))
+
+
+def arrive(event, source="scale"):
+    return intake.arrivals(ROUTED, event, source, Submitter.WEBHOOK, new_id=ids())
+
+
+def test_an_event_becomes_a_job_of_its_own_chain_for_each_that_takes_it():
+    first, second = arrive(WEIGHED)
+    one, two, three, four = (f"00000000-0000-4000-8000-{number:012x}" for number in (1, 2, 3, 4))
+    assert first.job == NewJob(
+        id=one, plugin="mail", command="handle", max_attempts=4, submitted_by=Submitter.WEBHOOK,
+        payload=json.dumps(WEIGHED, separators=(",", ":")), root_job_id=one, source_event_id="e", event_context_id=two)
+    assert first.context == NewContext(id=two, hop=1, accumulated={
+        "origin_plugin": "scale", "origin_event_type": "weighed", "origin_job_id": one, "kg": 81})
+    assert (second.job.id, second.job.plugin, second.job.max_attempts, second.context.id) == (three, "analyse", 9, four)
+    assert (first.warnings, second.context.accumulated["origin_job_id"]) == ((), three)
+
+
+def test_a_dedupe_key_goes_with_every_job():
+    assert [each.job.dedupe_key for each in arrive({**WEIGHED, "dedupe_key": "k"})] == ["k", "k"]
+
+
+@pytest.mark.parametrize("event, source", [(WEIGHED, None), (WEIGHED, "mail"), ({**WEIGHED, "type": "w"}, "scale")])
+def test_what_nothing_takes_becomes_nothing(event, source):
+    assert arrive(event, source) == []
+
+
+def test_what_the_core_keeps_for_itself_is_taken_out_and_told():
+    first, _ = arrive({**WEIGHED, "payload": {"origin_job_id": "x", "origin_user": "ann"}})
+    assert json.loads(first.job.payload)["payload"] == {"origin_user": "ann"}
+    assert first.context.accumulated["origin_user"] == "ann"
+    assert first.warnings == ("the key 'origin_job_id' is refused: it is the core's own, rename it",)
+
+
+def test_an_event_that_says_too_much_is_refused():
+    with pytest.raises(DuctileError) as caught:
+        arrive({**WEIGHED, "payload": {"x": "x" * LIMIT_BYTES}})
+    assert caught.value.exit_code == EXIT_DATA
+    assert caught.value.lines[0].startswith("the event cannot be taken: the baggage of its event would be 1,048,")
+
+
+def test_an_arrival_is_stored_with_its_context(conn):
+    for each in arrive(WEIGHED):
+        with db.transaction(conn):
+            intake.submit(conn, each.job, context=each.context, dedupe_ttl=TTL, now=START)
+        job = queue_rows.get(conn, each.job.id)
+        assert context_rows.get(conn, job.event_context_id).accumulated == each.context.accumulated
 
 
 # init

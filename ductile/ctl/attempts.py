@@ -20,22 +20,44 @@ def row(attempt: Attempt) -> dict:
     return {**columns, "seconds": attempt.seconds, "result": result}
 
 
+def brief(attempt: Attempt) -> dict:
+    """Return of an attempt how it ended, the notes on it, and of each event where it went.
+
+    `ways` are as `job_log` has them: None where the event did not count.
+    """
+    stored = None if attempt.result is None else json.loads(attempt.result)
+    result = stored if isinstance(stored, dict) else {}
+    return {
+        "attempt": attempt.attempt, "status": attempt.status, "started_at": attempt.started_at,
+        "completed_at": attempt.completed_at, "seconds": attempt.seconds, "last_error": attempt.last_error,
+        "notes": result.get("notes", []),
+        "events": [{"type": each.get("type"), "ways": each.get("ways")} for each in _objects(result.get("events"))],
+    }
+
+
+def line(attempt: dict, *, with_job: bool = False) -> str:
+    """Return a row of `row` or `brief` as one line. `with_job` names the job too, which only `row` does."""
+    job = f"{table.short(attempt['job_id'])} {attempt['plugin']} {attempt['command']} " if with_job else ""
+    text = f"{attempt['completed_at']} {job}attempt {attempt['attempt']} {attempt['status']}"
+    if attempt["seconds"] is not None:
+        text += f" in {attempt['seconds']:.3f} s"
+    if attempt["last_error"]:
+        text += f": {table.cell(attempt['last_error'])}"
+    return text
+
+
 def text(attempt: dict, *, with_job: bool = False) -> str:
     """Return a row of `row` as text: one line, and below it what the plugin said. `with_job` names the job too."""
-    job = f"{table.short(attempt['job_id'])} {attempt['plugin']} {attempt['command']} " if with_job else ""
-    line = f"{attempt['completed_at']} {job}attempt {attempt['attempt']} {attempt['status']}"
-    if attempt["seconds"] is not None:
-        line += f" in {attempt['seconds']:.3f} s"
-    if attempt["last_error"]:
-        line += f": {table.cell(attempt['last_error'])}"
-    return line + "\n" + "".join(_said(attempt, events=not with_job))
+    return line(attempt, with_job=with_job) + "\n" + "".join(_said(attempt, events=not with_job))
 
 
 def _said(attempt: dict, *, events: bool) -> list[str]:
-    """Return the log lines, the events, the result and the standard error of an attempt, each indented."""
+    """Return the log lines, the notes, the result, the events and the standard error of an attempt, each indented."""
     result = attempt["result"] if isinstance(attempt["result"], dict) else {}
     parts = [table.block(f"{each.get('level', 'info')}: {table.cell(each.get('message'))}", _INDENT)
              for each in _objects(result.get("logs"))]
+    if isinstance(result.get("notes"), list):
+        parts += [table.block(f"note: {table.cell(each)}", _INDENT) for each in result["notes"]]
     if events:
         if isinstance(result.get("result"), str):
             parts.append(table.block(f"result: {table.cell(result['result'])}", _INDENT))

@@ -110,6 +110,14 @@ def _add_run(commands: Commands, name: str) -> None:
     parser.add_argument("--wait", action="store_true", help="show the outcome: 0 succeeded, 1 not")
 
 
+def _add_emit(commands: Commands, name: str) -> None:
+    parser = _command(commands, name, "hand an event to whatever takes it",
+                      "weighed --source scale --payload '{\"kg\": 81}'")
+    parser.add_argument("event_type", metavar="EVENT", type=_word, help="its type")
+    parser.add_argument("--payload", metavar="JSON", help="what it says (default: {})")
+    parser.add_argument("--source", metavar="PLUGIN", type=_word, help="as if this plugin had emitted it")
+
+
 def _add_logs(commands: Commands, name: str) -> None:
     parser = _command(commands, name, "show finished attempts with what their plugins said", "echo -f")
     parser.add_argument("plugin", metavar="PLUGIN", nargs="?", type=_word, help="of this plugin alone")
@@ -120,7 +128,7 @@ def _add_logs(commands: Commands, name: str) -> None:
 
 
 def _add_inspect(commands: Commands, name: str) -> None:
-    _take_job(_command(commands, name, "show one job and all its attempts", _A_JOB))
+    _take_job(_command(commands, name, "show one job, its attempts, and the whole chain it belongs to", _A_JOB))
 
 
 def _add_retry(commands: Commands, name: str) -> None:
@@ -145,6 +153,10 @@ def _add_health(commands: Commands, name: str) -> None:
     parser.add_argument("plugin", metavar="PLUGIN", nargs="?", type=_word, help="(default: every enabled one)")
 
 
+def _add_reload(commands: Commands, name: str) -> None:
+    _command(commands, name, "have the daemon read its configuration anew, and show what changed", "")
+
+
 def _add_state(commands: Commands, name: str) -> None:
     parser = _command(commands, name, "show what a plugin remembers, or change it", "echo --set state.json")
     parser.add_argument("plugin", metavar="PLUGIN", type=_word)
@@ -167,6 +179,6 @@ def _count(text: str) -> int:
 
 _COMMANDS: Mapping[str, Callable[[Commands, str], None]] = {
     "init": _add_init, "check": _add_check, "status": _add_status, "plugins": _add_plugins, "queue": _add_queue,
-    "run": _add_run, "logs": _add_logs, "inspect": _add_inspect, "retry": _add_retry, "cancel": _add_cancel,
-    "reset": _add_reset, "health": _add_health, "state": _add_state,
+    "run": _add_run, "emit": _add_emit, "logs": _add_logs, "inspect": _add_inspect, "retry": _add_retry,
+    "cancel": _add_cancel, "reset": _add_reset, "health": _add_health, "reload": _add_reload, "state": _add_state,
 }

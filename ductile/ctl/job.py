@@ -1,16 +1,14 @@
-"""`ductilectl queue`, `inspect`, `retry` and `cancel`: jobs one by one."""
+"""`ductilectl queue`, `retry` and `cancel`: jobs one by one."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import sqlite3
 from datetime import datetime
 from io import TextIOBase
 from pathlib import Path
 
 from ductile import history, intake
-from ductile.ctl import attempts, table
+from ductile.ctl import table
 from ductile.ctl.configured import enabled, shown
 from ductile.ctl.document import document
 from ductile.ctl.wake import wake
@@ -69,32 +67,6 @@ def _open_row(job: Job, now: datetime) -> dict:
         "attempt": job.attempt, "max_attempts": job.max_attempts, "created_at": utc_text(job.created_at),
         "age_seconds": max(0, int((now - job.created_at).total_seconds())), "submitted_by": job.submitted_by,
     }
-
-
-def inspect(conn: sqlite3.Connection, *, job: str, as_json: bool, out: TextIOBase) -> int:
-    """Show one job with all its attempts. Raises DuctileError as `find` does."""
-    found = find(conn, job)
-    row = _row(found)
-    rows = [attempts.row(attempt) for attempt in history.of_job(conn, found.id)]
-    if as_json:
-        out.write(document({**row, "attempts": rows}))
-        return EXIT_OK
-    facts = {name: value for name, value in row.items() if value is not None}
-    facts["payload"] = None if found.payload is None else json.dumps(row["payload"])
-    facts["attempt"] = f"{found.attempt} of {found.max_attempts}"
-    del facts["max_attempts"]
-    width = max(map(len, facts))
-    out.write("".join(f"{name.replace('_', ' '):<{width}}  {table.cell(value)}\n"
-                      for name, value in facts.items() if value is not None))
-    for attempt in rows:
-        out.write("\n" + attempts.text(attempt))
-    return EXIT_OK
-
-
-def _row(job: Job) -> dict:
-    row = {field.name: getattr(job, field.name) for field in dataclasses.fields(job) if field.name != "seq"}
-    row = {name: utc_text(value) if isinstance(value, datetime) else value for name, value in row.items()}
-    return {**row, "payload": None if job.payload is None else json.loads(job.payload)}
 
 
 def retry(conn: sqlite3.Connection, *, job: str, world: World, state_path: Path, now: datetime, as_json: bool,

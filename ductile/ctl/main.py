@@ -183,7 +183,7 @@ def _logs(options: Options) -> int:
 
 
 def _inspect(options: Options) -> int:
-    return _look(options, lambda conn, _: _module("ctl.job").inspect(
+    return _look(options, lambda conn, _: _module("ctl.inspect").inspect(
         conn, job=options.job, as_json=options.json, out=options.out))
 
 
@@ -194,6 +194,14 @@ def _run(options: Options) -> int:
         conn, plugin=options.plugin, command=options.command, payload=options.payload, event_type=options.event_type,
         wait=options.wait, world=world, state_path=state_path, now=_now(), new_id=_new_id, as_json=options.json,
         out=options.out, err=options.err))
+
+
+def _emit(options: Options) -> int:
+    world = _world(options)
+    state_path = world.config.state_path
+    return _change(options, state_path, lambda conn: _module("ctl.emit").emit(
+        conn, event_type=options.event_type, payload=options.payload, source=options.source, world=world,
+        state_path=state_path, now=_now(), new_id=_new_id, as_json=options.json, out=options.out, err=options.err))
 
 
 def _retry(options: Options) -> int:
@@ -230,6 +238,13 @@ def _health(options: Options) -> int:
         return _module("ctl.health").health(conn, **what)
 
 
+def _reload(options: Options) -> int:
+    reading = _module("ctl.configured").read(_path(options), options.environ)
+    return _change(options, reading.world.config.state_path, lambda conn: _module("ctl.reload").reload(
+        conn, reading=reading, clock=_module("clock").SystemClock(), as_json=options.json, out=options.out,
+        err=options.err))
+
+
 def _state(options: Options) -> int:
     module = _module("ctl.state")
     known = _loaded(options, _path(options)).config.plugins
@@ -243,6 +258,7 @@ def _state(options: Options) -> int:
 
 
 _ACTS: Mapping[str, Callable[[Options], int]] = {
-    "init": _init, "check": _check, "status": _status, "plugins": _plugins, "queue": _queue, "run": _run, "logs": _logs,
-    "inspect": _inspect, "retry": _retry, "cancel": _cancel, "reset": _reset, "health": _health, "state": _state,
+    "init": _init, "check": _check, "status": _status, "plugins": _plugins, "queue": _queue, "run": _run, "emit": _emit,
+    "logs": _logs, "inspect": _inspect, "retry": _retry, "cancel": _cancel, "reset": _reset, "health": _health,
+    "reload": _reload, "state": _state,
 }

@@ -7,7 +7,6 @@ import sqlite3
 from datetime import datetime
 from io import TextIOBase
 from pathlib import Path
-from typing import Any
 
 from ductile import history, intake
 from ductile.chance import NewId
@@ -15,21 +14,17 @@ from ductile.check import nearest
 from ductile.ctl import attempts, table
 from ductile.ctl.configured import enabled, shown
 from ductile.ctl.document import document
+from ductile.ctl.event import CLI_SOURCE, by_hand
 from ductile.ctl.wake import lives, wake, watch
 from ductile.db import transaction
-from ductile.errors import (
-    EXIT_DATA, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_OK, EXIT_UNAVAILABLE, EXIT_USAGE, DuctileError,
-)
+from ductile.errors import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_OK, EXIT_UNAVAILABLE, DuctileError
 from ductile.plugin import rows as plugin_rows
 from ductile.plugin.configured import ConfiguredPlugin
-from ductile.protocol import RESERVED_TYPES
 from ductile.queue import rows as queue_rows
 from ductile.queue.job import Job, NewJob, Status, Submitter
-from ductile.strictjson import JSONRefused, decode
 from ductile.world import World
 
 DEFAULT_TYPE = "manual"
-_SOURCE = "cli"
 _LOOK_SECONDS = 0.1
 
 
@@ -69,8 +64,7 @@ def _new_job(world: World, name: str, command: str, payload: str | None, event_t
     _require_command(plugin, command, err)
     event = None
     if payload is not None or event_type is not None:
-        value = {} if payload is None else _decoded(payload)
-        event = intake.new_event(_usable(event_type or DEFAULT_TYPE), value, _SOURCE, new_id=new_id, now=now)
+        event = by_hand(event_type or DEFAULT_TYPE, payload, source=CLI_SOURCE, option="--type", new_id=new_id, now=now)
     return intake.command_job(plugin, command, Submitter.CLI, new_id=new_id, event=event)
 
 
@@ -83,20 +77,6 @@ def _require_command(plugin: ConfiguredPlugin, command: str, err: TextIOBase) ->
     if command not in known:
         hint = nearest(command, known) or f" (it has {', '.join(known)})"
         raise DuctileError(f"plugin {name} has no command {shown(command)}{hint}", exit_code=EXIT_NOT_FOUND)
-
-
-def _decoded(payload: str) -> Any:
-    try:
-        return decode(payload)
-    except JSONRefused as error:
-        raise DuctileError(f"--payload is not strict JSON: {error}", exit_code=EXIT_DATA) from error
-
-
-def _usable(event_type: str) -> str:
-    if event_type.startswith(RESERVED_TYPES):
-        raise DuctileError(f"--type {shown(event_type)}: types that start '{RESERVED_TYPES}' are ductile's own",
-                           exit_code=EXIT_USAGE)
-    return event_type
 
 
 def _warn_of_another_world(conn: sqlite3.Connection, plugin: str, err: TextIOBase) -> None:

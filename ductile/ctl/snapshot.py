@@ -24,12 +24,19 @@ def take(conn: sqlite3.Connection, now: datetime) -> dict:
     load = _first(conn, "SELECT loaded_at, ok, errors FROM config_loads ORDER BY id DESC LIMIT 1")
     return {
         "config_load": load and {**load, "ok": bool(load["ok"])},
+        "listen": _listen(conn),
         "queue": _depth(conn, len(running)),
         "oldest_waiting": _oldest_waiting(conn),
         "ended_24h": _ended(conn, now - _RECENT),
         "running": running,
         "plugins": _plugins(conn),
     }
+
+
+def _listen(conn: sqlite3.Connection) -> str | None:
+    """Return where the daemon takes webhooks while it runs: what was refused has changed nothing."""
+    row = conn.execute("SELECT listen FROM config_loads WHERE ok = 1 ORDER BY id DESC LIMIT 1").fetchone()
+    return row and row[0]
 
 
 def _depth(conn: sqlite3.Connection, running: int) -> dict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shlex
 from io import TextIOBase
 from pathlib import Path
@@ -14,12 +15,18 @@ from ductile.errors import EXIT_IO, EXIT_OK, DuctileError
 from ductile.text import one_line
 
 _DIRECTORY_MODE = 0o755
+_FILE_MODE = 0o644
+_SECRET_MODE = 0o600
+_SECRETS = "secrets.env"
+_VARIABLE = "ECHO_WEBHOOK_SECRET"
+_SECRET_BYTES = 32
 _TEXT = """\
 # Ductile's configuration. Relative paths start from the directory of this file.
 # Every key there is, explained: {example}
 
 service:
   log_level: info
+  env_file: ./{secrets}
 
 state:
   path: ./data/state.db
@@ -32,6 +39,15 @@ plugins_dir:
   - ./plugins
   - {plugins}
 
+# Requests from outside, signed with a secret of {secrets}: see webhooks in the example.
+webhooks:
+  listen: 127.0.0.1:8081
+  endpoints:
+    - path: /webhooks/echo
+      plugin: echo
+      secret: ${{{variable}}}
+      signature_header: X-Hub-Signature-256
+
 # What runs: only plugins that are named here. Secrets belong in variables: "${{NAME}}".
 plugins:
   echo:
@@ -43,13 +59,17 @@ plugins:
 def init(directory: Path, *, out: TextIOBase) -> int:
     """Write a starter configuration into a directory, made if need be. Raises DuctileError (74), with nothing done."""
     file = directory / FILE_NAME
-    text = _TEXT.format(example=one_line(str(shipped.example_config())), plugins=_quoted(shipped.plugins()))
-    if os.path.lexists(file):
-        raise DuctileError(f"{file} exists already; name another directory, or move it away", exit_code=EXIT_IO)
+    secret_file = directory / _SECRETS
+    text = _TEXT.format(example=one_line(str(shipped.example_config())), plugins=_quoted(shipped.plugins()),
+                        secrets=_SECRETS, variable=_VARIABLE)
+    for each in (file, secret_file):
+        if os.path.lexists(each):
+            raise DuctileError(f"{each} exists already; name another directory, or move it away", exit_code=EXIT_IO)
     made: list[Path] = []
     try:
         _make(directory / "plugins", made)
-        _write(file, text, made)
+        _write(secret_file, f"{_VARIABLE}={secrets.token_hex(_SECRET_BYTES)}\n", _SECRET_MODE, made)
+        _write(file, text, _FILE_MODE, made)
     except (OSError, UnicodeEncodeError) as error:
         _undo(made)
         why = error.strerror if isinstance(error, OSError) else "the path of the shipped plugins is not UTF-8"
@@ -73,8 +93,8 @@ def _make(directory: Path, made: list[Path]) -> None:
         made.append(each)
 
 
-def _write(file: Path, text: str, made: list[Path]) -> None:
-    with open(file, "x", encoding="utf-8") as writer:
+def _write(file: Path, text: str, mode: int, made: list[Path]) -> None:
+    with open(file, "x", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, mode)) as writer:
         made.append(file)
         writer.write(text)
         writer.flush()

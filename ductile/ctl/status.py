@@ -27,20 +27,20 @@ def status(conn: sqlite3.Connection, *, state_path: Path, reset_after: Callable[
     seen = snapshot.take(conn, now)
     is_open = any(breaker["state"] == "open" for row in seen["plugins"] for breaker in row["breakers"])
     resets = reset_after() if is_open else {}
-    found = {"daemon": _daemon(state_path), **seen}
+    found = {"daemon": _daemon(state_path, seen.pop("listen")), **seen}
     found["plugins"] = [_plugin(row, resets, now) for row in seen["plugins"]]
     out.write(_text(found, now) if document is None else document(found))
     return EXIT_OK
 
 
-def _daemon(state_path: Path) -> dict:
-    """Return whether ductiled runs, as whom and since when: its PID file is written once, at its start."""
+def _daemon(state_path: Path, listen: str | None) -> dict:
+    """Return whether ductiled runs, as whom, since when and where it listens: its PID file is written at its start."""
     file = pid_file(state_path)
     pid = running_pid(file)
     if pid is None:
-        return {"running": False, "pid": None, "since": None}
+        return {"running": False, "pid": None, "since": None, "listen": None}
     since = datetime.fromtimestamp(file.stat().st_mtime, timezone.utc)
-    return {"running": True, "pid": pid, "since": utc_text(since)}
+    return {"running": True, "pid": pid, "since": utc_text(since), "listen": listen}
 
 
 def _plugin(row: dict, resets: Mapping[str, int], now: datetime) -> dict:
@@ -85,7 +85,7 @@ def _breaker(breaker: dict, reset_after: int | None, now: datetime) -> str | Non
 
 
 def _text(found: dict, now: datetime) -> str:
-    lines = [_daemon_line(found["daemon"], now), *_load_lines(found["config_load"]), _queue_line(found, now)]
+    lines = [*_daemon_lines(found["daemon"], now), *_load_lines(found["config_load"]), _queue_line(found, now)]
     lines += [f"running: {table.short(job['job_id'])} {job['plugin']} {job['command']}, attempt {job['attempt']},"
               f" {_ago(job['started_at'], now)}" for job in found["running"]]
     ended = found["ended_24h"]
@@ -97,10 +97,11 @@ def _text(found: dict, now: datetime) -> str:
     return "".join(line + "\n" for line in lines) + plugins
 
 
-def _daemon_line(daemon: dict, now: datetime) -> str:
+def _daemon_lines(daemon: dict, now: datetime) -> list[str]:
     if not daemon["running"]:
-        return "daemon: not running"
-    return f"daemon: running as PID {daemon['pid']} since {daemon['since']} ({_ago(daemon['since'], now)})"
+        return ["daemon: not running"]
+    line = f"daemon: running as PID {daemon['pid']} since {daemon['since']} ({_ago(daemon['since'], now)})"
+    return [line] if daemon["listen"] is None else [line, f"webhooks: listening on {daemon['listen']}"]
 
 
 def _load_lines(load: dict | None) -> list[str]:

@@ -33,8 +33,8 @@ class Plugin:
 class Found:
     """A directory with a manifest: a plugin, or the one reason why it was not loaded.
 
-    `name` is the manifest's, or the directory's where the manifest tells none. `files` are the names and
-    contents of what was read.
+    `name` is the manifest's, or the directory's where the manifest tells none. `files` are the names,
+    relative to the directory of plugins, and contents of what was read.
     """
 
     name: str
@@ -109,7 +109,7 @@ def _look_at(directory: Path) -> Found | None:
         content = _read_manifest(directory, path)
         if content is None:
             return None
-        files = ((_shown(path), content),)
+        files = ((f"{directory.name}/{MANIFEST}", content),)
         document = _parse(path, content)
         name = manifest_name(document.value) or name
         plugin = _load(directory, path, document)

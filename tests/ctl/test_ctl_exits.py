@@ -14,7 +14,8 @@ from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, Said, job_id, start
 from support.ledger import put_ended
 
 READING = (("status",), ("queue",), ("logs",), ("logs", "-f"), ("inspect", "0000"), ("state", "echo"))
-CHANGING = (("run", "echo"), ("retry", "0000"), ("cancel", "0000"), ("reset", "echo"), ("state", "echo", "--clear"))
+CHANGING = (("run", "echo"), ("emit", "made"), ("retry", "0000"), ("cancel", "0000"), ("reset", "echo"), ("reload",),
+            ("state", "echo", "--clear"))
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes an ordinary user, which takes root")
 

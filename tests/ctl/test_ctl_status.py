@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -90,6 +91,17 @@ def look(conn: sqlite3.Connection, desk: Desk, *, as_json: bool = False, resets:
     return out.getvalue()
 
 
+@contextmanager
+def running(desk: Desk) -> Iterator[None]:
+    """Have this process hold the daemon's lock."""
+    lock = PidLock(pid_file(desk.database))
+    lock.write()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 TEXT = """\
 daemon: not running
 configuration: taken at 2026-02-08T10:00:00.000Z
@@ -116,7 +128,7 @@ def test_the_text_says_everything_at_a_glance(conn: sqlite3.Connection, desk: De
 def test_the_document_has_what_the_text_has(conn: sqlite3.Connection, desk: Desk) -> None:
     fill(conn)
     found = json.loads(look(conn, desk, as_json=True))
-    assert found["daemon"] == {"running": False, "pid": None, "since": None}
+    assert found["daemon"] == {"running": False, "pid": None, "since": None, "listen": None}
     assert found["config_load"] == {"loaded_at": "2026-02-08T10:00:00.000Z", "ok": True, "errors": None}
     assert found["queue"] == {"queued": 1, "waiting": 1, "running": 1}
     assert found["oldest_waiting"] == "2026-02-08T10:00:00.000Z"
@@ -192,14 +204,23 @@ def test_a_refused_configuration_shows_its_errors(conn: sqlite3.Connection, desk
 
 
 def test_a_running_daemon_is_seen_by_its_lock(conn: sqlite3.Connection, desk: Desk) -> None:
-    lock = PidLock(pid_file(desk.database))
-    lock.write()
-    try:
+    with running(desk):
         found = json.loads(look(conn, desk, as_json=True))["daemon"]
-    finally:
-        lock.release()
     assert (found["running"], found["pid"] is not None, found["since"] is not None) == (True, True, True)
+    assert found["listen"] is None
     assert json.loads(look(conn, desk, as_json=True))["daemon"]["running"] is False
+
+
+def test_where_the_daemon_listens_is_what_it_took_last(conn: sqlite3.Connection, desk: Desk) -> None:
+    with db.transaction(conn):
+        config_rows.add(conn, digest="0", errors=(), listen="127.0.0.1:8080", now=START)
+        config_rows.add(conn, digest="1", errors=(), listen="127.0.0.1:8081", now=START)
+        config_rows.add(conn, digest="2", errors=("no",), now=START)
+    with running(desk):
+        assert look(conn, desk).splitlines()[1] == "webhooks: listening on 127.0.0.1:8081"
+        assert json.loads(look(conn, desk, as_json=True))["daemon"]["listen"] == "127.0.0.1:8081"
+    assert "listening" not in look(conn, desk)
+    assert json.loads(look(conn, desk, as_json=True))["daemon"]["listen"] is None
 
 
 def test_the_breaker_is_asked_of_the_configuration(desk: Desk) -> None:

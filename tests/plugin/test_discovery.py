@@ -42,7 +42,7 @@ def test_a_good_plugin_is_loaded(plugins):
     assert found.plugin.manifest.version == "0.1.0"
     assert found.plugin.directory == directory
     assert found.plugin.entrypoint == directory / "run.sh"
-    assert found.files == ((f"{directory}/manifest.yaml", (directory / "manifest.yaml").read_bytes()),)
+    assert found.files == (("echo/manifest.yaml", (directory / "manifest.yaml").read_bytes()),)
     assert registry.get("echo") is found
     assert registry.get("nothing") is None
 

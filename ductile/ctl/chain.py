@@ -1,0 +1,135 @@
+"""The chain that a job belongs to: its jobs as a tree, and of each what it told and where its events went."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from ductile import history
+from ductile.context import rows as context_rows
+from ductile.ctl import attempts, table
+from ductile.queue import rows as queue_rows
+from ductile.queue.job import Job
+from ductile.text import one_line
+from ductile.units import utc_text
+
+_STEP = "  "
+_BELOW = "    "
+# Past it a job stands no further to the right: in a chain of thousands the indents would be most of the text.
+_DEEPEST_INDENT = 20
+_KEY_LIMIT = 60
+_VALUE_LIMIT = 160
+
+
+def rows(conn: sqlite3.Connection, asked: Job) -> list[dict]:
+    """Return the jobs of a chain, each before those that follow from it; `depth` counts from 0 at a root.
+
+    `baggage_added` is what a job's context has beyond the one before it, or has otherwise.
+    """
+    links = list(_in_tree_order(queue_rows.of_chain(conn, asked.root_job_id)))
+    jobs = [job for _, job in links]
+    tried: dict[str, list[dict]] = {job.id: [] for job in jobs}
+    for attempt in history.of_jobs(conn, tried):
+        tried[attempt.job_id].append(attempts.brief(attempt))
+    carried = {job.event_context_id for job in jobs if job.event_context_id is not None}
+    added = {context_id: _added(accumulated, before or {})
+             for context_id, accumulated, before in context_rows.with_parents(conn, carried)}
+    return [{**_facts(job), "depth": depth, "asked": job.id == asked.id,
+             "baggage_added": added.get(job.event_context_id, {}), "attempts": tried[job.id]} for depth, job in links]
+
+
+def _in_tree_order(jobs: Sequence[Job]) -> Iterator[tuple[int, Job]]:
+    """Yield each job with its depth, before its children, those in the order in which they were queued."""
+    known = {job.id for job in jobs}
+    children: dict[str | None, list[Job]] = {}
+    for job in jobs:
+        # A replay of a root has no parent either: a chain may have several roots.
+        children.setdefault(job.parent_job_id if job.parent_job_id in known else None, []).append(job)
+    left = [(0, job) for job in reversed(children.get(None, []))]
+    while left:
+        depth, job = left.pop()
+        yield depth, job
+        left += [(depth + 1, child) for child in reversed(children.get(job.id, []))]
+
+
+def _added(accumulated: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    # As JSON: to Python true and 1 would be the same.
+    return {key: value for key, value in accumulated.items()
+            if key not in before or json.dumps(before[key]) != json.dumps(value)}
+
+
+def _facts(job: Job) -> dict:
+    return {
+        "job_id": job.id, "parent_job_id": job.parent_job_id, "plugin": job.plugin, "command": job.command,
+        "pipeline_name": job.pipeline_name, "step_id": job.step_id, "submitted_by": job.submitted_by,
+        "replay_of": job.replay_of, "status": job.status, "attempt": job.attempt, "max_attempts": job.max_attempts,
+        "created_at": utc_text(job.created_at), "started_at": _time(job.started_at),
+        "completed_at": _time(job.completed_at), "next_retry_at": _time(job.next_retry_at),
+        "last_error": job.last_error,
+    }
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else utc_text(moment)
+
+
+def text(link: dict) -> str:
+    """Return a row of `rows` as lines: the job, and what there is to say of it below.
+
+    The asked one is marked with `*`; how its attempts ended is left out, for `inspect` shows that at length.
+    """
+    indent = _STEP * min(link["depth"], _DEEPEST_INDENT)
+    below = indent + _BELOW
+    parts = [table.block(f"{'*' if link['asked'] else '-'} {_title(link)}", indent), table.block(_times(link), below)]
+    if link["last_error"]:
+        parts.append(table.block(f"error: {table.cell(link['last_error'])}", below))
+    parts += [table.block(f"+ {one_line(key, _KEY_LIMIT)}: {one_line(json.dumps(value), _VALUE_LIMIT)}", below)
+              for key, value in link["baggage_added"].items()]
+    for attempt in link["attempts"]:
+        if not link["asked"]:
+            parts.append(table.block(attempts.line(attempt), below))
+            parts += [table.block(f"note: {table.cell(note)}", below + _STEP) for note in attempt["notes"]]
+        parts += [table.block(line, below + _STEP) for line in _events(attempt)]
+    return "".join(parts)
+
+
+def _title(link: dict) -> str:
+    title = f"{table.short(link['job_id'])} {link['plugin']} {link['command']}"
+    if link["depth"] > _DEEPEST_INDENT:
+        title = f"(depth {link['depth']}) {title}"
+    if link["step_id"] is not None:
+        title += f", step {link['pipeline_name']}/{link['step_id']}"
+    if link["replay_of"] is not None:
+        title += f", replay of {table.short(link['replay_of'])}"
+    status = link["status"]
+    if link["next_retry_at"] is not None:
+        status = f"waiting until {link['next_retry_at']}"
+    return f"{title}: {status}, attempt {link['attempt']} of {link['max_attempts']}"
+
+
+def _times(link: dict) -> str:
+    moments = {"queued": link["created_at"], "started": link["started_at"], "ended": link["completed_at"]}
+    return ", ".join(f"{what} {moment}" for what, moment in moments.items() if moment is not None)
+
+
+def _events(attempt: dict) -> Iterator[str]:
+    """Yield a line for each place that an event of an attempt went to."""
+    for event in attempt["events"]:
+        for place in _places(event["ways"]):
+            yield f"event {table.cell(event['type'])} -> {place}"
+
+
+def _places(ways: list[dict] | None) -> list[str]:
+    if ways is None:
+        return ["nowhere: the attempt failed, its events do not count"]
+    return [_place(way) for way in ways] or ["nowhere: no route or pipeline takes it"]
+
+
+def _place(way: dict) -> str:
+    step = f", step {way['step_id']}" if "step_id" in way else ""
+    if "duplicate_of" in way:
+        return f"{way['plugin']}{step}: a duplicate of job {table.short(way['duplicate_of'])}"
+    return f"job {table.short(way['job_id'])} {way['plugin']}{step}"

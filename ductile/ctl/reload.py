@@ -1,0 +1,80 @@
+"""`ductilectl reload`: the daemon reads its configuration anew, and says what came of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+from io import TextIOBase
+
+from ductile.clock import Clock
+from ductile.config import rows as config_rows
+from ductile.config.rows import Load
+from ductile.ctl import table
+from ductile.ctl.document import document
+from ductile.ctl.wake import lives, watch
+from ductile.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, EXIT_UNAVAILABLE, DuctileError
+from ductile.lock import pid_file, signal_daemon
+from ductile.world import Reading
+
+_PATIENCE_SECONDS = 30
+_LOOK_SECONDS = 0.1
+
+
+def reload(conn: sqlite3.Connection, *, reading: Reading, clock: Clock, as_json: bool, out: TextIOBase,
+           err: TextIOBase) -> int:
+    """Have the daemon take the configuration that was read here without a problem, and show what it changed.
+
+    Return 78 where the daemon refuses it. Raises DuctileError: 69 where none runs or it ends, 1 where it does not
+    answer within 30 s or has read something else. Raises OSError where it may not be signalled.
+    """
+    for fault in reading.faults:
+        err.write(f"warning: {fault}\n")
+    load = _signal_and_wait(conn, reading, clock)
+    if load.ok and load.digest != reading.world.digest:
+        raise DuctileError(f"ductiled has read other files than {reading.path} and what belongs to it: they have"
+                           " changed just now, or it runs on another configuration", exit_code=EXIT_FAILED)
+    if as_json:
+        out.write(document({"loaded_at": load.loaded_at, "ok": load.ok, "changes": load.changes,
+                            "errors": load.errors}))
+    elif load.ok:
+        out.write("".join(f"{table.cell(change)}\n" for change in load.changes) or "nothing changed\n")
+    else:
+        err.write("".join(f"{table.cell(error)}\n" for error in load.errors))
+    return EXIT_OK if load.ok else EXIT_CONFIG
+
+
+def _signal_and_wait(conn: sqlite3.Connection, reading: Reading, clock: Clock) -> Load:
+    state_path = reading.world.config.state_path
+    last = config_rows.last_id(conn)
+    daemon = watch(state_path)
+    if daemon is None:
+        raise _not_running()
+    try:
+        if signal_daemon(pid_file(state_path), signal.SIGHUP) is None:
+            raise _not_running()
+        return _answer(conn, last, daemon, clock)
+    finally:
+        os.close(daemon)
+
+
+def _not_running() -> DuctileError:
+    return DuctileError("ductiled is not running; it reads the configuration when it starts",
+                        exit_code=EXIT_UNAVAILABLE)
+
+
+def _answer(conn: sqlite3.Connection, last: int, daemon: int, clock: Clock) -> Load:
+    """Return the first load after the row `last`."""
+    deadline = clock.monotonic() + _PATIENCE_SECONDS
+    runs = True
+    while True:
+        load = config_rows.after(conn, last)
+        if load is not None:
+            return load
+        if not runs:
+            raise DuctileError("ductiled ended before it had read the configuration; its log says why",
+                               exit_code=EXIT_UNAVAILABLE)
+        if clock.monotonic() >= deadline:
+            raise DuctileError(f"ductiled has not answered within {_PATIENCE_SECONDS} s; `ductilectl status` shows what"
+                               " it is doing", exit_code=EXIT_FAILED)
+        runs = lives(daemon, _LOOK_SECONDS)

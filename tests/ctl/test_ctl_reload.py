@@ -1,0 +1,174 @@
+"""`reload`: what is wrong is said before the daemon hears of it, and its answer is waited for."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import signal
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from ctl.desk import PATIENCE_SECONDS, SAYS_OK, Desk, Said, start
+
+from ductile import db, world
+from ductile.config import rows as config_rows
+from ductile.ctl.reload import reload
+from ductile.errors import DuctileError
+from ductile.lock import PidLock, pid_file
+from support.clock import START, FakeClock
+from support.daemon import RealDaemon, until
+
+LOOK_SECONDS = 0.005
+DOWN = "ductiled is not running; it reads the configuration when it starts\n"
+
+
+@pytest.fixture
+def conn(desk: Desk) -> Iterator[sqlite3.Connection]:
+    desk.plugin("echo")
+    with desk.ledger() as conn:
+        with db.transaction(conn):
+            config_rows.add(conn, digest="old", errors=(), changes=("earlier",), now=START)
+        yield conn
+
+
+@contextmanager
+def running(desk: Desk, at_hangup: Callable[[], None]) -> Iterator[None]:
+    """Have this process stand in for the daemon: it holds the lock and acts on SIGHUP."""
+    before = signal.signal(signal.SIGHUP, lambda *_: at_hangup())
+    lock = PidLock(pid_file(desk.database))
+    lock.write()
+    try:
+        yield
+    finally:
+        lock.release()
+        signal.signal(signal.SIGHUP, before)
+
+
+def answers(desk: Desk, *, digest: str | None = None, errors: Sequence[str] = (),
+            changes: Sequence[str] = ()) -> Callable[[], None]:
+    """What a daemon does that takes what is there, unless told what else to say."""
+    found = world.read(desk.home / "config.yaml", {}, keep_unset=True).world.digest
+
+    def act() -> None:
+        with closing(db.connect_again(desk.database)) as conn, db.transaction(conn):
+            config_rows.add(conn, digest=found if digest is None else digest, errors=errors, changes=changes, now=START)
+
+    return act
+
+
+def test_what_changed_is_shown_line_by_line(conn: sqlite3.Connection, desk: Desk) -> None:
+    with running(desk, answers(desk, changes=("plugin echo added", "route a\x1b removed"))):
+        assert desk.call("reload") == Said(code=0, out="plugin echo added\nroute a\\x1b removed\n", err="")
+        assert desk.call("reload", "--json").json == {
+            "loaded_at": "2026-02-08T10:00:00.000Z", "ok": True,
+            "changes": ["plugin echo added", "route a\x1b removed"], "errors": []}
+
+
+def test_nothing_changed_is_a_sentence(conn: sqlite3.Connection, desk: Desk) -> None:
+    with running(desk, answers(desk)):
+        assert desk.call("reload") == Said(code=0, out="nothing changed\n", err="")
+
+
+def test_a_refusal_is_78_and_shows_why(conn: sqlite3.Connection, desk: Desk) -> None:
+    with running(desk, answers(desk, digest="", errors=("port taken\x1b", "no"))):
+        assert desk.call("reload") == Said(code=78, out="", err="port taken\\x1b\nno\n")
+        said = desk.call("reload", "--json")
+        assert (said.code, said.json["ok"], said.json["errors"]) == (78, False, ["port taken\x1b", "no"])
+
+
+def test_a_configuration_with_problems_does_not_reach_the_daemon(conn: sqlite3.Connection, desk: Desk) -> None:
+    desk.configure(plugins={"echo": {"enbled": True}}, what=1)
+    heard: list[bool] = []
+    with running(desk, lambda: heard.append(True)):
+        said = desk.call("reload")
+    assert (said.code, said.out, heard) == (78, "", [])
+    assert [line.split(": ", 1)[1] for line in said.err.splitlines()] == [
+        "plugins.echo.enbled: unknown key (did you mean 'enabled'?)", "what: unknown key"]
+
+
+def test_a_variable_that_only_the_daemon_has_does_not_matter(conn: sqlite3.Connection, desk: Desk) -> None:
+    desk.configure(plugins={"echo": {"config": {"token": "${NOT_SET}"}}})
+    with running(desk, answers(desk)):
+        assert desk.call("reload").code == 0
+
+
+def test_a_plugin_that_will_not_be_loaded_is_a_warning(conn: sqlite3.Connection, desk: Desk) -> None:
+    desk.configure(plugins={"gone": {}})
+    with running(desk, answers(desk, changes=("plugin gone added",))):
+        assert desk.call("reload") == Said(code=0, out="plugin gone added\n", err=(
+            "warning: plugin gone is not loaded: no plugin named 'gone' was found in plugins_dir\n"))
+
+
+def test_a_daemon_that_reads_other_files_is_told_of(conn: sqlite3.Connection, desk: Desk) -> None:
+    with running(desk, answers(desk, digest="other", changes=("plugin x added",))):
+        assert desk.call("reload") == Said(code=1, out="", err=(
+            f"ductiled has read other files than {desk.home}/config.yaml and what belongs to it: they have changed just"
+            " now, or it runs on another configuration\n"))
+
+
+def test_without_a_daemon_it_is_69(conn: sqlite3.Connection, desk: Desk) -> None:
+    assert desk.call("reload") == Said(code=69, out="", err=DOWN)
+
+
+class Hurrying(FakeClock):
+    """A clock on which ten seconds pass between two looks."""
+
+    def monotonic(self) -> float:
+        self.move(10)
+        return super().monotonic()
+
+
+def test_a_daemon_that_does_not_answer_is_waited_for_only_so_long(conn: sqlite3.Connection, desk: Desk) -> None:
+    reading = world.read(desk.home / "config.yaml", {}, keep_unset=True)
+    out, err = io.StringIO(), io.StringIO()
+    with running(desk, lambda: None), pytest.raises(DuctileError) as caught:
+        reload(conn, reading=reading, clock=Hurrying(), as_json=False, out=out, err=err)
+    assert (caught.value.exit_code, out.getvalue(), err.getvalue()) == (1, "", "")
+    assert caught.value.lines == (
+        "ductiled has not answered within 30 s; `ductilectl status` shows what it is doing",)
+
+
+def reloaded(daemon: RealDaemon) -> tuple[int, str, str]:
+    process = start("reload", home=daemon.home)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    return process.returncode, out, err
+
+
+def has_pending(pid: int, number: int) -> bool:
+    """Say whether a process that stands still has been sent a signal."""
+    (mask,) = re.findall(r"^ShdPnd:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return int(mask, 16) >> (number - 1) & 1 == 1
+
+
+def test_a_daemon_that_ends_instead_of_answering_is_69(daemon: RealDaemon) -> None:
+    daemon.start()
+    daemon.send(signal.SIGSTOP)
+    os.waitid(os.P_PID, daemon.pid, os.WSTOPPED | os.WNOWAIT)
+    process = start("reload", home=daemon.home)
+    try:
+        until(lambda: has_pending(daemon.pid, signal.SIGHUP), True,
+              pause=lambda: not daemon.ended_within(LOOK_SECONDS), explain=daemon.story)
+        daemon.kill()
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        process.kill()
+        process.communicate()
+    assert (process.returncode, out, err) == (
+        69, "", "ductiled ended before it had read the configuration; its log says why\n")
+
+
+def test_the_real_daemon_answers(daemon: RealDaemon) -> None:
+    daemon.plugin("echo", SAYS_OK)
+    daemon.start()
+    assert reloaded(daemon) == (0, "nothing changed\n", "")
+    daemon.plugin("other", SAYS_OK)
+    assert reloaded(daemon) == (0, "plugin other added\n", "")
+    daemon.configure(plugins={"other": {"config": {"token": "${WITHHELD}"}}})
+    code, out, err = reloaded(daemon)
+    assert (code, out, err.split(": ", 1)[1]) == (
+        78, "", "plugins.other.config.token: the variable WITHHELD is not set\n")
+    daemon.stop()
