@@ -1,0 +1,127 @@
+"""The daemon's door: opens the listener where one is configured, moves it, closes it.
+
+The listener and all that it needs is imported when there is one: it takes a quarter of the daemon's memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ductile import db
+from ductile.chance import NewId
+from ductile.clock import Clock
+from ductile.errors import DuctileError
+from ductile.group import GroupCommit
+from ductile.vitals import Vitals
+from ductile.world import World
+
+Address = tuple[str, int]
+
+# At a stop, for requests that are being answered; a client that is slower loses nothing that was acknowledged.
+_PATIENCE_SECONDS = 1.0
+
+
+class Front:
+    """At most one listener, at the address that the world in force names."""
+
+    def __init__(self, database: Path, *, clock: Clock, new_id: NewId, health: Callable[[], Vitals],
+                 post: Callable[[BaseException | None], None]) -> None:
+        """`health` tells how the daemon is; `post` takes None for a new job in the queue, or a fatal error."""
+        self._database = database
+        self._clock = clock
+        self._new_id = new_id
+        self._health = health
+        self._post = post
+        self._group: GroupCommit | None = None
+        self._reception: Any = None
+        self._listener: Any = None
+        self._wanted: Address | None = None    # what `_listener` was told to listen on
+        self._closed: list[Any] = []           # listeners that may still have a request to answer
+
+    @property
+    def address(self) -> str | None:
+        """Return where webhooks are taken, None where nowhere."""
+        return None if self._listener is None else self._listener.address
+
+    def follow(self, world: World) -> None:
+        """Listen where `world` says, by its endpoints, from now on. A request that is being answered keeps its own.
+
+        A new address is bound before the old one is given up. Where both overlap the old one goes first, and comes
+        back if the new one cannot be had. Raises DuctileError (71), and then all is as it was.
+        """
+        webhooks = world.config.webhooks
+        if webhooks is None:
+            self.close()
+            return
+        self._prepare(world)
+        wanted = (webhooks.host, webhooks.port)
+        fresh = None if wanted == self._wanted else self._take(wanted)
+        # Before the first request on the new address, which is to find the new endpoints.
+        self._reception.world = world
+        if fresh is not None:
+            self.close()
+            fresh.start()
+            self._listener, self._wanted = fresh, wanted
+
+    def close(self) -> None:
+        """Stop listening. What is being answered is answered."""
+        if self._listener is not None:
+            self._listener.close()
+            self._closed = [*(each for each in self._closed if not each.is_quiet), self._listener]
+        self._listener = self._wanted = None
+
+    def finish(self) -> None:
+        """Stop listening, and let what is being answered come to its end before the database is closed."""
+        self.close()
+        patient_until = self._clock.monotonic() + _PATIENCE_SECONDS
+        for listener in self._closed:
+            listener.wait_until_quiet(max(0.0, patient_until - self._clock.monotonic()))
+        if self._group is not None:
+            self._group.close()
+
+    def _prepare(self, world: World) -> None:
+        """Have what answers requests, before the first can come."""
+        if self._reception is not None:
+            return
+        self._group = GroupCommit(db.connect_again(self._database))
+        self._reception = _load("ductile.webhook.reception").Reception(
+            world, self._group, clock=self._clock, new_id=self._new_id, health=self._health, post=self._post)
+
+    def _take(self, wanted: Address) -> Any:
+        """Return a listener on a new address. Raises DuctileError, and then the old one listens."""
+        before = self._wanted
+        try:
+            return self._bind(wanted)
+        except DuctileError:
+            if before is None or before[1] != wanted[1]:
+                raise
+        # The old address may be what is in the way.
+        self.close()
+        try:
+            return self._bind(wanted)
+        except DuctileError:
+            with contextlib.suppress(DuctileError):
+                self._listener = self._bind(before)
+                self._listener.start()
+                self._wanted = before
+            raise
+
+    def _bind(self, address: Address) -> Any:
+        return _load("ductile.webhook.server").Listener(*address, self._reception.receive)
+
+
+def _load(name: str) -> Any:
+    """Import what a listener needs, but for `ssl`: http.client loads it where it can, 4 MiB that are never used."""
+    there = "ssl" in sys.modules
+    if not there:
+        sys.modules["ssl"] = None
+    try:
+        return import_module(name)
+    finally:
+        if not there:
+            del sys.modules["ssl"]

@@ -1,0 +1,77 @@
+"""What the head of a webhook request says, and whether that may be believed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+
+_LENGTH = re.compile("[0-9]{1,10}")
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"    # RFC 9110, section 5.6.2
+_REQUEST = re.compile(rb"(" + _TOKEN + rb") ([!-~]+) (HTTP/1\.[0-9])\r\n")
+_FIELD = re.compile(rb"(" + _TOKEN + rb"):([\t -~\x80-\xff]*)\r\n")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """A request up to its body. `headers` are as received; `path` is raw, without the query."""
+
+    method: str
+    path: str
+    query: str
+    version: str
+    headers: tuple[tuple[str, str], ...]
+
+    def values(self, name: str) -> list[str]:
+        """Return every value of a header; `name` in lower case."""
+        return [value for key, value in self.headers if key.lower() == name]
+
+    def alone(self, name: str) -> str | None:
+        """Return the value of a header that comes exactly once, None otherwise; `name` in lower case."""
+        values = self.values(name)
+        return values[0] if len(values) == 1 else None
+
+    @property
+    def wants_more(self) -> bool:
+        """Say whether the connection is to be kept for another request (RFC 9112, section 9.3)."""
+        options = {option.strip().lower() for value in self.values("connection") for option in value.split(",")}
+        return "close" not in options and self.version != "HTTP/1.0"
+
+    @property
+    def waits_for_leave(self) -> bool:
+        """Say whether the body comes only after an interim answer (RFC 9110, section 10.1.1)."""
+        return self.version != "HTTP/1.0" and (self.alone("expect") or "").lower() == "100-continue"
+
+
+def parse(lines: Sequence[bytes]) -> Head | None:
+    """Return what the lines of a head say, with their ends and without the empty last one; None where they are wrong.
+
+    Strict (RFC 9112, sections 3 and 5), and not left to the standard library: whatever one reader takes for one
+    header and another for two hides a request from a proxy. Lines end in CR LF, a header is a name and a value on
+    one line, and no control character is in either.
+    """
+    request = _REQUEST.fullmatch(lines[0]) if lines else None
+    fields = [_FIELD.fullmatch(line) for line in lines[1:]]
+    if request is None or not all(fields):
+        return None
+    method, target, version = (part.decode("ascii") for part in request.groups())
+    path, _, query = target.partition("?")
+    headers = tuple((name.decode("ascii"), value.strip(b" \t").decode("latin-1"))
+                    for name, value in (field.groups() for field in fields))
+    return Head(method=method, path=path, query=query, version=version, headers=headers)
+
+
+def body_length(head: Head, most: int) -> tuple[int, HTTPStatus | None]:
+    """Return the bytes of the body that follows, or the status that refuses the request before it is read.
+
+    The length is told once, in one to ten digits (RFC 9112, section 6.3); any `Transfer-Encoding` is refused, because
+    two readers of one request may disagree on where such a body ends.
+    """
+    lengths = head.values("content-length")
+    if not lengths:
+        return 0, HTTPStatus.LENGTH_REQUIRED
+    if head.values("transfer-encoding") or len(lengths) > 1 or _LENGTH.fullmatch(lengths[0]) is None:
+        return 0, HTTPStatus.BAD_REQUEST
+    length = int(lengths[0])
+    return length, HTTPStatus.REQUEST_ENTITY_TOO_LARGE if length > most else None

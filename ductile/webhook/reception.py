@@ -1,0 +1,186 @@
+"""What becomes of a webhook: checked against its endpoint, queued, and only then acknowledged."""
+
+from __future__ import annotations
+
+import ipaddress
+import sqlite3
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any
+
+from blake3 import blake3
+
+from ductile import intake
+from ductile.chance import NewId
+from ductile.clock import Clock
+from ductile.config.schema import Endpoint
+from ductile.db import Damaged, FateUnknown, NotWritten
+from ductile.errors import DuctileError
+from ductile.group import GroupCommit
+from ductile.log import Component
+from ductile.plugin.manifest import HANDLE
+from ductile.queue import rows as queue_rows
+from ductile.queue.job import Submitter
+from ductile.scheduler import rows as scheduler_rows
+from ductile.strictjson import encode
+from ductile.webhook.head import Head, body_length
+from ductile.webhook.request import DEFAULT_TYPE, http_of, payload_of, source_of
+from ductile.webhook.server import Expected, Reply
+from ductile.webhook.signature import verify
+from ductile.vitals import Vitals
+from ductile.world import World
+
+HEALTH_PATH = "/healthz"
+_JSON = ("Content-Type", "application/json")
+_RETRY_AFTER = ("Retry-After", "30")
+_UNAVAILABLE = Reply(status=HTTPStatus.SERVICE_UNAVAILABLE, headers=(_RETRY_AFTER,))
+_KEY_LIMIT = 200     # characters of a dedupe key that are stored as they are
+
+_log = Component("webhook")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Taken:
+    """What one request became: the jobs that stand for it, and whether any is new."""
+
+    job_ids: tuple[str, ...]
+    is_new: bool
+
+
+class Reception:
+    """Answers requests in the threads of the listener. `world` may be swapped at any time; a request keeps its own."""
+
+    def __init__(self, world: World, group: GroupCommit, *, clock: Clock, new_id: NewId,
+                 health: Callable[[], Vitals], post: Callable[[BaseException | None], None]) -> None:
+        """`health` tells how the daemon is; `post` takes None for a new job in the queue, or a fatal error."""
+        self.world = world
+        self._group = group
+        self._clock = clock
+        self._new_id = new_id
+        self._health = health
+        self._post = post
+        self._is_written = True    # the last that was to be queued
+
+    def receive(self, head: Head, address: str) -> Reply | Expected:
+        """Refuse a request by its head, or say how much of a body is to be read."""
+        world = self.world
+        if head.path == HEALTH_PATH:
+            return self._tell_health(head, address)
+        endpoint = next((each for each in world.config.webhooks.endpoints if each.path == head.path), None)
+        if endpoint is None:
+            return Reply(status=HTTPStatus.NOT_FOUND)
+        if head.method != "POST":
+            return Reply(status=HTTPStatus.METHOD_NOT_ALLOWED, headers=(("Allow", "POST"),))
+        length, refusal = body_length(head, endpoint.max_body_size)
+        if refusal is not None:
+            return Reply(status=refusal)
+
+        def answer(body: bytes, verified: Callable[[], None]) -> Reply:
+            if not verify(body, head.headers, secrets=endpoint.secrets, header=endpoint.signature_header,
+                          format=endpoint.signature_format):
+                _log.info("webhook refused: its signature is wrong or missing", path=endpoint.path, address=address)
+                return Reply(status=HTTPStatus.FORBIDDEN)
+            verified()
+            return self._take(world, endpoint, head, body)
+
+        return Expected(length=length, answer=answer)
+
+    def _take(self, world: World, endpoint: Endpoint, head: Head, body: bytes) -> Reply:
+        """Queue a verified request and answer when it is on the disk."""
+        now = self._clock.now()
+        key = _dedupe_key(endpoint, head)
+        event = intake.new_event(endpoint.event or DEFAULT_TYPE, payload_of(body), source_of(endpoint.path),
+                                 new_id=self._new_id, now=now)
+        event["http"] = http_of(head, endpoint.signature_header)
+        if key is not None:
+            event["dedupe_key"] = key
+        return self._queue(world, endpoint, event, now)
+
+    def _queue(self, world: World, endpoint: Endpoint, event: Mapping[str, Any], now: datetime) -> Reply:
+        """Queue the jobs of an event and say what came of it."""
+        try:
+            taken = self._group.run(lambda conn: self._submit(conn, world, endpoint, event, now))
+        except NotWritten as error:
+            self._is_written = False
+            _log.error("webhook not stored", path=endpoint.path, error=str(error))
+            return _UNAVAILABLE
+        except (Damaged, FateUnknown) as error:
+            # The loop ends, and the next start finds out what is on the disk.
+            self._post(error)
+            return _UNAVAILABLE
+        except DuctileError as error:
+            _log.warn("webhook refused", path=endpoint.path, error=str(error))
+            return Reply(status=HTTPStatus.UNPROCESSABLE_ENTITY)
+        if taken is None:
+            _log.warn("webhook refused: the queue is full", path=endpoint.path)
+            return _UNAVAILABLE
+        if taken.is_new:
+            self._is_written = True
+            self._post(None)
+        _log.info("webhook accepted" if taken.is_new else "webhook deduped", path=endpoint.path,
+                  job_ids=taken.job_ids, dedupe_key=event.get("dedupe_key"))
+        return _tell(taken, many=endpoint.plugin is None)
+
+    def _submit(self, conn: sqlite3.Connection, world: World, endpoint: Endpoint, event: Mapping[str, Any],
+                now: datetime) -> _Taken | None:
+        """Queue the jobs of an event, in the caller's transaction; None where the queue is full."""
+        service = world.config.service
+        if queue_rows.is_full(conn, service.max_queue_depth):
+            return None
+        taken = [intake.submit_once(conn, each.job, context=each.context, dedupe_ttl=service.dedupe_ttl, now=now)
+                 for each in self._arrivals(world, endpoint, event)]
+        return _Taken(job_ids=tuple(each.job_id for each in taken), is_new=any(each.is_new for each in taken))
+
+    def _arrivals(self, world: World, endpoint: Endpoint,
+                  event: Mapping[str, Any]) -> list[intake.Arrival]:
+        """Return the jobs that an event becomes: the endpoint's plugin, or whatever takes it."""
+        if endpoint.plugin is not None:
+            plugin = world.plugins[endpoint.plugin]
+            job = intake.command_job(plugin, HANDLE, Submitter.WEBHOOK, new_id=self._new_id, event=event)
+            return [intake.Arrival(job=job)]
+        return intake.arrivals(world, event, None, Submitter.WEBHOOK, new_id=self._new_id)
+
+    def _tell_health(self, head: Head, address: str) -> Reply:
+        """Answer `/healthz` for this machine alone; for others there is no such path."""
+        if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+            return Reply(status=HTTPStatus.NOT_FOUND)
+        if head.method != "GET":
+            return Reply(status=HTTPStatus.METHOD_NOT_ALLOWED, headers=(("Allow", "GET"),))
+        vitals = self._health()
+        try:
+            depth, breakers = self._group.look(
+                lambda conn: (queue_rows.count_waiting(conn), scheduler_rows.count_open_breakers(conn)))
+        except sqlite3.Error:
+            depth = breakers = None
+        is_well = (vitals.is_well and self._is_written
+                   and depth is not None and depth <= self.world.config.service.max_queue_depth)
+        health = {
+            "status": "ok" if is_well else "degraded", "uptime_seconds": vitals.uptime_seconds, "queue_depth": depth,
+            "plugins_loaded": vitals.plugins_loaded, "plugins_circuit_open": breakers,
+        }
+        status = HTTPStatus.OK if is_well else HTTPStatus.SERVICE_UNAVAILABLE
+        return Reply(status=status, body=encode(health).encode(), headers=(_JSON,))
+
+
+def _dedupe_key(endpoint: Endpoint, head: Head) -> str | None:
+    """Return what tells a request from its repetitions, within its endpoint; None where nothing does."""
+    if endpoint.dedupe_header is None:
+        return None
+    value = head.alone(endpoint.dedupe_header.lower())
+    if not value:
+        return None
+    if len(value) > _KEY_LIMIT:
+        value = blake3(value.encode()).hexdigest()
+    return f"{source_of(endpoint.path)} {value}"
+
+
+def _tell(taken: _Taken, *, many: bool) -> Reply:
+    answer: dict[str, Any] = {"job_id": taken.job_ids[0]}
+    if many:
+        answer["job_ids"] = list(taken.job_ids)
+    if not taken.is_new:
+        answer["deduped"] = True
+    status = HTTPStatus.ACCEPTED if taken.is_new else HTTPStatus.OK
+    return Reply(status=status, body=encode(answer).encode(), headers=(_JSON,), close=False)

@@ -1,0 +1,339 @@
+"""The webhook listener: it holds against strangers, reads one whole request and hands it on."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import io
+import os
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from ductile.errors import EXIT_SYSTEM, DuctileError
+from ductile.log import Component
+from ductile.webhook.head import Head, parse
+
+_HEAD_LIMIT_BYTES = 64 * 1024
+_HEADERS_LIMIT = 100
+_LINGER_BYTES = 8 * 1024**2     # more than most bodies: a sender that does not look before it has sent gets its answer
+_BACKLOG = 128
+_PAUSE_SECONDS = 0.1            # when the process is out of descriptors or threads
+
+_log = Component("webhook")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a stranger may take. Each time is a total, however the bytes trickle.
+
+    `idle_seconds` is between two requests on a connection that is kept, `linger_seconds` for a refused client to take
+    its answer.
+    """
+
+    head_seconds: float = 10.0
+    body_seconds: float = 10.0
+    idle_seconds: float = 60.0
+    linger_seconds: float = 1.0
+    connections: int = 64
+
+
+_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """An answer. One with `close` ends the connection: nothing after its request is read."""
+
+    status: HTTPStatus
+    body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = ()
+    close: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """A request that may send its body: `length` bytes of it, and what answers it then.
+
+    `answer` takes the body and a function to be called once the signature has been verified.
+    """
+
+    length: int
+    answer: Callable[[bytes, Callable[[], None]], Reply]
+
+
+# What is made of a head and the address that it came from: a reply at once, or a body to be read first.
+Receive = Callable[[Head, str], Reply | Expected]
+
+
+class _Deadline(io.RawIOBase):
+    """A socket to read from until a moment, however the bytes trickle."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self.until = 0.0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left)
+        return self._connection.recv_into(buffer)
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    """One connection: its requests, one after the other."""
+
+    protocol_version = request_version = "HTTP/1.1"
+    wbufsize = -1
+    disable_nagle_algorithm = True
+    server: Listener
+
+    def setup(self) -> None:
+        super().setup()
+        self._limits = self.server.limits
+        self._reader = _Deadline(self.connection)
+        self.rfile = io.BufferedReader(self._reader)
+        self._wait_seconds = self._limits.head_seconds
+
+    def handle(self) -> None:
+        try:
+            super().handle()
+        except OSError:
+            # The client is gone, or the connection was closed to make room.
+            self.close_connection = True
+
+    def handle_one_request(self) -> None:
+        self.close_connection = True
+        self.command = ""
+        if not self._has_begun():
+            return
+        try:
+            reply = self._reply()
+        except TimeoutError:
+            reply = Reply(status=HTTPStatus.REQUEST_TIMEOUT)
+        except OSError:
+            raise
+        except Exception:
+            # A bug that a stranger has found must not end the daemon.
+            _log.error("request not answered for a bug", error=traceback.format_exc())
+            reply = Reply(status=HTTPStatus.INTERNAL_SERVER_ERROR)
+        self._send(reply)
+
+    def _has_begun(self) -> bool:
+        """Wait for the first byte of a request; from then on the head has its time."""
+        self._reader.until = time.monotonic() + self._wait_seconds
+        self._wait_seconds = self._limits.idle_seconds
+        try:
+            with self.server.between_requests(self.connection):
+                if not self.rfile.peek(1):
+                    return False
+        except TimeoutError:
+            return False
+        self._reader.until = min(self._reader.until, time.monotonic() + self._limits.head_seconds)
+        return True
+
+    def _reply(self) -> Reply:
+        head = self._read_head()
+        if isinstance(head, HTTPStatus):
+            return Reply(status=head)
+        self.command = head.method
+        self.close_connection = not head.wants_more
+        expected = self.server.receive(head, self.client_address[0])
+        if isinstance(expected, Reply):
+            return expected
+        body = self._read_body(head, expected.length)
+        if body is None:
+            return Reply(status=HTTPStatus.BAD_REQUEST)
+        return expected.answer(body, lambda: self.server.has_verified(self.connection))
+
+    def _read_head(self) -> Head | HTTPStatus:
+        lines: list[bytes] = []
+        left = _HEAD_LIMIT_BYTES
+        while (line := self.rfile.readline(left + 1)) != b"\r\n":
+            left -= len(line)
+            if left < 0 or len(lines) > _HEADERS_LIMIT:
+                return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if lines else HTTPStatus.REQUEST_URI_TOO_LONG
+            if not line.endswith(b"\r\n"):
+                # Also where the client has stopped in the midst.
+                return HTTPStatus.BAD_REQUEST
+            lines.append(line)
+        return parse(lines) or HTTPStatus.BAD_REQUEST
+
+    def _read_body(self, head: Head, length: int) -> bytes | None:
+        """Return the whole body, None where the client has stopped in its midst."""
+        if head.waits_for_leave:
+            self.send_response_only(HTTPStatus.CONTINUE)
+            self.end_headers()
+            self.wfile.flush()
+        self._reader.until = time.monotonic() + self._limits.body_seconds
+        body = self.rfile.read(length)
+        return body if len(body) == length else None
+
+    def _send(self, reply: Reply) -> None:
+        self.close_connection |= reply.close or self.server.closing
+        self.connection.settimeout(self._limits.body_seconds)
+        self.send_response_only(reply.status)
+        self.send_header("Date", self.date_time_string())
+        for name, value in reply.headers:
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(reply.body)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(reply.body)
+        self.wfile.flush()
+        if reply.close:
+            self._linger()
+
+    def _linger(self) -> None:
+        """Take what a refused client still sends, for a moment: closed at once, it would lose the answer to a reset."""
+        self.connection.shutdown(socket.SHUT_WR)
+        self._reader.until = time.monotonic() + self._limits.linger_seconds
+        left = _LINGER_BYTES
+        while left > 0 and (data := self.rfile.read1(left)):
+            left -= len(data)
+
+
+class Listener:
+    """A socket that listens, a thread that accepts, and a thread for each connection."""
+
+    def __init__(self, host: str, port: int, receive: Receive, *, limits: Limits = _LIMITS) -> None:
+        """Bind and listen. Raises DuctileError (71) where the address cannot be had."""
+        self.receive = receive
+        self.limits = limits
+        self.closing = False
+        # Whether each connection has shown a verified request, and when it last did, or came.
+        self._shown: dict[socket.socket, tuple[bool, float]] = {}
+        self._between: set[socket.socket] = set()       # connections that wait for the beginning of a request
+        self._served = 0                                # connections with a thread, evicted ones among them
+        self._lock = threading.Condition()
+        self._socket = _listen(host, port)
+        self._thread = threading.Thread(target=self._accept, name="listener", daemon=True)
+
+    @property
+    def address(self) -> str:
+        """Return where it listens, such as 127.0.0.1:8081 or [::1]:8081."""
+        return _spell(*self._socket.getsockname()[:2])
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening; connections that wait for their next request end, those in the midst of one are answered."""
+        self.closing = True
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        if self._thread.is_alive():
+            self._thread.join()
+        self._socket.close()
+        with self._lock:
+            for connection in self._between:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RD)
+
+    @contextlib.contextmanager
+    def between_requests(self, connection: socket.socket) -> Iterator[None]:
+        """Let `close` end the connection in this block, in which nothing of a request has come yet."""
+        try:
+            with self._lock:
+                self._between.add(connection)
+                if self.closing:
+                    connection.shutdown(socket.SHUT_RD)
+            yield
+        finally:
+            with self._lock:
+                self._between.discard(connection)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Say whether no connection is left."""
+        return self._served == 0
+
+    def wait_until_quiet(self, seconds: float) -> None:
+        """Wait until no connection is left, for at most `seconds`."""
+        with self._lock:
+            self._lock.wait_for(lambda: self._served == 0, seconds)
+
+    def has_verified(self, connection: socket.socket) -> None:
+        """Note that a connection has just shown a request whose signature was right."""
+        with self._lock:
+            if connection in self._shown:
+                self._shown[connection] = True, time.monotonic()
+
+    def _accept(self) -> None:
+        while not self.closing:
+            try:
+                connection, address = self._socket.accept()
+            except OSError as error:
+                self._pause(error)
+                continue
+            self._make_room(self.limits.connections - 1)
+            with self._lock:
+                self._shown[connection] = False, time.monotonic()
+                self._served += 1
+            thread = threading.Thread(target=self._serve, args=(connection, address), name="connection", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                self._forget(connection)
+                self._pause(error)
+
+    def _pause(self, error: Exception) -> None:
+        """Give up the worst connection where the process can take no more, and a moment."""
+        if not self.closing:
+            _log.warn("connection not accepted", error=str(error))
+            self._make_room(max(0, len(self._shown) - 1))
+            time.sleep(_PAUSE_SECONDS)
+
+    def _make_room(self, most: int) -> None:
+        """Close the connections that have longest not shown a verified request, until `most` are left.
+
+        First those that never have: strangers, however many, do not drive out a sender.
+        """
+        with self._lock:
+            while len(self._shown) > most:
+                victim = min(self._shown, key=self._shown.__getitem__)
+                del self._shown[victim]
+                with contextlib.suppress(OSError):
+                    victim.shutdown(socket.SHUT_RDWR)
+
+    def _serve(self, connection: socket.socket, address: tuple) -> None:
+        try:
+            _Handler(connection, address, self)
+        except OSError:
+            # Gone before its first byte, or in the last: nobody is left to answer.
+            pass
+        finally:
+            self._forget(connection)
+
+    def _forget(self, connection: socket.socket) -> None:
+        connection.close()
+        with self._lock:
+            self._shown.pop(connection, None)
+            self._served -= 1
+            self._lock.notify_all()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address, family=family, backlog=_BACKLOG)
+    except OSError as error:
+        # The text of create_server repeats the address.
+        why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno)
+        raise DuctileError(f"cannot listen on {_spell(host, port)}: {why}; set webhooks.listen to a free address",
+                           exit_code=EXIT_SYSTEM) from error
+
+
+def _spell(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import hmac
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import ledger, logs, worlds
+from support.clock import FakeClock
+
+from ductile import db
+from ductile.config.schema import Endpoint, Webhooks
+from ductile.group import GroupCommit
+from ductile.queue import rows as queue_rows
+from ductile.queue.job import Status, Submitter
+from ductile.router import Dispatch
+from ductile.vitals import Vitals
+from ductile.webhook.head import Head
+from ductile.webhook.reception import Reception
+from ductile.webhook.server import Expected, Reply
+
+SECRET = "correct-horse-battery-staple"
+SIGNATURE = "X-Sig"
+
+
+class Desk:
+    """A reception with one endpoint for the plugin `echo` and one for the event `pushed`."""
+
+    def __init__(self, conn: sqlite3.Connection, **service: Any) -> None:
+        world = worlds.world(worlds.plugin(), **service)
+        webhooks = Webhooks(host="127.0.0.1", port=8081, endpoints=(
+            _endpoint("/plugin", plugin="echo"), _endpoint("/event", event="pushed")))
+        world = replace(world, config=replace(world.config, webhooks=webhooks), router=_TwoTake())
+        self.posted: list[BaseException | None] = []
+        self.vitals = Vitals(uptime_seconds=7, is_well=True, plugins_loaded=1)
+        self.conn = conn
+        self._reception = Reception(world, GroupCommit(conn), clock=FakeClock(), new_id=ledger.ids(),
+                                    health=lambda: self.vitals, post=self.posted.append)
+
+    def post(self, path: str, body: bytes, *headers: tuple[str, str]) -> Reply:
+        signature = hmac.digest(SECRET.encode(), body, "sha256").hex()
+        head = _head("POST", path, ("Content-Length", str(len(body))), (SIGNATURE, signature), *headers)
+        expected = self._reception.receive(head, "192.0.2.7")
+        assert isinstance(expected, Expected)
+        return expected.answer(body, lambda: None)
+
+    def health(self, address: str = "127.0.0.1") -> Reply:
+        return self._reception.receive(_head("GET", "/healthz"), address)
+
+    def jobs(self) -> list[tuple]:
+        return self.conn.execute("SELECT id, plugin FROM job_queue ORDER BY seq").fetchall()
+
+
+class _TwoTake:
+    """A router by which two plugins take every event from outside."""
+
+    def next(self, event_type: str, source_plugin: str | None) -> tuple[Dispatch, ...]:
+        assert (event_type, source_plugin) == ("pushed", None)
+        return tuple(Dispatch(plugin="echo", command="handle", submitted_by=Submitter.ROUTE, pipeline_name=f"p{number}",
+                              step_id="first") for number in (1, 2))
+
+
+class Failing(sqlite3.Connection):
+    """A connection whose commits fail with this code where there is one."""
+
+    code: int | None = None
+
+    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        if sql == "COMMIT" and self.code is not None:
+            error = sqlite3.OperationalError("it fails")
+            error.sqlite_errorcode, error.sqlite_errorname = self.code, "SQLITE_CODE"
+            raise error
+        return super().execute(sql, *parameters)
+
+
+def _endpoint(path: str, *, plugin: str | None = None, event: str | None = None) -> Endpoint:
+    return Endpoint(path=path, plugin=plugin, event=event, secrets=(SECRET,), signature_header=SIGNATURE,
+                    signature_format="hex", dedupe_header="X-Id", max_body_size=32 * 1024**2)
+
+
+def _head(method: str, path: str, *headers: tuple[str, str]) -> Head:
+    return Head(method=method, path=path, query="", version="HTTP/1.1", headers=headers)
+
+
+@pytest.fixture
+def conn(tmp_path: Path) -> Iterator[Failing]:
+    with ledger.opened(tmp_path):
+        conn = sqlite3.connect(tmp_path / "state.db", isolation_level=None, factory=Failing)
+        yield conn
+        conn.close()
+
+
+@pytest.fixture
+def desk(conn: Failing) -> Desk:
+    return Desk(conn)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.9.10", "::1"])
+def test_health_is_told_to_this_machine(desk: Desk, address: str) -> None:
+    reply = desk.health(address)
+    assert (reply.status, json.loads(reply.body)) == (200, {
+        "status": "ok", "uptime_seconds": 7, "queue_depth": 0, "plugins_loaded": 1, "plugins_circuit_open": 0})
+
+
+@pytest.mark.parametrize("address", ["192.0.2.7", "10.0.0.1", "2001:db8::1", "fe80::1%eth0", "0.0.0.0"])
+def test_for_others_there_is_no_health(desk: Desk, address: str) -> None:
+    assert desk.health(address) == Reply(status=HTTPStatus.NOT_FOUND)
+
+
+def test_a_loop_that_is_not_well_is_degraded(desk: Desk) -> None:
+    desk.vitals = replace(desk.vitals, is_well=False)
+    assert (desk.health().status, json.loads(desk.health().body)["status"]) == (503, "degraded")
+
+
+def test_a_webhook_that_could_not_be_stored_is_degraded_until_one_is(desk: Desk, conn: Failing) -> None:
+    conn.code = sqlite3.SQLITE_FULL
+    assert (desk.post("/plugin", b"{}").status, desk.health().status, desk.posted) == (503, 503, [])
+    conn.code = None
+    assert (desk.post("/plugin", b"{}").status, desk.health().status, desk.posted) == (202, 200, [None])
+
+
+@pytest.mark.parametrize(("code", "error"), [
+    (sqlite3.SQLITE_IOERR, db.FateUnknown), (sqlite3.SQLITE_CORRUPT, db.Damaged),
+])
+def test_what_only_a_start_can_mend_is_told_to_the_loop(
+        desk: Desk, conn: Failing, code: int, error: type[Exception]) -> None:
+    conn.code = code
+    assert desk.post("/plugin", b"{}").status == 503
+    assert list(map(type, desk.posted)) == [error]
+
+
+def test_an_event_is_a_job_for_each_that_takes_it(desk: Desk) -> None:
+    reply = desk.post("/event", b'{"a": 1}', ("X-Id", "1"))
+    ids = [job_id for job_id, _ in desk.jobs()]
+    assert (reply.status, json.loads(reply.body), len(ids)) == (202, {"job_id": ids[0], "job_ids": ids}, 2)
+    again = desk.post("/event", b'{"a": 1}', ("X-Id", "1"))
+    assert (again.status, json.loads(again.body)) == (200, {"job_id": ids[0], "job_ids": ids, "deduped": True})
+    assert (len(desk.jobs()), desk.posted) == (2, [None])
+
+
+def test_an_event_of_which_one_job_is_new_is_taken(desk: Desk, conn: Failing) -> None:
+    desk.post("/event", b"{}", ("X-Id", "1"))
+    [(first, _), (second, _)] = desk.jobs()
+    for status in (Status.RUNNING, Status.DEAD):
+        with db.transaction(conn):
+            queue_rows.move(conn, queue_rows.get(conn, first), status, FakeClock().now())
+    reply = desk.post("/event", b"{}", ("X-Id", "1"))
+    assert (reply.status, json.loads(reply.body)["job_ids"][1]) == (202, second)
+    assert len(desk.jobs()) == 3
+
+
+def test_an_event_too_large_for_a_context_is_refused_and_ends_nothing(desk: Desk, tmp_path: Path) -> None:
+    with logs.kept(tmp_path) as path:
+        reply = desk.post("/event", json.dumps({"a": "x" * 20_000_000}).encode())
+        assert [(line["level"], line["message"], line["path"]) for line in logs.lines(path)] == [
+            ("warn", "webhook refused", "/event")]
+    assert (reply, desk.posted, desk.jobs()) == (Reply(status=HTTPStatus.UNPROCESSABLE_ENTITY), [], [])
+
+
+def test_a_long_delivery_id_is_kept_as_its_digest_and_still_known(desk: Desk) -> None:
+    assert [desk.post("/plugin", b"{}", ("X-Id", letter * 5000)).status for letter in "aba"] == [202, 202, 200]
+    assert max(len(row[0]) for row in desk.conn.execute("SELECT dedupe_key FROM job_queue")) < 100
+
+
+def test_a_delivery_id_is_of_its_endpoint(desk: Desk) -> None:
+    paths = ("/plugin", "/event", "/plugin")
+    assert [desk.post(path, b"{}", ("X-Id", "1")).status for path in paths] == [202, 202, 200]
