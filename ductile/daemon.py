@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sqlite3
 from dataclasses import dataclass
@@ -22,8 +23,11 @@ from ductile.plugin import rows as plugin_rows
 from ductile.queue import rows as queue_rows
 from ductile.scheduler import sweep
 from ductile.scheduler.heartbeat import Heartbeat
+from ductile.source import Source
+from ductile.vitals import Vitals
+from ductile.webhook.front import Front
 from ductile.workspace import Workspaces
-from ductile.world import World
+from ductile.world import Reading, World, compare
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -38,25 +42,36 @@ _log = log.Component("daemon")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signal:
-    """A signal has come."""
+    """A signal has come, `at` monotonic seconds."""
 
     number: int
+    at: float = math.inf
 
 
-Note = Signal | Finished | BaseException
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queued:
+    """A webhook has put a job into the queue."""
+
+
+Note = Signal | Finished | Queued | BaseException
 
 
 class Daemon:
     """One thread that owns every decision. Others only put notes into `inbox`."""
 
     def __init__(self, world: World, conn: sqlite3.Connection, *, clock: Clock, rng: Chance, new_id: NewId,
-                 workspaces: Workspaces, locks: RunLocks, notifier: Notifier, inbox: SimpleQueue[Note]) -> None:
+                 workspaces: Workspaces, locks: RunLocks, notifier: Notifier, inbox: SimpleQueue[Note],
+                 source: Source) -> None:
         self._world = world
         self._conn = conn
         self._clock = clock
         self._new_id = new_id
         self._notifier = notifier
         self._inbox = inbox
+        self._source = source
+        self._started = self._turned_at = clock.monotonic()
+        self._front = Front(world.config.state_path, clock=clock, new_id=new_id, health=self._vitals,
+                            post=lambda fault: inbox.put(Queued() if fault is None else fault))
         self._dispatcher = Dispatcher(conn, clock=clock, rng=rng, new_id=new_id, locks=locks, workspaces=workspaces,
                                       post=inbox.put)
         self._recovery = Recovery(conn=conn, locks=locks, workspaces=workspaces, rng=rng, new_id=new_id)
@@ -66,6 +81,8 @@ class Daemon:
         self._write_again_at: float | None = None
         self._retry_at: datetime | None = None  # when the next waiting retry falls due
         self._look_again = False               # the next job need not wait for a note
+        self._is_settled = True                # what a reload asks of the queue has been done
+        self._reloaded_at = -math.inf          # monotonic: when the last reload began
         self._recheck_held = False
         self._status = ""
         self._stopping = False
@@ -73,24 +90,40 @@ class Daemon:
         self.done = False
 
     def prepare(self) -> None:
-        """Record the configuration, recover orphans, end jobs that nobody can run, queue `init` where it is due.
+        """Recover orphans, end jobs that nobody can run, queue `init` where it is due, listen.
 
-        Raises DuctileError (71) where that cannot be written.
+        Raises DuctileError (71) where that cannot be written or bound.
         """
         now = self._clock.now()
         try:
             with reading(self._conn):
                 self._prepare(now)
-        except NotWritten as error:
+        except BaseException as error:
+            self._front.close()
+            if not isinstance(error, NotWritten):
+                raise
             raise DuctileError(f"cannot write the database {self._world.config.state_path}: {error}",
                                exit_code=EXIT_SYSTEM) from error
 
     def _prepare(self, now: datetime) -> None:
-        with transaction(self._conn):
-            config_rows.add(self._conn, digest=self._world.digest, errors=(), now=now)
-            plugin_rows.replace_loads(self._conn, _loads(self._world), now)
         self._dispatcher.held = self._recovery.recover(self._world, now, patience=_PATIENCE_SECONDS)
-        self._bury()
+        self._front.follow(self._world)
+        self._record((), now)
+        self._settle_plugins()
+
+    def _record(self, changes: tuple[str, ...], now: datetime) -> None:
+        """Tell the ledger which world is in force from now on."""
+        with transaction(self._conn):
+            config_rows.add(self._conn, digest=self._world.digest, errors=(), changes=changes,
+                            listen=self._front.address, now=now)
+            plugin_rows.replace_loads(self._conn, _loads(self._world), now)
+
+    def _settle_plugins(self) -> None:
+        """End queued jobs that nobody can run any more, and queue `init` where it is due."""
+        while jobs := sweep.bury(self._conn, self._world, self._clock.now()):
+            for job in jobs:
+                _log.warn("queued job ended: its plugin is no longer enabled", job_id=job.id, plugin=job.plugin)
+        now = self._clock.now()
         for name in intake.submit_inits(self._conn, self._world.plugins, new_id=self._new_id, now=now):
             _log.info("init enqueued", plugin=name)
 
@@ -100,13 +133,17 @@ class Daemon:
             while not self.done:
                 self.turn(self._receive())
         finally:
+            self._front.finish()
             self._dispatcher.close()
             log.flush()
 
     def turn(self, note: Note | None) -> None:
         """Take one note, None for the passing of time, and bring everything up to date."""
+        self._turned_at = self._clock.monotonic()
         ended = self._take(note)
+        before = self._dispatcher.job
         self._dispatcher.go_on()
+        ended |= before is not None and self._dispatcher.job is None
         if self._stopping:
             self._go_on_stopping()
         else:
@@ -125,14 +162,61 @@ class Daemon:
             self._dispatcher.note(note, self._world if goes_on else None)
             return True
         if isinstance(note, Signal):
-            self._obey(note.number)
+            self._obey(note)
         return False
 
-    def _obey(self, number: int) -> None:
-        if number in STOP_SIGNALS:
-            self._stop(number)
-        elif number == signal.SIGHUP:
-            _log.warn("reload is not built yet; restart ductiled to read the configuration again")
+    def _obey(self, received: Signal) -> None:
+        if received.number in STOP_SIGNALS:
+            self._stop(received.number)
+        elif received.number == signal.SIGHUP and received.at >= self._reloaded_at:
+            # One that came before the last reload began has been served by it: signals mean "look", not "once more".
+            self._reload()
+
+    def _reload(self) -> None:
+        """Build another world, compare, swap; where anything is wrong nothing has happened."""
+        if self._stopping:
+            return
+        before, now = self._world, self._clock.now()
+        self._reloaded_at = self._clock.monotonic()
+        self._notifier.send(RELOADING="1", MONOTONIC_USEC=str(int(self._clock.monotonic() * 1_000_000)))
+        try:
+            reading = self._source.read_again(before)
+            self._swap(before, reading, now)
+        except (DuctileError, NotWritten) as error:
+            self._world = before
+            self._refuse(error.lines if isinstance(error, DuctileError) else (str(error),), now)
+        self._notifier.send(READY="1")
+
+    def _swap(self, before: World, reading: Reading, now: datetime) -> None:
+        """Put another world in force. Raises DuctileError or NotWritten, and then all but `_world` is as it was."""
+        changes = compare(before, reading.world)
+        self._source.open_log(reading.world.config)
+        try:
+            self._front.follow(reading.world)
+            self._world = reading.world
+            self._record(changes, now)
+        except (DuctileError, NotWritten):
+            self._front.follow(before)
+            self._source.open_log(before.config)
+            raise
+        finally:
+            log.hold()
+        self._is_settled = False
+        for line in reading.faults:
+            _log.error(line)
+        for line in reading.warnings:
+            _log.warn(line)
+        _log.info("configuration reloaded", changes=changes)
+
+    def _refuse(self, errors: tuple[str, ...], now: datetime) -> None:
+        for line in errors:
+            _log.error(line)
+        _log.error("reload refused; the configuration in force stays")
+        try:
+            with transaction(self._conn):
+                config_rows.add(self._conn, digest="", errors=errors, now=now)
+        except NotWritten as error:
+            _log.error("refused reload not recorded", error=str(error))
 
     def _stop(self, number: int) -> None:
         if self._stopping:
@@ -140,6 +224,7 @@ class Daemon:
             self._end_at = self._clock.monotonic()
             return
         self._stopping = True
+        self._front.close()
         grace = self._world.config.service.shutdown_grace
         self._end_at = self._clock.monotonic() + grace
         self._notifier.send(STOPPING="1", STATUS="stopping")
@@ -176,6 +261,10 @@ class Daemon:
             _log.info("the database can be written again")
 
     def _do_what_is_due(self, now: float, look: bool) -> None:
+        if not self._is_settled:
+            self._settle_plugins()
+            self._heartbeat.look(self._world)
+            self._is_settled = True
         if now >= self._beat_at:
             self._beat(now)
         elif self._is_due() or (look and self._heartbeat.holding):
@@ -199,11 +288,6 @@ class Daemon:
         # Not before: a beat that could not be written is made again with the next try, not with the next beat.
         interval = self._world.config.service.tick_interval
         self._beat_at += interval * max(1, 1 + int((now - self._beat_at) // interval))
-
-    def _bury(self) -> None:
-        while jobs := sweep.bury(self._conn, self._world, self._clock.now()):
-            for job in jobs:
-                _log.warn("queued job ended: its plugin is no longer enabled", job_id=job.id, plugin=job.plugin)
 
     def _is_due(self) -> bool:
         return self._heartbeat.next_at is not None and self._heartbeat.next_at <= self._clock.now()
@@ -233,6 +317,13 @@ class Daemon:
         seconds = [at - self._clock.monotonic() for at in due if at is not None]
         seconds += [(at - self._clock.now()).total_seconds() for at in wall if at is not None]
         return max(0.0, min(seconds)) + _MARGIN_SECONDS if seconds else None
+
+    def _vitals(self) -> Vitals:
+        """Say how the loop is; called by other threads."""
+        now = self._clock.monotonic()
+        turns = now - self._turned_at <= 2 * self._world.config.service.tick_interval
+        return Vitals(uptime_seconds=int(now - self._started), plugins_loaded=len(self._world.runnable),
+                      is_well=turns and self._write_again_at is None and not self._dispatcher.unwritten)
 
     def _tell_systemd(self) -> None:
         job = self._dispatcher.job

@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import sys
+import time
 import traceback
 import uuid
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ from ductile.dispatch.runner import become_subreaper
 from ductile.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, DuctileError
 from ductile.lock import PidLock, pid_file
 from ductile.notify import Notifier
+from ductile.source import Source
 from ductile.workspace import Workspaces
 
 _HANDLED = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGUSR1)
@@ -73,9 +75,11 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         if options.daemon and environ.get("NOTIFY_SOCKET"):
             raise DuctileError("-d cannot be used under systemd's Type=notify: leave it out there",
                                exit_code=EXIT_USAGE)
+        # Absolute, because a daemon leaves its working directory and may read it again.
+        source = Source(path=path.absolute(), environ=environ, detached=options.daemon)
         reading = world.build(path, environ)
         report = detach() if options.daemon else None
-        serve(reading, environ, report)
+        serve(reading, source, report)
         return EXIT_OK
     except DuctileError as error:
         _tell(report, error.exit_code, error.lines)
@@ -106,30 +110,29 @@ def _tell(report: Report | None, exit_code: int, lines: tuple[str, ...]) -> None
         print(line, file=sys.stderr)
 
 
-def serve(reading: world.Reading, environ: Mapping[str, str], report: Report | None) -> None:
+def serve(reading: world.Reading, source: Source, report: Report | None) -> None:
     """Start in the promised order and run until asked to stop. Raises DuctileError where that cannot be."""
     config = reading.world.config
     clock = SystemClock()
     started = clock.monotonic()
-    destination = "syslog" if report is not None and config.service.log == "stdout" else config.service.log
-    log.set_up(destination, config.service.log_level)
+    source.open_log(config)
     _warn(reading)
     inbox: SimpleQueue = SimpleQueue()
     db.make_directory(config.state_path)
-    workspaces = Workspaces(config.workspace_path)
-    workspaces.make_root()
     lock = PidLock(pid_file(config.state_path))
     _handle_signals(inbox)
     lock.write()
     try:
+        workspaces = Workspaces(config.workspace_path)
+        workspaces.make_root()
         conn = db.open_for_daemon(config.state_path)
         try:
-            notifier = Notifier(environ)
+            notifier = Notifier(source.environ)
             become_subreaper()
             daemon = Daemon(
                 reading.world, conn, clock=clock, rng=random.Random(), new_id=lambda: str(uuid.uuid4()),
                 workspaces=workspaces, locks=RunLocks(config.state_path.with_name("running")),
-                notifier=notifier, inbox=inbox,
+                notifier=notifier, inbox=inbox, source=source,
             )
             daemon.prepare()
             _log.info("ready", version=ductile.__version__, pid=os.getpid(), config=str(reading.path),
@@ -163,5 +166,5 @@ def _handle_signals(inbox: SimpleQueue) -> None:
         if number not in _LEFT_ALONE and signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
     for number in _HANDLED:
-        signal.signal(number, lambda received, frame: inbox.put(Signal(number=received)))
+        signal.signal(number, lambda received, frame: inbox.put(Signal(number=received, at=time.monotonic())))
     signal.pthread_sigmask(signal.SIG_SETMASK, [])

@@ -126,7 +126,8 @@ def _untaken_events(config: Config, router: Router) -> Iterator[Problem]:
     """Yield each endpoint whose event would become no job."""
     for index, endpoint in enumerate(config.webhooks.endpoints if config.webhooks else ()):
         if endpoint.event is not None and not router.next(endpoint.event, None):
-            yield Problem(("webhooks", "endpoints", index, "event"), f"no pipeline takes the event {endpoint.event!r}")
+            place = ("webhooks", "endpoints", index, "event")
+            yield Problem(place, f"no pipeline takes the event {endpoint.event!r}")
 
 
 def _without(plugin: ConfiguredPlugin, command: str, place: tuple[str | int, ...]) -> Iterator[Problem]:

@@ -17,6 +17,7 @@ from support.loop import FAILS, OK, WAITS, Loop, locked, loop, program
 from support.ticking import written
 
 from ductile import db
+from ductile.daemon import Signal
 from ductile.config.schema import Retry
 from ductile.errors import EXIT_SYSTEM, DuctileError
 from ductile.plugin import rows as plugin_rows
@@ -272,6 +273,14 @@ def test_damage_ends_the_loop(make, tmp_path):
     with pytest.raises(db.Damaged):
         made.turn(signal.SIGUSR1)
     other.close()
+
+
+def test_a_hangup_from_before_the_last_reload_is_served_by_it(make):
+    made = make()
+    made.turn(signal.SIGHUP)
+    for late in (1, 0):
+        made.daemon.turn(Signal(number=signal.SIGHUP, at=made.clock.monotonic() - late))
+    assert made.conn.execute("SELECT count(*) FROM config_loads WHERE ok = 0").fetchone() == (2,)
 
 
 # Stopping

@@ -140,7 +140,7 @@ class Dispatcher:
             self._end(Ended(outcome=outcome, proved_dead=True), None)
 
     def close(self) -> None:
-        """End the running plugin, if any, and the waiter, with no word to the ledger: the next start recovers the job."""
+        """End the running plugin, if any, and the waiter, with no word to the ledger: a start recovers the job."""
         if self._current is not None and self._current.run is not None:
             self._current.run.end()
         self._waiter.close()

@@ -131,8 +131,8 @@ def next_ready(conn: sqlite3.Connection, plugins: Iterable[str], held: Iterable[
     One look into the index for each plugin, so that a million jobs of a plugin that may not run cost nothing.
     """
     jobs = _jobs(
-        conn, "WHERE seq = (SELECT min((SELECT q.seq FROM job_queue q INDEXED BY job_queue_ready WHERE q.plugin = p.value"
-        " AND q.status = 'queued' AND q.next_retry_at IS NULL"
+        conn, "WHERE seq = (SELECT min((SELECT q.seq FROM job_queue q INDEXED BY job_queue_ready"
+        " WHERE q.plugin = p.value AND q.status = 'queued' AND q.next_retry_at IS NULL"
         " AND q.id NOT IN (SELECT value FROM json_each(?)) ORDER BY q.seq LIMIT 1)) FROM json_each(?) p)",
         json.dumps(list(held)), json.dumps(list(plugins)),
     )

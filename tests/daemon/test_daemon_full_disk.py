@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from ductile import db
+from support import hooks
 from support.daemon import RealDaemon
 from support.gate import Gate
+from support.wire import ask, head, signed
 
 
 _FILES = 100
@@ -106,6 +108,28 @@ def test_nothing_is_claimed_and_nothing_acknowledged_that_cannot_be_written(
     assert len(daemon.log("the database can be written again")) == 1
     assert daemon.attempts(job) == [(1, "failed"), (2, "succeeded")]
     assert daemon.rows("SELECT count(*) FROM job_queue") == [(1,)]
+    assert is_sound(daemon)
+
+
+def test_a_webhook_is_not_acknowledged_and_taken_when_there_is_room_again(daemon: RealDaemon, disk: Disk) -> None:
+    hooks.install_waiting_hook(daemon)
+    address = hooks.listen(daemon)
+    daemon.start()
+    assert ask(address, signed(b"{}")).status == 202
+    disk.fill()
+    # The log of the database may have a little room of its own.
+    answers = [ask(address, signed(bytes(100_000))) for _ in range(3)]
+    assert (answers[-1].status, answers[-1].headers["retry-after"], answers[-1].body) == (503, "30", b"")
+    line = daemon.await_log("webhook not stored")
+    assert (line["level"], "SQLITE_FULL" in line["error"]) == ("error", True)
+    health = ask(address, head("GET", "/healthz"))
+    assert (health.status, health.json["status"]) == (503, "degraded")
+    disk.empty()
+    answers.append(ask(address, signed(b"{}")))
+    assert (answers[-1].status, ask(address, head("GET", "/healthz")).json["status"]) == (202, "ok")
+    stored = 1 + sum(answer.status == 202 for answer in answers)
+    assert daemon.rows("SELECT count(*) FROM job_queue") == [(stored,)]
+    daemon.stop()
     assert is_sound(daemon)
 
 
