@@ -133,7 +133,8 @@ class RealDaemon:
 
     def spawn(self, *options: str, **popen: Any) -> None:
         """Start the daemon and do not wait. `popen` goes to Popen."""
-        self.notes.clear()
+        # What a daemon that was killed has still said is not this one's word.
+        self._heard().clear()
         environ = {**self.environ, "NOTIFY_SOCKET": "@" + self._systemd.getsockname()[1:].decode()}
         with open(self.output, "ab") as output, open(self.errors, "ab") as errors:
             settings = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": errors, "cwd": "/",
