@@ -70,8 +70,9 @@ class Daemon:
         self._inbox = inbox
         self._source = source
         self._started = self._turned_at = clock.monotonic()
+        self._wants_word = True                # of a webhook's job: set before each look, so that no word is lost
         self._front = Front(world.config.state_path, clock=clock, new_id=new_id, health=self._vitals,
-                            post=lambda fault: inbox.put(Queued() if fault is None else fault))
+                            post=self._take_word)
         self._dispatcher = Dispatcher(conn, clock=clock, rng=rng, new_id=new_id, locks=locks, workspaces=workspaces,
                                       post=inbox.put)
         self._recovery = Recovery(conn=conn, locks=locks, workspaces=workspaces, rng=rng, new_id=new_id)
@@ -276,6 +277,7 @@ class Daemon:
         if self._recheck_held and self._dispatcher.held:
             self._dispatcher.held = self._recovery.recover(self._world, self._clock.now(), patience=0.0)
         self._recheck_held = False
+        self._wants_word = True
         started = self._dispatcher.start_next(self._world)
         # One that could not be started has ended already, and no note of it will come.
         self._look_again = started and self._dispatcher.job is None
@@ -317,6 +319,17 @@ class Daemon:
         seconds = [at - self._clock.monotonic() for at in due if at is not None]
         seconds += [(at - self._clock.now()).total_seconds() for at in wall if at is not None]
         return max(0.0, min(seconds)) + _MARGIN_SECONDS if seconds else None
+
+    def _take_word(self, fault: BaseException | None) -> None:
+        """Have the loop look for a webhook's job, or end of a fault; called by other threads.
+
+        One note for all that came since the loop looked last: while a job runs its end is reason enough to look.
+        """
+        if fault is not None:
+            self._inbox.put(fault)
+        elif self._wants_word:
+            self._wants_word = False
+            self._inbox.put(Queued())
 
     def _vitals(self) -> Vitals:
         """Say how the loop is; called by other threads."""

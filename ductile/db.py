@@ -206,8 +206,15 @@ def connect_again(path: Path) -> sqlite3.Connection:
     Threads may share it, one at a time.
     """
     conn = _connect(path, shared=True)
-    conn.execute("PRAGMA synchronous = FULL")
+    _tune(conn)
     return conn
+
+
+def _tune(conn: sqlite3.Connection) -> None:
+    """Set what holds for one connection and not for the file."""
+    conn.execute("PRAGMA synchronous = FULL")
+    conn.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT_BYTES}")
+    conn.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
 
 
 def _connect(path: Path, *, shared: bool = False) -> sqlite3.Connection:
@@ -249,9 +256,7 @@ def _prepare(conn: sqlite3.Connection, path: Path) -> None:
     if journal != "wal":
         raise DuctileError(f"the database {path} cannot use a write-ahead log here (SQLite says {journal!r}); "
                            f"set state.path to a local disk", exit_code=EXIT_SYSTEM)
-    conn.execute("PRAGMA synchronous = FULL")
-    conn.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT_BYTES}")
-    conn.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    _tune(conn)
     migrate(conn, version)
     conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     _check_size(conn, path)

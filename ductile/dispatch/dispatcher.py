@@ -92,8 +92,11 @@ class Dispatcher:
 
     def start_next(self, world: World) -> bool:
         """Claim and start the next job that may run. Return whether there was one. Raises NotWritten."""
+        now = self._clock.now()
+        if not lifecycle.is_any_ready(self._conn, plugins=world.runnable, held=self.held, now=now):
+            return False
         claimed = lifecycle.claim(self._conn, plugins=world.runnable, held=self.held,
-                                  dedupe_ttl=world.config.service.dedupe_ttl, now=self._clock.now())
+                                  dedupe_ttl=world.config.service.dedupe_ttl, now=now)
         return self._begin(claimed, world)
 
     def _begin(self, claimed: Claimed, world: World) -> bool:

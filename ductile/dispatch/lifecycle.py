@@ -63,6 +63,12 @@ class NotNow(Exception):
     """The plugin cannot be started for a reason that passes by itself."""
 
 
+def is_any_ready(conn: sqlite3.Connection, *, plugins: Iterable[str], held: Iterable[str], now: datetime) -> bool:
+    """Say whether `claim` may find a job: reading alone, so that looking in vain takes no lock."""
+    retry_at = queue_rows.next_retry_at(conn)
+    return (retry_at is not None and retry_at <= now) or queue_rows.next_ready(conn, plugins, held) is not None
+
+
 def claim(conn: sqlite3.Connection, *, plugins: Iterable[str], held: Iterable[str], dedupe_ttl: int,
           now: datetime) -> Claimed:
     """Mark the next job as running, in one transaction, and end as `deduped` those that have become duplicates.
