@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONTRIB = ROOT / "contrib"
 NOT_CLONED = (".*", "__pycache__", "*.egg-info", "build", "dist", "tests")
 PATIENCE_SECONDS = 60
+HAS_COMPILER = shutil.which("cc", path=os.defpath) is not None
 INSTALLING_SECONDS = 300   # from the package index, over whatever network there is
 
 # What stands behind `sh` in the README, and where its block is run.
@@ -74,6 +75,11 @@ def test_a_quick_benchmark_prints_every_figure_without_a_verdict(tmp_path: Path)
         "draining 5 queued jobs, of a bare loop's rate",
         "a job's cost with 50 rows waiting and finished, of that with 5",
         "a call to its plugin's start, idle daemon, beyond a bare spawn",
+        "a webhook to its plugin's start, idle daemon, beyond a bare spawn",
+        "durable webhooks over 1 connection, of a bare server's rate",
+        "durable webhooks over 8 connections, of a bare server's rate",
+        "durable webhooks over 32 connections, of a bare server's rate",
+        *(["durable webhooks over 32 connections, every fsync 5 ms slower, the same"] if HAS_COMPILER else []),
         "idle for 0.1 s, context switches of all threads",
         "idle, processor time a day",
         "resident memory, idle, 2 plugins",
@@ -81,17 +87,26 @@ def test_a_quick_benchmark_prints_every_figure_without_a_verdict(tmp_path: Path)
         "ductilectl status, 50 jobs in the database, of python3 -c pass",
     ]
     assert [row[columns[2]:].split("  ")[0] for row in rows] == [
-        "at least 0.85", "at most 1.1", "at most 5 ms", "at most 1", "at most 10 s", "at most 30 MiB", "at most 0.5 s",
+        "at least 0.85", "at most 1.1", "at most 5 ms", "at most 5 ms", "at least 0.8", "at least 0.8", "at least 0.8",
+        *(["at least 5"] if HAS_COMPILER else []), "at most 1", "at most 10 s", "at most 30 MiB", "at most 0.5 s",
         "at most 5 times",
     ]
     assert {row.split()[-1] for row in rows} == {"-"}
 
 
+def test_a_benchmark_that_needs_a_compiler_is_skipped_where_there_is_none(tmp_path: Path) -> None:
+    done = run([sys.executable, "-m", "benchmarks", "--quick", "webhooks-slow"], CONTRIB, TMPDIR=str(tmp_path),
+               PATH=str(tmp_path))
+    assert (done.returncode, done.stdout.splitlines()[1:], done.stderr) == (0, [], (
+        "bench: webhooks-slow\n"
+        "bench: webhooks-slow skipped: no C compiler (cc) to build what slows the disk\n"))
+
+
 def test_the_benchmark_names_what_it_has_where_it_has_not_what_is_asked_for() -> None:
     done = run([sys.executable, "-m", "benchmarks", "drian"], CONTRIB)
     assert (done.returncode, done.stdout, done.stderr) == (64, "", (
-        "contrib/bench: argument NAME: no benchmark 'drian': there are drain, drain-million, wake, idle, ready, status;"
-        " see contrib/bench --help\n"))
+        "contrib/bench: argument NAME: no benchmark 'drian': there are drain, drain-million, wake, hook-wake,"
+        " webhooks, webhooks-slow, idle, ready, status; see contrib/bench --help\n"))
 
 
 @pytest.mark.parametrize(
@@ -181,6 +196,7 @@ esac
 ANNOUNCED = [
     "Starting the daemon on the example configuration: echo, every five minutes, the first time at once",
     "What there is, and what it has done",
+    "Posting a push as GitHub signs it: echo takes it, and its event goes on to webhook_log",
     "Queueing a job that takes long, and killing the daemon in the middle of it",
     "Starting it again: the leftover plugin is ended, and its job runs once more",
     "Nothing was lost: both attempts are in the ledger",

@@ -14,13 +14,17 @@ from benchmarks.drain import drain, drain_million
 from benchmarks.figures import FULL, QUICK, BenchmarkFailed, Figure, Scale, table
 from benchmarks.idle import idle
 from benchmarks.start import ready, status
-from benchmarks.wake import wake
+from benchmarks.wake import hook_wake, wake
+from benchmarks.webhooks import webhooks, webhooks_slow
 from ductile.arguments import Parser
 
 BENCHMARKS: Mapping[str, Callable[[Scale, Path], Iterator[Figure]]] = {
     "drain": drain,
     "drain-million": drain_million,
     "wake": wake,
+    "hook-wake": hook_wake,
+    "webhooks": webhooks,
+    "webhooks-slow": webhooks_slow,
     "idle": idle,
     "ready": ready,
     "status": status,

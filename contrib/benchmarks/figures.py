@@ -39,6 +39,8 @@ class Scale:
     many_rows: int        # the same, of the large ledger
     between: int          # jobs whose cost is taken in a round with few and with many rows
     calls: int            # of an idle daemon, in a round
+    posted: int           # webhooks in a round
+    posted_slowly: int    # the same, where every sync takes long
     idle_seconds: float
     plugins: int          # configured in the idle daemon
     stored: int           # jobs in the database of `ready` and `status`
@@ -46,9 +48,9 @@ class Scale:
 
 
 FULL = Scale(judged=True, rounds=5, drained=1_000, few_rows=100, many_rows=1_000_000, between=500, calls=40,
-             idle_seconds=60, plugins=20, stored=100_000, starts=20)
+             posted=1_000, posted_slowly=320, idle_seconds=60, plugins=20, stored=100_000, starts=20)
 QUICK = Scale(judged=False, rounds=1, drained=5, few_rows=5, many_rows=50, between=5, calls=2,
-              idle_seconds=0.1, plugins=2, stored=50, starts=1)
+              posted=5, posted_slowly=5, idle_seconds=0.1, plugins=2, stored=50, starts=1)
 
 
 def table(figures: Sequence[Figure], *, judged: bool) -> str:

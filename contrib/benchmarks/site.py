@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import indent
+from types import MappingProxyType
 
 from benchmarks.figures import BenchmarkFailed
 from ductile import db
@@ -73,25 +74,31 @@ class Running:
     ready_seconds: float     # from its start to that
 
 
-def make_site(directory: Path, plugins: Mapping[str, str]) -> Site:
-    """Write a configuration with these plugins, each with its settings as YAML of a line a key."""
+def make_site(directory: Path, plugins: Mapping[str, str], sections: str = "") -> Site:
+    """Write a configuration with these plugins, each with its settings as YAML of a line a key.
+
+    `sections` is the YAML of further sections.
+    """
     (directory / "plugins").mkdir(parents=True)
     blocks = "\n".join(f"  {name}:\n{indent(settings, '    ')}" for name, settings in plugins.items())
     text = _CONFIG.format(shipped=ROOT / "plugins", plugins=blocks)
-    (directory / "config.yaml").write_text(text, encoding="utf-8")
+    (directory / "config.yaml").write_text(text + sections, encoding="utf-8")
     return Site(directory=directory)
 
 
 @contextmanager
-def running(site: Site) -> Iterator[Running]:
-    """Run the daemon until the block ends, then stop it cleanly. Raises BenchmarkFailed where it does not."""
+def running(site: Site, environ: Mapping[str, str] = MappingProxyType({})) -> Iterator[Running]:
+    """Run the daemon until the block ends, then stop it cleanly. Raises BenchmarkFailed where it does not.
+
+    `environ` is what it finds in its environment beside ours.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind("")   # an abstract name that the kernel chooses (unix(7), autobind)
-        environ = {**os.environ, "NOTIFY_SOCKET": "@" + listener.getsockname()[1:].decode("ascii")}
+        socket_name = "@" + listener.getsockname()[1:].decode("ascii")
         started = time.monotonic()
         with open(site.directory / "stderr", "wb") as errors:
-            process = subprocess.Popen([*DAEMON, "-c", site.directory], env=environ, stdin=subprocess.DEVNULL,
-                                       stdout=errors, stderr=errors)
+            process = subprocess.Popen([*DAEMON, "-c", site.directory], stdin=subprocess.DEVNULL, stdout=errors,
+                                       stderr=errors, env={**os.environ, **environ, "NOTIFY_SOCKET": socket_name})
         try:
             _await_ready(listener, process, site)
             yield Running(pid=process.pid, ready_seconds=time.monotonic() - started)
