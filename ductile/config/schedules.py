@@ -1,4 +1,4 @@
-"""Reads a plugin's `schedule`: one mapping or a list of them (sections 3 and 7)."""
+"""Reads a plugin's `schedule`: one mapping or a list of them."""
 
 from __future__ import annotations
 

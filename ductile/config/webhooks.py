@@ -1,4 +1,4 @@
-"""Reads the section `webhooks`: where to listen and what each endpoint takes (sections 3 and 11)."""
+"""Reads the section `webhooks`: where to listen and what each endpoint takes."""
 
 from __future__ import annotations
 
