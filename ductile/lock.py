@@ -73,11 +73,11 @@ def running_pid(path: Path) -> int | None:
         os.close(fd)
 
 
-def signal_daemon(path: Path, number: int) -> int | None:
-    """Send a signal to the daemon that holds the PID file and return its PID; None where none runs.
+def pin_daemon(path: Path) -> tuple[int, int] | None:
+    """Return the PID of the daemon that holds the PID file and a pidfd of it, to be closed; None where none runs.
 
-    The process is pinned by a pidfd before the lock is looked at again, so that a PID used
-    anew is never signalled. Raises OSError (PermissionError) where it may not be signalled.
+    The process is pinned before the lock is looked at again, so that a PID used anew is never taken for it.
+    Raises OSError where the file cannot be read.
     """
     pid = running_pid(path)
     if pid is None:
@@ -86,9 +86,22 @@ def signal_daemon(path: Path, number: int) -> int | None:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return None
+    if running_pid(path) == pid:
+        return pid, pidfd
+    os.close(pidfd)
+    return None
+
+
+def signal_daemon(path: Path, number: int) -> int | None:
+    """Send a signal to the daemon that holds the PID file and return its PID; None where none runs.
+
+    Raises OSError (PermissionError) where it may not be signalled.
+    """
+    pinned = pin_daemon(path)
+    if pinned is None:
+        return None
+    pid, pidfd = pinned
     try:
-        if running_pid(path) != pid:
-            return None
         signal.pidfd_send_signal(pidfd, number)
         return pid
     except ProcessLookupError:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import select
 import signal
 from io import TextIOBase
 from pathlib import Path
 
-from ductile.lock import pid_file, running_pid, signal_daemon
+from ductile.lock import pid_file, pin_daemon, signal_daemon
 
 
 def wake(state_path: Path, err: TextIOBase) -> bool:
@@ -28,19 +27,8 @@ def watch(state_path: Path) -> int | None:
 
     Raises OSError where the PID file cannot be read.
     """
-    file = pid_file(state_path)
-    pid = running_pid(file)
-    if pid is None:
-        return None
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return None
-    # Looked at again, because the PID could have been used anew before it was pinned.
-    if running_pid(file) == pid:
-        return pidfd
-    os.close(pidfd)
-    return None
+    pinned = pin_daemon(pid_file(state_path))
+    return None if pinned is None else pinned[1]
 
 
 def lives(pidfd: int, seconds: float) -> bool:
