@@ -13,7 +13,7 @@ from ductile import intake, log
 from ductile.chance import Chance, NewId
 from ductile.clock import Clock
 from ductile.config import rows as config_rows
-from ductile.db import NotWritten, reading, transaction
+from ductile.db import Damaged, FateUnknown, NotWritten, reading, transaction
 from ductile.dispatch.dispatcher import WRITE_AGAIN_SECONDS, Dispatcher, Finished
 from ductile.dispatch.leftover import RunLocks
 from ductile.dispatch.recovery import Recovery
@@ -183,6 +183,9 @@ class Daemon:
         try:
             reading = self._source.read_again(before)
             self._swap(before, reading, now)
+        except (Damaged, FateUnknown):
+            # Not a reason to refuse: what is on the disk has to be read anew.
+            raise
         except (DuctileError, NotWritten) as error:
             self._world = before
             self._refuse(error.lines if isinstance(error, DuctileError) else (str(error),), now)
@@ -197,8 +200,9 @@ class Daemon:
             self._world = reading.world
             self._record(changes, now)
         except (DuctileError, NotWritten):
-            self._front.follow(before)
+            # The log first: to have the old address again may fail, and must be said.
             self._source.open_log(before.config)
+            self._front.follow(before)
             raise
         finally:
             log.hold()
