@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+"""Finds the links in a Discord message and emits an event for each, once however often the message is delivered."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+
+from links import find
+
+# Discord allows 4,000 characters. Every event carries the content: a longer one with many links would never end.
+LONGEST_CONTENT = 10_000
+HOST_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.IGNORECASE)
+
+
+class Failed(Exception):
+    """The message cannot be understood, now or later."""
+
+
+def hosts_of(config: object) -> list[str]:
+    """Return the hosts whose links count, in lower case; none means all. Raises Failed."""
+    if not isinstance(config, dict):
+        raise Failed("config: expected a mapping")
+    for key in config:
+        if key != "hosts":
+            raise Failed(f"config: unknown key {key!r}, expected hosts")
+    hosts = config.get("hosts")
+    if hosts is None:
+        return []
+    if not isinstance(hosts, list) or not hosts:
+        raise Failed("hosts: expected a list of host names such as youtube.com")
+    for index, host in enumerate(hosts):
+        if not isinstance(host, str) or not HOST_NAME.fullmatch(host):
+            raise Failed(f"hosts[{index}]: expected a host name such as youtube.com")
+    return [host.lower() for host in hosts]
+
+
+def message_of(event: object) -> dict:
+    """Return what counts of the message that an event carries. Raises Failed, naming all that is missing."""
+    payload = event.get("payload") if isinstance(event, dict) else None
+    if not isinstance(payload, dict):
+        raise Failed("the payload is not a Discord message: expected a JSON object")
+    author = payload.get("author")
+    parts = {"id": payload.get("id"), "channel_id": payload.get("channel_id"), "content": payload.get("content"),
+             "author.id": author.get("id") if isinstance(author, dict) else None}
+    missing = [name for name, value in parts.items() if value is None or (value == "" and name != "content")]
+    if missing:
+        raise Failed(f"the payload is not a Discord message: {', '.join(missing)} missing")
+    for name, value in parts.items():
+        if not isinstance(value, str):
+            raise Failed(f"the payload is not a Discord message: {name} is not a text")
+    if len(parts["content"]) > LONGEST_CONTENT:
+        raise Failed(f"the payload is not a Discord message: content is longer than {LONGEST_CONTENT:,} characters")
+    return parts
+
+
+def respond(request: dict) -> dict:
+    hosts = hosts_of(request.get("config"))
+    if request.get("command") == "health":
+        return {"status": "ok", "result": f"would take links to {', '.join(hosts) or 'any host'}"}
+    if request.get("command") != "handle":
+        raise Failed("discord has no such command")
+    message = message_of(request.get("event"))
+    # The url and not its place is in the key: an edited message may be delivered again with one link more.
+    events = [
+        {"type": "discord.link", "dedupe_key": f"discord:{message['id']}:{url}",
+         "payload": {"url": url, "channel_id": message["channel_id"], "origin_user_id": message["author.id"],
+                     "message_id": message["id"], "content": message["content"]}}
+        for url in find(message["content"], hosts)]
+    result = f"{len(events)} link{'s' * (len(events) > 1)}" if events else "no link in the message"
+    return {"status": "ok", "result": result, "events": events}
+
+
+def main() -> None:
+    try:
+        try:
+            request = json.load(sys.stdin.buffer)
+        except ValueError:
+            request = None
+        if not isinstance(request, dict):
+            raise Failed("the request is not a JSON object")
+        answer = respond(request)
+    except (Failed, RecursionError) as error:
+        answer = {"status": "error", "error": str(error), "retry": False}
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()
