@@ -1,0 +1,59 @@
+"""The note plugin, run as Ductile runs it, where its configuration or its request is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support import steps
+from support.notified import ENVIRON, failure
+
+HERE = Path(__file__).resolve().parent
+
+DIRECTORY = "directory: expected an absolute path or one that starts with ~/"
+
+
+@pytest.mark.parametrize(
+    ("config", "error"),
+    [
+        ([], "config: expected a mapping"),
+        *(({"directory": wrong}, DIRECTORY) for wrong in (None, 5, "", "notes", "./notes", "a/~", "/a\0b", ["/x"])),
+        ({}, DIRECTORY),
+        *(({"directory": "/x", "tags": wrong}, "tags: expected a list of texts")
+          for wrong in ("video", 5, {"a": 1}, 0)),
+        *(({"directory": "/x", "tags": ["a", wrong]}, "tags[1]: expected a text of one line (a number needs quotes)")
+          for wrong in (5, "", "a\nb", " a", None)),
+        ({"directory": "/x", "tag": "x"}, "config: unknown key 'tag', expected one of directory, tags"),
+    ],
+)
+def test_a_wrong_configuration_is_named_and_not_tried_again(tmp_path, config, error):
+    for command in ("handle", "health"):
+        given = steps.request(tmp_path, config, command=command)
+        assert failure(steps.run(HERE, given, tmp_path)) == (error, False)
+
+
+@pytest.mark.parametrize(
+    "given", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"])
+def test_what_is_no_request_is_refused(tmp_path, given):
+    error, retry = failure(steps.run(HERE, given, tmp_path))
+    assert (len(error.splitlines()), retry) == (1, False)
+
+
+@pytest.mark.parametrize("command", ["poll", None, ["handle"]])
+def test_another_command_is_refused(tmp_path, command):
+    given = json.dumps({"config": {"directory": "/x"}, "command": command}).encode()
+    assert failure(steps.run(HERE, given, tmp_path)) == ("note has no such command", False)
+
+
+def test_the_example_of_the_readme_is_a_good_configuration(tmp_path):
+    (example,) = re.findall(r"```yaml\n(.*?)```", (HERE / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "config.yaml").write_text(f"plugins_dir: {HERE.parent}\n{example}", encoding="utf-8")
+    done = subprocess.run(
+        [Path(sys.executable).parent / "ductiled", "-t", "-c", tmp_path],
+        env=ENVIRON, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
