@@ -1,0 +1,185 @@
+#!/usr/bin/env python3
+"""Posts the summary in the job's workspace to the Discord channel that the chain of events came from."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from datetime import datetime
+from hashlib import blake2b
+from urllib.parse import urlsplit
+
+from delivery import Target, bot_target, deliver, webhook_target
+from failed import Failed
+from parts import heading, split
+
+LIMIT_BYTES = 4 * 1024 * 1024
+# Discord takes at most 25 characters.
+NONCE_BYTES = 12
+# Jobs whose messages are half posted; the state grows no further.
+MOST_UNFINISHED = 20
+SECONDS_WITHOUT_DEADLINE = 60.0
+
+
+def is_url(value: object) -> bool:
+    try:
+        parts = urlsplit(value)
+        parts.hostname.encode("idna")
+        return (parts.scheme in ("http", "https") and parts.port != 0 and "@" not in parts.netloc
+                and re.fullmatch("[!-~]+", value) is not None)
+    except (AttributeError, TypeError, ValueError):
+        return False
+
+
+KEYS = {
+    "bot_token": (lambda value: isinstance(value, str) and re.fullmatch("[!-~]+", value),
+                  "the bot's token, in ASCII without spaces"),
+    "webhook_url": (is_url, "http://HOST/... or https://HOST/... in ASCII, without spaces, user or password"),
+    "api_base": (lambda value: is_url(value) and "?" not in value and "#" not in value,
+                 "http://HOST/... or https://HOST/... in ASCII, without spaces, user, password or query"),
+    "template": (lambda value: isinstance(value, str), "a text"),
+    "timeout": (lambda value: type(value) in (int, float) and 0 < value <= 3600, "seconds, over 0, at most 3600"),
+}
+DEFAULTS = {"api_base": "https://discord.com/api/v10", "template": "**{title}**\n<{url}>", "timeout": 15}
+
+
+def checked(config: object) -> dict:
+    """Return the configuration with its defaults; a null counts as absent. Raises Failed."""
+    if not isinstance(config, dict):
+        raise Failed("config: expected a mapping")
+    config = {key: value for key, value in config.items() if value is not None}
+    for key, value in config.items():
+        if key not in KEYS:
+            raise Failed(f"config: unknown key {key!r}, expected one of {', '.join(KEYS)}")
+        if not KEYS[key][0](value):
+            raise Failed(f"{key}: expected {KEYS[key][1]}")
+    if ("bot_token" in config) == ("webhook_url" in config):
+        raise Failed(f"config: expected bot_token or webhook_url, got {'both' if 'bot_token' in config else 'neither'}")
+    if "webhook_url" in config and "api_base" in config:
+        raise Failed("api_base: counts only with a bot_token, take it out")
+    return DEFAULTS | config
+
+
+def target_of(config: dict, payload: dict) -> Target:
+    """Return where the messages go. Raises Failed."""
+    if "webhook_url" in config:
+        return webhook_target(config["webhook_url"])
+    channel_id = payload.get("channel_id")
+    if channel_id is None:
+        raise Failed("channel_id: the payload has none, only the event of a Discord message does")
+    channel_id = str(channel_id) if type(channel_id) is int else channel_id
+    # Nothing else may get into the path of the url.
+    if not isinstance(channel_id, str) or not re.fullmatch("[0-9]{1,20}", channel_id):
+        raise Failed("channel_id: expected the digits of a Discord channel")
+    return bot_target(config["api_base"], config["bot_token"], channel_id)
+
+
+def summary(payload: dict, workspace: str) -> str:
+    """Return the summary that the payload names in the workspace, else that of summary.txt. Raises Failed."""
+    path = os.path.join(workspace, "summary.txt")
+    given = payload.get("summary_path")
+    if isinstance(given, str) and "\0" not in given:
+        given = os.path.realpath(os.path.join(workspace, given))
+        path = given if given.startswith(workspace + os.sep) else path
+    shown = os.path.relpath(path, workspace)
+    try:
+        if not os.path.isfile(path):
+            raise Failed(f"{shown}: there is no such summary in the workspace")
+        with open(path, "rb") as file:
+            data = file.read(LIMIT_BYTES)
+    except OSError as error:
+        raise Failed(f"{shown}: {error.strerror}", retry=True) from None
+    text = data.decode("utf-8", "replace").strip()
+    if not text:
+        raise Failed(f"{shown}: the summary is empty, nothing was posted")
+    return text
+
+
+def post(request: dict, target: Target, config: dict, parts: list[str], posted: list[str]) -> None:
+    """Post each part that is not in `posted` yet, in order, and add the nonce of each to it. Raises Failed."""
+    try:
+        deadline = datetime.fromisoformat(request["deadline_at"]).timestamp()
+    except (KeyError, TypeError, ValueError):
+        deadline = time.time() + SECONDS_WITHOUT_DEADLINE
+    for number, part in enumerate(parts, 1):
+        digest = blake2b(f"{request.get('job_id')}\n{number}\n{part}".encode(), digest_size=NONCE_BYTES)
+        nonce = digest.hexdigest()
+        if nonce in posted:
+            continue
+        # A transcript calls up nobody, whatever it says.
+        message = {"content": part, "allowed_mentions": {"parse": []}}
+        if "bot_token" in config:
+            # Webhooks know no nonce.
+            message |= {"nonce": nonce, "enforce_nonce": True}
+        try:
+            deliver(target, message, config["timeout"], deadline)
+        except Failed as error:
+            place = f"part {number} of {len(parts)}: " if len(parts) > 1 else ""
+            raise Failed(f"{place}{error}", retry=error.retry) from None
+        posted.append(nonce)
+
+
+def unfinished(request: dict) -> dict[str, list[str]]:
+    """Return by job the nonces that an earlier attempt of it posted before it failed."""
+    state = request.get("state")
+    found = state.get("unfinished") if isinstance(state, dict) else None
+    return {job: nonces for job, nonces in found.items() if isinstance(nonces, list)} if isinstance(found, dict) else {}
+
+
+def handle(request: dict, config: dict, logs: list) -> dict:
+    event = request.get("event")
+    payload = event.get("payload") if isinstance(event, dict) else None
+    payload = payload if isinstance(payload, dict) else {}
+    target = target_of(config, payload)
+    text = summary(payload, os.path.realpath(request.get("workspace_dir") or "."))
+    parts, is_cut = split("\n\n".join([heading(config["template"], payload), text]))
+    if is_cut:
+        logs.append({"level": "warn", "message": f"the summary is too long, only {len(parts)} parts of it are posted"})
+    job, others = str(request.get("job_id")), unfinished(request)
+    posted = list(others.pop(job, []))
+    before, answer = len(posted), {}
+    try:
+        post(request, target, config, parts, posted)
+    except Failed as error:
+        answer = {"status": "error", "error": str(error), "retry": error.retry}
+        if len(posted) > before:
+            kept = dict(list(others.items())[1 - MOST_UNFINISHED:]) | {job: posted}
+            answer["state_updates"] = {"unfinished": kept}
+        return answer
+    sent = {"type": "discord_notify.sent", "payload": {"parts": len(parts)}}
+    answer = {"status": "ok", "result": f"posted to {target.where} in {len(parts)} part{'s' * (len(parts) > 1)}",
+              "events": [sent]}
+    return answer | ({"state_updates": {"unfinished": others}} if before else {})
+
+
+def respond(request: dict, logs: list) -> dict:
+    config = checked(request.get("config"))
+    if request.get("command") == "health":
+        parts = urlsplit(config.get("webhook_url", config["api_base"]))
+        whom = "by a webhook" if "webhook_url" in config else "as a bot"
+        return {"status": "ok", "result": f"would post to {parts.scheme}://{parts.netloc} {whom}"}
+    if request.get("command") != "handle":
+        raise Failed("discord_notify has no such command")
+    return handle(request, config, logs)
+
+
+def main() -> None:
+    logs: list = []
+    try:
+        try:
+            request = json.load(sys.stdin.buffer)
+        except ValueError:
+            request = None
+        if not isinstance(request, dict):
+            raise Failed("the request is not a JSON object")
+        answer = respond(request, logs)
+    except (Failed, RecursionError) as error:
+        answer = {"status": "error", "error": str(error), "retry": getattr(error, "retry", False)}
+    print(json.dumps(answer | {"logs": logs}))
+
+
+if __name__ == "__main__":
+    main()
