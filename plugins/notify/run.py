@@ -13,7 +13,13 @@ from delivery import Failed, deliver
 from message import FORMATS, compose, encode
 
 
+# In the place of a url: the message goes into Ductile's own log and nowhere else.
+LOG = "log"
+
+
 def is_url(value: object) -> bool:
+    if value == LOG:
+        return True
     try:
         parts = urlsplit(value)
         parts.hostname.encode("idna")
@@ -24,7 +30,7 @@ def is_url(value: object) -> bool:
 
 
 KEYS = {
-    "url": (is_url, "http://HOST/... or https://HOST/... in ASCII, without spaces, user or password"),
+    "url": (is_url, "http://HOST/... or https://HOST/... in ASCII, without spaces, user or password, or log"),
     "format": (lambda value: value in tuple(FORMATS), f"one of {', '.join(FORMATS)}"),
     "template": (lambda value: isinstance(value, str), "a text"),
     "title": (lambda value: isinstance(value, str) and value.isprintable(), "one line of printable characters"),
@@ -52,7 +58,7 @@ def checked(config: object) -> dict:
 def respond(request: dict, logs: list) -> dict:
     config = checked(request.get("config"))
     parts = urlsplit(config["url"])
-    where = f"{parts.scheme}://{parts.netloc}"
+    where = LOG if config["url"] == LOG else f"{parts.scheme}://{parts.netloc}"
     if request.get("command") == "health":
         return {"status": "ok", "result": f"would send to {where} as {config['format']}"}
     if request.get("command") != "handle":
@@ -62,6 +68,10 @@ def respond(request: dict, logs: list) -> dict:
     text = compose(config, payload, logs)
     if not text.strip():
         raise Failed("the message is empty, nothing was sent")
+    if where == LOG:
+        logs.append({"level": "warn", "message": text})
+        return {"status": "ok", "result": "written to the log",
+                "events": [{"type": "notify.sent", "payload": {"service": LOG}}]}
     try:
         deadline = datetime.fromisoformat(request["deadline_at"]).timestamp()
     except (KeyError, TypeError, ValueError):

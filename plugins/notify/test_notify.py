@@ -184,6 +184,14 @@ def test_for_ntfy_bytes_count_and_no_character_is_cut_in_two(server, config, mes
     assert server.requests[0][2].decode() == sent
 
 
+def test_a_message_for_the_log_is_a_warning_there_and_goes_nowhere_else(server):
+    response = run(encoded({"url": "log", "template": "{plugin} died"}, {"plugin": "scale"}))
+    assert (response.status, response.result) == ("ok", "written to the log")
+    assert [(line.level, line.message) for line in response.logs] == [("warn", "scale died")]
+    assert [(event.type, event.payload) for event in response.events] == [("notify.sent", {"service": "log"})]
+    assert server.requests == []
+
+
 def test_the_example_of_the_readme_is_a_good_configuration(tmp_path):
     (example,) = re.findall(r"```yaml\n(.*?)```", (HERE / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "config.yaml").write_text(f"plugins_dir: {HERE.parent}\n{example}", encoding="utf-8")

@@ -151,7 +151,7 @@ def test_a_server_without_tls_is_no_place_for_https(server):
 
 # What is configured wrongly
 
-BAD_URL = "url: expected http://HOST/... or https://HOST/... in ASCII, without spaces, user or password"
+BAD_URL = "url: expected http://HOST/... or https://HOST/... in ASCII, without spaces, user or password, or log"
 BAD_CONFIGS = [
     ([], "config: expected a mapping"),
     ({}, BAD_URL),
