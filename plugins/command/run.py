@@ -66,8 +66,10 @@ def collect(out: int, pidfd: int) -> tuple[bytes, bool]:
     """
     kept, truncated, watched = bytearray(), False, [out, pidfd]
     while True:
-        ready = select.select(watched, [], [])[0]
-        if out not in ready or (truncated and pidfd in ready):
+        has_ended = pidfd in select.select(watched, [], [])[0]
+        # Looked at after that: the last words may have come between the looks at the pipe and at the command.
+        has_output = out in watched and select.select([out], [], [], 0)[0]
+        if has_ended and (truncated or not has_output):
             return bytes(kept), truncated
         data = os.read(out, LIMIT_BYTES)
         if not data:
