@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from ductile.errors import EXIT_DATA, EXIT_PERMISSION, EXIT_SYSTEM, DuctileError
+from ductile.errors import EXIT_DATA, EXIT_PERMISSION, EXIT_SYSTEM, EXIT_UNAVAILABLE, DuctileError
 from ductile.mounts import network_file_system
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x44754374   # "DuCt", so that another program's database is not taken for ours
 
 _HERE = Path(__file__).parent
@@ -84,17 +84,19 @@ def path_of(conn: sqlite3.Connection) -> str:
 
 
 @contextmanager
-def transaction(conn: sqlite3.Connection, *, synced: bool = True) -> Iterator[None]:
+def transaction(conn: sqlite3.Connection, *, synced: bool | None = True) -> Iterator[None]:
     """Commit everything that the block writes, or nothing.
 
     `synced=False` leaves the commit to the next synced one: it survives the death of this process
-    but perhaps not of the machine. Raises NotWritten where nothing was written, FateUnknown and
-    Damaged as `translate` says; an exception of the block rolls back and goes on.
+    but perhaps not of the machine. None is for a connection on which that is never done: it syncs as it did when
+    it was opened. Raises NotWritten where nothing was written, FateUnknown and Damaged as `translate` says; an
+    exception of the block rolls back and goes on.
     """
     with _writing:
         try:
             # Before each, and nothing after the commit: an error there would deny what has happened.
-            conn.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+            if synced is not None:
+                conn.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
             conn.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -169,8 +171,8 @@ def open_for_daemon(path: Path) -> sqlite3.Connection:
 def open_for_operator(path: Path, *, failed: int) -> sqlite3.Connection | None:
     """Open the database of a daemon that may be running; None where there is none yet.
 
-    It is never made or migrated here. Raises DuctileError: 65 damaged, newer or another program's, 77 no
-    permission, `failed` otherwise.
+    It is never made or migrated here. Raises DuctileError: 65 damaged, newer or another program's, 69 older,
+    77 no permission, `failed` otherwise.
     """
     try:
         if not path.exists() or path.stat().st_size == 0:
@@ -188,6 +190,12 @@ def open_for_operator(path: Path, *, failed: int) -> sqlite3.Connection | None:
         if version == 0:
             conn.close()
             return None
+        if version < SCHEMA_VERSION:
+            raise DuctileError(
+                f"the database {path} has version {version}, older than this program's {SCHEMA_VERSION}; start "
+                f"ductiled of this version: it brings the database up to date",
+                exit_code=EXIT_UNAVAILABLE,
+            )
         return conn
     except sqlite3.Error as error:
         if conn is not None:

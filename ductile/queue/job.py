@@ -49,7 +49,11 @@ class StaleJob(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
-    """A job to be queued. `payload` is the event as JSON text, `root_job_id` None for the first of a chain."""
+    """A job to be queued.
+
+    `payload` is the event as JSON text, `root_job_id` None for the first of a chain. `core_event` is the type of the
+    core's own event that it follows from, None elsewhere.
+    """
 
     id: str
     plugin: str
@@ -66,6 +70,7 @@ class NewJob:
     pipeline_hash: str | None = None
     step_id: str | None = None
     replay_of: str | None = None
+    core_event: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,3 +100,4 @@ class Job:
     pipeline_hash: str | None
     step_id: str | None
     replay_of: str | None
+    core_event: str | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 
 from ductile.queue.job import MOVES, Job, NewJob, StaleJob, Status, Submitter
@@ -36,10 +36,11 @@ def add(conn: sqlite3.Connection, jobs: Iterable[NewJob], now: datetime) -> None
         conn.execute(
             "INSERT INTO job_queue (id, plugin, command, payload, status, attempt, max_attempts, submitted_by,"
             " dedupe_key, created_at, parent_job_id, root_job_id, source_event_id, event_context_id, pipeline_name,"
-            " pipeline_hash, step_id, replay_of) VALUES (?, ?, ?, ?, 'queued', 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " pipeline_hash, step_id, replay_of, core_event)"
+            " VALUES (?, ?, ?, ?, 'queued', 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (job.id, job.plugin, job.command, job.payload, job.max_attempts, job.submitted_by, job.dedupe_key,
              utc_text(now), job.parent_job_id, job.root_job_id or job.id, job.source_event_id, job.event_context_id,
-             job.pipeline_name, job.pipeline_hash, job.step_id, job.replay_of),
+             job.pipeline_name, job.pipeline_hash, job.step_id, job.replay_of, job.core_event),
         )
 
 
@@ -159,14 +160,38 @@ def open_with_key(conn: sqlite3.Connection, job: NewJob) -> str | None:
     return row and row[0]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Depth:
+    """How many jobs waited or ran when `last_seq` was the place of the newest row."""
+
+    open: int
+    last_seq: int
+
+
+def depth_below(conn: sqlite3.Connection, most: int) -> Depth | None:
+    """Count the jobs where fewer than `most` wait, None where the queue is full."""
+    # Not a count of all: it would read every row. Running jobs are in this index too.
+    open_, running, last_seq = conn.execute(
+        "SELECT (SELECT count(*) FROM (SELECT 1 FROM job_queue INDEXED BY job_queue_open WHERE completed_at IS NULL"
+        " LIMIT ? + (SELECT count(*) FROM job_queue WHERE status = 'running'))),"
+        " (SELECT count(*) FROM job_queue WHERE status = 'running'), (SELECT coalesce(max(seq), 0) FROM job_queue)",
+        (most,)
+    ).fetchone()
+    return Depth(open=open_, last_seq=last_seq) if open_ - running < most else None
+
+
+def is_surely_below(conn: sqlite3.Connection, before: Depth, most: int) -> bool:
+    """Say whether fewer than `most` wait, even if no job has ended since `before` was counted; this counts nothing.
+
+    It sees every new row, whoever made it, but not that an ended job was queued again.
+    """
+    last_seq = conn.execute("SELECT coalesce(max(seq), 0) FROM job_queue").fetchone()[0]
+    return before.last_seq <= last_seq < before.last_seq + most - before.open
+
+
 def is_full(conn: sqlite3.Connection, depth: int) -> bool:
     """Say whether `depth` or more jobs wait."""
-    # Not a count of all: it would read every row. Running jobs are in this index too.
-    row = conn.execute(
-        "SELECT 1 FROM job_queue INDEXED BY job_queue_open WHERE completed_at IS NULL"
-        " LIMIT 1 OFFSET ? + (SELECT count(*) FROM job_queue WHERE status = 'running')", (depth - 1,)
-    ).fetchone()
-    return row is not None
+    return depth_below(conn, depth) is None
 
 
 def count_waiting(conn: sqlite3.Connection) -> int:
@@ -208,6 +233,22 @@ def queued_outside(conn: sqlite3.Connection, plugins: Iterable[str], limit: int)
             found += _jobs(conn, "WHERE plugin = ? AND completed_at IS NULL AND status = 'queued' LIMIT ?",
                            name, limit - len(found))
     return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainEnd:
+    """When the last job of a chain ended; `ended_at` is None while one waits or runs."""
+
+    ended_at: datetime | None
+
+
+def chain_end(conn: sqlite3.Connection, job_id: str) -> ChainEnd | None:
+    """Return how far the chain of a job has come; None for an id that no job has."""
+    row = conn.execute(
+        "SELECT max(c.completed_at), sum(c.completed_at IS NULL) FROM job_queue j"
+        " JOIN job_queue c ON c.root_job_id = j.root_job_id WHERE j.id = ? GROUP BY j.id", (job_id,)
+    ).fetchone()
+    return row and ChainEnd(ended_at=None if row[1] else parse_utc(row[0]))
 
 
 def ended_chains(conn: sqlite3.Connection, before: datetime, limit: int) -> list[str]:

@@ -219,6 +219,36 @@ def test_jobs_that_wait_for_a_retry_fill_the_queue_too(conn):
     assert rows.is_full(conn, 2) is True
 
 
+@pytest.mark.parametrize("added, below", [(0, True), (1, True), (2, False), (3, False)])
+def test_by_new_rows_alone_the_queue_is_never_taken_for_emptier_than_it_is(conn, added, below):
+    new_id = ids()
+    put_job(conn, new_id(), Status.RUNNING)
+    put_job(conn, new_id())
+    put_job(conn, new_id(), Status.DEAD)
+    before = rows.depth_below(conn, 4)
+    assert (before.open, before.last_seq) == (2, 3)
+    for _ in range(added):
+        put_job(conn, new_id())
+    # The one that ran may be back in the queue by now.
+    assert rows.is_surely_below(conn, before, 4) is below
+    assert below is False or rows.is_full(conn, 4) is False
+
+
+def test_a_place_that_was_given_to_another_job_is_not_taken_for_none(conn):
+    for name in ("a", "b", "c"):
+        put_job(conn, name)
+    before = rows.depth_below(conn, 10)
+    rows.remove(conn, ["b", "c"])
+    assert rows.is_surely_below(conn, before, 10) is False
+
+
+def test_an_empty_queue_has_room_unless_there_is_none_at_all(conn):
+    before = rows.depth_below(conn, 1)
+    assert before == rows.Depth(open=0, last_seq=0)
+    assert [rows.is_surely_below(conn, before, most) for most in (0, 1)] == [False, True]
+    assert [rows.is_full(conn, most) for most in (0, 1)] == [True, False]
+
+
 @pytest.mark.parametrize("status, counted", [
     (Status.QUEUED, True), (Status.RUNNING, True), (Status.SUCCEEDED, False), (Status.DEAD, False),
 ])
