@@ -58,7 +58,7 @@ def add(parent: Mapping[str, Any] | None, *, trigger: Any, state_updates: Mappin
     `without_credentials` left, none for a protocol-1 plugin. A payload that is not an object is handed on as it is
     and adds nothing.
     """
-    core = {"origin_plugin": origin.plugin, "origin_event_type": origin.event_type, "origin_job_id": origin.job_id}
+    core = anchor(origin)
     before = core if parent is None else parent
 
     def offends(key: str, value: Any) -> bool:
@@ -82,6 +82,11 @@ def add(parent: Mapping[str, Any] | None, *, trigger: Any, state_updates: Mappin
         accumulated=accumulated, payload=payload, refused=tuple(refused),
         warnings=(*_refusals(refused, core), *_misnamed(payload, "payload"), *_misnamed(state_updates, "state")),
     )
+
+
+def anchor(origin: Origin) -> dict[str, Any]:
+    """Return the keys that are the core's alone, from the first row on."""
+    return {"origin_plugin": origin.plugin, "origin_event_type": origin.event_type, "origin_job_id": origin.job_id}
 
 
 def without_credentials(state_updates: Mapping[str, Any], private_state: Collection[str]) -> dict[str, Any]:

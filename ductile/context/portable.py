@@ -1,0 +1,52 @@
+"""Paths into a workspace, written so that they hold in every job's own, wherever the data directory lies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+_SCHEME = "workspace://"
+# Not before what names another directory beside this one; a dot that ends a sentence names none.
+_NAME_ENDS = r"(?!\.*[\w-]|\.+/)"
+_PARENT = re.compile(r"\.\.(?![\w.-])")
+
+
+def to_portable(value: Any, workspace_dir: str) -> Any:
+    """Return a JSON value with each path into `workspace_dir` as `workspace://relative/path`, in keys and values.
+
+    `workspace_dir` is a real path without a slash at its end. A longer name that only begins with it stays.
+    """
+    pattern = re.compile(f"{re.escape(workspace_dir)}(?:/+|{_NAME_ENDS})")
+    return _mapped(value, lambda text: pattern.sub(_SCHEME, text) if workspace_dir in text else text)
+
+
+def from_portable(value: Any, workspace_dir: str) -> Any:
+    """Return a JSON value with each `workspace://relative/path` as that path in `workspace_dir`.
+
+    What is not a clean relative path stays as it is: one that begins with a slash, or with `..` in it.
+    """
+
+    def restored(text: str) -> str:
+        before, *paths = text.split(_SCHEME)
+        return before + "".join(_restored(path, workspace_dir) for path in paths)
+
+    return _mapped(value, restored)
+
+
+def _restored(path: str, workspace_dir: str) -> str:
+    """Return the text after a scheme with its place, and the scheme itself where it has none."""
+    # A name may hold a space, so that where the path ends cannot be told: no part of all that follows may be `..`.
+    if path.startswith("/") or any(_PARENT.match(part) for part in path.split("/")):
+        return f"{_SCHEME}{path}"
+    return f"{workspace_dir}/{path}" if path else workspace_dir
+
+
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {change(key): _mapped(item, change) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_mapped(item, change) for item in value]
+    return value
