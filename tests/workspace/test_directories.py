@@ -4,52 +4,15 @@ import errno
 import os
 import socket
 import stat
-import subprocess
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ductile.errors import DuctileError
-from ductile.workspace import Workspaces
+from ductile.workspace.directories import Workspaces
 from support.launch import descriptors, in_a_child, writable_by_all
-
-JOB = "0f5a2c1e-7f7a-4a53-9d0c-3a1c8c8d2b11"
-OTHER = "0f5a2c1e-7f7a-4a53-9d0c-3a1c8c8d2b12"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "ws"
-
-
-@pytest.fixture
-def workspaces(root: Path) -> Iterator[Workspaces]:
-    made = Workspaces(root)
-    made.make_root()
-    before = descriptors()
-    yield made
-    assert descriptors() == before
-
-
-def mode(path: Path) -> int:
-    return stat.S_IMODE(path.lstat().st_mode)
-
-
-def a_deep_tree(path: Path, levels: int) -> None:
-    """Make directories below one another, deeper than any path may be long."""
-    path.mkdir()
-    fd = os.open(path, os.O_RDONLY)
-    for level in range(levels):
-        os.mkdir("d", dir_fd=fd)
-        if level % 1000 == 0:
-            os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
-        below = os.open("d", os.O_RDONLY, dir_fd=fd)
-        os.close(fd)
-        fd = below
-    os.close(fd)
-
+from workspace.trees import JOB, OTHER, a_deep_tree, bind, mode
 
 def test_the_root_and_a_jobs_directory_are_for_their_owner_alone(root: Path, workspaces: Workspaces) -> None:
     path = workspaces.create(JOB)
@@ -94,7 +57,7 @@ def test_the_path_of_a_workspace_has_no_link_in_it(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
     workspaces = Workspaces(tmp_path / "link")
     assert workspaces.create(JOB) == tmp_path.resolve() / "real" / JOB
-    workspaces.discard(JOB)
+    workspaces.cleanup(JOB)
     assert os.listdir(tmp_path / "real") == []
 
 
@@ -106,7 +69,7 @@ def test_a_new_attempt_finds_nothing_of_the_last_one(workspaces: Workspaces) -> 
 
 
 @pytest.mark.parametrize("in_its_place", ["a file", "a link to a directory", "a dangling link", "a fifo", "a socket"])
-@pytest.mark.parametrize("operation", ["create", "discard"])
+@pytest.mark.parametrize("operation", ["create", "cleanup"])
 def test_what_stands_in_a_directorys_place_is_removed_and_not_followed(
     tmp_path: Path, root: Path, workspaces: Workspaces, operation: str, in_its_place: str,
 ) -> None:
@@ -129,16 +92,7 @@ def test_what_stands_in_a_directorys_place_is_removed_and_not_followed(
         getattr(workspaces, operation)(JOB)
     assert os.listdir(root) == ([JOB] if operation == "create" else [])
     assert os.listdir(outside) == ["kept"]
-    assert operation == "discard" or place.is_dir()
-
-
-def bind(listener: socket.socket, path: Path) -> None:
-    """Bind by way of a descriptor: the path may be longer than a socket's address."""
-    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        listener.bind(f"/proc/self/fd/{fd}/{path.name}")
-    finally:
-        os.close(fd)
+    assert operation == "cleanup" or place.is_dir()
 
 
 def test_everything_in_a_workspace_goes_and_nothing_outside(
@@ -161,22 +115,14 @@ def test_everything_in_a_workspace_goes_and_nothing_outside(
         os.link(outside / "kept", place / "linked")
         Path(os.fsdecode(os.fsencode(place) + b"/\xff\xfe\n*")).mkdir()
         (place / ("n" * 255)).touch()
-    workspaces.discard(JOB)
+    workspaces.cleanup(JOB)
     assert os.listdir(root) == []
     assert (os.listdir(outside), (outside / "kept").read_text(), mode(outside)) == (["kept"], "x", 0o500)
 
 
-@pytest.fixture
-def in_memory() -> Iterator[Path]:
-    """A directory in memory, where there is such a place: a disk that others keep busy takes seconds for so much."""
-    directory = Path(tempfile.mkdtemp(prefix="ductile-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
-    yield directory
-    subprocess.run(["rm", "-rf", "--", directory], check=True, timeout=60)
-
-
 def test_a_tree_of_five_thousand_levels_goes(in_memory: Path) -> None:
     a_deep_tree(in_memory / JOB, 5000)
-    Workspaces(in_memory).discard(JOB)
+    Workspaces(in_memory).cleanup(JOB)
     assert os.listdir(in_memory) == []
 
 
@@ -185,7 +131,7 @@ def test_a_directory_of_many_files_goes(in_memory: Path) -> None:
     path = workspaces.create(JOB)
     for number in range(3000):
         (path / f"{number}").touch()
-    workspaces.discard(JOB)
+    workspaces.cleanup(JOB)
     assert os.listdir(in_memory) == []
 
 
@@ -212,7 +158,7 @@ def remove_closed_directories(directory: Path) -> tuple[list[str], list[str], in
             place.chmod(closed)
         workspaces.create(JOB)
         left += os.listdir(path)
-        workspaces.discard(JOB)
+        workspaces.cleanup(JOB)
     kept = mode(outside)
     outside.chmod(0o700)
     return left, os.listdir(root), kept
@@ -226,8 +172,8 @@ def test_what_another_user_has_put_there_is_an_error_and_costs_no_descriptor() -
         root.chmod(0o777)
         (root / JOB / "theirs").mkdir(parents=True)
         (root / JOB / "theirs" / "file").touch()
-        assert in_a_child(fail_to_remove, root, ordinary=True) == [errno.EPERM, errno.EPERM, True]
-        Workspaces(root).discard(JOB)
+        assert in_a_child(fail_to_remove, root, ordinary=True) == [errno.EACCES, errno.EACCES, True]
+        Workspaces(root).cleanup(JOB)
         assert os.listdir(root) == []
 
 
@@ -235,18 +181,18 @@ def fail_to_remove(root: Path) -> list[object]:
     workspaces = Workspaces(root)
     before = descriptors()
     found: list[object] = []
-    for operation in (workspaces.discard, workspaces.create):
+    for operation in (workspaces.cleanup, workspaces.create):
         with pytest.raises(OSError) as caught:
             operation(JOB)
         found.append(caught.value.errno)
     return [*found, descriptors() == before]
 
 
-def test_discarding_what_is_not_there_is_no_error(root: Path, workspaces: Workspaces) -> None:
-    workspaces.discard(JOB)
+def test_cleaning_up_what_is_not_there_is_no_error(root: Path, workspaces: Workspaces) -> None:
+    workspaces.cleanup(JOB)
     workspaces.create(JOB)
-    workspaces.discard(JOB)
-    workspaces.discard(JOB)
+    workspaces.cleanup(JOB)
+    workspaces.cleanup(JOB)
     assert os.listdir(root) == []
 
 
@@ -300,3 +246,84 @@ def test_keeping_what_is_no_directory_any_more_is_no_error(
         (root / JOB).symlink_to(tmp_path)
     workspaces.keep(JOB)
     assert tmp_path.is_dir()
+
+
+# Hard links
+
+
+def test_a_root_is_proved_to_have_hard_links_and_nothing_is_left_of_that(root: Path) -> None:
+    root.mkdir()
+    # What a start that was killed may leave, or a plugin may put there.
+    (root / ".proof").symlink_to(root.parent / "outside")
+    (root / ".proof-link").write_text("x")
+    Workspaces(root).make_root()
+    assert (os.listdir(root), (root.parent / "outside").exists()) == ([], False)
+
+
+def test_a_file_system_without_hard_links_is_refused(root: Path, mount: Callable[..., None]) -> None:
+    root.mkdir()
+    # That of message queues: it has files and no links.
+    mount("mqueue", root)
+    with pytest.raises(DuctileError) as caught:
+        Workspaces(root).make_root()
+    assert (caught.value.lines, caught.value.exit_code) == ((
+        f"workspace.path {root} is on a file system without hard links: Operation not permitted; "
+        f"set workspace.path elsewhere",), 71)
+    assert os.listdir(root) == []
+
+
+def test_a_full_disk_says_nothing_about_hard_links(root: Path, mount: Callable[..., None]) -> None:
+    root.mkdir()
+    mount("tmpfs", root, "-o", "nr_inodes=1")
+    Workspaces(root).make_root()
+
+
+# The entries of the root
+
+
+def test_the_entries_of_the_root_come_in_slices_by_name_without_the_spare_one(
+    tmp_path: Path, root: Path, workspaces: Workspaces,
+) -> None:
+    for number in range(5):
+        (root / f"job-{number}").mkdir()
+        os.utime(root / f"job-{number}", (number, number))
+    (root / "link").symlink_to(tmp_path)
+    os.utime(root / "link", (7, 7), follow_symlinks=False)
+    (root / ".spare").mkdir()
+    slices, last = [], ""
+    while found := workspaces.entries(last, 2):
+        slices.append([(each.name, each.mtime) for each in found])
+        last = found[-1].name
+    assert slices == [[("job-0", 0), ("job-1", 1)], [("job-2", 2), ("job-3", 3)], [("job-4", 4), ("link", 7)]]
+
+
+def test_a_link_in_the_root_is_removed_and_its_target_is_not(
+    tmp_path: Path, root: Path, workspaces: Workspaces,
+) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").touch()
+    (root / "planted").symlink_to(tmp_path / "kept")
+    workspaces.cleanup("planted")
+    assert (os.listdir(root), os.listdir(tmp_path / "kept")) == ([], ["file"])
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../outside", "a/b", "/etc"])
+def test_no_name_leads_out_of_the_root(workspaces: Workspaces, name: str) -> None:
+    for operation in (workspaces.create, workspaces.open, workspaces.keep, workspaces.cleanup):
+        with pytest.raises(ValueError) as caught:
+            operation(name)
+        assert str(caught.value) == f"no name of a workspace: {name!r}"
+
+
+@pytest.mark.parametrize(("there", "found"), [("directory", True), ("file", False), ("link", False), ("none", False)])
+def test_a_workspace_is_open_to_who_asks_where_it_is_there(
+    tmp_path: Path, root: Path, workspaces: Workspaces, there: str, found: bool,
+) -> None:
+    match there:
+        case "directory":
+            (root / JOB).mkdir()
+        case "file":
+            (root / JOB).touch()
+        case "link":
+            (root / JOB).symlink_to(tmp_path)
+    assert workspaces.open(JOB) == (root / JOB if found else None)

@@ -1,0 +1,1 @@
+"""Each job's own directory: made, handed on, sealed, removed."""
