@@ -1,0 +1,1 @@
+"""Pipelines: what their files say, compiled to graphs of steps."""

@@ -1,0 +1,127 @@
+"""Which files of the directory are read, and what is said about those that cannot be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ductile.pipeline.files import PIPELINES_LIMIT_BYTES, read_pipelines
+
+ONE = b"name: a\nsteps: [uses: echo]\n"
+
+
+def lines(directory: Path) -> list[str]:
+    return [str(problem).replace(str(directory), "DIR") for problem in read_pipelines(directory).problems]
+
+
+def test_a_directory_that_is_not_there_holds_no_pipelines(tmp_path):
+    authored = read_pipelines(tmp_path / "none")
+    assert (authored.specs, authored.problems, authored.files) == ((), (), ())
+
+
+def test_every_yaml_file_is_read_in_the_order_of_names(tmp_path):
+    (tmp_path / "b.yaml").write_bytes(ONE)
+    (tmp_path / "a.yaml").write_bytes(
+        b"pipelines:\n  - {name: z, steps: [uses: echo]}\n  - {name: y, steps: [uses: x]}")
+    (tmp_path / "10.yaml").write_bytes(b"{name: ten, steps: [uses: echo]}")
+    for other in ("a.yml", "a.yaml~", "README", ".hidden.yaml", "yaml"):
+        (tmp_path / other).write_bytes(b"not: [read")
+    authored = read_pipelines(tmp_path)
+    assert authored.problems == ()
+    assert [spec.name for spec in authored.specs] == ["ten", "z", "y", "a"]
+    assert [name for name, _ in authored.files] == ["10.yaml", "a.yaml", "b.yaml"]
+    assert authored.files[2] == ("b.yaml", ONE)
+
+
+def test_what_is_wrong_stays_among_the_files_for_the_digest(tmp_path):
+    (tmp_path / "a.yaml").write_bytes(b"[")
+    assert read_pipelines(tmp_path).files == (("a.yaml", b"["),)
+
+
+def test_what_is_no_file_is_named_and_the_others_are_read(tmp_path):
+    (tmp_path / "a.yaml").mkdir()
+    os.mkfifo(tmp_path / "b.yaml")
+    (tmp_path / "c.yaml").symlink_to("gone")
+    (tmp_path / "d.yaml").write_bytes(ONE)
+    (tmp_path / "e.yaml").symlink_to("e.yaml")
+    mend = "not a regular file; put a file in its place, or give it another ending than .yaml"
+    assert lines(tmp_path) == [
+        f"DIR/a.yaml: {mend}",
+        f"DIR/b.yaml: {mend}",
+        "DIR/c.yaml: cannot be read: No such file or directory; mend or remove it",
+        "DIR/e.yaml: cannot be read: Too many levels of symbolic links; mend or remove it",
+    ]
+    assert [spec.name for spec in read_pipelines(tmp_path).specs] == ["a"]
+
+
+def test_a_link_to_a_file_is_read(tmp_path):
+    (tmp_path / "elsewhere").write_bytes(ONE)
+    (tmp_path / "a.yaml").symlink_to("elsewhere")
+    assert [spec.name for spec in read_pipelines(tmp_path).specs] == ["a"]
+
+
+def test_a_file_in_place_of_the_directory_is_a_fault(tmp_path):
+    (tmp_path / "pipelines").write_bytes(ONE)
+    assert lines(tmp_path / "pipelines") == [
+        "DIR: not a directory; put the pipelines into one, or mend pipelines_dir",
+    ]
+
+
+@pytest.mark.parametrize(("content", "line"), [
+    (b"name: a\nsteps: [uses: \xff]\n", "DIR/a.yaml:2:15: expected UTF-8, got the byte 0xff"),
+    (b"name: a\x00\n", "DIR/a.yaml:1:8: expected printable text, got the character U+0000"),
+    (b"name: *a\n", "DIR/a.yaml:1:7: the alias *a has no anchor before it"),
+    (b"#" * (PIPELINES_LIMIT_BYTES + 1), "DIR/a.yaml: larger than 4 MiB; spread its pipelines over several files"),
+])
+def test_what_is_no_text_is_a_fault_at_its_place(tmp_path, content, line):
+    (tmp_path / "a.yaml").write_bytes(content)
+    assert lines(tmp_path) == [line]
+
+
+def test_a_file_whose_name_is_no_text_is_read_and_shown_on_one_line(tmp_path):
+    (tmp_path / os.fsdecode(b"\xff\n.yaml")).write_bytes(b"name: a\nsteps: [4]\n")
+    assert lines(tmp_path) == ["DIR/\\xff\\n.yaml:2:9: steps[0]: expected a mapping, got 4"]
+
+
+_READ = """
+import sys
+from pathlib import Path
+from ductile.pipeline.files import read_pipelines
+print(*read_pipelines(Path(sys.argv[1])).problems, sep="\\n")
+"""
+
+
+def as_nobody(directory: Path) -> list[str]:
+    """Return what an ordinary user is told of the directory."""
+    command = [sys.executable, "-c", _READ, str(directory)]
+    if os.geteuid() == 0:
+        command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd="/",
+                          env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
+    return done.stdout.replace(str(directory), "DIR").splitlines()
+
+
+@pytest.fixture
+def open_directory(tmp_path):
+    for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        parent.chmod(0o755)
+    directory = tmp_path / "pipelines"
+    directory.mkdir(mode=0o755)
+    yield directory
+    directory.chmod(0o755)
+
+
+def test_a_file_that_may_not_be_read_is_a_fault(open_directory):
+    (open_directory / "a.yaml").write_bytes(ONE)
+    (open_directory / "a.yaml").chmod(0)
+    assert as_nobody(open_directory) == [
+        "DIR/a.yaml: cannot be read: Permission denied; let the daemon's user read it"]
+
+
+def test_a_directory_that_may_not_be_read_is_a_fault(open_directory):
+    open_directory.chmod(0)
+    assert as_nobody(open_directory) == ["DIR: cannot be read: Permission denied; let the daemon's user read it"]
