@@ -14,11 +14,12 @@ from ductile.chance import Chance, NewId
 from ductile.clock import Clock
 from ductile.config import rows as config_rows
 from ductile.db import Damaged, FateUnknown, NotWritten, reading, transaction
-from ductile.dispatch.dispatcher import WRITE_AGAIN_SECONDS, Dispatcher, Finished
+from ductile.dispatch.dispatcher import WRITE_AGAIN_SECONDS, Cloned, Dispatcher, Finished
 from ductile.dispatch.leftover import RunLocks
 from ductile.dispatch.recovery import Recovery
 from ductile.errors import EXIT_SYSTEM, DuctileError
 from ductile.notify import Notifier
+from ductile.pipeline import rows as pipeline_rows
 from ductile.plugin import rows as plugin_rows
 from ductile.queue import rows as queue_rows
 from ductile.scheduler import sweep
@@ -26,7 +27,7 @@ from ductile.scheduler.heartbeat import Heartbeat
 from ductile.source import Source
 from ductile.vitals import Vitals
 from ductile.webhook.front import Front
-from ductile.workspace import Workspaces
+from ductile.workspace.directories import Workspaces
 from ductile.world import Reading, World, compare
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -53,7 +54,7 @@ class Queued:
     """A webhook has put a job into the queue."""
 
 
-Note = Signal | Finished | Queued | BaseException
+Note = Signal | Finished | Cloned | Queued | BaseException
 
 
 class Daemon:
@@ -76,7 +77,7 @@ class Daemon:
         self._dispatcher = Dispatcher(conn, clock=clock, rng=rng, new_id=new_id, locks=locks, workspaces=workspaces,
                                       post=inbox.put)
         self._recovery = Recovery(conn=conn, locks=locks, workspaces=workspaces, rng=rng, new_id=new_id)
-        self._heartbeat = Heartbeat(conn, clock=clock, rng=rng, new_id=new_id)
+        self._heartbeat = Heartbeat(conn, clock=clock, rng=rng, new_id=new_id, workspaces=workspaces)
         self._beat_at = clock.monotonic()
         self._watchdog_at = clock.monotonic()
         self._write_again_at: float | None = None
@@ -118,15 +119,20 @@ class Daemon:
             config_rows.add(self._conn, digest=self._world.digest, errors=(), changes=changes,
                             listen=self._front.address, now=now)
             plugin_rows.replace_loads(self._conn, _loads(self._world), now)
+            pipeline_rows.add(self._conn, self._world.router.pipelines.values(), now)
 
     def _settle_plugins(self) -> None:
         """End queued jobs that nobody can run any more, and queue `init` where it is due."""
-        while jobs := sweep.bury(self._conn, self._world, self._clock.now()):
-            for job in jobs:
-                _log.warn("queued job ended: its plugin is no longer enabled", job_id=job.id, plugin=job.plugin)
+        self._bury()
         now = self._clock.now()
         for name in intake.submit_inits(self._conn, self._world.plugins, new_id=self._new_id, now=now):
             _log.info("init enqueued", plugin=name)
+
+    def _bury(self) -> None:
+        while jobs := sweep.bury(self._conn, self._world, self._clock.now()):
+            for job in jobs:
+                _log.warn("queued job ended: its plugin is no longer enabled", job_id=job.id, plugin=job.plugin)
+        self._dispatcher.followed.clear()
 
     def run(self) -> None:
         """Turn until asked to stop. Raises DuctileError where the database is lost, and any bug."""
@@ -162,6 +168,9 @@ class Daemon:
             goes_on = not self._stopping and not (self._recheck_held and self._dispatcher.held)
             self._dispatcher.note(note, self._world if goes_on else None)
             return True
+        if isinstance(note, Cloned):
+            self._dispatcher.note_clone(note)
+            return self._dispatcher.job is None
         if isinstance(note, Signal):
             self._obey(note)
         return False
@@ -199,6 +208,9 @@ class Daemon:
             self._front.follow(reading.world)
             self._world = reading.world
             self._record(changes, now)
+        except (Damaged, FateUnknown):
+            # The daemon ends with it: a way back that fails could only hide it.
+            raise
         except (DuctileError, NotWritten):
             # The log first: to have the old address again may fail, and must be said.
             self._source.open_log(before.config)
@@ -270,6 +282,10 @@ class Daemon:
             self._settle_plugins()
             self._heartbeat.look(self._world)
             self._is_settled = True
+        elif not self._dispatcher.followed.issubset(self._world.enabled):
+            # A chain that began before a reload leads to a plugin that is gone. Others keep their jobs: an operator may
+            # have queued one for a plugin that the next reload brings.
+            self._bury()
         if now >= self._beat_at:
             self._beat(now)
         elif self._is_due() or (look and self._heartbeat.holding):

@@ -14,6 +14,7 @@ from ductile.context.baggage import Origin, add, check
 from ductile.context.row import NewContext
 from ductile.db import transaction
 from ductile.errors import EXIT_DATA, DuctileError
+from ductile.events import ANNOUNCED
 from ductile.plugin import rows as plugin_rows
 from ductile.plugin.configured import ConfiguredPlugin
 from ductile.plugin.manifest import INIT
@@ -119,7 +120,7 @@ def _arrival(world: World, event: Mapping[str, Any], dispatch: Dispatch, origin:
         max_attempts=world.max_attempts[dispatch.plugin], payload=encode({**event, "payload": added.payload}),
         dedupe_key=event.get("dedupe_key"), root_job_id=job_id, source_event_id=event["event_id"],
         event_context_id=context.id, pipeline_name=dispatch.pipeline_name, pipeline_hash=dispatch.pipeline_hash,
-        step_id=dispatch.step_id,
+        step_id=dispatch.step_id, core_event=event["type"] if event["type"] in ANNOUNCED else None,
     )
     return Arrival(job=job, context=context, warnings=added.warnings)
 

@@ -86,12 +86,12 @@ def encode_request(
 
 
 def decode_response(stdout: bytes) -> Response:
-    """Return the one response that `stdout` holds, unknown keys ignored, null read as absent.
+    """Return the one response that `stdout` holds. Raises what `parse_response` and `read_response` raise."""
+    return read_response(parse_response(stdout))
 
-    An empty `dedupe_key` counts as absent too: it must not make every such event a duplicate of the last.
-    However many events there are, they are returned; the limit is not the protocol's.
-    Raises ProtocolError for anything else.
-    """
+
+def parse_response(stdout: bytes) -> dict[str, Any]:
+    """Return the one strict JSON object that `stdout` holds. Raises ProtocolError for anything else."""
     if not stdout.strip():
         raise ProtocolError("printed nothing")
     try:
@@ -100,6 +100,16 @@ def decode_response(stdout: bytes) -> Response:
         raise ProtocolError(f"not one strict JSON object: {error}") from None
     if not isinstance(raw, dict):
         raise ProtocolError(f"expected one JSON object, got {_got(raw)}")
+    return raw
+
+
+def read_response(raw: dict[str, Any]) -> Response:
+    """Return the response that an object is, unknown keys ignored, null read as absent.
+
+    An empty `dedupe_key` counts as absent too: it must not make every such event a duplicate of the last.
+    However many events there are, they are returned; the limit is not the protocol's.
+    Raises ProtocolError for what is none.
+    """
     retry = _typed(raw.get("retry"), bool, "retry")
     return Response(
         status=_status(raw.get("status")),

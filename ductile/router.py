@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ductile.config.schema import Route
+from ductile.pipeline.graph import Node, Pipeline
 from ductile.plugin.manifest import HANDLE
 from ductile.queue.job import Submitter
 
@@ -22,24 +23,59 @@ class Dispatch:
     step_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where in a pipeline a job stands."""
+
+    pipeline: Pipeline
+    step_id: str
+
+    @property
+    def node(self) -> Node:
+        """Return the step itself."""
+        return self.pipeline.nodes[self.step_id]
+
+    def following(self) -> tuple[Dispatch, ...]:
+        """Return the steps that come next, in the order of the file."""
+        return tuple(_step(self.pipeline, step_id) for step_id in self.node.next)
+
+
 @dataclass(frozen=True, slots=True)
 class Router:
-    """The routes of a configuration, ready to be asked."""
+    """The routes and pipelines of a configuration, ready to be asked. `pipelines` are by name."""
 
     routes: tuple[Route, ...]
-    _by_event: Mapping[tuple[str | None, str], tuple[Dispatch, ...]] = field(init=False, repr=False, compare=False)
+    pipelines: Mapping[str, Pipeline] = field(default_factory=dict)
+    _by_route: Mapping[tuple[str, str], tuple[Dispatch, ...]] = field(init=False, repr=False, compare=False)
+    _by_type: Mapping[str, tuple[Dispatch, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        by_event: dict[tuple[str | None, str], tuple[Dispatch, ...]] = {}
+        by_route: dict[tuple[str, str], tuple[Dispatch, ...]] = {}
         for route in self.routes:
             dispatch = Dispatch(plugin=route.target, command=HANDLE, submitted_by=Submitter.ROUTE)
             key = (route.source, route.event_type)
-            by_event[key] = (*by_event.get(key, ()), dispatch)
-        object.__setattr__(self, "_by_event", by_event)
+            by_route[key] = (*by_route.get(key, ()), dispatch)
+        by_type: dict[str, tuple[Dispatch, ...]] = {}
+        for pipeline in self.pipelines.values():
+            if pipeline.on is not None:
+                entry = tuple(_step(pipeline, step_id) for step_id in pipeline.entry)
+                by_type[pipeline.on] = (*by_type.get(pipeline.on, ()), *entry)
+        object.__setattr__(self, "_by_route", by_route)
+        object.__setattr__(self, "_by_type", by_type)
 
-    def next(self, event_type: str, source_plugin: str | None) -> tuple[Dispatch, ...]:
-        """Return what an event becomes, in the order of the configuration; nothing where no route matches exactly.
+    def next(self, event_type: str, source_plugin: str | None, place: Place | None = None) -> tuple[Dispatch, ...]:
+        """Return what an event becomes; nothing where nothing matches exactly.
 
-        `source_plugin` is the plugin that emitted it, None for one from outside, which no route takes.
+        First the next steps of `place`, where its job stands in a pipeline; then the entry steps of every pipeline on
+        that type; then every route, in the order of the configuration. `source_plugin` is the plugin that emitted the
+        event, None for one from outside or from the core, which no route takes.
         """
-        return self._by_event.get((source_plugin, event_type), ())
+        steps = () if place is None else place.following()
+        routes = () if source_plugin is None else self._by_route.get((source_plugin, event_type), ())
+        return (*steps, *self._by_type.get(event_type, ()), *routes)
+
+
+def _step(pipeline: Pipeline, step_id: str) -> Dispatch:
+    node = pipeline.nodes[step_id]
+    return Dispatch(plugin=node.plugin, command=node.command, submitted_by=Submitter.PIPELINE,
+                    pipeline_name=pipeline.name, pipeline_hash=pipeline.hash, step_id=step_id)

@@ -51,6 +51,14 @@ def parse_size(text: str) -> int:
     return int(match[1]) * _BYTES[match[2]]
 
 
+def format_size(count: int) -> str:
+    """Return a number of bytes for people, in the units that `parse_size` reads: `0 B`, `512 B`, `1.5 KB`."""
+    if count < _BYTES["KB"]:
+        return f"{count} B"
+    unit = next(unit for unit in ("GB", "MB", "KB") if count >= _BYTES[unit])
+    return f"{count / _BYTES[unit]:.1f} {unit}"
+
+
 def utc_text(moment: datetime) -> str:
     """Return an aware datetime as fixed-width UTC text, `YYYY-MM-DDTHH:MM:SS.mmmZ`, cut to the millisecond.
 
@@ -58,7 +66,7 @@ def utc_text(moment: datetime) -> str:
     """
     if moment.tzinfo is None:
         raise ValueError("a datetime without a zone has no UTC text")
-    return moment.astimezone(timezone.utc).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+    return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def parse_utc(text: str) -> datetime:

@@ -1,4 +1,4 @@
-"""Everything that is read from disk, as one frozen value: configuration and plugins."""
+"""Everything that is read from disk, as one frozen value: configuration, plugins and pipelines."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from ductile.check import Problem, nearest
 from ductile.config.load import Loaded, load
 from ductile.config.schema import Config
 from ductile.errors import EXIT_CONFIG, DuctileError
+from ductile.pipeline.compiler import Compiled, compile_all
+from ductile.pipeline.files import Authored, read_pipelines
 from ductile.plugin.configured import ConfiguredPlugin, bind
 from ductile.plugin.discovery import Registry, discover
 from ductile.plugin.manifest import HANDLE
@@ -57,7 +59,7 @@ class Reading:
 
 
 def read(path: Path, environ: Mapping[str, str], *, keep_unset: bool = False) -> Reading:
-    """Read configuration and plugins, and find every problem at once.
+    """Read configuration, plugins and pipelines, and find every problem at once.
 
     `keep_unset` leaves unset variables as `${NAME}`, for a program that needs no secrets. Raises DuctileError (78)
     where there is no YAML to speak of.
@@ -66,18 +68,21 @@ def read(path: Path, environ: Mapping[str, str], *, keep_unset: bool = False) ->
     config = loaded.config
     registry = discover(config.plugins_dirs)
     plugins = {name: bind(settings, registry) for name, settings in config.plugins.items()}
-    router = Router(config.routes)
+    authored = read_pipelines(config.pipelines_dir)
+    compiled = _compile(authored, config, plugins)
+    router = Router(config.routes, compiled.pipelines)
     problems = [*loaded.problems, *_missing_directories(config, registry), *_missing_commands(config, plugins),
-                *_untaken_events(config, router)]
+                *_untaken_events(config, compiled)]
     world = World(
-        config=config, environ=loaded.environ, plugins=plugins, registry=registry, router=router,
+        config=config, environ=dict(loaded.environ), plugins=plugins, registry=registry, router=router,
         max_attempts={name: plugin.settings.retry.max_attempts for name, plugin in plugins.items()},
-        digest=_digest(loaded, registry),
+        digest=_digest(loaded, registry, authored),
     )
     return Reading(
         path=path.absolute(),
         world=world,
-        problems=tuple(loaded.locate(problem) for problem in problems),
+        problems=(*(loaded.locate(problem) for problem in problems),
+                  *map(str, sorted([*authored.problems, *compiled.problems]))),
         faults=tuple(f"plugin {name} is not loaded: {plugin.reason}" for name, plugin in plugins.items()
                      if plugin.reason is not None and plugin.settings.enabled),
         warnings=loaded.warnings,
@@ -92,9 +97,17 @@ def build(path: Path, environ: Mapping[str, str]) -> Reading:
     return reading
 
 
-def _digest(loaded: Loaded, registry: Registry) -> str:
+def _compile(authored: Authored, config: Config, plugins: Mapping[str, ConfiguredPlugin]) -> Compiled:
+    commands = {name: None if plugin.plugin is None else plugin.plugin.manifest.commands
+                for name, plugin in plugins.items()}
+    disabled = [name for name, plugin in plugins.items() if not plugin.settings.enabled]
+    return compile_all(authored.specs, commands=commands, disabled=disabled, max_hops=config.service.max_hops)
+
+
+def _digest(loaded: Loaded, registry: Registry, authored: Authored) -> str:
     digest = blake3()
-    for name, content in (*loaded.files, *(file for found in registry.found for file in found.files)):
+    of_plugins = (file for found in registry.found for file in found.files)
+    for name, content in (*loaded.files, *of_plugins, *authored.files):
         digest.update(f"{name}\0{len(content)}\0".encode("utf-8", "surrogateescape"))
         digest.update(content)
     return digest.hexdigest()
@@ -122,10 +135,11 @@ def _missing_commands(config: Config, plugins: Mapping[str, ConfiguredPlugin]) -
             yield from _without(plugins[endpoint.plugin], HANDLE, ("webhooks", "endpoints", index, "plugin"))
 
 
-def _untaken_events(config: Config, router: Router) -> Iterator[Problem]:
+def _untaken_events(config: Config, compiled: Compiled) -> Iterator[Problem]:
     """Yield each endpoint whose event would become no job."""
+    taken = {pipeline.on for pipeline in compiled.pipelines.values()}
     for index, endpoint in enumerate(config.webhooks.endpoints if config.webhooks else ()):
-        if endpoint.event is not None and not router.next(endpoint.event, None):
+        if endpoint.event is not None and endpoint.event not in taken:
             place = ("webhooks", "endpoints", index, "event")
             yield Problem(place, f"no pipeline takes the event {endpoint.event!r}")
 
@@ -145,6 +159,8 @@ def compare(before: World, after: World) -> tuple[str, ...]:
         *_changes("endpoint", _endpoints(before.config), _endpoints(after.config)),
         *_changes("route", *({f"{route.source} {route.event_type} {route.target}": route for route in world.config.routes}
                              for world in (before, after))),
+        *_changes("pipeline", *({name: pipeline.hash for name, pipeline in world.router.pipelines.items()}
+                                for world in (before, after))),
         *_changes("setting", _settings(before.config), _settings(after.config)),
     )
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import itertools
 import shutil
 import sqlite3
@@ -17,11 +18,13 @@ from support import failing, worlds
 from support.clock import START, FakeClock
 from support.failing import FailingConnection
 from support.ledger import dump, ids, new_job, opened, put_ended, put_job
+from workspace.trees import made
 
 from ductile import intake
 from ductile.config.schema import Route
 from ductile.context import rows as context_rows
 from ductile.context.row import NewContext
+from ductile.ctl.replay import replay
 from ductile.daemon import Daemon
 from ductile.db import Damaged, FateUnknown, NotWritten, reading, transaction
 from ductile.dispatch import lifecycle
@@ -29,17 +32,21 @@ from ductile.dispatch.leftover import RunLocks
 from ductile.dispatch.outcome import Failed, Interrupted, Outcome, Refused, Succeeded, TimedOut, Unrunnable
 from ductile.dispatch.recovery import Recovery, rules_for
 from ductile.notify import Notifier
+from ductile.pipeline.graph import Node, build
 from ductile.plugin import rows as plugin_rows
 from ductile.plugin.rows import Load
 from ductile.protocol import decode_response
 from ductile.queue import rows as queue_rows
 from ductile.queue.job import Status, Submitter
+from ductile.router import Router
 from ductile.scheduler import rows as scheduler_rows
 from ductile.scheduler import sweep, ticker
 from ductile.scheduler.breaker import Breaker
 from ductile.state import rows as state_rows
 from ductile.source import Source
-from ductile.workspace import Workspaces
+from ductile.workspace import rows as artifact_rows
+from ductile.workspace.artifact import Artifact
+from ductile.workspace.directories import Workspaces
 from ductile.world import World
 
 DAY = 86400
@@ -58,6 +65,13 @@ EVENTS = decode_response(b"""{"status": "ok", "state_updates": {"last": 3}, "eve
     {"type": "weighed", "payload": 3}]}""")
 
 
+PIPELINES = {name: build(name=name, on=on, entry=("first",), nodes=[
+    Node(id="first", plugin="echo", command="handle", deep_copy=False, next=("second", "third")),
+    *(Node(id=each, plugin=each, command="handle", deep_copy=False, next=()) for each in ("second", "third"))])
+    for name, on in (("wisdom", "asked"), ("deaths", "ductile.job.dead"), ("breakers", "ductile.breaker.opened"))}
+FILES = tuple(Artifact(path=path, size=1, mtime_ns=2, digest="d" * 64) for path in ("a", "sub/b"))
+
+
 class Ledger:
     """A database with something of everything in it, a connection that can be made to fail, one that looks on."""
 
@@ -72,14 +86,14 @@ class Ledger:
 
 
 def world(directory: Path) -> World:
-    return worlds.world(
+    routes = tuple(Route(source="echo", event_type="weighed", target=target) for target in TARGETS)
+    return replace(worlds.world(
         worlds.plugin("echo", schedule("5m"), replace(schedule("1h", command="handle"), id="second")),
         worlds.plugin("probed", schedule("5m")),
         worlds.plugin("begins", commands=("poll", "init")),
         worlds.plugin("off", enabled=False),
-        directory=directory,
-        routes=tuple(Route(source="echo", event_type="weighed", target=target) for target in TARGETS),
-    )
+        directory=directory, routes=routes,
+    ), router=Router(routes, PIPELINES))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +109,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ledger(tmp_path: Path, template: Path) -> Iterator[Ledger]:
     shutil.copy(template, tmp_path)
     with opened(tmp_path) as conn, closing(failing.connect(tmp_path / "state.db")) as breaks:
-        Workspaces(tmp_path / "ws").make_root()
+        workspaces = Workspaces(tmp_path / "ws")
+        workspaces.make_root()
+        artifact_rows.add(conn, "made", made(workspaces, {"a": "one"}, "made").values())
         yield Ledger(tmp_path, breaks, conn)
 
 
@@ -103,6 +119,11 @@ def fill(conn: sqlite3.Connection) -> None:
     put_ended(conn, range(3), at="2025-01-01T00:00:00.000Z")
     put_chain(conn, "old", Status.SUCCEEDED, now=START - timedelta(days=60))
     put_chain(conn, "routed", Status.RUNNING, now=START)
+    put_job(conn, "made", Status.SUCCEEDED)
+    follows = {"parent_job_id": "made", "root_job_id": "made", "pipeline_name": "wisdom", "step_id": "first",
+               "pipeline_hash": PIPELINES["wisdom"].hash, "payload": '{"payload": {"url": "u"}}'}
+    put_job(conn, "step", Status.RUNNING, **follows)
+    put_job(conn, "ended", Status.DEAD, **follows)
     put_job(conn, "handled", Status.SUCCEEDED, plugin="begins", command="handle", dedupe_key="e1")
     put_job(conn, "done", Status.SUCCEEDED, dedupe_key="k")
     put_job(conn, "running", Status.RUNNING, submitted_by=Submitter.SCHEDULER)
@@ -159,6 +180,26 @@ def finish_with_events(ledger: Ledger) -> None:
     assert [way.job_id for way in conclusion.ways if not way.is_new] == ["handled"]
 
 
+def finish_a_step(ledger: Ledger) -> None:
+    job = queue_rows.get(ledger.conn, "step")
+    conclusion = lifecycle.finish(ledger.conn, job, Succeeded(response=ANSWER, artifacts=FILES),
+                                  rules_for(ledger.world, "echo"), now=START, rng=RNG, new_id=NEW_ID)
+    assert [(way.event, way.step_id, way.is_new) for way in conclusion.ways] == [
+        (None, "second", True), (None, "third", True)]
+
+
+def finish_with_a_death_that_is_told(ledger: Ledger) -> None:
+    job = queue_rows.get(ledger.conn, "running")
+    conclusion = lifecycle.finish(ledger.conn, job, Refused(error="gone", response=ANSWER),
+                                  rules_for(ledger.world, "echo"), now=START, rng=RNG, new_id=NEW_ID)
+    assert [each.job.pipeline_name for each in conclusion.jobs] == ["deaths", "breakers"]
+
+
+def replay_a_job(ledger: Ledger) -> None:
+    replay(ledger.conn, job="ended", world=ledger.world, state_path=ledger.directory / "state.db", now=START,
+           new_id=NEW_ID, as_json=False, out=io.StringIO(), err=io.StringIO())
+
+
 def recover(ledger: Ledger) -> None:
     recovery = Recovery(conn=ledger.conn, locks=RunLocks(ledger.directory / "running"), rng=RNG, new_id=NEW_ID,
                         workspaces=Workspaces(ledger.directory / "ws"))
@@ -201,6 +242,8 @@ OUTCOMES: list[Outcome] = [
 ACTIONS: dict[str, Callable[[Ledger], None]] = {
     "submit": submit, "claim": claim, "recover": recover, "tick": tick, "submit_inits": submit_inits, "prune": prune,
     "bury": bury, "replace_loads": replace_loads, "finish with events": finish_with_events,
+    "finish a step": finish_a_step, "finish with a death that is told": finish_with_a_death_that_is_told,
+    "replay": replay_a_job,
     **{f"finish {type(each).__name__} {getattr(each, 'by', '')}".strip(): finish(each) for each in OUTCOMES},
 }
 each_action = pytest.mark.parametrize("action", ACTIONS.values(), ids=ACTIONS)
@@ -319,3 +362,35 @@ def test_a_real_full_database_takes_nothing_and_loses_nothing(ledger: Ledger) ->
     ledger.conn.execute(f"PRAGMA max_page_count = {pages * 1000}")
     assert act(ledger, finish(Succeeded(response=large))) is None
     assert queue_rows.get(ledger.conn, "running").status is Status.SUCCEEDED
+
+
+def each_failure(ledger: Ledger, action: Callable[[Ledger], None]) -> int:
+    """Do it again and again, failing at each statement in turn, until it is done. Return how many there are."""
+    for number in itertools.count(1):
+        ledger.conn.fail_from(number, sqlite3.SQLITE_FULL)
+        act(ledger, action)
+        if ledger.conn.committed:
+            return number
+
+
+def test_a_step_that_was_interrupted_everywhere_has_its_files_and_its_next_steps_once(ledger: Ledger) -> None:
+    # Two next steps with a context each, two files.
+    assert each_failure(ledger, finish_a_step) > 6
+    assert ledger.conn.execute("SELECT step_id, payload ->> '$.payload.url' FROM job_queue WHERE parent_job_id = 'step'"
+                               ).fetchall() == [("second", "u"), ("third", "u")]
+    assert ledger.conn.execute("SELECT path FROM artifacts WHERE job_id = 'step'").fetchall() == [("a",), ("sub/b",)]
+    assert ledger.conn.execute("SELECT result ->> '$.ways[1].step_id' FROM job_log WHERE job_id = 'step'"
+                               ).fetchall() == [("third",)]
+
+
+def test_a_death_that_was_interrupted_everywhere_is_told_once(ledger: Ledger) -> None:
+    assert each_failure(ledger, finish_with_a_death_that_is_told) > 6
+    assert ledger.conn.execute("SELECT pipeline_name, core_event, count(*) FROM job_queue"
+                               " WHERE parent_job_id = 'running' GROUP BY 1 ORDER BY 1").fetchall() == [
+        ("breakers", "ductile.breaker.opened", 1), ("deaths", "ductile.job.dead", 1)]
+    assert ledger.conn.execute("SELECT state FROM circuit_breakers WHERE plugin = 'echo'").fetchall() == [("open",)]
+
+
+def test_a_replay_that_was_interrupted_everywhere_is_queued_once(ledger: Ledger) -> None:
+    assert each_failure(ledger, replay_a_job) > 3
+    assert ledger.conn.execute("SELECT status FROM job_queue WHERE replay_of = 'ended'").fetchall() == [("queued",)]

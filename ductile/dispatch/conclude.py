@@ -10,15 +10,18 @@ from typing import Any
 from ductile.chance import Chance, NewId
 from ductile.config.schema import BreakerRule, Retry
 from ductile.context.row import Context
-from ductile.dispatch.onward import Map, Next, Onward, plan
+from ductile.dispatch.onward import Map, Next, Onward, plan, tell
 from ductile.dispatch.outcome import Interrupted, Outcome, Refused, Succeeded, log_status, retryable
 from ductile.dispatch.record import Way
 from ductile.dispatch.retry import delay
+from ductile.events import JOB_DEAD
 from ductile.plugin.manifest import INIT
-from ductile.protocol import Response
+from ductile.protocol import Event, Response
 from ductile.queue.job import Job, Status, Submitter
-from ductile.scheduler.breaker import Breaker, after
+from ductile.router import Place
+from ductile.scheduler.breaker import Breaker, after, turned
 from ductile.state.merge import check_size, merge
+from ductile.workspace.artifact import Artifact
 
 # An init that a stop or a crash has cut short is queued again this often.
 _INIT_CUTS = 3
@@ -41,13 +44,15 @@ class Rules:
 class Before:
     """What the database held when the attempt ended.
 
-    `cut_short` counts this job's interrupted attempts; `context` is what the job carries, None at the root.
+    `cut_short` counts this job's interrupted attempts; `context` is what the job carries, None at the root; `place` is
+    where it stands in the pipeline that it began with, None outside, and where that is no longer known.
     """
 
     state: Mapping[str, Any]
     breaker: Breaker
     cut_short: int
     context: Context | None = None
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +81,8 @@ class Conclusion:
     """Everything that follows from an attempt.
 
     `attempt` and `max_attempts` are the row's from now on. `jobs` are to be queued unless they repeat others; `ways`
-    says what became of them, once they are. `warnings` are what was kept out of the baggage.
+    says what became of them, once they are. `warnings` are what was kept out of the baggage; `artifacts` are the files that
+    count from now on.
     """
 
     job: Job
@@ -93,6 +99,7 @@ class Conclusion:
     jobs: tuple[Next, ...] = ()
     ways: tuple[Way, ...] = ()
     warnings: tuple[str, ...] = ()
+    artifacts: tuple[Artifact, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,11 +118,14 @@ def conclude(job: Job, outcome: Outcome, before: Before, rules: Rules, *, now: d
     state, outcome = _state_after(outcome, before.state)
     onward, outcome = _onward(job, outcome, before, rules, now, new_id)
     fate = _fate(job, outcome, before, rules, now, rng)
+    breaker = _breaker_after(job, fate.status, before, rules, now)
+    told = _told(job, fate, outcome, before, breaker)
     return Conclusion(
         job=job, status=fate.status, attempt=fate.attempt, max_attempts=fate.max_attempts, retry_at=fate.retry_at,
-        error=outcome.error, state=state, breaker=_breaker_after(job, fate.status, before, rules, now),
+        error=outcome.error, state=state, breaker=breaker,
         init=_init_after(job, fate.status, rules), log=_log_entry(outcome, now, new_id), response=outcome.response,
-        jobs=onward.jobs, warnings=onward.warnings,
+        jobs=onward.jobs + tell(job, told, before.context, rules.ways, now=now, new_id=new_id),
+        warnings=onward.warnings, artifacts=outcome.artifacts if isinstance(outcome, Succeeded) else (),
     )
 
 
@@ -135,7 +145,10 @@ def _onward(job: Job, outcome: Outcome, before: Before, rules: Rules, now: datet
     """Return the jobs that a success leads to, and the outcome: a limit overstepped is a failure for good."""
     if not isinstance(outcome, Succeeded) or outcome.response is None:
         return Onward(), outcome
-    onward = plan(job, outcome.response, before.context, rules.ways, now=now, new_id=new_id)
+    if job.pipeline_hash is not None and before.place is None:
+        return Onward(), _refused(outcome, f"version {job.pipeline_hash[:12]} of pipeline {job.pipeline_name}, which it "
+                                           f"began with, is gone from the database or damaged")
+    onward = plan(job, outcome.response, before.context, before.place, rules.ways, now=now, new_id=new_id)
     if onward.fault is None:
         return onward, outcome
     return Onward(warnings=onward.warnings), _refused(outcome, onward.fault)
@@ -176,6 +189,25 @@ def _breaker_after(job: Job, status: Status, before: Before, rules: Rules, now: 
         return None
     changed = after(before.breaker, status is Status.SUCCEEDED, rules.breaker.threshold, now)
     return None if changed == before.breaker else changed
+
+
+def _told(job: Job, fate: _Fate, outcome: Outcome, before: Before, breaker: Breaker | None) -> list[Event]:
+    """Return the core's own events about this end. A job that follows from one of these raises none."""
+    if job.core_event is not None:
+        return []
+    events = []
+    if fate.status is Status.DEAD:
+        events.append(Event(type=JOB_DEAD, payload={
+            "job_id": job.id, "plugin": job.plugin, "command": job.command, "step_id": job.step_id,
+            "pipeline": job.pipeline_name, "error": outcome.error, "attempts": fate.attempt,
+        }))
+    turn = None if breaker is None else turned(before.breaker, breaker)
+    if turn is not None:
+        events.append(Event(type=turn, payload={
+            "plugin": job.plugin, "command": job.command, "failures": breaker.failure_count, "job_id": job.id,
+            "error": outcome.error,
+        }))
+    return events
 
 
 def _init_after(job: Job, status: Status, rules: Rules) -> Init | None:

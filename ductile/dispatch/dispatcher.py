@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from ductile.chance import Chance, NewId
 from ductile.clock import Clock
 from ductile.db import NotWritten
-from ductile.dispatch import lifecycle
+from ductile.dispatch import handover, lifecycle
 from ductile.dispatch.conclude import Conclusion, Rules
+from ductile.dispatch.handover import Inherited
 from ductile.dispatch.leftover import RunLocks
 from ductile.dispatch.lifecycle import Claimed, Ended, NotNow
-from ductile.dispatch.outcome import Interrupted, Outcome, Succeeded, Unrunnable
+from ductile.dispatch.outcome import Outcome, Succeeded, Unrunnable
 from ductile.dispatch.recovery import rules_for
 from ductile.dispatch.runner import Run
 from ductile.dispatch.waiter import Waiter
@@ -23,7 +26,8 @@ from ductile.plugin.configured import ConfiguredPlugin
 from ductile.queue.job import Job, StaleJob, Status
 from ductile.text import one_line
 from ductile.units import utc_text
-from ductile.workspace import Workspaces
+from ductile.workspace import operations as clones
+from ductile.workspace.directories import Workspaces
 from ductile.world import World
 
 # How long a passing lack (memory, processes, a file being written) is waited out, and how often it is tried.
@@ -44,6 +48,13 @@ class Finished:
     ended: Ended
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cloned:
+    """A waiter's note: the workspace of a claimed job has been made, or could not be."""
+
+    made: clones.Cloned | Outcome | OSError
+
+
 @dataclass(slots=True, kw_only=True)
 class _Current:
     """The job between its claim and its finish, under the configuration that it was claimed with."""
@@ -53,6 +64,9 @@ class _Current:
     rules: Rules
     claimed: float                     # monotonic seconds
     environ: Mapping[str, str]
+    source: Inherited | None = None    # what its workspace is a clone of
+    is_cloning: bool = False
+    is_given_up: bool = False          # set here and read by the waiter's thread: no more work on its workspace
     run: Run | None = None
     again_at: float | None = None      # monotonic: when to start or to finish it again
     ended: Ended | None = None         # how it ended, from then until the ledger has it
@@ -63,7 +77,7 @@ class Dispatcher:
     """Runs one job at a time. All but the waiter's thread happens in the loop's."""
 
     def __init__(self, conn: sqlite3.Connection, *, clock: Clock, rng: Chance, new_id: NewId, locks: RunLocks,
-                 workspaces: Workspaces, post: Callable[[Finished | BaseException], None]) -> None:
+                 workspaces: Workspaces, post: Callable[[Finished | Cloned | BaseException], None]) -> None:
         self._conn = conn
         self._clock = clock
         self._rng = rng
@@ -72,8 +86,9 @@ class Dispatcher:
         self._workspaces = workspaces
         self._waiter = Waiter(post)
         self._current: _Current | None = None
-        self._untidy: list[_Current] = []
+        self._untidy: list[tuple[Job, bool]] = []    # whose workspaces are still to be kept, or not
         self.held: set[str] = set()
+        self.followed: set[str] = set()    # plugins that got jobs since it was last seen to that they may run
 
     @property
     def job(self) -> Job | None:
@@ -136,31 +151,81 @@ class Dispatcher:
         current = self._current
         if current is None or current.ended is not None:
             return
+        current.is_given_up = True
         if current.run is not None:
             current.run.end()
-        else:
-            outcome = Interrupted(by="stop", error="interrupted by a stop of the daemon")
-            self._end(Ended(outcome=outcome, proved_dead=True), None)
+        elif not current.is_cloning:
+            self._end_unstarted(handover.stopped())
 
     def close(self) -> None:
         """End the running plugin, if any, and the waiter, with no word to the ledger: a start recovers the job."""
-        if self._current is not None and self._current.run is not None:
-            self._current.run.end()
+        if self._current is not None:
+            self._current.is_given_up = True
+            if self._current.run is not None:
+                self._current.run.end()
         self._waiter.close()
 
     def tidy(self) -> None:
         """Settle the workspaces of successes: what can be done while the next plugin runs is done then."""
         while self._untidy:
-            ended = self._untidy.pop()
-            fault = lifecycle.settle(self._workspaces, ended.job, ended.ended.outcome)
+            job, keep = self._untidy.pop()
+            fault = lifecycle.settle(self._workspaces, job, keep=keep)
             if fault is not None:
-                _log.warn("workspace not settled", job_id=ended.job.id, plugin=ended.job.plugin, error=fault)
+                _log.warn("workspace not settled", job_id=job.id, plugin=job.plugin, error=fault)
 
     def _start(self) -> None:
+        """Start the claimed job, or have its workspace cloned first: that may take long, so the waiter does it."""
+        current = self._current
+        try:
+            current.source = handover.inherited(self._conn, current.job, current.rules.ways.router, self._workspaces)
+        except NotWritten as error:
+            self._start_later(current, str(error))
+            return
+        if current.source is None:
+            self._spawn(None)
+        else:
+            current.is_cloning = True
+            self._waiter.attend(lambda: self._clone(current))
+
+    def _clone(self, current: _Current) -> Cloned:
+        """Clone a workspace, in the waiter's thread."""
+        try:
+            return Cloned(made=handover.clone(current.job, current.source, self._workspaces,
+                                              lambda: current.is_given_up))
+        except OSError as error:
+            return Cloned(made=error)
+
+    def note_clone(self, cloned: Cloned) -> None:
+        """Take a waiter's note and start the plugin in its workspace, or end the job where there is none."""
+        current, made = self._current, cloned.made
+        current.is_cloning = False
+        if isinstance(made, clones.Cloned):
+            for warning in made.warnings:
+                _log.warn("workspace cloned", job_id=current.job.id, plugin=current.job.plugin, warning=warning)
+            self._spawn(made.path)
+        elif isinstance(made, OSError):
+            self._start_later_or_never(made)
+        else:
+            self._end_unstarted(made)
+
+    def _start_later_or_never(self, error: OSError) -> None:
+        current = self._current
+        try:
+            outcome = lifecycle.not_started(error, os.fspath(error.filename or "its workspace"), current.job,
+                                            self._workspaces)
+        except NotNow as passing:
+            self._start_later(current, str(passing))
+        else:
+            self._end_unstarted(outcome)
+
+    def _spawn(self, cloned: Path | None) -> None:
         current = self._current
         now = self._clock.now()
+        if current.is_given_up:
+            self._end_unstarted(handover.stopped())
+            return
         try:
-            started = lifecycle.start(self._conn, current.job, current.plugin, environ=current.environ,
+            started = lifecycle.start(self._conn, current.job, current.plugin, environ=current.environ, cloned=cloned,
                                       workspaces=self._workspaces, locks=self._locks, now=now)
         except (NotNow, NotWritten) as error:
             self._start_later(current, str(error))
@@ -170,7 +235,7 @@ class Dispatcher:
             return
         _log.debug("plugin spawned", job_id=current.job.id, plugin=current.job.plugin, pid=started.pid)
         current.run = started
-        self._waiter.attend(lambda: self._attend(current.job, current.plugin, started))
+        self._waiter.attend(lambda: self._attend(current, started))
 
     def _start_later(self, current: _Current, why: str) -> None:
         now = self._clock.monotonic()
@@ -182,13 +247,14 @@ class Dispatcher:
 
     def _end_unstarted(self, outcome: Outcome) -> None:
         job = self._current.job
-        fault = lifecycle.settle(self._workspaces, job, outcome)
+        fault = lifecycle.settle(self._workspaces, job, keep=False)
         self._end(Ended(outcome=outcome, proved_dead=self._locks.release(job.id), workspace_fault=fault), None)
 
-    def _attend(self, job: Job, plugin: ConfiguredPlugin, run: Run) -> Finished:
+    def _attend(self, current: _Current, run: Run) -> Finished:
         """Wait for a run, in the waiter's thread."""
-        timeout = plugin.settings.timeout(job.command)
-        ended = lifecycle.attend(run, job, timeout, workspaces=self._workspaces, locks=self._locks)
+        job = current.job
+        ended = lifecycle.attend(run, job, current.plugin.settings.timeout(job.command), source=current.source,
+                                 workspaces=self._workspaces, locks=self._locks, abort=lambda: current.is_given_up)
         return Finished(job_id=job.id, ended=ended)
 
     def _end(self, ended: Ended, next_in: World | None) -> None:
@@ -214,8 +280,10 @@ class Dispatcher:
             _log.error("end of a job dropped: somebody else has changed its row", job_id=job.id, error=str(error))
             return
         self._current = None
+        self.followed.update(each.job.plugin for each in conclusion.jobs)
         if isinstance(current.ended.outcome, Succeeded):
-            self._untidy.append(current)
+            # A success may still have been refused, for a limit that it overstepped.
+            self._untidy.append((job, conclusion.status is Status.SUCCEEDED))
         self._report(current, conclusion)
         if next_in is not None:
             self._begin(claimed, next_in)
@@ -239,6 +307,8 @@ class Dispatcher:
             _plugin_log.at(line.level, line.message, **names)
         if outcome.stderr:
             _plugin_log.warn("standard error", **names, stderr=outcome.stderr)
+        for warning in current.ended.warnings:
+            _log.warn("files of a workspace", **names, warning=warning)
         if current.ended.workspace_fault is not None:
             _log.warn("workspace not removed", **names, error=current.ended.workspace_fault)
         if not current.ended.proved_dead:

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,13 +16,16 @@ from ductile import history, intake
 from ductile.chance import Chance, NewId
 from ductile.context import rows as context_rows
 from ductile.context.baggage import visible
+from ductile.context.portable import from_portable
 from ductile.db import reading, transaction
 from ductile.dispatch.conclude import Before, Conclusion, Rules, conclude
+from ductile.dispatch.handover import Inherited, complete, without_place
 from ductile.dispatch.leftover import JOB_ID_VARIABLE, RunLocks
 from ductile.dispatch.onward import Next
 from ductile.dispatch.outcome import Interrupted, Outcome, Succeeded, Unrunnable, classify
 from ductile.dispatch.record import Way, stored
 from ductile.dispatch.runner import Launch, Run
+from ductile.pipeline import rows as pipeline_rows
 from ductile.plugin import rows as plugin_rows
 from ductile.plugin.configured import ConfiguredPlugin
 from ductile.protocol import encode_request
@@ -33,7 +36,8 @@ from ductile.scheduler.breaker import CLOSED
 from ductile.state import rows as state_rows
 from ductile.text import one_line
 from ductile.units import utc_text
-from ductile.workspace import Workspaces
+from ductile.workspace import rows as artifact_rows
+from ductile.workspace.directories import Workspaces
 
 # What every plugin gets of the daemon's environment; the rest, secrets among it, stays out.
 _PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR")
@@ -52,11 +56,15 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """What a waiter reports: how the attempt ended, whether nothing of it lives, and what could not be removed."""
+    """What a waiter reports: how the attempt ended, whether nothing of it lives, and what its workspace met.
+
+    `workspace_fault` is what could not be removed, `warnings` what was odd among the files of a success.
+    """
 
     outcome: Outcome
     proved_dead: bool
     workspace_fault: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class NotNow(Exception):
@@ -99,10 +107,10 @@ def _claim(conn: sqlite3.Connection, plugins: list[str], held: list[str], dedupe
 
 
 def start(conn: sqlite3.Connection, job: Job, plugin: ConfiguredPlugin, *, environ: Mapping[str, str],
-          workspaces: Workspaces, locks: RunLocks, now: datetime) -> Run | Unrunnable:
-    """Start a claimed job's plugin in a fresh workspace; an outcome where that cannot be done.
+          workspaces: Workspaces, cloned: Path | None, locks: RunLocks, now: datetime) -> Run | Unrunnable:
+    """Start a claimed job's plugin; an outcome where that cannot be done.
 
-    All of it can be done again. Raises NotNow, or what `reading` raises, where trying again soon may help.
+    Its workspace is the one that was `cloned` for it, None for a new and empty one. All of it can be done again. Raises NotNow, or what `reading` raises, where trying again soon may help.
     """
     command = plugin.plugin.manifest.commands.get(job.command)
     if command is None:
@@ -110,15 +118,20 @@ def start(conn: sqlite3.Connection, job: Job, plugin: ConfiguredPlugin, *, envir
     try:
         lock = locks.take()
         try:
-            workspace = workspaces.create(job.id)
+            workspace = cloned or workspaces.create(job.id)
             return Run(_launch(conn, job, plugin, environ=environ, workspace=workspace, lock=lock, now=now))
         finally:
             os.close(lock)
     except OSError as error:
-        text = one_line(f"could not be started: {error.strerror}: {error.filename or plugin.plugin.entrypoint}")
-        if error.errno in _PASSING:
-            raise NotNow(text) from error
-        return Unrunnable(error=text)
+        return not_started(error, os.fspath(error.filename or plugin.plugin.entrypoint), job, workspaces)
+
+
+def not_started(error: OSError, where: str, job: Job, workspaces: Workspaces) -> Unrunnable:
+    """Return the outcome of a start that met an error. Raises NotNow where trying again soon may help."""
+    text = one_line(f"could not be started: {error.strerror}: {without_place(where, job, workspaces)}")
+    if error.errno in _PASSING:
+        raise NotNow(text) from error
+    return Unrunnable(error=text)
 
 
 def _launch(conn: sqlite3.Connection, job: Job, plugin: ConfiguredPlugin, *, environ: Mapping[str, str],
@@ -131,10 +144,11 @@ def _launch(conn: sqlite3.Connection, job: Job, plugin: ConfiguredPlugin, *, env
         if job.event_context_id is not None:
             told = context_rows.get(conn, job.event_context_id).accumulated
             event["payload"] = visible(told, event["payload"])
+    here = os.fspath(workspace)
     request = encode_request(
         protocol=plugin.plugin.manifest.protocol, job_id=job.id, command=job.command, config=plugin.settings.config,
-        state=state, event=event,
-        deadline_at=utc_text(now + timedelta(seconds=timeout)), context=told, workspace_dir=os.fspath(workspace),
+        state=from_portable(state, here), event=from_portable(event, here), context=from_portable(told, here),
+        deadline_at=utc_text(now + timedelta(seconds=timeout)), workspace_dir=here,
     )
     return Launch(
         entrypoint=plugin.plugin.entrypoint, cwd=workspace, stdin=request, timeout=timeout, keep_open=lock,
@@ -153,27 +167,31 @@ def plugin_environment(environ: Mapping[str, str], plugin: ConfiguredPlugin, *, 
     }
 
 
-def attend(run: Run, job: Job, timeout: int, *, workspaces: Workspaces, locks: RunLocks) -> Ended:
-    """Wait for a run, and clear away what a failed one leaves.
+def attend(run: Run, job: Job, timeout: int, *, source: Inherited | None, workspaces: Workspaces, locks: RunLocks,
+           abort: Callable[[], bool]) -> Ended:
+    """Wait for a run, see to the files of a success, and clear away what a failed one leaves.
 
-    Called in the waiter's thread; the database is not touched. The workspace of a success is settled when the
-    ledger has it.
+    Called in the waiter's thread; the database is not touched. `source` is what its workspace is a clone of, None
+    where it began empty; `abort` says when to give up. The workspace of a success is settled when the ledger has it.
     """
     locks.mark(job.id, run.pid)
-    outcome = classify(run.wait(), timeout=timeout)
-    fault = None if isinstance(outcome, Succeeded) else settle(workspaces, job, outcome)
-    return Ended(outcome=outcome, proved_dead=locks.release(job.id), workspace_fault=fault)
+    outcome = classify(run.wait(), timeout=timeout, workspace_dir=os.fspath(workspaces.root / job.id))
+    warnings: tuple[str, ...] = ()
+    if isinstance(outcome, Succeeded):
+        outcome, warnings = complete(job, source, outcome, workspaces, abort)
+    fault = None if isinstance(outcome, Succeeded) else settle(workspaces, job, keep=False)
+    return Ended(outcome=outcome, proved_dead=locks.release(job.id), workspace_fault=fault, warnings=warnings)
 
 
-def settle(workspaces: Workspaces, job: Job, outcome: Outcome) -> str | None:
+def settle(workspaces: Workspaces, job: Job, *, keep: bool) -> str | None:
     """Keep the workspace of a success, remove any other. Return what could not be done: it changes no outcome."""
     try:
-        if isinstance(outcome, Succeeded):
+        if keep:
             workspaces.keep(job.id)
         else:
-            workspaces.discard(job.id)
+            workspaces.cleanup(job.id)
     except OSError as error:
-        return one_line(f"{error.strerror}: {error.filename or job.id}")
+        return one_line(f"{error.strerror}: {without_place(os.fspath(error.filename or job.id), job, workspaces)}")
     return None
 
 
@@ -202,7 +220,7 @@ def finish_and_claim(conn: sqlite3.Connection, job: Job, outcome: Outcome, rules
 def _finish(conn: sqlite3.Connection, job: Job, outcome: Outcome, rules: Rules, *, now: datetime, rng: Chance,
             new_id: NewId) -> Conclusion:
     """Read, decide, write, in the caller's transaction. The writes have no `if` but "is there any"."""
-    before = _read(conn, job, outcome)
+    before = _read(conn, job, outcome, rules)
     conclusion = conclude(job, outcome, before, rules, now=now, rng=rng, new_id=new_id)
     # First of the writes: of a row that is gone the others would only say that a constraint failed.
     queue_rows.move(conn, job, conclusion.status, now, attempt=conclusion.attempt, error=conclusion.error,
@@ -218,6 +236,7 @@ def _finish(conn: sqlite3.Connection, job: Job, outcome: Outcome, rules: Rules, 
     counted = ways if conclusion.status is Status.SUCCEEDED else None
     result = None if conclusion.response is None else stored(conclusion.response, counted, conclusion.warnings)
     history.append(conn, job, conclusion.log, result)
+    artifact_rows.add(conn, job.id, conclusion.artifacts)
     return replace(conclusion, ways=ways)
 
 
@@ -228,7 +247,7 @@ def _submit(conn: sqlite3.Connection, each: Next, dedupe_ttl: int, now: datetime
                job_id=submitted.job_id, is_new=submitted.is_new)
 
 
-def _read(conn: sqlite3.Connection, job: Job, outcome: Outcome) -> Before:
+def _read(conn: sqlite3.Connection, job: Job, outcome: Outcome, rules: Rules) -> Before:
     """Read what the conclusion will look at, and nothing else: each statement counts when a queue is drained."""
     has_updates = outcome.response is not None and outcome.response.state_updates
     scheduled = job.submitted_by is Submitter.SCHEDULER
@@ -237,4 +256,5 @@ def _read(conn: sqlite3.Connection, job: Job, outcome: Outcome) -> Before:
         breaker=scheduler_rows.breaker(conn, job.plugin, job.command) if scheduled else CLOSED,
         cut_short=history.cut_short(conn, job.id) if isinstance(outcome, Interrupted) else 0,
         context=None if job.event_context_id is None else context_rows.get(conn, job.event_context_id),
+        place=pipeline_rows.place_of(conn, job, rules.ways.router),
     )

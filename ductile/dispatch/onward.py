@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from ductile.chance import NewId
-from ductile.context.baggage import Added, Origin, add, check, without_credentials
+from ductile.context.baggage import Origin, add, anchor, check, without_credentials
 from ductile.context.row import Context, NewContext
+from ductile.events import SOURCE, STEP_SUCCEEDED
 from ductile.protocol import Event, Response
 from ductile.queue.job import Job, NewJob
-from ductile.router import Dispatch, Router
+from ductile.router import Dispatch, Place, Router
 from ductile.strictjson import encode
 from ductile.units import utc_text
+
+_FIRST_HOP = 1
+# Of a plugin that the configuration no longer has: its job is queued, and ended for that reason.
+_SOME_ATTEMPTS = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +38,19 @@ class Map:
     tells_state: bool
     dedupe_ttl: int
 
+    def attempts_of(self, plugin: str) -> int:
+        """Return how many attempts a new job of a plugin has, also of one that an older pipeline alone still names."""
+        return self.max_attempts.get(plugin, _SOME_ATTEMPTS)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Next:
-    """A job that follows from the event number `event` of a response, with the context that it carries."""
+    """A job that follows, with the context that it carries.
 
-    event: int
+    `event` is the number of the response's event that it comes from; None where the core's own event led to it.
+    """
+
+    event: int | None
     job: NewJob
     context: NewContext
 
@@ -52,20 +64,38 @@ class Onward:
     warnings: tuple[str, ...] = ()
 
 
-def plan(job: Job, response: Response, context: Context | None, ways: Map, *, now: datetime, new_id: NewId) -> Onward:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sent:
+    """An event on its way to its targets: `number` as in `Next`, `accumulated` the baggage that goes with it."""
+
+    number: int | None
+    event: Event
+    source: str
+    targets: tuple[Dispatch, ...]
+    payload: Any
+    accumulated: Mapping[str, Any]
+    hop: int
+    core_event: str | None
+
+
+def plan(job: Job, response: Response, context: Context | None, place: Place | None, ways: Map, *, now: datetime,
+         new_id: NewId) -> Onward:
     """Return the jobs that a success's events become, in the order given, each target in the router's order.
 
-    `context` is the row that the job itself carries, None for the first of a chain.
+    `context` is the row that the job itself carries, None for the first of a chain; `place` is where it stands in a
+    pipeline, None outside. A step without events passes what it was given on to the next ones.
     """
     taken = [(number, event, targets) for number, event in enumerate(response.events)
-             if (targets := ways.router.next(event.type, job.plugin))]
+             if (targets := ways.router.next(event.type, job.plugin, place))]
+    if place is not None and not response.events and place.node.next:
+        return _pass_on(job, context, place, ways, now=now, new_id=new_id)
     if not taken:
         return Onward()
     jobs: list[Next] = []
     warnings: dict[str, None] = {}
     updates = without_credentials(response.state_updates, ways.private_state) if ways.tells_state else {}
-    trigger = None if job.payload is None else json.loads(job.payload).get("payload")
-    hop = 1 if context is None else context.hop + 1
+    trigger = _payload(job, None)
+    hop = _next_hop(context)
     for number, event, targets in taken:
         added = add(
             None if context is None else context.accumulated, trigger=trigger, state_updates=updates,
@@ -76,32 +106,83 @@ def plan(job: Job, response: Response, context: Context | None, ways: Map, *, no
         if fault is not None:
             return Onward(fault=fault, warnings=tuple(warnings))
         warnings.update(dict.fromkeys(added.warnings))
-        jobs += _jobs(number, event, targets, added, job, context, hop, ways, now=now, new_id=new_id)
+        sent = _Sent(number=number, event=event, source=job.plugin, targets=targets, payload=added.payload,
+                     accumulated=added.accumulated, hop=hop, core_event=job.core_event)
+        jobs += _jobs(sent, job, context, ways, now=now, new_id=new_id)
     return Onward(jobs=tuple(jobs), warnings=tuple(warnings))
 
 
-def _jobs(number: int, event: Event, targets: tuple[Dispatch, ...], added: Added, job: Job, context: Context | None,
-          hop: int, ways: Map, *, now: datetime, new_id: NewId) -> list[Next]:
-    envelope = _envelope(event, added.payload, job.plugin, now, new_id())
+def _pass_on(job: Job, context: Context | None, place: Place, ways: Map, *, now: datetime, new_id: NewId) -> Onward:
+    """Return the next steps' jobs, with the payload that the step itself was given and nothing more in the baggage."""
+    origin = Origin(plugin=job.plugin, event_type=STEP_SUCCEEDED, job_id=job.root_job_id)
+    payload = _payload(job, {})
+    added = add(None if context is None else context.accumulated, trigger=payload, state_updates={}, payload={},
+                origin=origin)
+    hop = _next_hop(context)
+    fault = check(added.accumulated, hop, ways.max_hops)
+    if fault is not None:
+        return Onward(fault=fault)
+    sent = _Sent(number=None, event=Event(type=STEP_SUCCEEDED, payload=payload), source=job.plugin,
+                 targets=place.following(), payload=payload, accumulated=added.accumulated, hop=hop,
+                 core_event=job.core_event)
+    return Onward(jobs=tuple(_jobs(sent, job, context, ways, now=now, new_id=new_id)))
+
+
+def tell(job: Job, events: Sequence[Event], context: Context | None, ways: Map, *, now: datetime,
+         new_id: NewId) -> tuple[Next, ...]:
+    """Return the jobs that the core's own events about a job become, in the pipelines that take them.
+
+    They know what the job's chain knew where it fits, and else where that began. Their hops are counted anew: a chain
+    that ended for its length has to be told of too.
+    """
+    jobs: list[Next] = []
+    for event in events:
+        targets = ways.router.next(event.type, None)
+        if targets:
+            sent = _Sent(number=None, event=event, source=SOURCE, targets=targets, payload=event.payload,
+                         accumulated=_told(job, event, context, ways), hop=_FIRST_HOP, core_event=event.type)
+            jobs += _jobs(sent, job, context, ways, now=now, new_id=new_id)
+    return tuple(jobs)
+
+
+def _told(job: Job, event: Event, context: Context | None, ways: Map) -> Mapping[str, Any]:
+    origin = Origin(plugin=job.plugin, event_type=event.type, job_id=job.root_job_id)
+    known = anchor(origin) if context is None else context.accumulated
+    whole = {**known, **event.payload}
+    if check(whole, _FIRST_HOP, ways.max_hops) is None:
+        return whole
+    return {**{key: known[key] for key in anchor(origin)}, **event.payload}
+
+
+def _next_hop(context: Context | None) -> int:
+    return _FIRST_HOP if context is None else context.hop + 1
+
+
+def _payload(job: Job, absent: Any) -> Any:
+    return absent if job.payload is None else json.loads(job.payload).get("payload", absent)
+
+
+def _jobs(sent: _Sent, job: Job, context: Context | None, ways: Map, *, now: datetime, new_id: NewId) -> list[Next]:
+    envelope = _envelope(sent, now, new_id())
     payload = encode(envelope)
     jobs = []
-    for target in targets:
+    for target in sent.targets:
         row = NewContext(
             id=new_id(), parent_id=None if context is None else context.id, pipeline_name=target.pipeline_name,
-            step_id=target.step_id, hop=hop, accumulated=added.accumulated,
+            step_id=target.step_id, hop=sent.hop, accumulated=sent.accumulated,
         )
-        jobs.append(Next(event=number, context=row, job=NewJob(
+        jobs.append(Next(event=sent.number, context=row, job=NewJob(
             id=new_id(), plugin=target.plugin, command=target.command, submitted_by=target.submitted_by,
-            max_attempts=ways.max_attempts[target.plugin], payload=payload, dedupe_key=event.dedupe_key,
+            max_attempts=ways.attempts_of(target.plugin), payload=payload, dedupe_key=sent.event.dedupe_key,
             parent_job_id=job.id, root_job_id=job.root_job_id, source_event_id=envelope["event_id"],
             event_context_id=row.id, pipeline_name=target.pipeline_name, pipeline_hash=target.pipeline_hash,
-            step_id=target.step_id, replay_of=job.replay_of,
+            step_id=target.step_id, replay_of=job.replay_of, core_event=sent.core_event,
         )))
     return jobs
 
 
-def _envelope(event: Event, payload: Any, source: str, now: datetime, event_id: str) -> dict[str, Any]:
+def _envelope(sent: _Sent, now: datetime, event_id: str) -> dict[str, Any]:
     """Return an event with what the core gives it; the plugin's own dedupe key stays with it."""
-    envelope = {"type": event.type, "payload": payload, "source": source, "timestamp": utc_text(now),
+    envelope = {"type": sent.event.type, "payload": sent.payload, "source": sent.source, "timestamp": utc_text(now),
                 "event_id": event_id}
-    return envelope if event.dedupe_key is None else envelope | {"dedupe_key": event.dedupe_key}
+    return envelope if sent.event.dedupe_key is None else envelope | {"dedupe_key": sent.event.dedupe_key}

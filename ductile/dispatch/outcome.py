@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from ductile.protocol import ProtocolError, Response, decode_response
+from ductile.context.portable import to_portable
+from ductile.protocol import ProtocolError, Response, parse_response, read_response
 from ductile.text import one_line
+from ductile.workspace.artifact import Artifact
 
 STDOUT_LIMIT_BYTES = 10 * 1024 * 1024
 STDERR_LIMIT_BYTES = 64 * 1024
@@ -49,7 +52,9 @@ class _Ended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Succeeded(_Ended):
-    """It said ok and exited 0; its events count."""
+    """It said ok and exited 0; its events count, and the files that it leaves."""
+
+    artifacts: tuple[Artifact, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,14 +107,21 @@ def log_status(outcome: Outcome) -> Literal["succeeded", "failed", "timed_out", 
             return "failed"
 
 
-def classify(facts: Facts, *, timeout: int, events_limit: int = EVENTS_LIMIT) -> Outcome:
-    """Return the outcome of a run; the first rule that fits decides. `timeout`, in seconds, is for the text alone."""
-    response, fault = _response(facts)
+def classify(facts: Facts, *, timeout: int, workspace_dir: str | None = None,
+             events_limit: int = EVENTS_LIMIT) -> Outcome:
+    """Return the outcome of a run; the first rule that fits decides. `timeout`, in seconds, is for the text alone.
+
+    In all that the plugin said, paths into `workspace_dir` become portable ones; None where nothing of it is kept.
+    """
+
+    def portable(value: Any) -> Any:
+        return value if workspace_dir is None else to_portable(value, workspace_dir)
+
+    response, fault = _response(facts, portable)
+    printed = _readable(facts.stdout[:PRINTED_LIMIT_BYTES]) if facts.stdout and response is None else None
     seen: dict[str, Any] = {
-        "response": response,
-        "exit_code": facts.exit_code,
-        "stderr": _stderr(facts),
-        "printed": _readable(facts.stdout[:PRINTED_LIMIT_BYTES]) if facts.stdout and response is None else None,
+        "response": response, "exit_code": facts.exit_code, "stderr": portable(_stderr(facts)),
+        "printed": portable(printed),
     }
     if facts.ended_by == "stop":
         return Interrupted(error="interrupted by a stop of the daemon", by="stop", **seen)
@@ -125,13 +137,14 @@ def classify(facts: Facts, *, timeout: int, events_limit: int = EVENTS_LIMIT) ->
     return _answered(response, seen, events_limit)
 
 
-def _response(facts: Facts) -> tuple[Response | None, str | None]:
+def _response(facts: Facts, portable: Callable[[Any], Any]) -> tuple[Response | None, str | None]:
     if facts.stdout_overflowed:
         return None, f"printed more than {STDOUT_LIMIT_BYTES // 1024**2} MiB"
     try:
-        return decode_response(facts.stdout), None
+        return read_response(portable(parse_response(facts.stdout))), None
     except ProtocolError as error:
-        return None, f"protocol error: {error}"
+        # A key that is repeated is named before anything is made portable.
+        return None, f"protocol error: {portable(str(error))}"
 
 
 def _broken(facts: Facts, fault: str | None) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,17 @@ from ductile.text import one_line
 # Past it a response is stored without what its plugin can give again.
 RESULT_LIMIT_BYTES = 256 * 1024
 _TYPE_LIMIT = 200
+_OURS = {"ways", "notes", "truncated"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """Where the event number `event` went: to a new job, or nowhere because the job `job_id` has done it already."""
+    """Where the event number `event` went: to a new job, or nowhere because the job `job_id` has done it already.
 
-    event: int
+    The number is None for what the core itself passed on.
+    """
+
+    event: int | None
     plugin: str
     step_id: str | None
     dedupe_key: str | None
@@ -30,23 +34,37 @@ class Way:
 def stored(response: Response, ways: Sequence[Way] | None, notes: Sequence[str]) -> str:
     """Return the response as JSON text, each event with its `ways`, and `notes` on what was kept out of the baggage.
 
-    `ways` are None where the events did not count. A response too large is marked `truncated` and cut to what
+    The response itself has `ways` where the core passed on what the plugin did not. Keys of these names are the core's:
+    a plugin's own are left out. `ways` are None where the events did not count. A response too large is marked `truncated` and cut to what
     explains it: status, error, logs, each event's type and ways.
     """
     gone = [] if ways is None else _by_event(response, ways)
-    raw: dict[str, Any] = dict(response.raw)
-    if gone:
-        raw["events"] = [{**event, "ways": told} for event, told in zip(raw["events"], gone)]
-    if notes:
-        raw["notes"] = list(notes)
+    raw = {key: value for key, value in response.raw.items() if key not in _OURS}
+    if response.events:
+        raw["events"] = _told_events([_without_ways(event) for event in raw["events"]], gone)
+    raw |= _of_the_core(ways or (), notes)
     text = encode(raw)
-    return text if len(text) <= RESULT_LIMIT_BYTES else _cut(response, gone, notes)
+    return text if len(text) <= RESULT_LIMIT_BYTES else _cut(response, gone, _of_the_core(ways or (), notes))
+
+
+def _without_ways(event: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in event.items() if key != "ways"}
+
+
+def _told_events(events: list[dict[str, Any]], gone: Sequence[Any]) -> list[dict[str, Any]]:
+    return [{**event, "ways": told} for event, told in zip(events, gone)] if gone else events
+
+
+def _of_the_core(ways: Sequence[Way], notes: Sequence[str]) -> dict[str, Any]:
+    passed_on = [_told(way) for way in ways if way.event is None]
+    return ({"ways": passed_on} if passed_on else {}) | ({"notes": list(notes)} if notes else {})
 
 
 def _by_event(response: Response, ways: Sequence[Way]) -> list[list[dict[str, Any]]]:
     gone: list[list[dict[str, Any]]] = [[] for _ in response.events]
     for way in ways:
-        gone[way.event].append(_told(way))
+        if way.event is not None:
+            gone[way.event].append(_told(way))
     return gone
 
 
@@ -55,15 +73,13 @@ def _told(way: Way) -> dict[str, Any]:
     return told if way.step_id is None else told | {"step_id": way.step_id}
 
 
-def _cut(response: Response, gone: Sequence[Any], notes: Sequence[str]) -> str:
-    events: list[dict[str, Any]] = [{"type": one_line(event.type, _TYPE_LIMIT)} for event in response.events]
-    if gone:
-        events = [{**event, "ways": told} for event, told in zip(events, gone)]
+def _cut(response: Response, gone: Sequence[Any], ours: Mapping[str, Any]) -> str:
+    events = _told_events([{"type": one_line(event.type, _TYPE_LIMIT)} for event in response.events], gone)
     cut: dict[str, Any] = {
         "status": response.status, "error": response.error and one_line(response.error), "logs": _first_logs(response),
         "events": events, "truncated": True,
     }
-    return encode(cut | {"notes": list(notes)} if notes else cut)
+    return encode(cut | ours)
 
 
 def _first_logs(response: Response) -> list[dict[str, str]]:

@@ -17,7 +17,7 @@ from ductile.dispatch.outcome import Interrupted
 from ductile.log import Component
 from ductile.queue import rows as queue_rows
 from ductile.queue.job import Job, StaleJob, Status
-from ductile.workspace import Workspaces
+from ductile.workspace.directories import Workspaces
 from ductile.world import World
 
 _log = Component("recovery")
@@ -68,7 +68,7 @@ class Recovery:
         if not self._end_leftover(job.id, patience):
             return False
         outcome = Interrupted(by="crash", error="orphaned: ductiled ended while it ran")
-        fault = lifecycle.settle(self.workspaces, job, outcome)
+        fault = lifecycle.settle(self.workspaces, job, keep=False)
         if fault is not None:
             _log.warn("workspace not removed", job_id=job.id, error=fault)
         try:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+from ductile.events import BREAKER_CLOSED, BREAKER_OPENED
+
 State = Literal["closed", "open", "half_open"]
 Action = Literal["allow", "probe", "hold"]
 
@@ -50,6 +52,13 @@ def after(breaker: Breaker, succeeded: bool, rule_threshold: int, now: datetime)
     if breaker.state == "closed" and failure_count < rule_threshold:
         return Breaker(state="closed", failure_count=failure_count, opened_at=None)
     return Breaker(state="open", failure_count=failure_count, opened_at=now)
+
+
+def turned(before: Breaker, after: Breaker) -> str | None:
+    """Return the core's own event that a change is, None where it neither opens nor closes a breaker."""
+    if after.state == before.state:
+        return None
+    return {"open": BREAKER_OPENED, "closed": BREAKER_CLOSED}.get(after.state)
 
 
 def gate(breaker: Breaker, reset_after: int, outstanding: int, now: datetime) -> Gate:

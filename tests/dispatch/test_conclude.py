@@ -8,22 +8,27 @@ from typing import Any
 import pytest
 
 from ductile.config.schema import BreakerRule, Retry
+from ductile.context.row import Context
 from ductile.dispatch.conclude import Before, Conclusion, Init, Rules, conclude
 from ductile.dispatch.outcome import Failed, Interrupted, Outcome, Refused, Succeeded, TimedOut, Unrunnable
 from ductile.dispatch.record import RESULT_LIMIT_BYTES, stored
+from ductile.pipeline.graph import Node, Pipeline, build
 from ductile.protocol import Response, decode_response
 from ductile.queue.job import Job, Status, Submitter
+from ductile.router import Place, Router
 from ductile.scheduler.breaker import CLOSED, Breaker
+from ductile.workspace.artifact import Artifact
 from support.clock import START
 from support.ledger import ids
 from support.worlds import NO_WAYS
 
-RULES = Rules(retry=Retry(max_attempts=4, backoff_base=30), breaker=BreakerRule(threshold=3), fingerprint="f1", ways=NO_WAYS)
+RULES = Rules(retry=Retry(max_attempts=4, backoff_base=30), breaker=BreakerRule(threshold=3), fingerprint="f1",
+              ways=NO_WAYS)
 JOB = Job(
     seq=1, id="j1", plugin="echo", command="poll", payload=None, status=Status.RUNNING, attempt=1, max_attempts=4,
     submitted_by=Submitter.CLI, dedupe_key=None, created_at=START, started_at=START, completed_at=None,
     next_retry_at=None, last_error=None, parent_job_id=None, root_job_id="j1", source_event_id=None,
-    event_context_id=None, pipeline_name=None, pipeline_hash=None, step_id=None, replay_of=None,
+    event_context_id=None, pipeline_name=None, pipeline_hash=None, step_id=None, replay_of=None, core_event=None,
 )
 STOP = Interrupted(by="stop", error="interrupted by a stop of the daemon")
 CRASH = Interrupted(by="crash", error="orphaned: ductiled ended while it ran")
@@ -47,8 +52,9 @@ class Half:
 
 
 def concluded(outcome: Outcome, *, state: dict[str, Any] | None = None, breaker: Breaker = CLOSED, cut_short: int = 0,
-              rules: Rules = RULES, **job: Any) -> Conclusion:
-    before = Before(state=state or {}, breaker=breaker, cut_short=cut_short)
+              rules: Rules = RULES, context: Context | None = None, place: Place | None = None,
+              **job: Any) -> Conclusion:
+    before = Before(state=state or {}, breaker=breaker, cut_short=cut_short, context=context, place=place)
     return conclude(replace(JOB, **job), outcome, before, rules, now=START, rng=Half(), new_id=ids())
 
 
@@ -237,3 +243,153 @@ def test_what_was_printed_and_complained_stands_in_the_ledger(kind: type) -> Non
     log = concluded(kind(printed="garbage", stderr="complained", exit_code=0)).log
     assert (log.printed, log.stderr, log.exit_code) == ("garbage", "complained", 0)
     assert concluded(kind()).log.stderr is None
+
+
+# What the core tells of an end
+
+
+def pipeline(name: str, on: str | None, *ids: str) -> Pipeline:
+    """A pipeline of these steps in a row."""
+    nodes = [Node(id=each, plugin=each, command="handle", deep_copy=False, next=ids[number + 1:number + 2])
+             for number, each in enumerate(ids)]
+    return build(name=name, on=on, entry=ids[:1], nodes=nodes)
+
+
+CORE_EVENTS = ("ductile.job.dead", "ductile.breaker.opened", "ductile.breaker.closed")
+TAKERS = {each: pipeline(each.replace(".", "-"), each, "notify") for each in CORE_EVENTS}
+WISDOM = pipeline("wisdom", "asked", "echo", "mail")
+HEARD = replace(RULES, ways=replace(NO_WAYS, router=Router((), {**TAKERS, "wisdom": WISDOM})))
+IN_WISDOM = {"pipeline_name": "wisdom", "pipeline_hash": WISDOM.hash, "step_id": "echo"}
+# Every outcome whose job may end dead, and the text that says why.
+DEADLY = {name: outcome.error for name, (outcome, _) in OUTCOMES.items() if name not in ("succeeded", "stop")}
+GONE = f"version {WISDOM.hash[:12]} of pipeline wisdom, which it began with, is gone from the database or damaged"
+FILES = (Artifact(path="a", size=1, mtime_ns=2, digest="d"),)
+
+
+def told(found: Conclusion) -> list[tuple[str, dict[str, Any]]]:
+    """The core's events that the jobs carry which follow."""
+    carried = [json.loads(each.job.payload) for each in found.jobs if each.job.core_event is not None]
+    return [(event["type"], event["payload"]) for event in carried]
+
+
+@pytest.mark.parametrize("name", DEADLY)
+def test_every_death_is_told_whole(name: str) -> None:
+    found = concluded(OUTCOMES[name][0], rules=HEARD, attempt=4, place=Place(pipeline=WISDOM, step_id="echo"),
+                      **IN_WISDOM)
+    assert found.status is Status.DEAD
+    assert told(found) == [("ductile.job.dead", {
+        "job_id": "j1", "plugin": "echo", "command": "poll", "step_id": "echo", "pipeline": "wisdom",
+        "error": DEADLY[name], "attempts": 4})]
+    (follows,) = found.jobs
+    assert (follows.event, follows.job.plugin, follows.job.parent_job_id, follows.job.core_event) == (
+        None, "notify", "j1", "ductile.job.dead")
+
+
+def test_a_death_outside_a_pipeline_has_no_step() -> None:
+    assert told(concluded(Refused(error="gone"), rules=HEARD)) == [("ductile.job.dead", {
+        "job_id": "j1", "plugin": "echo", "command": "poll", "step_id": None, "pipeline": None, "error": "gone",
+        "attempts": 1})]
+
+
+def test_a_death_tells_the_pipelines_what_the_chain_knew() -> None:
+    context = Context(id="c7", hop=7, accumulated={
+        "origin_plugin": "cli", "origin_event_type": "asked", "origin_job_id": "j0", "city": "Perth"})
+    (follows,) = concluded(Refused(error="gone"), rules=HEARD, context=context).jobs
+    assert (follows.context.parent_id, follows.context.hop) == ("c7", 1)
+    assert (follows.context.accumulated["city"], follows.context.accumulated["error"]) == ("Perth", "gone")
+
+
+@pytest.mark.parametrize("name", [name for name in OUTCOMES if name != "refused"])
+def test_an_attempt_that_is_tried_again_or_has_succeeded_is_no_death(name: str) -> None:
+    found = concluded(OUTCOMES[name][0], rules=HEARD, attempt=3)
+    assert (found.status in (Status.QUEUED, Status.SUCCEEDED), found.jobs) == (True, ())
+
+
+def test_an_init_that_is_cut_short_too_often_is_a_death() -> None:
+    assert [kind for kind, _ in told(concluded(STOP, rules=HEARD, command="init", cut_short=3))] == ["ductile.job.dead"]
+
+
+@pytest.mark.parametrize("name", DEADLY)
+@pytest.mark.parametrize("core_event", CORE_EVENTS)
+def test_a_job_that_tells_of_a_death_raises_none(name: str, core_event: str) -> None:
+    found = concluded(OUTCOMES[name][0], rules=HEARD, attempt=4, core_event=core_event)
+    assert (found.status, found.jobs) == (Status.DEAD, ())
+
+
+def test_a_limit_overstepped_is_a_death_that_is_told() -> None:
+    large = concluded(Succeeded(response=response(state_updates={"b": LARGE})), rules=HEARD)
+    assert [(kind, payload["error"]) for kind, payload in told(large)] == [
+        ("ductile.job.dead", "its state would be 1,048,584 bytes, at most 1,048,576 are allowed")]
+    short = replace(HEARD, ways=replace(HEARD.ways, max_hops=1))
+    context = Context(id="c", hop=1, accumulated={
+        "origin_plugin": "cli", "origin_event_type": "asked", "origin_job_id": "j0"})
+    looped = concluded(Succeeded(response=response()), rules=short, context=context,
+                       place=Place(pipeline=WISDOM, step_id="echo"), **IN_WISDOM)
+    assert looped.status is Status.DEAD
+    assert [(kind, payload["error"]) for kind, payload in told(looped)] == [("ductile.job.dead", looped.error)]
+
+
+BREAKER_TURNS = [
+    # What the breaker was, the outcome: the events, and the failures that the one of the breaker has.
+    (breaker("closed", 1), Refused(error="gone"), ["ductile.job.dead"], None),
+    (breaker("closed", 2), Refused(error="gone"), ["ductile.job.dead", "ductile.breaker.opened"], 3),
+    (breaker("half_open", 3), Refused(error="gone"), ["ductile.job.dead", "ductile.breaker.opened"], 4),
+    (breaker("open", 3), Refused(error="gone"), ["ductile.job.dead"], None),
+    (breaker("closed", 2), Succeeded(), [], None),
+    (breaker("half_open", 3), Succeeded(), ["ductile.breaker.closed"], 0),
+    (breaker("open", 3), Succeeded(), ["ductile.breaker.closed"], 0),
+    (breaker("half_open", 3), Failed(error="down"), [], None),
+]
+
+
+@pytest.mark.parametrize(("before", "outcome", "events", "failures"), BREAKER_TURNS)
+def test_a_breaker_that_opens_or_closes_is_told_of(before: Breaker, outcome: Outcome, events: list[str],
+                                                   failures: int | None) -> None:
+    found = told(concluded(outcome, rules=HEARD, breaker=before, submitted_by=Submitter.SCHEDULER))
+    assert [kind for kind, _ in found] == events
+    assert [payload for kind, payload in found if "breaker" in kind] == [
+        {"plugin": "echo", "command": "poll", "failures": failures, "job_id": "j1", "error": outcome.error}
+        for _ in range(failures is not None)]
+
+
+def test_of_a_job_that_nobody_scheduled_no_breaker_is_told() -> None:
+    found = concluded(Refused(error="gone"), rules=HEARD, breaker=breaker("closed", 2))
+    assert [kind for kind, _ in told(found)] == ["ductile.job.dead"]
+
+
+# A step's way on
+
+
+@pytest.mark.parametrize("answer", [{}, {"events": [{"type": "odd"}]}])
+def test_a_success_in_a_version_that_is_gone_is_a_failure_for_good(answer: dict[str, Any]) -> None:
+    outcome = Succeeded(response=response(state_updates={"token": "new"}, **answer), exit_code=0, artifacts=FILES)
+    found = concluded(outcome, rules=HEARD, **IN_WISDOM)
+    assert (found.status, found.error, found.log.status, found.log.error) == (Status.DEAD, GONE, "failed", GONE)
+    assert (found.state, found.artifacts) == ({"token": "new"}, ())
+    assert [kind for kind, _ in told(found)] == ["ductile.job.dead"]
+
+
+@pytest.mark.parametrize("name", [name for name in OUTCOMES if name != "succeeded"])
+def test_a_failure_in_a_version_that_is_gone_keeps_its_own_reason(name: str) -> None:
+    assert concluded(OUTCOMES[name][0], **IN_WISDOM).error == OUTCOMES[name][0].error
+
+
+def test_what_a_step_leads_to_and_what_the_core_tells_both_follow() -> None:
+    found = concluded(Succeeded(response=response()), rules=HEARD, breaker=breaker("half_open", 3),
+                      submitted_by=Submitter.SCHEDULER, place=Place(pipeline=WISDOM, step_id="echo"), **IN_WISDOM)
+    assert [(each.job.plugin, each.job.core_event) for each in found.jobs] == [
+        ("mail", None), ("notify", "ductile.breaker.closed")]
+
+
+@pytest.mark.parametrize("name", OUTCOMES)
+def test_files_count_with_a_success_alone(name: str) -> None:
+    outcome = OUTCOMES[name][0]
+    if isinstance(outcome, Succeeded):
+        assert concluded(replace(outcome, artifacts=FILES)).artifacts == FILES
+    else:
+        assert concluded(outcome).artifacts == ()
+
+
+def test_the_files_of_a_success_that_is_refused_do_not_count() -> None:
+    found = concluded(Succeeded(response=response(state_updates={"b": LARGE}), artifacts=FILES))
+    assert (found.status, found.artifacts) == (Status.DEAD, ())

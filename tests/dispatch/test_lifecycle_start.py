@@ -22,7 +22,7 @@ from ductile.dispatch.runner import Run, become_subreaper
 from ductile.plugin.configured import ConfiguredPlugin
 from ductile.queue.job import Status
 from ductile.state import rows as state_rows
-from ductile.workspace import Workspaces
+from ductile.workspace.directories import Workspaces
 from support import worlds
 from support.clock import START
 from support.launch import PATH, descriptors, in_a_child, writable_by_all
@@ -52,7 +52,7 @@ def start_with(conn: sqlite3.Connection, home: Path, plugin: ConfiguredPlugin, *
                event: str | None = None) -> Run | Unrunnable:
     job = put_job(conn, JOB, Status.RUNNING, command=command, payload=event)
     return lifecycle.start(conn, job, plugin, environ={"PATH": PATH}, now=START, locks=RunLocks(home / "running"),
-                           workspaces=workspaces_in(home / "ws"))
+                           workspaces=workspaces_in(home / "ws"), cloned=None)
 
 
 def workspaces_in(directory: Path) -> Workspaces:
@@ -106,7 +106,7 @@ def test_an_environment_larger_than_the_system_takes_is_an_outcome(home: Path) -
     with opened(home) as conn, no_descriptor_is_left():
         outcome = lifecycle.start(
             conn, put_job(conn, JOB, Status.RUNNING), plugin, environ={"HUGE": "x" * 200_000}, now=START,
-            workspaces=workspaces_in(home / "ws"), locks=RunLocks(home / "running"))
+            workspaces=workspaces_in(home / "ws"), locks=RunLocks(home / "running"), cloned=None)
     assert outcome == Unrunnable(error=f"could not be started: Argument list too long: {plugin.plugin.entrypoint}")
 
 
@@ -115,8 +115,8 @@ def test_a_workspace_that_cannot_be_made_is_an_outcome(home: Path) -> None:
     (home / "ws").write_text("a file in its place")
     with opened(home) as conn, no_descriptor_is_left():
         outcome = lifecycle.start(conn, put_job(conn, JOB, Status.RUNNING), plugin, environ={}, now=START,
-                                  workspaces=Workspaces(home / "ws"), locks=RunLocks(home / "running"))
-    assert outcome == Unrunnable(error=f"could not be started: Not a directory: {home / 'ws' / JOB}")
+                                  workspaces=Workspaces(home / "ws"), locks=RunLocks(home / "running"), cloned=None)
+    assert outcome == Unrunnable(error="could not be started: Not a directory: workspace://")
 
 
 @pytest.mark.parametrize("text", ["#!/bin/sh\n", None], ids=["a script", "a binary"])
@@ -168,12 +168,13 @@ def start_with_ever_more_descriptors(home: Path, path: Path) -> list[tuple[str, 
     failures: list[tuple[str, int]] = []
     with opened(home) as conn:
         job = put_job(conn, JOB, Status.RUNNING)
+        workspaces = workspaces_in(home / "ws")
         while True:
             with no_descriptor_is_left(), few_descriptors(spare=len(failures)):
                 try:
                     run = lifecycle.start(
                         conn, job, worlds.plugin(entrypoint=path), environ={"PATH": PATH}, now=START,
-                        workspaces=workspaces_in(home / "ws"), locks=RunLocks(home / "running"))
+                        workspaces=workspaces, locks=RunLocks(home / "running"), cloned=None)
                     run.wait()
                     return failures
                 except NotNow as error:
@@ -211,10 +212,10 @@ def test_a_full_disk_is_waited_for(home: Path) -> None:
         with opened(home) as conn, no_descriptor_is_left(), pytest.raises(NotNow) as caught:
             lifecycle.start(conn, put_job(conn, JOB, Status.RUNNING), worlds.plugin(entrypoint=path),
                             environ={"PATH": PATH}, now=START, workspaces=workspaces_in(full),
-                            locks=RunLocks(home / "running"))
+                            locks=RunLocks(home / "running"), cloned=None)
     finally:
         subprocess.run(["umount", full], check=True, timeout=30)
-    assert str(caught.value) == f"could not be started: No space left on device: {full / JOB}"
+    assert str(caught.value) == "could not be started: No space left on device: workspace://"
 
 
 def test_a_plugin_is_given_its_request_and_keeps_what_it_has_made(home: Path) -> None:
@@ -249,8 +250,9 @@ def start_and_attend(home: Path, path: Path, event: str | None = None, *, ws: Pa
         with transaction(conn):
             state_rows.put(conn, "echo", {"token": "old"}, START)
         job = put_job(conn, JOB, Status.RUNNING, command="handle" if event else "poll", payload=event)
-        run = lifecycle.start(conn, job, plugin, environ={"PATH": PATH}, workspaces=workspaces, locks=locks, now=START)
-        return lifecycle.attend(run, job, 30, workspaces=workspaces, locks=locks)
+        run = lifecycle.start(conn, job, plugin, environ={"PATH": PATH}, workspaces=workspaces, locks=locks, now=START,
+                              cloned=None)
+        return lifecycle.attend(run, job, 30, source=None, workspaces=workspaces, locks=locks, abort=lambda: False)
 
 
 def test_of_the_environment_a_plugin_gets_what_it_needs_and_no_secret() -> None:

@@ -9,10 +9,12 @@ import pytest
 from ductile.config.schema import Route
 from ductile.context.baggage import LIMIT_BYTES
 from ductile.context.row import Context, NewContext
-from ductile.dispatch.onward import Map, Next, Onward, plan
-from ductile.protocol import Response, decode_response
+from ductile.dispatch.onward import Map, Next, Onward, plan, tell
+from ductile.events import BREAKER_OPENED, JOB_DEAD
+from ductile.pipeline.graph import Node, Pipeline, build
+from ductile.protocol import Event, Response, decode_response
 from ductile.queue.job import Job, NewJob, Status, Submitter
-from ductile.router import Router
+from ductile.router import Place, Router
 from support.clock import START
 from support.ledger import ids
 
@@ -20,7 +22,7 @@ JOB = Job(
     seq=1, id="parent", plugin="scale", command="poll", payload=None, status=Status.RUNNING, attempt=1, max_attempts=4,
     submitted_by=Submitter.CLI, dedupe_key="parent's", created_at=START, started_at=START, completed_at=None,
     next_retry_at=None, last_error=None, parent_job_id=None, root_job_id="root", source_event_id=None,
-    event_context_id=None, pipeline_name=None, pipeline_hash=None, step_id=None, replay_of=None,
+    event_context_id=None, pipeline_name=None, pipeline_hash=None, step_id=None, replay_of=None, core_event=None,
 )
 ROUTES = (("weighed", "zebra"), ("failed", "notify"), ("weighed", "analyser"), ("weighed", "mail"))
 WAYS = Map(
@@ -41,8 +43,9 @@ def weighed(payload: Any, **more: Any) -> dict[str, Any]:
     return {"type": "weighed", "payload": payload, **more}
 
 
-def planned(answer: Response, *, context: Context | None = None, ways: Map = WAYS, **job: Any) -> Onward:
-    return plan(replace(JOB, **job), answer, context, ways, now=START, new_id=ids())
+def planned(answer: Response, *, context: Context | None = None, place: Place | None = None, ways: Map = WAYS,
+            **job: Any) -> Onward:
+    return plan(replace(JOB, **job), answer, context, place, ways, now=START, new_id=ids())
 
 
 def envelopes(onward: Onward) -> list[dict[str, Any]]:
@@ -192,3 +195,189 @@ def test_one_event_that_says_too_much_forbids_the_others_too() -> None:
 def test_what_follows_from_a_replay_is_of_the_replay() -> None:
     assert {each.job.replay_of for each in planned(response(weighed({})), replay_of="old").jobs} == {"old"}
     assert {each.job.replay_of for each in planned(response(weighed({}))).jobs} == {None}
+
+
+# Steps of a pipeline
+
+
+def pipeline(name: str, on: str | None, **links: tuple[str, ...]) -> Pipeline:
+    """A pipeline of these steps, each of the plugin of its name, and what follows them."""
+    nodes = [Node(id=each, plugin=each, command="handle", deep_copy=False, next=following)
+             for each, following in links.items()]
+    return build(name=name, on=on, entry=(nodes[0].id,), nodes=nodes)
+
+
+WISDOM = pipeline("wisdom", "asked", scale=("mail", "note"), mail=(), note=())
+OTHERS = [WISDOM, pipeline("weights", "weighed", zebra=()), pipeline("deaths", JOB_DEAD, notify=("mail",), mail=()),
+          pipeline("more-deaths", JOB_DEAD, note=()), pipeline("breakers", BREAKER_OPENED, notify=())]
+PIPED = replace(WAYS, router=Router(WAYS.router.routes, {each.name: each for each in OTHERS}))
+HERE = Place(pipeline=WISDOM, step_id="scale")
+LAST = Place(pipeline=WISDOM, step_id="mail")
+GIVEN = json.dumps({"type": "asked", "payload": {"url": "u", "city": "Oslo"}, "source": "cli", "dedupe_key": "mine"})
+TOO_LONG = ("its event would make a chain of 21 hops, at most 20 are allowed: "
+            "look for a loop of routes or pipelines, or raise service.max_hops")
+
+
+def stepped(answer: Response, *, place: Place | None = HERE, context: Context | None = CONTEXT, ways: Map = PIPED,
+            **job: Any) -> Onward:
+    return planned(answer, context=context, place=place, ways=ways, **{"payload": GIVEN} | job)
+
+
+def targets(jobs: Any) -> list[tuple[int | None, str]]:
+    """The number of the event, and the step or the plugin of the route that it goes to."""
+    return [(each.event, each.job.plugin if each.job.step_id is None else
+             f"{each.job.pipeline_name}/{each.job.step_id}") for each in jobs]
+
+
+def test_each_event_of_a_step_goes_to_each_next_step_and_to_pipelines_and_routes() -> None:
+    onward = stepped(response({"type": "odd"}, weighed({"kg": 1}), {"type": "failed"}))
+    assert targets(onward.jobs) == [
+        (0, "wisdom/mail"), (0, "wisdom/note"),
+        (1, "wisdom/mail"), (1, "wisdom/note"), (1, "weights/zebra"), (1, "zebra"), (1, "analyser"), (1, "mail"),
+        (2, "wisdom/mail"), (2, "wisdom/note"), (2, "notify")]
+    assert [envelope["type"] for envelope in envelopes(onward)] == ["odd"] * 2 + ["weighed"] * 6 + ["failed"] * 3
+
+
+def test_a_job_of_a_next_step_knows_its_step_and_its_context_does_too() -> None:
+    (found, _) = stepped(response({"type": "odd", "payload": {"kg": 1}, "dedupe_key": "k"})).jobs
+    assert found == Next(
+        event=0,
+        job=NewJob(
+            id=found.job.id, plugin="mail", command="handle", max_attempts=4, submitted_by=Submitter.PIPELINE,
+            payload=found.job.payload, dedupe_key="k", parent_job_id="parent", root_job_id="root",
+            source_event_id=found.job.source_event_id, event_context_id=found.context.id, pipeline_name="wisdom",
+            pipeline_hash=WISDOM.hash, step_id="mail"),
+        context=NewContext(id=found.context.id, parent_id="c7", hop=8, pipeline_name="wisdom", step_id="mail",
+                           accumulated={**CONTEXT.accumulated, "kg": 1}),
+    )
+
+
+@pytest.mark.parametrize("updates", [{}, {"city": "Hobart", "token": 1, "more": [1], "origin_user": "eve"}])
+def test_a_step_without_events_passes_its_own_payload_on_and_adds_nothing(updates: dict[str, Any]) -> None:
+    onward = stepped(response(state_updates=updates))
+    assert targets(onward.jobs) == [(None, "wisdom/mail"), (None, "wisdom/note")]
+    assert envelopes(onward) == [{
+        "type": "ductile.step.succeeded", "payload": {"url": "u", "city": "Oslo"}, "source": "scale",
+        "timestamp": "2026-02-08T10:00:00.000Z", "event_id": each.job.source_event_id} for each in onward.jobs]
+    assert contexts(onward) == [CONTEXT.accumulated] * 2
+    assert [(each.context.parent_id, each.context.hop) for each in onward.jobs] == [("c7", 8)] * 2
+    assert [each.job.dedupe_key for each in onward.jobs] == [None] * 2
+    assert (onward.fault, onward.warnings) == (None, ())
+
+
+@pytest.mark.parametrize("payload", [{}, [], "text", 0, None, {"origin_user": "eve", "job_id": "x"}])
+def test_a_payload_is_passed_on_as_it_is(payload: Any) -> None:
+    onward = stepped(response(), payload=json.dumps({"type": "asked", "payload": payload, "source": "cli"}))
+    assert payloads(onward) == [payload] * 2
+    assert contexts(onward) == [CONTEXT.accumulated] * 2
+
+
+def test_a_first_step_without_events_tells_what_the_chain_began_with() -> None:
+    onward = stepped(response(state_updates={"more": 1}), context=None)
+    assert contexts(onward) == [{"origin_plugin": "scale", "origin_event_type": "ductile.step.succeeded",
+                                 "origin_job_id": "root", "url": "u", "city": "Oslo"}] * 2
+    assert [each.context.hop for each in onward.jobs] == [1, 1]
+
+
+def test_what_is_passed_on_goes_to_the_next_step_only() -> None:
+    taker = pipeline("taker", "ductile.step.succeeded", zebra=())
+    routes = (Route(source="scale", event_type="ductile.step.succeeded", target="mail"),)
+    ways = replace(PIPED, router=Router(routes, {"wisdom": WISDOM, "taker": taker}))
+    assert targets(stepped(response(), ways=ways).jobs) == [(None, "wisdom/mail"), (None, "wisdom/note")]
+
+
+@pytest.mark.parametrize("place", [None, LAST])
+def test_a_success_without_events_leads_nowhere_outside_a_pipeline_and_at_its_end(place: Place | None) -> None:
+    assert stepped(response(), place=place, context=replace(CONTEXT, hop=20)) == Onward()
+
+
+def test_an_event_that_nobody_takes_at_the_end_of_a_pipeline_leads_nowhere() -> None:
+    assert stepped(response({"type": "odd"}), place=LAST) == Onward()
+
+
+@pytest.mark.parametrize("events", [[], [{"type": "odd"}]], ids=["passed on", "an event"])
+@pytest.mark.parametrize(("hop", "fault"), [(19, None), (20, TOO_LONG)])
+def test_steps_count_as_hops_whatever_they_hand_on(events: list, hop: int, fault: str | None) -> None:
+    onward = stepped(response(*events), context=replace(CONTEXT, hop=hop))
+    assert (len(onward.jobs), onward.fault) == (0 if fault else 2, fault)
+
+
+def test_what_follows_an_older_version_is_of_that_version() -> None:
+    older = pipeline("wisdom", "asked", scale=("gone",), gone=())
+    onward = stepped(response(), place=Place(pipeline=older, step_id="scale"))
+    assert [(each.job.plugin, each.job.pipeline_hash, each.job.max_attempts) for each in onward.jobs] == [
+        ("gone", older.hash, 1)]
+
+
+@pytest.mark.parametrize("events", [[], [{"type": "odd"}]], ids=["passed on", "an event"])
+def test_what_follows_from_a_core_event_or_a_replay_is_marked_so_too(events: list) -> None:
+    onward = stepped(response(*events), core_event=JOB_DEAD, replay_of="old")
+    assert {(each.job.core_event, each.job.replay_of) for each in onward.jobs} == {(JOB_DEAD, "old")}
+    assert {each.job.core_event for each in stepped(response(*events)).jobs} == {None}
+
+
+# The core's own events
+
+DEATH = Event(type=JOB_DEAD, payload={"job_id": "parent", "error": "it broke", "attempts": 4})
+
+
+def told(*events: Event, context: Context | None = CONTEXT, ways: Map = PIPED, **job: Any) -> tuple[Next, ...]:
+    return tell(replace(JOB, **job), events, context, ways, now=START, new_id=ids())
+
+
+def test_a_death_goes_to_every_pipeline_that_takes_it_and_knows_what_the_chain_knew() -> None:
+    (first, second) = told(DEATH)
+    assert first == Next(
+        event=None,
+        job=NewJob(
+            id=first.job.id, plugin="notify", command="handle", max_attempts=2, submitted_by=Submitter.PIPELINE,
+            payload=first.job.payload, parent_job_id="parent", root_job_id="root",
+            source_event_id=first.job.source_event_id, event_context_id=first.context.id, pipeline_name="deaths",
+            pipeline_hash=OTHERS[2].hash, step_id="notify", core_event=JOB_DEAD),
+        context=NewContext(id=first.context.id, parent_id="c7", hop=1, pipeline_name="deaths", step_id="notify",
+                           accumulated={**CONTEXT.accumulated, **DEATH.payload}))
+    assert json.loads(first.job.payload) == {
+        "type": JOB_DEAD, "payload": DEATH.payload, "source": "ductile", "timestamp": "2026-02-08T10:00:00.000Z",
+        "event_id": first.job.source_event_id}
+    assert targets([first, second]) == [(None, "deaths/notify"), (None, "more-deaths/note")]
+    assert len({first.job.id, first.context.id, first.job.source_event_id, second.job.id, second.context.id}) == 5
+
+
+def test_a_death_without_a_context_knows_where_its_chain_began() -> None:
+    (first, _) = told(DEATH, context=None)
+    assert (first.context.parent_id, first.context.hop) == (None, 1)
+    assert first.context.accumulated == {
+        "origin_plugin": "scale", "origin_event_type": JOB_DEAD, "origin_job_id": "root", **DEATH.payload}
+
+
+@pytest.mark.parametrize(("room", "whole"), [(0, True), (-1, False)])
+def test_where_the_baggage_would_be_too_large_a_death_knows_where_its_chain_began(room: int, whole: bool) -> None:
+    small = {**CORE, "origin_user": "ann", "x": "", **DEATH.payload}
+    left = LIMIT_BYTES - len(json.dumps(small, separators=(",", ":"))) - room
+    known = {**CORE, "origin_user": "ann", "x": "y" * left}
+    (first, _) = told(DEATH, context=replace(CONTEXT, accumulated=known))
+    assert first.context.accumulated == ({**known, **DEATH.payload} if whole else {**CORE, **DEATH.payload})
+    assert first.context.parent_id == "c7"
+
+
+@pytest.mark.parametrize("hop", [19, 20, 1000])
+def test_a_chain_that_ended_for_its_length_is_told_of_too(hop: int) -> None:
+    assert [each.context.hop for each in told(DEATH, context=replace(CONTEXT, hop=hop))] == [1, 1]
+
+
+def test_every_event_goes_its_own_way_in_the_order_given() -> None:
+    opened = Event(type=BREAKER_OPENED, payload={"plugin": "scale"})
+    found = told(opened, DEATH)
+    assert [(each.job.pipeline_name, each.job.core_event) for each in found] == [
+        ("breakers", BREAKER_OPENED), ("deaths", JOB_DEAD), ("more-deaths", JOB_DEAD)]
+    assert len({each.job.source_event_id for each in found}) == 2
+
+
+def test_no_route_takes_a_core_event_and_what_nobody_takes_leads_nowhere() -> None:
+    routes = tuple(Route(source=source, event_type=JOB_DEAD, target="mail") for source in ("scale", "ductile"))
+    assert told(DEATH, ways=replace(PIPED, router=Router(routes))) == ()
+    assert told() == ()
+
+
+def test_the_death_of_a_replay_is_of_the_replay() -> None:
+    assert {each.job.replay_of for each in told(DEATH, replay_of="old")} == {"old"}

@@ -28,6 +28,10 @@ FINAL = json.dumps({"status": "error", "error": "no such user", "retry": False, 
 MANY = json.dumps({"status": "ok", "events": [{"type": "t"}] * 1234, **KEPT}).encode()
 
 
+WORKSPACE = "/var/lib/ductile/ws/0f5a2c1e-7f7a-4a53-9d0c-3a1c8c8d2b10"
+FILE, PORTABLE = f"{WORKSPACE}/a b/é.txt", "workspace://a b/é.txt"
+
+
 def outcome(**facts: Any) -> Outcome:
     return classify(Facts(**facts), timeout=60)
 
@@ -171,3 +175,75 @@ def test_an_outcome_says_whether_to_try_again_and_how_the_ledger_calls_it(
     found: Outcome, again: bool, status: str,
 ) -> None:
     assert (retryable(found), log_status(found)) == (again, status)
+
+
+# Paths into the workspace
+
+
+def ended(answer: Any, **facts: Any) -> Outcome:
+    stdout = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+    return classify(Facts(**{"exit_code": 0, "stdout": stdout} | facts), timeout=60, workspace_dir=WORKSPACE)
+
+
+def test_in_all_that_a_response_says_paths_become_portable() -> None:
+    found = ended({
+        "status": "ok", "result": f"made {FILE}", "error": f"odd: {FILE}", "unknown": {FILE: [FILE, 1, None]},
+        "events": [{"type": f"made {FILE}", "dedupe_key": FILE,
+                    "payload": {FILE: {"deep": [[FILE]]}, "top": WORKSPACE}}],
+        "state_updates": {FILE: FILE}, "logs": [{"level": "info", "message": f"wrote {FILE}, {FILE}"}]})
+    assert type(found) is Succeeded
+    response = found.response
+    assert (response.result, response.error) == (f"made {PORTABLE}", f"odd: {PORTABLE}")
+    assert (response.events[0].type, response.events[0].dedupe_key) == (f"made {PORTABLE}", PORTABLE)
+    assert response.events[0].payload == {PORTABLE: {"deep": [[PORTABLE]]}, "top": "workspace://"}
+    assert response.state_updates == {PORTABLE: PORTABLE}
+    assert response.logs[0].message == f"wrote {PORTABLE}, {PORTABLE}"
+    assert response.raw["unknown"] == {PORTABLE: [PORTABLE, 1, None]}
+    assert WORKSPACE not in repr(found)
+
+
+@pytest.mark.parametrize(("answer", "facts", "error"), [
+    ({"status": "error", "error": f"cannot read {FILE}"}, {}, f"cannot read {PORTABLE}"),
+    ({"status": "error", "error": f"cannot read {FILE}", "retry": False}, {}, f"cannot read {PORTABLE}"),
+    ({"status": "error", "error": f"no key in {FILE}"}, {"exit_code": 78},
+     f"exited 78 (configuration error): no key in {PORTABLE}"),
+    ({"status": FILE}, {}, f"protocol error: status: expected one of ok, error, got '{PORTABLE}'"),
+    ({"status": "ok", "events": [FILE]}, {}, f"protocol error: events[0]: expected a mapping, got '{PORTABLE}'"),
+    ({"status": "ok", "retry": FILE}, {"exit_code": 3},
+     f"protocol error: retry: expected true or false, got '{PORTABLE}' (exited 3)"),
+])
+def test_an_error_names_files_by_portable_paths(answer: Any, facts: dict[str, Any], error: str) -> None:
+    assert ended(answer, **facts).error == error
+
+
+def test_a_repeated_key_is_named_by_its_portable_path() -> None:
+    short = "/w/0f5a2c1e-7f7a-4a53-9d0c-3a1c8c8d2b10"
+    stdout = json.dumps({"status": "ok"})[:-1].encode() + f', "{short}/a": 1, "{short}/a": 2}}'.encode()
+    found = classify(Facts(exit_code=0, stdout=stdout), timeout=60, workspace_dir=short)
+    assert found.error == "protocol error: not one strict JSON object: the key 'workspace://a' is repeated"
+    assert short not in repr(found)
+
+
+@pytest.mark.parametrize("end", [
+    {}, {"exit_code": 1}, {"exit_code": None, "ended_by": "deadline"}, {"exit_code": None, "ended_by": "stop"},
+    {"exit_code": None, "signal": 9, "stdout_overflowed": True}, {"exit_code": None, "signal": 11},
+])
+def test_what_was_printed_and_complained_has_portable_paths(end: dict[str, Any]) -> None:
+    stderr = f"{FILE}: gone\n{WORKSPACE}\n".encode()
+    found = ended(f"Traceback {FILE}\n".encode(), stderr=stderr, stderr_dropped=3, **end)
+    assert found.printed == f"Traceback {PORTABLE}\n"
+    assert found.stderr == f"{PORTABLE}: gone\nworkspace://\n[… 3 bytes more were not kept]"
+    assert WORKSPACE not in repr(found)
+
+
+@pytest.mark.parametrize("text", [
+    f"{WORKSPACE}2/x", f"{WORKSPACE}.old", f"{WORKSPACE}-x", WORKSPACE[:-1], "/etc/passwd",
+])
+def test_other_paths_stay_as_they_are(text: str) -> None:
+    found = ended({"status": "error", "error": text}, stderr=text.encode())
+    assert (found.error, found.stderr) == (text, text)
+
+
+def test_without_a_workspace_nothing_is_changed() -> None:
+    found = outcome(exit_code=0, stdout=json.dumps({"status": "error", "error": FILE}).encode(), stderr=FILE.encode())
+    assert (found.error, found.stderr) == (FILE, FILE)

@@ -16,7 +16,7 @@ def response(**answer: Any) -> Response:
     return decode_response(json.dumps({"status": "ok", **answer}).encode())
 
 
-def way(event: int, plugin: str, job_id: str = "new", *, step_id: str | None = None, is_new: bool = True) -> Way:
+def way(event: int | None, plugin: str, job_id: str = "new", *, step_id: str | None = None, is_new: bool = True) -> Way:
     return Way(event=event, plugin=plugin, step_id=step_id, dedupe_key="k", job_id=job_id, is_new=is_new)
 
 
@@ -102,3 +102,50 @@ def test_each_of_a_thousand_events_keeps_its_type_and_ways() -> None:
     assert kept(response(events=events), ways)["events"] == [
         {"type": f"t{number}", "ways": [{"plugin": plugin, "job_id": f"{plugin}-{number}"}
                                         for plugin in ("mail", "notify")]} for number in range(1000)]
+
+
+# What the core itself passed on, and its own keys
+
+PASSED_ON = [way(None, "mail", "m1", step_id="post"), way(None, "note", "n1", step_id="keep", is_new=False)]
+TOLD_OF_THEM = [{"plugin": "mail", "job_id": "m1", "step_id": "post"},
+                {"plugin": "note", "duplicate_of": "n1", "step_id": "keep"}]
+
+
+def test_what_the_core_passed_on_stands_at_the_top() -> None:
+    assert kept(response(result="done"), PASSED_ON, NOTES) == {
+        "status": "ok", "result": "done", "ways": TOLD_OF_THEM, "notes": NOTES}
+
+
+def test_what_the_core_passed_on_and_where_the_events_went_are_told_apart() -> None:
+    found = kept(response(events=THREE), [*WAYS, *PASSED_ON])
+    assert (found["ways"], [event["ways"] for event in found["events"]]) == (TOLD_OF_THEM, TOLD)
+
+
+def test_a_result_too_large_keeps_what_the_core_passed_on() -> None:
+    assert kept(response(result=LARGE), PASSED_ON) == {
+        "status": "ok", "error": None, "logs": [], "events": [], "truncated": True, "ways": TOLD_OF_THEM}
+
+
+FORGED = {"ways": [{"plugin": "bank", "job_id": "forged"}], "notes": ["all is well"], "truncated": True}
+
+
+@pytest.mark.parametrize("ways", [None, [], PASSED_ON])
+@pytest.mark.parametrize("name", FORGED)
+def test_a_key_of_the_cores_own_in_a_response_is_dropped(name: str, ways: list[Way] | None) -> None:
+    answer = {"result": "done", "odd": 1}
+    assert kept(response(**answer, **{name: FORGED[name]}), ways) == kept(response(**answer), ways)
+
+
+def test_the_cores_keys_take_the_place_of_forged_ones() -> None:
+    assert kept(response(**FORGED), PASSED_ON, NOTES) == {"status": "ok", "ways": TOLD_OF_THEM, "notes": NOTES}
+
+
+@pytest.mark.parametrize("ways", [None, [], [way(0, "mail", "m1")]])
+def test_the_ways_that_an_event_claims_to_have_gone_are_dropped(ways: list[Way] | None) -> None:
+    event = {"type": "a", "payload": {"ways": "kept", "notes": "kept"}}
+    assert kept(response(events=[{**event, "ways": FORGED["ways"]}]), ways) == kept(response(events=[event]), ways)
+
+
+def test_what_is_forged_in_a_result_too_large_is_dropped() -> None:
+    found = kept(response(result=LARGE, events=[{"type": "a", "ways": FORGED["ways"]}], **FORGED), None)
+    assert found == {"status": "ok", "error": None, "logs": [], "events": [{"type": "a"}], "truncated": True}

@@ -18,7 +18,7 @@ from ductile.dispatch.leftover import JOB_ID_VARIABLE, RunLocks
 from ductile.dispatch.recovery import Recovery
 from ductile.queue import rows as queue_rows
 from ductile.queue.job import Status, Submitter
-from ductile.workspace import Workspaces
+from ductile.workspace.directories import Workspaces
 
 WORLD = worlds.world(worlds.plugin("echo"))
 

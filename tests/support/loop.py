@@ -22,7 +22,7 @@ from ductile.dispatch.leftover import RunLocks
 from ductile.notify import Notifier
 from ductile.queue import rows as queue_rows
 from ductile.source import Source
-from ductile.workspace import Workspaces
+from ductile.workspace.directories import Workspaces
 from ductile.world import World
 
 # Plugins, as shell scripts; the last one waits for a line from a FIFO.
@@ -79,7 +79,7 @@ class Loop:
         self.daemon = Daemon(
             world, conn, clock=self.clock, rng=Random(0), new_id=ids(), workspaces=workspaces,
             locks=RunLocks(directory / "running"), notifier=Notifier(environ), inbox=self.inbox,
-            source=Source(path=directory / "config.yaml", environ={}, detached=False))
+            source=Source(path=directory / "config.yaml", environ=environ, detached=False))
 
     def run_for(self, seconds: float) -> list[float]:
         """Let the loop run so long by its clock, then stop; return its waits in seconds."""
