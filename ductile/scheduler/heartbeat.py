@@ -9,6 +9,8 @@ from ductile.chance import Chance, NewId
 from ductile.clock import Clock
 from ductile.log import Component
 from ductile.scheduler import sweep, ticker
+from ductile.scheduler.janitor import Janitor
+from ductile.workspace.directories import Workspaces
 from ductile.world import World
 
 # A wall clock that gains this much on the monotonic one has been set: what it calls old may be young.
@@ -22,11 +24,13 @@ _log = Component("scheduler")
 class Heartbeat:
     """The scheduler's turn of the loop. `next_at` is when a run falls due; `holding`, that one is held back."""
 
-    def __init__(self, conn: sqlite3.Connection, *, clock: Clock, rng: Chance, new_id: NewId) -> None:
+    def __init__(self, conn: sqlite3.Connection, *, clock: Clock, rng: Chance, new_id: NewId,
+                 workspaces: Workspaces) -> None:
         self._conn = conn
         self._clock = clock
         self._rng = rng
         self._new_id = new_id
+        self._janitor = Janitor(conn, clock=clock, workspaces=workspaces)
         self._wall = clock.now()
         self._monotonic = clock.monotonic()
         self._prune_from = self._monotonic
@@ -41,7 +45,7 @@ class Heartbeat:
             _log.at(note.level, note.message, **note.fields)
 
     def beat(self, world: World) -> None:
-        """Look at the schedules, let go of stuck retries and prune. Raises what `transaction` raises."""
+        """Look at the schedules, let go of stuck retries, prune and clear away. Raises what `transaction` raises."""
         self._watch_the_clock()
         self.look(world)
         now = self._clock.now()
@@ -50,6 +54,7 @@ class Heartbeat:
             _log.warn("retries set for too far ahead are due now: the clock has gone back", count=released)
         if self._clock.monotonic() >= self._prune_from:
             self._prune(world, now)
+            self._janitor.clean(world.config.workspace_ttl)
 
     def _prune(self, world: World, now: datetime) -> None:
         pruned = 0

@@ -10,6 +10,7 @@ from ductile.context import rows as context_rows
 from ductile.db import free_pages, transaction
 from ductile.queue import rows as queue_rows
 from ductile.queue.job import Job, Status
+from ductile.workspace import rows as artifact_rows
 from ductile.world import World
 
 # Small transactions: a job that wants to start waits for one of them at most.
@@ -35,6 +36,7 @@ def prune(conn: sqlite3.Connection, retention: int, now: datetime) -> int:
         jobs = queue_rows.ids_of_chains(conn, roots)
         contexts = queue_rows.contexts_of(conn, jobs)
         history.remove(conn, jobs)
+        artifact_rows.remove(conn, jobs)
         queue_rows.remove(conn, jobs)
         context_rows.remove(conn, contexts)
     free_pages(conn, _PAGES_AT_ONCE)

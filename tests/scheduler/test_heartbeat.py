@@ -16,6 +16,7 @@ from ductile.queue import rows as queue_rows
 from ductile.queue.job import Status
 from ductile.scheduler.heartbeat import Heartbeat
 from ductile.units import utc_text
+from ductile.workspace.directories import Workspaces
 
 WORLD = worlds.world(worlds.plugin("echo", schedule("5m")), job_log_retention=86400)
 WITHOUT_SCHEDULE = worlds.world(worlds.plugin("echo"), job_log_retention=86400)
@@ -41,8 +42,15 @@ def clock():
 
 
 @pytest.fixture
-def heartbeat(conn, clock, log):
-    return Heartbeat(conn, clock=clock, rng=Random(0), new_id=ids())
+def workspaces(tmp_path):
+    made = Workspaces(tmp_path / "ws")
+    made.make_root()
+    return made
+
+
+@pytest.fixture
+def heartbeat(conn, clock, log, workspaces):
+    return Heartbeat(conn, clock=clock, rng=Random(0), new_id=ids(), workspaces=workspaces)
 
 
 def jobs(conn) -> int:
