@@ -23,14 +23,14 @@ def row(attempt: Attempt) -> dict:
 def brief(attempt: Attempt) -> dict:
     """Return of an attempt how it ended, the notes on it, and of each event where it went.
 
-    `ways` are as `job_log` has them: None where the event did not count.
+    `passed_on` is where a pipeline's step without events led to. `ways` are as `job_log` has them: None where the event did not count.
     """
     stored = None if attempt.result is None else json.loads(attempt.result)
     result = stored if isinstance(stored, dict) else {}
     return {
         "attempt": attempt.attempt, "status": attempt.status, "started_at": attempt.started_at,
         "completed_at": attempt.completed_at, "seconds": attempt.seconds, "last_error": attempt.last_error,
-        "notes": result.get("notes", []),
+        "notes": result.get("notes", []), "passed_on": _objects(result.get("ways")),
         "events": [{"type": each.get("type"), "ways": each.get("ways")} for each in _objects(result.get("events"))],
     }
 

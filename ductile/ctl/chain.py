@@ -14,7 +14,8 @@ from ductile.ctl import attempts, table
 from ductile.queue import rows as queue_rows
 from ductile.queue.job import Job
 from ductile.text import one_line
-from ductile.units import utc_text
+from ductile.units import format_size, utc_text
+from ductile.workspace import rows as artifact_rows
 
 _STEP = "  "
 _BELOW = "    "
@@ -22,12 +23,16 @@ _BELOW = "    "
 _DEEPEST_INDENT = 20
 _KEY_LIMIT = 60
 _VALUE_LIMIT = 160
+# The whole list is for `--json`.
+_MOST_FILES = 20
+_DIGEST_SHOWN = 12
 
 
 def rows(conn: sqlite3.Connection, asked: Job) -> list[dict]:
     """Return the jobs of a chain, each before those that follow from it; `depth` counts from 0 at a root.
 
-    `baggage_added` is what a job's context has beyond the one before it, or has otherwise.
+    `baggage_added` is what a job's context has beyond the one before it, or has otherwise; `files` are those of its
+    workspace, also when that is gone.
     """
     links = list(_in_tree_order(queue_rows.of_chain(conn, asked.root_job_id)))
     jobs = [job for _, job in links]
@@ -38,7 +43,16 @@ def rows(conn: sqlite3.Connection, asked: Job) -> list[dict]:
     added = {context_id: _added(accumulated, before or {})
              for context_id, accumulated, before in context_rows.with_parents(conn, carried)}
     return [{**_facts(job), "depth": depth, "asked": job.id == asked.id,
-             "baggage_added": added.get(job.event_context_id, {}), "attempts": tried[job.id]} for depth, job in links]
+             "baggage_added": added.get(job.event_context_id, {}), "attempts": tried[job.id],
+             "files": _files(conn, job)} for depth, job in links]
+
+
+def _files(conn: sqlite3.Connection, job: Job) -> list[dict]:
+    """Return what a job had in its workspace when it succeeded; `inherited` are those that its parent had so too."""
+    before = {} if job.parent_job_id is None else artifact_rows.of_job(conn, job.parent_job_id)
+    return [{"path": each.path, "size": each.size, "digest": each.digest,
+             "inherited": each.path in before and before[each.path].digest == each.digest}
+            for each in artifact_rows.of_job(conn, job.id).values()]
 
 
 def _in_tree_order(jobs: Sequence[Job]) -> Iterator[tuple[int, Job]]:
@@ -88,12 +102,25 @@ def text(link: dict) -> str:
         parts.append(table.block(f"error: {table.cell(link['last_error'])}", below))
     parts += [table.block(f"+ {one_line(key, _KEY_LIMIT)}: {one_line(json.dumps(value), _VALUE_LIMIT)}", below)
               for key, value in link["baggage_added"].items()]
+    parts += [table.block(line, below) for line in _file_lines(link["files"])]
     for attempt in link["attempts"]:
         if not link["asked"]:
             parts.append(table.block(attempts.line(attempt), below))
             parts += [table.block(f"note: {table.cell(note)}", below + _STEP) for note in attempt["notes"]]
         parts += [table.block(line, below + _STEP) for line in _events(attempt)]
     return "".join(parts)
+
+
+def _file_lines(files: list[dict]) -> Iterator[str]:
+    """Yield a line for each file that is the job's own, and one for those that it has of its parent."""
+    own = [each for each in files if not each["inherited"]]
+    for each in own[:_MOST_FILES]:
+        yield f"file {one_line(each['path'], _VALUE_LIMIT)}  {format_size(each['size'])}  {each['digest'][:_DIGEST_SHOWN]}"
+    if len(own) > _MOST_FILES:
+        yield f"and {len(own) - _MOST_FILES:,} files more"
+    if len(files) > len(own):
+        count = len(files) - len(own)
+        yield f"and {count:,} {'file' if count == 1 else 'files'} of the job before it"
 
 
 def _title(link: dict) -> str:
@@ -117,6 +144,8 @@ def _times(link: dict) -> str:
 
 def _events(attempt: dict) -> Iterator[str]:
     """Yield a line for each place that an event of an attempt went to."""
+    for way in attempt["passed_on"]:
+        yield f"no event -> {_place(way)}"
     for event in attempt["events"]:
         for place in _places(event["ways"]):
             yield f"event {table.cell(event['type'])} -> {place}"

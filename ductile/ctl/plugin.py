@@ -13,9 +13,12 @@ from ductile.chance import NewId
 from ductile.ctl import table
 from ductile.ctl.configured import configured
 from ductile.ctl.document import document
+from ductile.ctl.table import Page
 from ductile.ctl.wake import wake
 from ductile.db import transaction
 from ductile.errors import EXIT_OK
+from ductile.events import BREAKER_CLOSED, SOURCE
+from ductile.pipeline import rows as pipeline_rows
 from ductile.plugin import rows as plugin_rows
 from ductile.plugin.configured import ConfiguredPlugin
 from ductile.plugin.discovery import Found
@@ -23,10 +26,12 @@ from ductile.plugin.manifest import INIT
 from ductile.queue import rows as queue_rows
 from ductile.queue.job import NewJob, Submitter
 from ductile.scheduler import rows as scheduler_rows
+from ductile.scheduler.breaker import CLOSED, turned
 from ductile.world import World
 
 
-def plugins(world: World, *, as_json: bool, out: TextIOBase) -> int:
+def plugins(world: World, *, as_json: bool, out: TextIOBase,
+            page: Page = table.PLAIN) -> int:
     """Show every plugin found on disk and every one configured, and why one was not loaded."""
     rows = list(_rows(world))
     if as_json:
@@ -36,7 +41,7 @@ def plugins(world: World, *, as_json: bool, out: TextIOBase) -> int:
     out.write(table.lines(header, [
         (row["plugin"], row["version"], row["protocol"], " ".join(row["commands"]), row["configured_as"],
          _WORDS[row["enabled"]], row["not_loaded"]) for row in rows
-    ]) if rows else "no plugin was found in plugins_dir\n")
+    ], page=page) if rows else "no plugin was found in plugins_dir\n")
     return EXIT_OK
 
 
@@ -78,6 +83,7 @@ def reset(conn: sqlite3.Connection, *, plugin: str, world: World, state_path: Pa
     """
     known = configured(world, plugin)
     with transaction(conn):
+        _tell(conn, world, plugin, now, new_id)
         count = scheduler_rows.clear_breakers(conn, plugin)
         job = _init_job(conn, known, new_id)
         if job is not None:
@@ -90,6 +96,18 @@ def reset(conn: sqlite3.Connection, *, plugin: str, world: World, state_path: Pa
         text += f"plugin {plugin}: init is queued as job {job.id}{later}\n"
     out.write(document(row) if as_json else text)
     return EXIT_OK
+
+
+def _tell(conn: sqlite3.Connection, world: World, plugin: str, now: datetime, new_id: NewId) -> None:
+    """Hand each breaker that is about to close to the pipelines that take such an event."""
+    for (owner, command), breaker in scheduler_rows.breakers(conn).items():
+        if owner == plugin and turned(breaker, CLOSED) is not None:
+            payload = {"plugin": plugin, "command": command, "failures": CLOSED.failure_count, "job_id": None,
+                       "error": None}
+            event = intake.new_event(BREAKER_CLOSED, payload, SOURCE, new_id=new_id, now=now)
+            for each in intake.arrivals(world, event, None, Submitter.CLI, new_id=new_id):
+                intake.submit(conn, each.job, context=each.context, dedupe_ttl=world.config.service.dedupe_ttl, now=now)
+            pipeline_rows.add(conn, world.router.pipelines.values(), now)
 
 
 def _init_job(conn: sqlite3.Connection, plugin: ConfiguredPlugin, new_id: NewId) -> NewJob | None:

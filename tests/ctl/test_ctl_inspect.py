@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator
 from datetime import timedelta
@@ -17,6 +18,8 @@ from ductile.context.row import NewContext
 from ductile.dispatch.conclude import LogEntry
 from ductile.queue import rows as queue_rows
 from ductile.queue.job import Status
+from ductile.workspace import rows as artifact_rows
+from ductile.workspace.artifact import Artifact
 from support.clock import START
 from support.daemon import RealDaemon
 from support.ledger import new_job, put_job
@@ -110,6 +113,7 @@ def test_the_document_of_a_job_has_everything_that_is_stored(conn: sqlite3.Conne
         "created_at": "2026-02-08T10:00:00.000Z", "started_at": None, "completed_at": None, "next_retry_at": None,
         "last_error": None, "parent_job_id": None, "root_job_id": job_id(1), "source_event_id": "e1",
         "event_context_id": None, "pipeline_name": None, "pipeline_hash": None, "step_id": None, "replay_of": None,
+        "core_event": None,
     }
     assert attempt == {
         "id": f"log-{job_id(1)}-1", "job_id": job_id(1), "attempt": 1, "plugin": "echo", "command": "handle",
@@ -187,7 +191,7 @@ def test_the_document_has_the_chain_with_the_root_first(conn: sqlite3.Connection
     assert chain[0]["attempts"] == [{
         "attempt": 1, "status": "succeeded", "started_at": "2026-02-08T10:00:00.000Z",
         "completed_at": "2026-02-08T10:00:02.000Z", "seconds": 2.0, "last_error": None, "notes": NOTES,
-        "events": [
+        "passed_on": [], "events": [
             {"type": "weighed", "ways": [
                 {"plugin": "analyse", "job_id": job_id(2), "step_id": "look"},
                 {"plugin": "mail", "job_id": job_id(3)}, {"plugin": "mail", "duplicate_of": job_id(9)},
@@ -200,8 +204,94 @@ def test_the_document_has_the_chain_with_the_root_first(conn: sqlite3.Connection
         "started_at": "2026-02-08T10:00:00.000Z", "completed_at": None, "next_retry_at": "2026-02-08T11:00:00.000Z",
         "last_error": "tired", "depth": 1, "asked": False,
         "baggage_added": {"origin_plugin": "scale", "kg": 81, "unit": "kg"}, "attempts": [],
+        "files": [],
     }
     assert chain[3]["baggage_added"] == {"kg": 81.0, "unit": "x" * 200, "k" * 70: None}
+
+
+def put_step(conn: sqlite3.Connection, number: int, parent: int | None, **fields: Any) -> None:
+    put_job(conn, job_id(number), Status.SUCCEEDED, root_job_id=job_id(1), pipeline_name="p", step_id=f"s{number}",
+            parent_job_id=None if parent is None else job_id(parent), **fields)
+
+
+def give(conn: sqlite3.Connection, number: int, **digests: str) -> None:
+    """Record files of a job, each with its digest and a size of 1,536 bytes."""
+    artifact_rows.add(conn, job_id(number), [
+        Artifact(path=path, size=1536, mtime_ns=1, digest=digest * 64) for path, digest in digests.items()])
+
+
+FILES = """\
+chain of 3 jobs:
+* 00000001 echo poll, step p/s1: succeeded, attempt 1 of 4
+    queued 2026-02-08T10:00:00.000Z, started 2026-02-08T10:00:00.000Z, ended 2026-02-08T10:00:00.000Z
+    file a  1.5 KB  aaaaaaaaaaaa
+    file b\\x1b[31m  1.5 KB  bbbbbbbbbbbb
+      no event -> job 00000002 echo, step s2
+      no event -> note, step s9: a duplicate of job 00000009
+  - 00000002 echo poll, step p/s2: succeeded, attempt 1 of 4
+      queued 2026-02-08T10:00:00.000Z, started 2026-02-08T10:00:00.000Z, ended 2026-02-08T10:00:00.000Z
+      file a  1.5 KB  cccccccccccc
+      file new  1.5 KB  aaaaaaaaaaaa
+      and 1 file of the job before it
+    - 00000003 echo poll, step p/s3: succeeded, attempt 1 of 4
+        queued 2026-02-08T10:00:00.000Z, started 2026-02-08T10:00:00.000Z, ended 2026-02-08T10:00:00.000Z
+        and 3 files of the job before it
+"""
+
+
+def put_steps(conn: sqlite3.Connection) -> None:
+    """Three steps: the first passes on what it was given, each has files."""
+    for number in (1, 2, 3):
+        put_step(conn, number, number - 1 or None)
+    log(conn, job_id(1), {"status": "ok", "ways": [
+        {"plugin": "echo", "job_id": job_id(2), "step_id": "s2"},
+        {"plugin": "note", "duplicate_of": job_id(9), "step_id": "s9"}]}, status="succeeded")
+    give(conn, 1, **{"a": "a", "b\x1b[31m": "b"})
+    for number in (2, 3):
+        give(conn, number, **{"a": "c", "b\x1b[31m": "b", "new": "a"})
+
+
+def test_the_chain_shows_what_was_passed_on_and_the_files_of_each_job(conn: sqlite3.Connection, desk: Desk) -> None:
+    put_steps(conn)
+    out = desk.call("inspect", "00000001").out
+    assert out[out.index("chain of"):] == FILES
+
+
+def test_the_document_has_what_was_passed_on_and_every_file(conn: sqlite3.Connection, desk: Desk) -> None:
+    put_steps(conn)
+    first, second, third = desk.call("inspect", "00000001", "--json").json["chain"]
+    assert (first["attempts"][0]["passed_on"], first["attempts"][0]["events"]) == ([
+        {"plugin": "echo", "job_id": job_id(2), "step_id": "s2"},
+        {"plugin": "note", "duplicate_of": job_id(9), "step_id": "s9"}], [])
+    assert [(each["path"], each["inherited"]) for each in first["files"]] == [("a", False), ("b\x1b[31m", False)]
+    assert second["files"] == [
+        {"path": "a", "size": 1536, "digest": "c" * 64, "inherited": False},
+        {"path": "b\x1b[31m", "size": 1536, "digest": "b" * 64, "inherited": True},
+        {"path": "new", "size": 1536, "digest": "a" * 64, "inherited": False}]
+    assert [each["inherited"] for each in third["files"]] == [True] * 3
+
+
+def test_of_many_files_twenty_are_shown_and_the_document_has_all(conn: sqlite3.Connection, desk: Desk) -> None:
+    put_job(conn, job_id(1), Status.SUCCEEDED)
+    give(conn, 1, **{f"f{number:04d}": "a" for number in range(1234)})
+    out = desk.call("inspect", "00000001").out
+    shown = [line for line in out.splitlines() if line.startswith("    file ")]
+    assert (len(shown), shown[-1]) == (20, "    file f0019  1.5 KB  aaaaaaaaaaaa")
+    assert "\n    and 1,214 files more\n" in out
+    assert len(desk.call("inspect", "00000001", "--json").json["chain"][0]["files"]) == 1234
+
+
+def test_a_file_whose_name_is_not_utf_8_is_shown(conn: sqlite3.Connection, desk: Desk) -> None:
+    put_job(conn, job_id(1), Status.SUCCEEDED)
+    give(conn, 1, **{os.fsdecode(b"\xff\n"): "a"})
+    assert "    file \\udcff  1.5 KB  aaaaaaaaaaaa\n" in desk.call("inspect", "00000001").out
+    assert desk.call("inspect", "00000001", "--json").json["chain"][0]["files"][0]["path"] == "\udcff\n"
+
+
+def test_a_job_that_tells_of_a_death_says_so(conn: sqlite3.Connection, desk: Desk) -> None:
+    put_job(conn, job_id(1), core_event="ductile.job.dead")
+    assert "\ncore event    ductile.job.dead\n" in desk.call("inspect", "00000001").out
+    assert desk.call("inspect", "00000001", "--json").json["core_event"] == "ductile.job.dead"
 
 
 def test_a_value_that_only_python_takes_for_the_same_is_added(conn: sqlite3.Connection, desk: Desk) -> None:

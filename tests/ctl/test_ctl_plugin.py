@@ -77,6 +77,22 @@ def test_reset_closes_the_breakers_of_one_plugin(conn: sqlite3.Connection, desk:
     assert queue_rows.open_jobs(conn, 1) == []
 
 
+def test_reset_hands_each_breaker_that_it_closes_to_the_pipelines(conn: sqlite3.Connection, desk: Desk) -> None:
+    trip(conn)
+    desk.plugin("teller")
+    (desk.home / "pipelines").mkdir()
+    (desk.home / "pipelines" / "told.yaml").write_text(
+        "name: told\non: ductile.breaker.closed\nsteps: [{uses: teller}]\n")
+    assert desk.call("reset", "echo").code == 0
+    jobs = queue_rows.open_jobs(conn, 10)
+    assert [(job.plugin, job.pipeline_name, job.submitted_by, job.core_event) for job in jobs] == [
+        ("teller", "told", "cli", "ductile.breaker.closed")] * 2
+    assert sorted(json.loads(job.payload)["payload"]["command"] for job in jobs) == ["other", "poll"]
+    assert conn.execute("SELECT hash FROM pipeline_versions").fetchall() == [(jobs[0].pipeline_hash,)]
+    assert desk.call("reset", "echo").code == 0
+    assert len(queue_rows.open_jobs(conn, 10)) == 2
+
+
 @pytest.mark.parametrize("done", [None, ("f1", False), ("f0", True)])
 def test_reset_tries_init_again_where_it_has_not_succeeded(conn: sqlite3.Connection, desk: Desk,
                                                            done: tuple[str, bool] | None) -> None:
