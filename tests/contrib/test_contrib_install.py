@@ -1,0 +1,365 @@
+"""contrib/install on a tree of its own: what it makes, what an update leaves alone, and that it can be undone."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from email.parser import Parser
+from importlib import metadata
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+INSTALL = ROOT / "contrib" / "install"
+PATIENCE_SECONDS = 300
+SYSTEM_PATH = f"{os.defpath}:/usr/sbin:/sbin"
+ORDINARY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+# What programs that change passwd leave beside it.
+NOT_OURS = re.compile(r"etc/(passwd|group|shadow|gshadow)-|etc/\.pwd\.lock")
+ACCOUNTS = {"passwd": "root:x:0:0:root:/root:/bin/sh\n", "group": "root:x:0:\n", "shadow": "root:*:19000::::::\n",
+            "gshadow": "root:*::\n"}
+DIRECTORIES = ("opt", "etc/default", "etc/init.d", "etc/logrotate.d", "usr/local/bin", "usr/local/lib", "var/lib",
+               "var/log")
+
+# New enough, makes environments of its own kind, and its pip finds nothing. Called with -c TEXT, -m MODULE ARGUMENT...
+PYTHON_WITHOUT_NETWORK = """\
+#!/bin/sh
+case $1$2 in
+    -c*realpath*) echo "$0" ;;
+    -mvenv) mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
+    -mpip) echo 'ERROR: no matching distribution' >&2; exit 1 ;;
+esac
+"""
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can install for the whole machine")
+
+
+def install(*arguments: str | Path, become: Sequence[str] = (),
+            **environ: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the script with these arguments, with this interpreter and what is installed for it."""
+    environ = {"PATH": SYSTEM_PATH, "HOME": "/nonexistent", "LANG": "C.UTF-8", "PYTHON": sys.executable,
+               "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull, **environ}
+    return subprocess.run([*become, INSTALL, *arguments], check=False, stdin=subprocess.DEVNULL, capture_output=True,
+                          text=True, timeout=PATIENCE_SECONDS, env=environ, cwd="/")
+
+
+def wheel(name: str, directory: Path) -> None:
+    """Make a wheel of a distribution that is installed here."""
+    distribution = metadata.distribution(name)
+    files = [file for file in distribution.files if ".." not in file.parts and "__pycache__" not in file.parts]
+    stem = next(file.parts[0] for file in files if file.parts[0].endswith(".dist-info")).removesuffix(".dist-info")
+    tags = [tag.split("-") for tag in Parser().parsestr(distribution.read_text("WHEEL")).get_all("Tag")]
+    tag = "-".join(".".join(dict.fromkeys(column)) for column in zip(*tags))
+    with ZipFile(directory / f"{stem}-{tag}.whl", "w") as archive:
+        for file in files:
+            if file.locate().is_file():
+                archive.write(file.locate(), file.as_posix())
+
+
+def needed() -> set[str]:
+    """Return what Ductile and its build need, with what that needs."""
+    found, left = set(), ["pyyaml", "blake3", "python-daemon", "setuptools"]
+    while left:
+        name = left.pop()
+        if name in found:
+            continue
+        found.add(name)
+        asked = [re.match(r"[\w.-]+", line)[0] for line in metadata.requires(name) or () if "extra ==" not in line]
+        left += [other for other in asked if any(metadata.distributions(name=other))]
+    return found
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with everything that pip would fetch from the network."""
+    directory = tmp_path_factory.mktemp("wheels")
+    for name in needed():
+        wheel(name, directory)
+    return directory
+
+
+def make_tree(root: Path) -> Path:
+    """A machine, as far as the script looks at one."""
+    for name in DIRECTORIES:
+        (root / name).mkdir(parents=True)
+    for name, text in ACCOUNTS.items():
+        (root / "etc" / name).write_text(text)
+        (root / "etc" / name).chmod(0o600 if "shadow" in name else 0o644)
+    return root
+
+
+def contents(root: Path) -> dict[str, tuple[int, int, int, str | bytes]]:
+    """Return everything below: mode, owner, group, and what is in it or where it points to."""
+    found = {}
+    for path in sorted(root.rglob("*")):
+        name, status = path.relative_to(root).as_posix(), path.lstat()
+        inside = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else ""
+        if not NOT_OURS.fullmatch(name):
+            found[name] = (status.st_mode, status.st_uid, status.st_gid, inside)
+    return found
+
+
+def account(root: Path) -> tuple[int, int]:
+    (line,) = [line for line in (root / "etc" / "passwd").read_text().splitlines() if line.startswith("ductile:")]
+    _, _, uid, gid, _, home, shell = line.split(":")
+    assert (home, Path(shell).name) == ("/var/lib/ductile", "nologin")
+    return int(uid), int(gid)
+
+
+@pytest.fixture(scope="module")
+def installed(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root, before = make_tree(tmp_path_factory.mktemp("installed").resolve()), built_in_the_checkout()
+    done = install("--root", root, PIP_FIND_LINKS=wheels)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("wrote ")] == [
+        f"wrote {root}/etc/ductile/config.yaml", f"wrote {root}/etc/ductile/environment",
+        f"wrote {root}/etc/default/ductiled", f"wrote {root}/etc/logrotate.d/ductile",
+    ]
+    assert built_in_the_checkout() == before
+    return root
+
+
+def built_in_the_checkout() -> set[str]:
+    """Return what setuptools leaves behind where it is let."""
+    return {path.name for path in ROOT.iterdir() if path.name == "build" or path.suffix == ".egg-info"}
+
+
+@pytest.fixture
+def tree(installed: Path, tmp_path: Path) -> Path:
+    """A copy of what was installed, to be changed."""
+    subprocess.run(["cp", "-a", "--", f"{installed}/.", tmp_path], check=True, timeout=PATIENCE_SECONDS)
+    return tmp_path.resolve()
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("name", "mode", "is_its_own"),
+    [
+        ("etc/ductile", 0o755, False), ("etc/ductile/plugins", 0o755, False), ("etc/ductile/pipelines", 0o755, False),
+        ("etc/ductile/config.yaml", 0o644, False), ("etc/default/ductiled", 0o640, False),
+        ("etc/logrotate.d/ductile", 0o644, False), ("etc/init.d/ductiled", 0o755, False),
+        ("usr/local/lib/systemd/system/ductiled.service", 0o644, False),
+        ("usr/local/lib/sysusers.d/ductile.conf", 0o644, False),
+        ("usr/local/lib/tmpfiles.d/ductile.conf", 0o644, False),
+        ("opt/ductile/bin/ductiled", 0o755, False), ("opt/ductile/share/ductile/plugins/echo/run.sh", 0o755, False),
+        ("var/lib/ductile", 0o700, True), ("var/log/ductile", 0o750, True),
+    ],
+)
+def test_each_thing_is_where_it_belongs(installed: Path, name: str, mode: int, is_its_own: bool) -> None:
+    status = (installed / name).stat()
+    owner = account(installed) if is_its_own else (0, 0)
+    assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (mode, *owner)
+
+
+@as_root
+def test_secrets_are_for_root_and_the_group(installed: Path) -> None:
+    status = (installed / "etc/ductile/environment").stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o640, 0, account(installed)[1])
+
+
+@as_root
+@pytest.mark.skipif(shutil.which("systemd-tmpfiles", path=SYSTEM_PATH) is None, reason="there is no systemd-tmpfiles")
+def test_a_var_that_starts_empty_is_filled_at_boot(tree: Path) -> None:
+    before = contents(tree)
+    for name in ("var/lib/ductile", "var/log/ductile"):
+        (tree / name).rmdir()
+    done = subprocess.run(
+        ["systemd-tmpfiles", f"--root={tree}", "--create", tree / "usr/local/lib/tmpfiles.d/ductile.conf"],
+        check=False, capture_output=True, text=True, timeout=PATIENCE_SECONDS, env={"PATH": SYSTEM_PATH},
+    )
+    assert (done.returncode, done.stderr, contents(tree) == before) == (0, "", True)
+
+
+@as_root
+@pytest.mark.parametrize("program", ["ductiled", "ductilectl"])
+def test_both_programs_run_from_their_own_environment(installed: Path, program: str) -> None:
+    assert os.readlink(installed / "usr/local/bin" / program) == f"/opt/ductile/bin/{program}"
+    script = installed / "opt/ductile/bin" / program
+    assert script.read_text().startswith("#!/opt/ductile/bin/python")
+    # Under another root the first line of the script leads nowhere yet.
+    done = subprocess.run([script.with_name("python"), script, "--version"], check=False, capture_output=True,
+                          text=True, timeout=PATIENCE_SECONDS, env={"PATH": os.defpath}, cwd="/")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(rf"{program} \d+\.\d+\.\d+\n", done.stdout)
+
+
+@as_root
+def test_nothing_names_the_root_that_it_was_installed_under(installed: Path) -> None:
+    texts = [path for top in ("etc", "usr", "opt/ductile/bin", "opt/ductile/share")
+             for path in (installed / top).rglob("*") if path.is_file() and not path.is_symlink()]
+    named = [path for path in [*texts, installed / "opt/ductile/pyvenv.cfg"] if b"installed" in path.read_bytes()
+             and os.fsencode(installed) in path.read_bytes()]
+    assert named == []
+
+
+@as_root
+def test_the_configuration_is_the_example_with_the_places_of_the_machine(installed: Path, tmp_path: Path) -> None:
+    text = (installed / "etc/ductile/config.yaml").read_text(encoding="utf-8")
+    example = (ROOT / "etc/ductile/config.yaml").read_text(encoding="utf-8").splitlines()
+    changed = [line for line in text.splitlines() if line not in example and not line.startswith("#")]
+    assert changed == [
+        "  path: /var/lib/ductile/state.db",
+        "  path: /var/lib/ductile/ws",
+        "plugins_dir: [/etc/ductile/plugins, /opt/ductile/share/ductile/plugins]",
+        "pipelines_dir: /etc/ductile/pipelines",
+    ]
+    assert "ductiled -t -c /etc/ductile " in text
+    assert ".." not in re.sub(r"\.\.\.", "", text), "a path relative to where the example was"
+    here = tmp_path / "config.yaml"
+    here.write_text(re.sub(r"/(etc|opt|var/lib)/ductile", rf"{installed}/\1/ductile", text), encoding="utf-8")
+    python = installed / "opt/ductile/bin/python"
+    done = subprocess.run([python, python.with_name("ductiled"), "-t", "-c", here], check=False, capture_output=True,
+                          text=True, timeout=PATIENCE_SECONDS, env={"PATH": os.defpath}, cwd="/")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{here}: ok, 1 plugins configured\n", "")
+
+
+@as_root
+def test_an_update_replaces_programs_and_leaves_settings_alone(tree: Path, wheels: Path) -> None:
+    settings = [tree / name for name in ("etc/ductile/config.yaml", "etc/ductile/environment", "etc/default/ductiled",
+                                         "etc/logrotate.d/ductile")]
+    for path in settings:
+        path.write_text("changed by the operator\n")
+    (tree / "etc/ductile/plugins/own").write_text("of the operator")
+    (tree / "opt/ductile/stale").write_text("of the version before")
+    unit = tree / "usr/local/lib/systemd/system/ductiled.service"
+    unit.write_text("of the version before")
+    passwd = (tree / "etc/passwd").read_text()
+    done = install("--root", tree, PIP_FIND_LINKS=wheels)
+    assert (done.returncode, len(done.stdout.splitlines()), done.stderr) == (0, 1, "")
+    assert {path.read_text() for path in settings} == {"changed by the operator\n"}
+    assert (tree / "etc/ductile/plugins/own").exists()
+    assert (tree / "etc/passwd").read_text() == passwd
+    assert unit.read_text() == (ROOT / "contrib/systemd/ductiled.service").read_text()
+    assert [path.name for path in (tree / "opt").iterdir()] == ["ductile"]
+    assert not (tree / "opt/ductile/stale").exists()
+
+
+@as_root
+def test_an_update_that_fails_says_so_and_leaves_the_programs_that_were_there(
+    tree: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    python = tmp_path_factory.mktemp("offline") / "python3"
+    python.write_text(PYTHON_WITHOUT_NETWORK)
+    python.chmod(0o755)
+    before = contents(tree)
+    done = install("--root", tree, PYTHON=python)
+    assert (done.returncode, done.stderr) == (
+        69, "ERROR: no matching distribution\ninstall: pip could not install Ductile: is the network there?\n")
+    assert contents(tree) == before
+
+
+@as_root
+def test_removal_leaves_configuration_data_and_logs(tree: Path) -> None:
+    (tree / "var/lib/ductile/state.db").write_text("precious")
+    done = install("--root", tree, "--remove")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0, f"kept: {tree}/etc/ductile, {tree}/var/lib/ductile, {tree}/var/log/ductile and the user ductile;"
+           " contrib/install --remove --purge removes them\n", "")
+    left = {name for name in contents(tree) if "ductile" in name}
+    assert left == {
+        "etc/ductile", "etc/ductile/config.yaml", "etc/ductile/environment", "etc/ductile/pipelines",
+        "etc/ductile/plugins", "etc/default/ductiled", "etc/logrotate.d/ductile", "var/lib/ductile",
+        "var/lib/ductile/state.db", "var/log/ductile",
+    }
+    assert account(tree)
+
+
+@as_root
+def test_a_purge_leaves_the_tree_as_it_was_before(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    untouched = make_tree(tmp_path_factory.mktemp("untouched"))
+    (tree / "var/lib/ductile/state.db").write_text("not so precious")
+    done = install("--root", tree, "--remove", "--purge")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert contents(tree) == contents(untouched)
+    assert install("--root", tree, "--remove", "--purge").returncode == 0, "a second time is no error"
+
+
+@as_root
+def test_what_is_not_ours_is_not_removed(tree: Path) -> None:
+    link = tree / "usr/local/bin/ductiled"
+    link.unlink()
+    link.write_text("somebody else's")
+    (tree / "usr/local/lib/tmpfiles.d/other.conf").write_text("somebody else's")
+    assert install("--root", tree, "--remove", "--purge").returncode == 0
+    assert {name for name in contents(tree) if name.startswith("usr/local/") and (tree / name).is_file()} == {
+        "usr/local/bin/ductiled", "usr/local/lib/tmpfiles.d/other.conf"}
+
+
+@as_root
+def test_nothing_is_removed_while_a_daemon_runs(tree: Path) -> None:
+    before = contents(tree)
+    with open(tree / "var/lib/ductile/ductiled.pid", "w") as held:
+        held.write("4711\n")
+        held.flush()
+        fcntl.flock(held, fcntl.LOCK_EX)
+        done = install("--root", tree, "--remove", "--purge")
+    assert (done.returncode, done.stderr) == (75, "install: ductiled still runs as PID 4711: stop it first\n")
+    assert contents(tree).keys() - before.keys() == {"var/lib/ductile/ductiled.pid"}
+    assert before.keys() - contents(tree).keys() == set()
+
+
+@as_root
+@pytest.mark.skipif(shutil.which("useradd", path=SYSTEM_PATH) is None, reason="useradd is not installed")
+def test_without_systemds_program_the_user_is_made_by_useradd(tmp_path: Path) -> None:
+    root, programs = make_tree(tmp_path / "root"), tmp_path / "bin"
+    programs.mkdir()
+    for directory in SYSTEM_PATH.split(":"):
+        for program in Path(directory).glob("*"):
+            if program.name != "systemd-sysusers" and not (programs / program.name).is_symlink():
+                (programs / program.name).symlink_to(program)
+    # It cannot go on without Python; the user comes first.
+    assert install("--root", root, PATH=programs, PYTHON="/no/such/python3").returncode == 69
+    assert min(account(root)) > 0
+    assert install("--root", root, "--remove", "--purge", PATH=programs).returncode == 0
+    assert "ductile" not in (root / "etc/group").read_text() + (root / "etc/passwd").read_text()
+
+
+@as_root
+def test_a_machine_without_a_good_python_is_told_so(tmp_path: Path) -> None:
+    done = install("--root", make_tree(tmp_path), PYTHON="/no/such/python3")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        69, "install: no Python 3.11 or newer found in PYTHON=/no/such/python3: install one, or name it with"
+            " PYTHON=/path/to/python3")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--prefix", "/usr"], "no such argument: '--prefix'; see contrib/install --help"),
+        (["--root"], "--root needs a directory that exists, got ''"),
+        (["--root", "/no/such/place"], "--root needs a directory that exists, got '/no/such/place'"),
+        (["--purge"], "--purge goes with --remove"),
+    ],
+)
+def test_wrong_usage_is_told(arguments: list[str], message: str) -> None:
+    done = install(*arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (64, "", f"install: {message}\n")
+
+
+def test_only_root_may() -> None:
+    done = install("--root", tempfile.gettempdir(), become=ORDINARY if os.geteuid() == 0 else ())
+    assert (done.returncode, done.stdout, done.stderr) == (
+        77, "", "install: only root can install for the whole machine\n")
+
+
+def test_help_is_the_head_of_the_script() -> None:
+    done = install("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Installs this checkout for the whole machine, and takes it away again.\n")
+    assert done.stdout.endswith("for anybody but root, else 1.\n")
+
+
+def test_every_file_that_the_guide_names_is_there() -> None:
+    text = (ROOT / "contrib/INSTALL.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\b(?:contrib|etc/ductile)/[\w./-]*\w", text)) - {"etc/ductile/environment"}
+    missing = [name for name in named if not (ROOT / name).exists() and f"/{name}" not in text]
+    assert missing == []
