@@ -82,14 +82,19 @@ def test_a_quick_benchmark_prints_every_figure_without_a_verdict(tmp_path: Path)
         *(["durable webhooks over 32 connections, every fsync 5 ms slower, the same"] if HAS_COMPILER else []),
         "idle for 0.1 s, context switches of all threads",
         "idle, processor time a day",
-        "resident memory, idle, 2 plugins",
+        "resident memory, idle, 2 plugins, 2 pipelines",
+        "resident memory, idle, 2 plugins, 2 pipelines, a listener",
         "ready after start, 50 jobs in the database",
         "ductilectl status, 50 jobs in the database, of python3 -c pass",
+        "clone of 20 files, verified, of cp -al's time",
+        "completing an artifact of 1 MiB in the page cache, of BLAKE3's rate",
+        "2 chains of 5 steps with their files, of the rate of bare spawns",
+        "compiling 5 pipelines of 20 steps",
     ]
     assert [row[columns[2]:].split("  ")[0] for row in rows] == [
         "at least 0.85", "at most 1.1", "at most 5 ms", "at most 5 ms", "at least 0.8", "at least 0.8", "at least 0.8",
-        *(["at least 5"] if HAS_COMPILER else []), "at most 1", "at most 10 s", "at most 30 MiB", "at most 0.5 s",
-        "at most 5 times",
+        *(["at least 5"] if HAS_COMPILER else []), "at most 1", "at most 10 s", "at most 30 MiB", "at most 30 MiB", "at most 0.5 s",
+        "at most 5 times", "at most 1.5 times", "at least 0.5", "at least 0.8", "at most 1 s",
     ]
     assert {row.split()[-1] for row in rows} == {"-"}
 
@@ -106,7 +111,7 @@ def test_the_benchmark_names_what_it_has_where_it_has_not_what_is_asked_for() ->
     done = run([sys.executable, "-m", "benchmarks", "drian"], CONTRIB)
     assert (done.returncode, done.stdout, done.stderr) == (64, "", (
         "contrib/bench: argument NAME: no benchmark 'drian': there are drain, drain-million, wake, hook-wake,"
-        " webhooks, webhooks-slow, idle, ready, status; see contrib/bench --help\n"))
+        " webhooks, webhooks-slow, idle, ready, status, clone, digest, chain, compiling; see contrib/bench --help\n"))
 
 
 @pytest.mark.parametrize(
@@ -201,6 +206,9 @@ ANNOUNCED = [
     "Starting it again: the leftover plugin is ended, and its job runs once more",
     "Nothing was lost: both attempts are in the ledger",
     "Stopping it",
+    "A pipeline: a link in a channel becomes a summary there, and a note here",
+    "Five jobs, what each knew and made, and where it went",
+    "What came to the channel, and the note",
     "Done. To go on from here:",
 ]
 
@@ -215,8 +223,13 @@ def test_the_quickstart_does_what_it_says(clone: Path) -> None:
     before = files_of(clone)
     done = run([clone / "contrib" / "quickstart"], clone)
     assert (done.returncode, done.stderr, steps(done.stdout)) == (0, "", ANNOUNCED), done.stdout
-    attempts = re.findall(r"attempt (\d) (orphaned|succeeded) in", done.stdout.split("== Nothing was lost")[1])
+    attempts = re.findall(r"attempt (\d) (orphaned|succeeded) in", done.stdout.split("== Nothing was lost")[1].split("==")[0])
     assert attempts == [("1", "orphaned"), ("2", "succeeded")]
+    chain, channel = done.stdout.split("== Five jobs")[1].split("== What came to the channel")
+    assert re.findall(r"^ *[*-] \w{8} (\w+) handle.*: (\w+),", chain, re.MULTILINE) == [
+        (plugin, "succeeded") for plugin in ("discord", "youtube_transcript", "summarize", "discord_notify", "note")]
+    assert channel.count("#1123456789012345678: **How a blade is made**") == 1
+    assert 'title: "How a blade is made"' in channel
     assert re.search(r"^echo +\S+ +\S+ +succeeded ", done.stdout, re.MULTILINE), done.stdout
     assert files_of(clone) == before
 

@@ -10,9 +10,12 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from benchmarks.clone import clone
+from benchmarks.digest import digest
 from benchmarks.drain import drain, drain_million
 from benchmarks.figures import FULL, QUICK, BenchmarkFailed, Figure, Scale, table
 from benchmarks.idle import idle
+from benchmarks.pipelines import chain, compiling
 from benchmarks.start import ready, status
 from benchmarks.wake import hook_wake, wake
 from benchmarks.webhooks import webhooks, webhooks_slow
@@ -28,6 +31,10 @@ BENCHMARKS: Mapping[str, Callable[[Scale, Path], Iterator[Figure]]] = {
     "idle": idle,
     "ready": ready,
     "status": status,
+    "clone": clone,
+    "digest": digest,
+    "chain": chain,
+    "compiling": compiling,
 }
 
 _EXIT_MISSED = 1

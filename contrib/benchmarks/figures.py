@@ -45,12 +45,18 @@ class Scale:
     plugins: int          # configured in the idle daemon
     stored: int           # jobs in the database of `ready` and `status`
     starts: int           # of a program, one after the other
+    cloned: int           # files of a workspace
+    digested_mib: int     # of one file
+    chains: int           # through a pipeline, in a round
+    pipelines: int        # compiled
 
 
 FULL = Scale(judged=True, rounds=5, drained=1_000, few_rows=100, many_rows=1_000_000, between=500, calls=40,
-             posted=1_000, posted_slowly=320, idle_seconds=60, plugins=20, stored=100_000, starts=20)
+             posted=1_000, posted_slowly=320, idle_seconds=60, plugins=20, stored=100_000, starts=20, cloned=10_000,
+             digested_mib=1024, chains=100, pipelines=1_000)
 QUICK = Scale(judged=False, rounds=1, drained=5, few_rows=5, many_rows=50, between=5, calls=2,
-              posted=5, posted_slowly=5, idle_seconds=0.1, plugins=2, stored=50, starts=1)
+              posted=5, posted_slowly=5, idle_seconds=0.1, plugins=2, stored=50, starts=1, cloned=20, digested_mib=1,
+              chains=2, pipelines=5)
 
 
 def table(figures: Sequence[Figure], *, judged: bool) -> str:

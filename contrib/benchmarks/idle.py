@@ -7,34 +7,63 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks import ledger
+from benchmarks import ledger, signed
 from benchmarks.figures import BenchmarkFailed, Figure, Scale
-from benchmarks.site import make_site, running, until
+from benchmarks.site import Site, make_site, running, until
 
 _HEARTBEAT_SECONDS = 60
 _DAY_SECONDS = 86_400
 _KIB_IN_MIB = 1024
+_STEPS = 5
 
 
 def idle(scale: Scale, scratch: Path) -> Iterator[Figure]:
-    """A daemon with plugins that have all run once and are not due again."""
-    plugins = {f"echo-{number}": "uses: echo\nschedule: {every: 1w}" for number in range(scale.plugins)}
-    site = make_site(scratch / "idle", plugins)
-    with running(site) as daemon, site.follower() as conn:
-        until(lambda: _polls(conn) == scale.plugins and ledger.is_idle(conn), "every plugin to have run")
-        switches, used = _switches(daemon.pid), _processor_seconds(daemon.pid)
+    """A daemon with pipelines, and plugins that have all run once and are not due again; then one that listens, too."""
+    site = _make_site(scratch / "idle", scale.plugins, "")
+    with _at_rest(site, scale.plugins) as pid:
+        switches, used = _switches(pid), _processor_seconds(pid)
         # The measurement is the passing of time itself.
         time.sleep(scale.idle_seconds)
-        switches, used = _switches(daemon.pid) - switches, _processor_seconds(daemon.pid) - used
-        resident = _resident(daemon.pid)
+        switches, used = _switches(pid) - switches, _processor_seconds(pid) - used
+        resident = _resident(pid)
+    listening = _make_site(scratch / "listening", scale.plugins, signed.section(signed.free_port(), "echo-0"))
+    with _at_rest(listening, scale.plugins) as pid:
+        resident_listening = _resident(pid)
     beats = 1 + int(scale.idle_seconds // _HEARTBEAT_SECONDS)
     yield Figure(what=f"idle for {scale.idle_seconds:g} s, context switches of all threads", value=switches,
                  limit=beats, detail="a heartbeat a minute")
     yield Figure(what="idle, processor time a day", value=used / scale.idle_seconds * _DAY_SECONDS, limit=10, unit="s",
                  detail=f"{1000 * used:.1f} ms in {scale.idle_seconds:g} s")
-    yield Figure(what=f"resident memory, idle, {scale.plugins} plugins", value=resident, limit=30, unit="MiB")
+    memory = f"resident memory, idle, {scale.plugins} plugins, {scale.plugins} pipelines"
+    yield Figure(what=memory, value=resident, limit=30, unit="MiB")
+    yield Figure(what=f"{memory}, a listener", value=resident_listening, limit=30, unit="MiB")
+
+
+def _make_site(directory: Path, count: int, sections: str) -> Site:
+    plugins = {f"echo-{number}": "uses: echo\nschedule: {every: 1w}" for number in range(count)}
+    site = make_site(directory, plugins, sections)
+    _write_pipelines(site, count)
+    return site
+
+
+@contextmanager
+def _at_rest(site: Site, plugins: int) -> Iterator[int]:
+    """Run the daemon, and yield its PID when every plugin has run."""
+    with running(site, signed.ENVIRON) as daemon, site.follower() as conn:
+        until(lambda: _polls(conn) == plugins and ledger.is_idle(conn), "every plugin to have run")
+        yield daemon.pid
+
+
+def _write_pipelines(site: Site, count: int) -> None:
+    directory = site.directory / "pipelines"
+    directory.mkdir()
+    for number in range(count):
+        steps = "".join(f"  - uses: echo-{step % count}\n" for step in range(number, number + _STEPS))
+        (directory / f"{number}.yaml").write_text(f"name: p{number}\non: e{number}\nsteps:\n{steps}",
+                                                  encoding="utf-8")
 
 
 def _polls(conn) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ductile import shipped
 from ductile.config.place import FILE_NAME
+from ductile.ctl.document import document
 from ductile.errors import EXIT_IO, EXIT_OK, DuctileError
 from ductile.text import one_line
 
@@ -18,6 +19,7 @@ _DIRECTORY_MODE = 0o755
 _FILE_MODE = 0o644
 _SECRET_MODE = 0o600
 _SECRETS = "secrets.env"
+_ON_FAILURE = "on-failure.yaml"
 _VARIABLE = "ECHO_WEBHOOK_SECRET"
 _SECRET_BYTES = 32
 _TEXT = """\
@@ -48,26 +50,37 @@ webhooks:
       secret: ${{{variable}}}
       signature_header: X-Hub-Signature-256
 
+# Where pipelines are. The one there tells through notify of every job that ends for good without success.
+pipelines_dir: ./pipelines
+
 # What runs: only plugins that are named here. Secrets belong in variables: "${{NAME}}".
 plugins:
+  # `url: log` makes the message a warning in ductiled's log. For a phone or a channel: the README of notify.
+  notify:
+    config:
+      url: log
+      template: "{{plugin}} {{command}} failed for good, attempts {{attempts}}: {{error}} (job {{job_id}})"
   echo:
     schedule: {{every: 5m}}
     config: {{message: hello}}
 """
 
 
-def init(directory: Path, *, out: TextIOBase) -> int:
+def init(directory: Path, *, as_json: bool, out: TextIOBase) -> int:
     """Write a starter configuration into a directory, made if need be. Raises DuctileError (74), with nothing done."""
     file = directory / FILE_NAME
     secret_file = directory / _SECRETS
     text = _TEXT.format(example=one_line(str(shipped.example_config())), plugins=_quoted(shipped.plugins()),
                         secrets=_SECRETS, variable=_VARIABLE)
-    for each in (file, secret_file):
+    on_failure = (shipped.pipelines() / _ON_FAILURE).read_text(encoding="utf-8")
+    for each in (file, secret_file, directory / "pipelines" / _ON_FAILURE):
         if os.path.lexists(each):
             raise DuctileError(f"{each} exists already; name another directory, or move it away", exit_code=EXIT_IO)
     made: list[Path] = []
     try:
         _make(directory / "plugins", made)
+        _make(directory / "pipelines", made)
+        _write(directory / "pipelines" / _ON_FAILURE, on_failure, _FILE_MODE, made)
         _write(secret_file, f"{_VARIABLE}={secrets.token_hex(_SECRET_BYTES)}\n", _SECRET_MODE, made)
         _write(file, text, _FILE_MODE, made)
     except (OSError, UnicodeEncodeError) as error:
@@ -75,7 +88,8 @@ def init(directory: Path, *, out: TextIOBase) -> int:
         why = error.strerror if isinstance(error, OSError) else "the path of the shipped plugins is not UTF-8"
         raise DuctileError(f"cannot write {file}: {why}; nothing was made", exit_code=EXIT_IO) from error
     place = shlex.quote(str(directory))
-    out.write(f"{file} is written. To run it, and to see what it does:\n"
+    out.write(document({"config": str(file)}) if as_json else
+              f"{file} is written. To run it, and to see what it does:\n"
               f"  ductiled -c {place}\n  ductilectl -c {place} status\n")
     return EXIT_OK
 

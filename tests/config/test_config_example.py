@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 from config.config_files import lines, load_text
 
 from ductile.config.load import load
+from ductile.world import read
 from ductile.scheduler.schedule import Every, Unit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +37,23 @@ def test_the_example_runs_echo_every_five_minutes_on_the_shipped_plugins():
     assert (list(config.plugins), schedule.every) == (["echo"], Every(count=300, unit=Unit.SECONDS))
     assert config.state_path == EXAMPLE.parent / "data" / "state.db"
     assert [directory.resolve() for directory in config.plugins_dirs] == [ROOT / "plugins"]
-    assert config.pipelines_dir.resolve() == ROOT / "pipelines"
+    assert config.pipelines_dir == EXAMPLE.parent / "pipelines"
+
+
+def test_the_example_of_the_wisdom_loop_runs_every_shipped_pipeline_and_names_its_variables(tmp_path):
+    for tree in ("plugins", "pipelines", "etc"):
+        shutil.copytree(ROOT / tree, tmp_path / tree, ignore=shutil.ignore_patterns("__pycache__", "data"))
+    file = tmp_path / "etc" / "video-wisdom" / "config.yaml"
+    secrets = file.with_name("secrets.env")
+    secrets.touch(mode=0o600)
+    assert [line.split(": ")[-1] for line in read(file, {}).problems] == [
+        "the variable DISCORD_RELAY_SECRET is not set", "the variable DISCORD_BOT_TOKEN is not set"]
+    secrets.write_text("DISCORD_RELAY_SECRET=sixteen bytes ok\nDISCORD_BOT_TOKEN=token\n")
+    reading = read(file, {})
+    assert (reading.problems, reading.faults, reading.warnings) == ((), (), ())
+    pipelines = reading.world.router.pipelines
+    assert {name: list(pipeline.nodes) for name, pipeline in pipelines.items()} == {
+        "on-failure": ["notify.1"], "video-wisdom": ["transcript", "summary", "reply", "file"]}
 
 
 def test_the_example_shows_every_key():

@@ -30,7 +30,8 @@ a b/c/config.yaml is written. To run it, and to see what it does:
   ductiled -c 'a b/c'
   ductilectl -c 'a b/c' status
 """)
-    assert sorted(path.name for path in (tmp_path / "a b/c").iterdir()) == ["config.yaml", "plugins", "secrets.env"]
+    assert sorted(path.name for path in (tmp_path / "a b/c").iterdir()) == [
+        "config.yaml", "pipelines", "plugins", "secrets.env"]
     assert stat.S_IMODE((tmp_path / "a b/c/secrets.env").stat().st_mode) == 0o600
     assert [stat.S_IMODE((tmp_path / each).stat().st_mode) for each in ("a b/c", "a b/c/plugins")] == [0o755, 0o755]
 
@@ -43,6 +44,7 @@ def test_the_configuration_is_good_and_has_the_shipped_plugins(tmp_path: Path) -
     assert (endpoint.path, endpoint.plugin, [len(secret) for secret in endpoint.secrets]) == (
         "/webhooks/echo", "echo", [64])
     assert loaded.config.plugins_dirs == (tmp_path / "plugins", shipped.plugins())
+    assert [each.name for each in (tmp_path / "pipelines").iterdir()] == ["on-failure.yaml"]
     assert [schedule.every.seconds for schedule in loaded.config.plugins["echo"].schedules] == [300]
     check = subprocess.run([DUCTILED, "-t", "-c", tmp_path], env={}, capture_output=True, timeout=PATIENCE_SECONDS)
     assert (check.returncode, check.stderr) == (0, b"")
