@@ -157,8 +157,9 @@ def compare(before: World, after: World) -> tuple[str, ...]:
     return (
         *_plugin_changes(before, after),
         *_changes("endpoint", _endpoints(before.config), _endpoints(after.config)),
-        *_changes("route", *({f"{route.source} {route.event_type} {route.target}": route for route in world.config.routes}
-                             for world in (before, after))),
+        *_changes("route", *(
+            {f"{route.source} {route.event_type} {route.target}": route for route in world.config.routes}
+            for world in (before, after))),
         *_changes("pipeline", *({name: pipeline.hash for name, pipeline in world.router.pipelines.items()}
                                 for world in (before, after))),
         *_changes("setting", _settings(before.config), _settings(after.config)),

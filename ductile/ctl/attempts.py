@@ -23,7 +23,8 @@ def row(attempt: Attempt) -> dict:
 def brief(attempt: Attempt) -> dict:
     """Return of an attempt how it ended, the notes on it, and of each event where it went.
 
-    `passed_on` is where a pipeline's step without events led to. `ways` are as `job_log` has them: None where the event did not count.
+    `passed_on` is where a pipeline's step without events led to. `ways` are as `job_log` has them: None where the event
+    did not count.
     """
     stored = None if attempt.result is None else json.loads(attempt.result)
     result = stored if isinstance(stored, dict) else {}

@@ -115,7 +115,8 @@ def _file_lines(files: list[dict]) -> Iterator[str]:
     """Yield a line for each file that is the job's own, and one for those that it has of its parent."""
     own = [each for each in files if not each["inherited"]]
     for each in own[:_MOST_FILES]:
-        yield f"file {one_line(each['path'], _VALUE_LIMIT)}  {format_size(each['size'])}  {each['digest'][:_DIGEST_SHOWN]}"
+        path, digest = one_line(each["path"], _VALUE_LIMIT), each["digest"][:_DIGEST_SHOWN]
+        yield f"file {path}  {format_size(each['size'])}  {digest}"
     if len(own) > _MOST_FILES:
         yield f"and {len(own) - _MOST_FILES:,} files more"
     if len(files) > len(own):

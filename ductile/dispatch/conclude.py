@@ -81,8 +81,8 @@ class Conclusion:
     """Everything that follows from an attempt.
 
     `attempt` and `max_attempts` are the row's from now on. `jobs` are to be queued unless they repeat others; `ways`
-    says what became of them, once they are. `warnings` are what was kept out of the baggage; `artifacts` are the files that
-    count from now on.
+    says what became of them, once they are. `warnings` are what was kept out of the baggage; `artifacts` are the files
+    that count from now on.
     """
 
     job: Job
@@ -146,8 +146,9 @@ def _onward(job: Job, outcome: Outcome, before: Before, rules: Rules, now: datet
     if not isinstance(outcome, Succeeded) or outcome.response is None:
         return Onward(), outcome
     if job.pipeline_hash is not None and before.place is None:
-        return Onward(), _refused(outcome, f"version {job.pipeline_hash[:12]} of pipeline {job.pipeline_name}, which it "
-                                           f"began with, is gone from the database or damaged")
+        fault = (f"version {job.pipeline_hash[:12]} of pipeline {job.pipeline_name}, which it began with, "
+                 "is gone from the database or damaged")
+        return Onward(), _refused(outcome, fault)
     onward = plan(job, outcome.response, before.context, before.place, rules.ways, now=now, new_id=new_id)
     if onward.fault is None:
         return onward, outcome

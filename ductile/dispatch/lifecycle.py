@@ -110,7 +110,8 @@ def start(conn: sqlite3.Connection, job: Job, plugin: ConfiguredPlugin, *, envir
           workspaces: Workspaces, cloned: Path | None, locks: RunLocks, now: datetime) -> Run | Unrunnable:
     """Start a claimed job's plugin; an outcome where that cannot be done.
 
-    Its workspace is the one that was `cloned` for it, None for a new and empty one. All of it can be done again. Raises NotNow, or what `reading` raises, where trying again soon may help.
+    Its workspace is the one that was `cloned` for it, None for a new and empty one. All of it can be done again.
+    Raises NotNow, or what `reading` raises, where trying again soon may help.
     """
     command = plugin.plugin.manifest.commands.get(job.command)
     if command is None:

@@ -35,8 +35,8 @@ def stored(response: Response, ways: Sequence[Way] | None, notes: Sequence[str])
     """Return the response as JSON text, each event with its `ways`, and `notes` on what was kept out of the baggage.
 
     The response itself has `ways` where the core passed on what the plugin did not. Keys of these names are the core's:
-    a plugin's own are left out. `ways` are None where the events did not count. A response too large is marked `truncated` and cut to what
-    explains it: status, error, logs, each event's type and ways.
+    a plugin's own are left out. `ways` are None where the events did not count. A response too large is marked
+    `truncated` and cut to what explains it: status, error, logs, each event's type and ways.
     """
     gone = [] if ways is None else _by_event(response, ways)
     raw = {key: value for key, value in response.raw.items() if key not in _OURS}

@@ -41,4 +41,6 @@ def place_of(conn: sqlite3.Connection, job: Job, router: Router) -> Place | None
     pipeline = router.pipelines.get(job.pipeline_name)
     if pipeline is None or pipeline.hash != job.pipeline_hash:
         pipeline = get(conn, job.pipeline_hash)
-    return None if pipeline is None or job.step_id not in pipeline.nodes else Place(pipeline=pipeline, step_id=job.step_id)
+    if pipeline is None or job.step_id not in pipeline.nodes:
+        return None
+    return Place(pipeline=pipeline, step_id=job.step_id)
