@@ -6,20 +6,16 @@ import sqlite3
 from collections.abc import Mapping
 from datetime import datetime
 from io import TextIOBase
-from pathlib import Path
 from typing import Any, BinaryIO
 
-from ductile.check import kind_of, nearest
-from ductile.ctl import table
+from ductile.check import nearest
 from ductile.ctl.configured import shown
 from ductile.ctl.document import document
+from ductile.ctl.given import as_object, place, read_json
 from ductile.db import transaction
-from ductile.errors import EXIT_DATA, EXIT_IO, EXIT_NOT_FOUND, EXIT_OK, DuctileError
+from ductile.errors import EXIT_DATA, EXIT_NOT_FOUND, EXIT_OK, DuctileError
 from ductile.state import rows as state_rows
-from ductile.state.merge import check_size
-from ductile.strictjson import JSONRefused, decode
-
-_STDIN = "-"
+from ductile.state.merge import check_size, size_bytes
 
 
 def show(conn: sqlite3.Connection, *, plugin: str, known: Mapping[str, object], out: TextIOBase) -> int:
@@ -30,43 +26,35 @@ def show(conn: sqlite3.Connection, *, plugin: str, known: Mapping[str, object], 
 
 
 def put(conn: sqlite3.Connection, *, plugin: str, state: Mapping[str, Any], known: Mapping[str, object], now: datetime,
-        out: TextIOBase) -> int:
+        as_json: bool, out: TextIOBase) -> int:
     """Put an object in the place of what a plugin remembers. Raises DuctileError (66) for a plugin nobody knows."""
     with transaction(conn):
         _require(conn, plugin, known)
         state_rows.put(conn, plugin, state, now)
-    out.write(f"state of plugin {plugin} is set\n")
+    out.write(document({"plugin": plugin, "state_bytes": size_bytes(state)}) if as_json
+              else f"state of plugin {plugin} is set\n")
     return EXIT_OK
 
 
-def clear(conn: sqlite3.Connection, *, plugin: str, known: Mapping[str, object], out: TextIOBase) -> int:
+def clear(conn: sqlite3.Connection, *, plugin: str, known: Mapping[str, object], as_json: bool, out: TextIOBase) -> int:
     """Forget what a plugin remembers. Raises DuctileError (66) for a plugin nobody knows."""
     with transaction(conn):
         _require(conn, plugin, known)
         had_any = state_rows.clear(conn, plugin)
-    out.write(f"state of plugin {plugin} is cleared\n" if had_any else f"plugin {plugin} had no state\n")
+    text = f"state of plugin {plugin} is cleared\n" if had_any else f"plugin {plugin} had no state\n"
+    out.write(document({"plugin": plugin, "had_state": had_any}) if as_json else text)
     return EXIT_OK
 
 
-def read(name: str, stdin: BinaryIO) -> dict[str, Any]:
+def read(name: str, stdin: BinaryIO) -> Mapping[str, Any]:
     """Return the object in a file, or on standard input where `name` is `-`.
 
     Raises DuctileError: 74 where it cannot be read, 65 where it is not one strict JSON object or over 1 MiB.
     """
-    place = "standard input" if name == _STDIN else name
-    try:
-        content = stdin.read() if name == _STDIN else Path(name).read_bytes()
-    except OSError as error:
-        raise DuctileError(f"{place}: cannot be read: {error.strerror}", exit_code=EXIT_IO) from error
-    try:
-        state = decode(content)
-    except JSONRefused as error:
-        raise DuctileError(f"{place}: not strict JSON: {error}", exit_code=EXIT_DATA) from error
-    if not isinstance(state, dict):
-        raise DuctileError(f"{place}: expected one JSON object, got {table.cell(kind_of(state))}", exit_code=EXIT_DATA)
+    state = as_object(read_json(name, stdin), place(name))
     fault = check_size(state)
     if fault is not None:
-        raise DuctileError(f"{place}: {fault}", exit_code=EXIT_DATA)
+        raise DuctileError(f"{place(name)}: {fault}", exit_code=EXIT_DATA)
     return state
 
 

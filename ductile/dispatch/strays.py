@@ -9,7 +9,8 @@ from ductile.dispatch.processes import await_end, children_of, kill
 
 _TASKS = "/proc/self/task"
 
-# Children that SIGKILL did not end in time: looked at again at each sweep, never waited for again.
+# Children that SIGKILL did not end in time, or that are not ours to end: looked at again at each sweep, never waited
+# for again.
 _unkillable: set[int] = set()
 
 
@@ -34,6 +35,11 @@ def end_strays(seconds: float) -> bool:
             _unkillable.update(fresh)
             return False
         await_end(fresh[0], left)
+
+
+def spare_children() -> None:
+    """Leave alone, for good, the children that there are now: who started them has become this program by exec(2)."""
+    _unkillable.update(_children())
 
 
 def _has_children() -> bool:

@@ -80,7 +80,7 @@ def discover(dirs: Sequence[Path]) -> Registry:
             found.append(Found(name=name, directory=plugins_dir, plugin=None, reason=reason, files=()))
             continue
         for name in names:
-            candidate = _look_at(plugins_dir / name)
+            candidate = look_at(plugins_dir / name)
             if candidate is not None:
                 found.append(_unless_taken(candidate, found))
     return Registry(found=tuple(found), missing=tuple(missing))
@@ -100,8 +100,9 @@ def _unless_taken(candidate: Found, earlier: Sequence[Found]) -> Found:
     return replace(candidate, plugin=None, reason=reason)
 
 
-def _look_at(directory: Path) -> Found | None:
-    """Return what a directory holds, or None where it has no manifest or is not a directory."""
+def look_at(directory: Path) -> Found | None:
+    """Return what a directory holds, or None where it has no manifest or is not a directory. Nothing on disk makes
+    this raise."""
     path = directory / MANIFEST
     name, files = _shown_name(directory), ()
     plugin, reason = None, None
