@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ductile import checking, db, world
 from ductile.ctl.document import document
+from ductile.ctl.progress import progress
 from ductile.errors import EXIT_CONFIG, EXIT_DATA, EXIT_IO, EXIT_OK
 from ductile.text import one_line
 
@@ -25,7 +26,7 @@ def check(path: Path, environ: Mapping[str, str], *, database: bool, as_json: bo
     else:
         code = checking.tell(reading, out=out, err=err)
     state_path = reading.world.config.state_path
-    findings = _findings(state_path) if database else None
+    findings = _findings(state_path, err) if database else None
     if as_json:
         out.write(document({"problems": reading.problems, "faults": reading.faults,
                                   "warnings": reading.warnings, "database": findings}))
@@ -34,12 +35,12 @@ def check(path: Path, environ: Mapping[str, str], *, database: bool, as_json: bo
     return EXIT_DATA if findings else code
 
 
-def _findings(state_path: Path) -> list[str] | None:
+def _findings(state_path: Path, err: TextIOBase) -> list[str] | None:
     """Return what is wrong with the database, a line each; None where there is none yet."""
     conn = db.open_for_operator(state_path, failed=EXIT_IO)
     if conn is None:
         return None
-    with closing(conn):
+    with closing(conn), progress(f"checking {one_line(str(state_path))}", err):
         return [one_line(line) for line in db.full_check(conn)]
 
 

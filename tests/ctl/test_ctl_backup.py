@@ -1,0 +1,269 @@
+"""`backup`: a copy that is whole, checked and restorable, or nothing at all."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, Said
+
+from ductile.ctl.backup import backup
+from ductile.errors import DuctileError
+from support.clock import START
+from support.daemon import RealDaemon
+from support.ledger import put_ended
+
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes an ordinary user, which takes root")
+NOTE = ("in it: jobs, logs, states, contexts, schedules, breakers; not in it: the configuration, secrets, plugins,"
+        " pipelines, and the files in workspaces\n")
+COUNTS = ('#!/bin/sh\nprintf \'{"status":"ok","result":"%s","state_updates":{"last":"%s"}}\' "$DUCTILE_JOB_ID"'
+          ' "$DUCTILE_JOB_ID"\n')
+
+
+@pytest.fixture
+def filled(desk: Desk) -> Desk:
+    """A database with enough in it for several pieces."""
+    with desk.ledger() as conn:
+        put_ended(conn, range(1000), at="2026-02-08T10:00:00.000Z", result=json.dumps({"x": "y" * 7000}))
+    return desk
+
+
+@contextmanager
+def full_disk(place: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    place.mkdir()
+    options = ["-t", "tmpfs", "-o", "size=1m,mode=0700", "ductile-test"]
+    if subprocess.run(["mount", *options, place], capture_output=True, check=False, timeout=20).returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True, timeout=20)
+
+
+def dump(file: Path) -> list[str]:
+    with closing(sqlite3.connect(f"file:{file}?mode=ro&immutable=1", uri=True)) as conn:
+        return list(conn.iterdump())
+
+
+def test_the_copy_is_the_database(filled: Desk) -> None:
+    before = filled.dump()
+    said = filled.call("backup", str(filled.home / "copy.db"))
+    copy = filled.home / "copy.db"
+    assert (said.code, said.err) == (0, "")
+    assert said.out == f"{copy}: {copy.stat().st_size / 1024**2:.1f} MB, checked\n{NOTE}"
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    assert dump(copy) == before
+    assert sorted(os.listdir(filled.home)) == ["config.yaml", "copy.db", "data", "plugins"]
+
+
+def test_the_document_says_the_same(filled: Desk) -> None:
+    copy = filled.home / "copy.db"
+    found = filled.call("backup", str(copy), "--json").json
+    assert found.pop("taken_at").endswith("Z")
+    assert found == {"file": str(copy), "bytes": copy.stat().st_size}
+
+
+def test_what_is_only_in_the_write_ahead_log_is_in_the_copy(desk: Desk) -> None:
+    with desk.ledger() as conn:
+        put_ended(conn, range(10), at="2026-02-08T10:00:00.000Z")
+        assert desk.database.with_name("state.db-wal").stat().st_size > 0
+        assert desk.process("backup", "copy.db", cwd=desk.home).code == 0
+        assert dump(desk.home / "copy.db") == list(conn.iterdump())
+
+
+@pytest.mark.parametrize("there", ["a file", "a directory", "a link to nothing"])
+def test_nothing_is_ever_overwritten(filled: Desk, there: str) -> None:
+    file = filled.home / "there"
+    if there == "a file":
+        file.write_text("mine")
+    elif there == "a directory":
+        file.mkdir()
+    else:
+        file.symlink_to("nothing")
+    seen = os.lstat(file)
+    assert filled.call("backup", str(file)) == Said(
+        code=74, out="", err=f"{file} exists already; name another file, or move it away\n")
+    assert (os.lstat(file).st_ino, os.lstat(file).st_mtime_ns) == (seen.st_ino, seen.st_mtime_ns)
+    assert filled.call("backup", str(filled.database)).code == 74
+
+
+def test_a_place_that_is_not_there_is_74(filled: Desk) -> None:
+    file = filled.home / "no" / "copy.db"
+    assert filled.call("backup", str(file)) == Said(
+        code=74, out="", err=f"cannot write {file}: No such file or directory; nothing was made\n")
+
+
+def test_without_a_database_it_is_69(desk: Desk) -> None:
+    assert desk.call("backup", str(desk.home / "copy.db")) == Said(
+        code=69, out="", err=f"ductiled has not run yet: there is no database at {desk.database}\n")
+    assert not (desk.home / "copy.db").exists()
+
+
+@as_root
+def test_where_an_ordinary_user_may_not_write_it_is_77(filled: Desk) -> None:
+    for path in (filled.home, *filled.home.parents[:-2]):
+        path.chmod(path.stat().st_mode | 0o055)
+    for path in (filled.database.parent, *filled.database.parent.iterdir()):
+        os.chown(path, 65534, 65534)
+    assert filled.process("backup", "/etc/copy-of-nobody.db", become=NOBODY) == Said(
+        code=77, out="", err="cannot write /etc/copy-of-nobody.db: Permission denied; nothing was made\n")
+
+
+@as_root
+def test_a_full_disk_is_74_and_nothing_is_left(filled: Desk) -> None:
+    with full_disk(filled.home / "small") as small:
+        assert filled.process("backup", str(small / "copy.db")) == Said(
+            code=74, out="", err=f"cannot write {small}/copy.db: database or disk is full; nothing was made\n")
+        assert os.listdir(small) == []
+
+
+def test_a_limit_on_file_sizes_is_74_and_nothing_is_left(filled: Desk) -> None:
+    (filled.home / "there").mkdir()
+    said = filled.process("backup", str(filled.home / "there" / "copy.db"), become=("prlimit", "--fsize=1048576"))
+    assert (said.code, said.out) == (74, "")
+    assert said.err.startswith(f"cannot write {filled.home}/there/copy.db: ")
+    assert said.err.endswith("; nothing was made\n")
+    assert os.listdir(filled.home / "there") == []
+
+
+def test_a_damaged_database_leaves_no_backup(filled: Desk) -> None:
+    with filled.ledger() as conn:
+        page = conn.execute("SELECT rootpage FROM sqlite_master WHERE name = 'job_queue'").fetchone()[0]
+    with open(filled.database, "r+b") as file:
+        file.seek((page - 1) * 4096 + 100)
+        file.write(b"\xff" * 1000)
+    before = sorted(os.listdir(filled.home))
+    said = filled.call("backup", str(filled.home / "copy.db"))
+    assert (said.code, said.out) == (65, "")
+    assert said.err.startswith(
+        f"the copy of {filled.database} is damaged and was thrown away; see `ductilectl check --database`, and keep the"
+        " backups there are\n")
+    assert len(said.err.splitlines()) > 1
+    assert sorted(os.listdir(filled.home)) == before
+
+
+# What comes in between
+
+
+class Eventful(sqlite3.Connection):
+    """A connection to whose backup something happens: after the first piece, or when it is done."""
+
+    after_a_piece: Callable[[], None] | None = None
+    when_done: Callable[[], None] | None = None
+
+    def backup(self, target: sqlite3.Connection, *, pages: int, progress: Callable[[int, int, int], None]) -> None:
+        def look(status: int, remaining: int, total: int) -> None:
+            if self.after_a_piece is not None:
+                assert remaining > 0, "it is not copied in pieces"
+                act, self.after_a_piece = self.after_a_piece, None
+                act()
+            progress(status, remaining, total)
+
+        super().backup(target, pages=pages, progress=look if self.after_a_piece is not None else progress)
+        if self.when_done is not None:
+            self.when_done()
+
+
+def attempt(desk: Desk, **events: Callable[[], None]) -> None:
+    with closing(sqlite3.connect(desk.database, isolation_level=None, factory=Eventful)) as conn:
+        for name, act in events.items():
+            setattr(conn, name, act)
+        assert backup(conn, file=desk.home / "copy.db", state_path=desk.database, now=START, as_json=False,
+                      out=io.StringIO(), err=io.StringIO()) == 0
+
+
+@pytest.mark.parametrize("when", ["after_a_piece", "when_done"])
+@pytest.mark.parametrize(("number", "expected"), [
+    (signal.SIGINT, KeyboardInterrupt()), (signal.SIGTERM, SystemExit(143)), (signal.SIGHUP, SystemExit(129))])
+def test_a_signal_leaves_nothing(filled: Desk, when: str, number: int, expected: BaseException) -> None:
+    before, handler = sorted(os.listdir(filled.home)), signal.getsignal(number)
+    with pytest.raises(type(expected)) as ended:
+        attempt(filled, **{when: lambda: os.kill(os.getpid(), number)})
+    assert ended.value.args == expected.args
+    assert sorted(os.listdir(filled.home)) == before
+    assert signal.getsignal(number) is handler
+
+
+@pytest.mark.parametrize("when", ["after_a_piece", "when_done"])
+def test_what_somebody_else_has_put_there_meanwhile_stays(filled: Desk, when: str) -> None:
+    file = filled.home / "copy.db"
+    with pytest.raises(DuctileError) as refused:
+        attempt(filled, **{when: lambda: file.write_text("mine")})
+    assert (refused.value.exit_code, refused.value.lines) == (
+        74, (f"cannot write {file}: File exists; nothing was made",))
+    assert file.read_text() == "mine"
+    assert sorted(os.listdir(filled.home)) == ["config.yaml", "copy.db", "data", "plugins"]
+
+
+def test_it_is_the_database_of_one_moment_whatever_is_written_meanwhile(filled: Desk) -> None:
+    before = filled.dump()
+
+    def write() -> None:
+        with filled.ledger() as conn:
+            put_ended(conn, range(1000, 1010), at="2026-02-08T10:00:00.000Z")
+            conn.execute("UPDATE job_log SET last_error = 'later'")
+
+    attempt(filled, after_a_piece=write)
+    assert dump(filled.home / "copy.db") == before
+    assert filled.dump() != before
+
+
+# With the daemon
+
+
+def test_a_backup_under_load_is_restored_elsewhere(daemon: RealDaemon, tmp_path: Path) -> None:
+    daemon.plugin("counts", COUNTS)
+    daemon.start()
+    first = [daemon.submit("counts") for _ in range(20)]
+    for job_id in first:
+        daemon.await_job(job_id, "succeeded")
+    jobs, attempts = (daemon.rows(f"SELECT * FROM {table} ORDER BY seq") for table in ("job_queue", "job_log"))
+    # From here on there is always work.
+    load = subprocess.Popen(
+        [sys.executable, "-c", "import subprocess, sys\nwhile True: subprocess.run(sys.argv[1:], check=True,"
+         " stdout=subprocess.DEVNULL)", DUCTILECTL, "-c", daemon.home, "run", "counts"], stderr=subprocess.DEVNULL)
+    try:
+        daemon.until("SELECT count(*) > 22 FROM job_queue", [(1,)])
+        done = subprocess.run([DUCTILECTL, "-c", daemon.home, "backup", tmp_path / "copy.db"], env={},
+                              capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    finally:
+        load.kill()
+        load.wait()
+    assert (done.returncode, done.stderr) == (0, "")
+    daemon.kill()
+    restored = tmp_path / "elsewhere"
+    restored.mkdir(mode=0o700)
+    for name in ("state.db", "state.db-wal", "state.db-shm"):
+        (restored / name).write_bytes(b"of another")
+    # As the help says.
+    shutil.copy(tmp_path / "copy.db", restored / "state.db")
+    (restored / "state.db-wal").unlink()
+    (restored / "state.db-shm").unlink()
+    daemon.moved_to(restored)
+    daemon.configure(state={"path": str(restored / "state.db")})
+    daemon.start()
+    daemon.until("SELECT count(*) FROM job_queue WHERE status <> 'succeeded'", [(0,)])
+    assert daemon.rows("SELECT * FROM job_queue ORDER BY seq")[:len(jobs)] == jobs
+    assert daemon.rows("SELECT * FROM job_log ORDER BY seq")[:len(attempts)] == attempts
+    last = daemon.rows("SELECT job_id FROM job_log ORDER BY seq DESC LIMIT 1")[0][0]
+    assert json.loads(daemon.rows("SELECT state FROM plugin_state")[0][0]) == {"last": last}
+    daemon.stop()
+
+
+def test_the_help_says_how_to_restore() -> None:
+    done = subprocess.run([DUCTILECTL, "backup", "--help"], env={}, capture_output=True, text=True, check=True,
+                          timeout=PATIENCE_SECONDS)
+    assert "To restore: stop ductiled, copy FILE to the place that state.path names" in done.stdout
