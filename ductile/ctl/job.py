@@ -11,6 +11,7 @@ from ductile import history, intake
 from ductile.ctl import table
 from ductile.ctl.configured import enabled, shown
 from ductile.ctl.document import document
+from ductile.ctl.table import Page
 from ductile.ctl.wake import wake
 from ductile.db import transaction
 from ductile.errors import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_OK, EXIT_USAGE, DuctileError
@@ -43,7 +44,8 @@ def find(conn: sqlite3.Connection, text: str) -> Job:
     return found[0]
 
 
-def queue(conn: sqlite3.Connection, *, limit: int, now: datetime, as_json: bool, out: TextIOBase) -> int:
+def queue(conn: sqlite3.Connection, *, limit: int, now: datetime, as_json: bool, out: TextIOBase,
+         page: Page = table.PLAIN) -> int:
     """Show up to `limit` jobs that have not ended, oldest first."""
     rows = [_open_row(job, now) for job in queue_rows.open_jobs(conn, limit)]
     if as_json:
@@ -52,10 +54,10 @@ def queue(conn: sqlite3.Connection, *, limit: int, now: datetime, as_json: bool,
     header = ("job", "plugin", "command", "status", "attempt", "age", "submitted by")
     out.write(table.lines(header, [
         (table.short(row["job_id"]), row["plugin"], row["command"],
-         row["status"] if row["next_retry_at"] is None else f"{row['status']} until {row['next_retry_at']}",
+         row["status"] if row["next_retry_at"] is None else f"{row['status']} {page.wait(row['next_retry_at'])}",
          f"{row['attempt']}/{row['max_attempts']}", format_duration(row["age_seconds"]), row["submitted_by"])
         for row in rows
-    ]) if rows else "no job waits or runs\n")
+    ], page=page) if rows else "no job waits or runs\n")
     return EXIT_OK
 
 

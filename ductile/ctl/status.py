@@ -9,6 +9,7 @@ from io import TextIOBase
 from pathlib import Path
 
 from ductile.ctl import snapshot, table
+from ductile.ctl.table import Page
 from ductile.errors import EXIT_OK
 from ductile.lock import pid_file, running_pid
 from ductile.units import format_duration, parse_utc, utc_text
@@ -18,7 +19,7 @@ _SEEN_HERE = ("not loaded", "unhealthy", "breaker")
 
 
 def status(conn: sqlite3.Connection, *, state_path: Path, reset_after: Callable[[], Mapping[str, int]], now: datetime,
-           document: Callable[[object], str] | None, out: TextIOBase) -> int:
+           document: Callable[[object], str] | None, out: TextIOBase, page: Page = table.PLAIN) -> int:
     """Show everything at a glance. `reset_after` gives, by plugin, the seconds for which a breaker stays open.
 
     It is asked only where one is open. `document` makes one JSON document; None for text. Raises OSError where
@@ -29,7 +30,7 @@ def status(conn: sqlite3.Connection, *, state_path: Path, reset_after: Callable[
     resets = reset_after() if is_open else {}
     found = {"daemon": _daemon(state_path, seen.pop("listen")), **seen}
     found["plugins"] = [_plugin(row, resets, now) for row in seen["plugins"]]
-    out.write(_text(found, now) if document is None else document(found))
+    out.write(_text(found, now, page) if document is None else document(found))
     return EXIT_OK
 
 
@@ -84,16 +85,16 @@ def _breaker(breaker: dict, reset_after: int | None, now: datetime) -> str | Non
     return f"breaker of {breaker['command']} open until {utc_text(until)}" if opened <= now < until else None
 
 
-def _text(found: dict, now: datetime) -> str:
+def _text(found: dict, now: datetime, page: Page) -> str:
     lines = [*_daemon_lines(found["daemon"], now), *_load_lines(found["config_load"]), _queue_line(found, now)]
     lines += [f"running: {table.short(job['job_id'])} {job['plugin']} {job['command']}, attempt {job['attempt']},"
               f" {_ago(job['started_at'], now)}" for job in found["running"]]
     ended = found["ended_24h"]
     lines.append(f"last 24h: {ended['succeeded']} succeeded, {ended['dead']} dead, {ended['deduped']} deduped")
     header = ("plugin", "version", "last run", "outcome", "next run", "state", "held back")
-    rows = [(row["plugin"], row["version"], row["last_run"], row["last_outcome"], row["next_run"],
+    rows = [(row["plugin"], row["version"], page.time(row["last_run"]), row["last_outcome"], page.time(row["next_run"]),
              f"{row['state_bytes']} B", "; ".join(row["held"]) or None) for row in found["plugins"]]
-    plugins = "\n" + table.lines(header, rows) if rows else ""
+    plugins = "\n" + table.lines(header, rows, page=page) if rows else ""
     return "".join(line + "\n" for line in lines) + plugins
 
 

@@ -6,16 +6,36 @@ from collections.abc import Iterable, Sequence
 
 from ductile.text import one_line
 
-_GAP = "  "
+GAP = "  "
 _NOTHING = "-"
 _SHORT_ID = 8
 
 
-def lines(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return rows under a header in capitals, each column as wide as its widest cell; `-` where there is nothing."""
-    cells = [[title.upper() for title in header], *([cell(value) for value in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    return "".join(_GAP.join(map(str.ljust, row, widths)).rstrip() + "\n" for row in cells)
+class Page:
+    """What a table is written on: a file or a pipe, as wide as it has to be, without colours, with whole times."""
+
+    __slots__ = ()
+
+    def grid(self, cells: Sequence[Sequence[str]]) -> str:
+        """Return rows of cells, the header first, as lines, each column as wide as its widest cell."""
+        widths = [max(map(len, column)) for column in zip(*cells)]
+        return "".join(GAP.join(map(str.ljust, row, widths)).rstrip() + "\n" for row in cells)
+
+    def time(self, moment: str | None) -> str | None:
+        """Return a moment, UTC text, as this page shows it."""
+        return moment
+
+    def wait(self, moment: str) -> str:
+        """Return how long something waits that waits for a moment."""
+        return f"until {moment}"
+
+
+PLAIN = Page()
+
+
+def lines(header: Sequence[str], rows: Iterable[Sequence[object]], *, page: Page = PLAIN) -> str:
+    """Return rows under a header in capitals, as the page takes them; `-` where there is nothing."""
+    return page.grid([[title.upper() for title in header], *([cell(value) for value in row] for row in rows)])
 
 
 def cell(value: object) -> str:

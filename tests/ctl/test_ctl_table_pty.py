@@ -1,0 +1,160 @@
+"""What goes to a terminal, to a file, to a pipe, and to a pipe that nobody reads from."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from ctl.desk import PATIENCE_SECONDS, Desk, job_id, start
+from ctl.terminals import terminal
+
+from ductile.ctl.progress import progress
+from ductile.queue.job import Status
+from support.ledger import put_job
+
+TABLES = (("status",), ("queue",), ("plugins",), ("health",), ("pipelines",))
+SHOWING = (("status",), ("status", "--json"), ("queue",), ("plugins",), ("pipelines",), ("logs",), ("--help",),
+           ("inspect", job_id(1)))
+NAME = "a-plugin-with-a-name-that-is-rather-long-for-a-terminal"
+
+
+@pytest.fixture
+def filled(desk: Desk) -> Desk:
+    """A job that waits for a retry, and one that is dead."""
+    desk.plugin(NAME)
+    (desk.home / "pipelines").mkdir()
+    (desk.home / "pipelines" / "p.yaml").write_text(f"name: {NAME}\non: {NAME}.made\nsteps: [{{uses: {NAME}}}]\n")
+    with desk.ledger() as conn:
+        desk.loaded(conn)
+        now = datetime.now(timezone.utc)
+        put_job(conn, job_id(1), Status.QUEUED, plugin=NAME, now=now - timedelta(minutes=90))
+        conn.execute("UPDATE job_queue SET next_retry_at = ?",
+                     ((now + timedelta(minutes=150)).isoformat(timespec="milliseconds").replace("+00:00", "Z"),))
+    return desk
+
+
+def on_terminal(desk: Desk, *arguments: str, **settings: object) -> list[str]:
+    with terminal(desk.home, *arguments, **settings) as pty:
+        code, err = pty.ends()
+        assert (code, err) == (0, "")
+        return pty.shown.decode().splitlines()
+
+
+@pytest.mark.parametrize("command", TABLES)
+def test_on_a_terminal_tables_fit(filled: Desk, command: tuple[str, ...]) -> None:
+    lines = on_terminal(filled, *command, columns=60)
+    rows = lines[lines.index("") + 1:] if command == ("status",) else lines
+    plain = [line.replace("\x1b[32m", "").replace("\x1b[33m", "").replace("\x1b[0m", "") for line in rows]
+    assert max(map(len, plain)) <= 60
+    assert any("a-plu" in line and "…" in line for line in plain)
+
+
+def test_on_a_terminal_times_are_seen_from_now(filled: Desk) -> None:
+    (row,) = on_terminal(filled, "queue", columns=200)[1:]
+    assert "  \x1b[33mwaiting for 2h\x1b[0m  " in row
+    assert "waiting until 2" in filled.process("queue").out
+
+
+def test_without_colours_there_are_none(filled: Desk) -> None:
+    assert "\x1b" not in "".join(on_terminal(filled, "queue", environ={"NO_COLOR": "1"}))
+    assert "\x1b" not in "".join(on_terminal(filled, "queue", environ={"TERM": "dumb"}))
+
+
+def test_columns_are_what_the_environment_says(filled: Desk) -> None:
+    lines = on_terminal(filled, "plugins", columns=200, environ={"COLUMNS": "50"})
+    assert max(map(len, lines)) == 50
+
+
+@pytest.mark.parametrize("command", TABLES)
+def test_piped_nothing_is_cut_or_coloured(filled: Desk, command: tuple[str, ...]) -> None:
+    said = filled.process(*command, env={"TERM": "xterm", "COLUMNS": "20"})
+    assert (said.code, NAME in said.out, "…" in said.out, "\x1b" in said.out) == (0, True, False, False)
+
+
+@pytest.mark.parametrize("command", SHOWING)
+def test_a_file_gets_what_a_pipe_gets(filled: Desk, command: tuple[str, ...], tmp_path: Path) -> None:
+    with open(tmp_path / "out", "w+") as file:
+        assert filled.process(*command, stdout=file).code == 0
+        file.seek(0)
+        lines, piped = file.read().splitlines(), filled.process(*command).out.splitlines()
+    # But for the time that has gone by meanwhile.
+    assert (len(lines), lines[0]) == (len(piped), piped[0])
+
+
+@pytest.mark.parametrize("command", SHOWING)
+def test_a_reader_that_has_gone_ends_it_quietly(filled: Desk, command: tuple[str, ...]) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    process = start(*command, home=filled.home, stdout=theirs)
+    os.close(theirs)
+    assert process.communicate(timeout=PATIENCE_SECONDS) == (None, "")
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize(("closed", "out"), [("<&-", True), (">&-", False), ("2>&-", True), ("<&- >&- 2>&-", False)])
+def test_streams_that_are_closed_are_no_fault(filled: Desk, closed: str, out: bool) -> None:
+    said = filled.process("status", become=("sh", "-c", f'exec "$@" {closed}', "sh"))
+    assert (said.code, said.out.startswith("daemon: not running\n"), said.err) == (0, out, "")
+    said = filled.process("state", NAME, "--set", "-", become=("sh", "-c", 'exec "$@" <&-', "sh"))
+    assert (said.code, said.err) == (
+        65, "standard input: not strict JSON: line 1, column 1: expected a value\n")
+
+
+def test_following_ends_when_the_terminal_goes_away(filled: Desk) -> None:
+    with terminal(filled.home, "logs", "-f") as pty:
+        pty.go_away()
+        code, err = pty.ends()
+    assert (code, err) in ((0, ""), (-1, ""))
+
+
+# The line of progress
+
+
+class Screen(io.StringIO):
+    """A terminal that says when it is written to."""
+
+    def __init__(self, *, is_terminal: bool = True) -> None:
+        super().__init__()
+        self.written = threading.Event()
+        self._is_terminal = is_terminal
+
+    def isatty(self) -> bool:
+        return self._is_terminal
+
+    def write(self, text: str) -> int:
+        self.written.set()
+        return super().write(text)
+
+
+def test_what_takes_long_says_so_on_one_line_that_goes_again() -> None:
+    screen = Screen()
+    with progress("checking", screen):
+        assert screen.written.wait(PATIENCE_SECONDS)
+        assert screen.getvalue() == "\rchecking …"
+    assert screen.getvalue() == "\rchecking …\r\x1b[K"
+
+
+def test_what_is_done_at_once_says_nothing() -> None:
+    screen = Screen()
+    with progress("checking", screen):
+        pass
+    assert screen.getvalue() == ""
+
+
+def test_what_is_no_terminal_gets_no_progress() -> None:
+    screen, threads = Screen(is_terminal=False), threading.active_count()
+    with progress("checking", screen):
+        assert threading.active_count() == threads
+    assert screen.getvalue() == ""
+
+
+def test_an_error_takes_the_line_away_too() -> None:
+    screen = Screen()
+    with pytest.raises(ZeroDivisionError), progress("checking", screen):
+        assert screen.written.wait(PATIENCE_SECONDS)
+        raise ZeroDivisionError
+    assert screen.getvalue().endswith("\r\x1b[K")
