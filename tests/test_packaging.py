@@ -17,9 +17,12 @@ import pytest
 from ductile import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
-TREES = ("plugins", "pipelines", "etc")
-NOT_BUILT_FROM = (".*", "__pycache__", "*.egg-info", "build", "contrib", "tests")
-LEFT_BEHIND = ("__pycache__", "test_*.py", ".*")
+TREES = ("plugins", "pipelines", "etc", "contrib")
+NOT_BUILT_FROM = (".*", "__pycache__", "*.egg-info", "build", "tests")
+FOR_A_CHECKOUT = ("bench", "benchmarks", "standins", "install", "quickstart", "run-tests", "drive", "try-under-systemd")
+# The manuals have their place beside those of other programs, where man(1) looks for them.
+MANUALS = "man"
+LEFT_BEHIND = ("__pycache__", "test_*.py", ".*", MANUALS, *FOR_A_CHECKOUT)
 
 
 def files_under(top: Path, tree: str) -> dict[str, bool]:
@@ -35,6 +38,12 @@ def files_under(top: Path, tree: str) -> dict[str, bool]:
 
 def shipped_files(source: Path) -> dict[str, bool]:
     return {name: mode for tree in TREES for name, mode in files_under(source, tree).items()}
+
+
+def manuals(source: Path) -> dict[str, bool]:
+    """Return the manuals by the names that they are shipped under; none is executable."""
+    pages = sorted((source / "contrib" / MANUALS).iterdir())
+    return {f"share/man/man{page.suffix[1:]}/{page.name}": False for page in pages}
 
 
 def pip(*arguments: str | Path) -> None:
@@ -66,10 +75,10 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def contents(wheel: Path) -> dict[str, bool]:
     """Every name in the wheel and whether it is executable; the trees under the names they have here."""
-    prefix = f"ductile-{__version__}.data/data/share/ductile/"
+    data = f"ductile-{__version__}.data/data/"
     with zipfile.ZipFile(wheel) as archive:
         return {
-            info.filename.removeprefix(prefix): bool(info.external_attr >> 16 & 0o111)
+            info.filename.removeprefix(f"{data}share/ductile/").removeprefix(data): bool(info.external_attr >> 16 & 0o111)
             for info in archive.infolist()
         }
 
@@ -92,12 +101,12 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_package_and_the_shipped_trees_and_nothing_else(
     source: Path, contents: dict[str, bool]
 ) -> None:
-    expected = files_under(source, "ductile") | shipped_files(source)
+    expected = files_under(source, "ductile") | shipped_files(source) | manuals(source)
     assert {name for name in contents if ".dist-info/" not in name} == set(expected)
 
 
 def test_the_wheel_keeps_the_mode_of_every_shipped_file(source: Path, contents: dict[str, bool]) -> None:
-    shipped = shipped_files(source)
+    shipped = shipped_files(source) | manuals(source)
     assert {name: contents.get(name) for name in shipped} == shipped
     assert contents["plugins/echo/run.sh"]
 
@@ -119,6 +128,11 @@ def test_the_wheel_asks_for_three_packages_and_for_pytest_only_to_test(metadata:
 def test_pip_installs_every_shipped_file_with_its_mode(source: Path, installed: Path) -> None:
     share = installed / "share" / "ductile"
     assert files_under(share, ".") == shipped_files(source)
+
+
+def test_pip_installs_every_manual_where_man_looks_for_it(source: Path, installed: Path) -> None:
+    pages = manuals(source)
+    assert {name: os.access(installed / name, os.X_OK) for name in pages if (installed / name).is_file()} == pages
 
 
 @pytest.mark.parametrize("program", ["ductiled", "ductilectl"])

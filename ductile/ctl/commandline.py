@@ -14,6 +14,8 @@ _LOG_ROWS = 20
 _CONFIG_HELP = "a config.yaml, or the directory that holds it"
 _JSON_HELP = "show one JSON document"
 _A_JOB = "1a2b3c4d"
+_LANGUAGES = ("sh", "python")
+_COMPLETED = ("plugins", "pipelines", "jobs", "dead", "queued", "ended")
 
 Commands = argparse._SubParsersAction
 
@@ -42,6 +44,9 @@ def _parser(arguments: Sequence[str]) -> Parser:
     parser.add_argument("--version", action="version", version=f"ductilectl {ductile.__version__}")
     commands = parser.add_subparsers(prog="ductilectl", metavar="COMMAND", required=True)
     asked = _asked_for(arguments)
+    if asked in _HIDDEN:
+        _HIDDEN[asked](commands, asked)
+        return parser
     for name, add in _COMMANDS.items():
         if asked not in _COMMANDS or name == asked:
             add(commands, name)
@@ -61,47 +66,63 @@ def _asked_for(arguments: Sequence[str]) -> str | None:
     return None
 
 
-def _command(commands: Commands, name: str, about: str, example: str) -> Parser:
+def _command(commands: Commands, name: str, about: str, example: str, more: str = "") -> Parser:
+    """Add a command. `example` is its arguments in a call, a line for each of several; `more` stands below `about`."""
+    calls = "".join(f"\n  ductilectl {name} {line}".rstrip() for line in example.split("\n"))
     parser = commands.add_parser(
-        name, help=about, description=f"{about[0].upper()}{about[1:]}.", allow_abbrev=False, formatter_class=_Help,
-        epilog=f"example:\n  ductilectl {name} {example}".rstrip(),
+        name, help=about, description=f"{about[0].upper()}{about[1:]}.\n\n{more}".rstrip(), allow_abbrev=False,
+        formatter_class=_Help, epilog=f"example:{calls}",
     )
-    # Both may stand before the command and after it; absent here must not undo what stood before.
-    parser.add_argument("-c", "--config", metavar="PATH", default=argparse.SUPPRESS, help=_CONFIG_HELP)
-    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=_JSON_HELP)
+    _add_common(parser)
     parser.set_defaults(name=name)
     return parser
 
 
+def _add_common(parser: Parser) -> None:
+    # Both may stand before the command and after it; absent here must not undo what stood before.
+    parser.add_argument("-c", "--config", metavar="PATH", default=argparse.SUPPRESS, help=_CONFIG_HELP)
+    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=_JSON_HELP)
+
+
 def _add_init(commands: Commands, name: str) -> None:
-    parser = _command(commands, name, "write a starter configuration that runs as it stands", "~/ductile")
+    parser = _command(commands, name, "write a starter configuration that runs as it stands", "~/ductile", """\
+It has the echo plugin on a schedule, a webhook for it, whose secret is in
+secrets.env, and a directory for plugins of your own. Nothing is overwritten.""")
     parser.add_argument("directory", metavar="DIR", nargs="?", default=".",
                         help="where to; made if need be (default: .)")
 
 
 def _add_check(commands: Commands, name: str) -> None:
     parser = _command(commands, name, "check the configuration and the plugins, and name every problem",
-                      "--database")
+                      "--database", """\
+What is wrong with the configuration makes it 78, damage in the database 65.
+Variables have to be set as they are for the daemon.""")
     parser.add_argument("--database", action="store_true", help="run SQLite's full check of the database besides")
 
 
 def _add_status(commands: Commands, name: str) -> None:
-    _command(commands, name, "show the daemon, the queue and each plugin's last and next run", "--json")
+    _command(commands, name, "show the daemon, the queue and each plugin's last and next run", "--json", """\
+The last column says why a plugin's next run is held back: disabled, not
+loaded, unhealthy, its breaker open, its window closed, the queue full.""")
 
 
 def _add_plugins(commands: Commands, name: str) -> None:
-    _command(commands, name, "show every plugin found, and why one was not loaded", "")
+    _command(commands, name, "show every plugin found, and why one was not loaded", "", """\
+Those that no entry of the configuration uses are shown, too; they never run.""")
 
 
 def _add_queue(commands: Commands, name: str) -> None:
-    parser = _command(commands, name, "show the jobs that wait or run, oldest first", "-n 20")
+    parser = _command(commands, name, "show the jobs that wait or run, oldest first", "-n 20", """\
+A job with the status `waiting` has failed and waits for its next attempt.""")
     parser.add_argument("-n", metavar="N", dest="limit", type=_count, default=_QUEUE_ROWS,
                         help=f"at most so many (default: {_QUEUE_ROWS})")
 
 
 def _add_run(commands: Commands, name: str) -> None:
     parser = _command(commands, name, "queue one job of a plugin",
-                      "echo handle --payload '{\"message\": \"hello\"}' --wait")
+                      "echo handle --payload '{\"message\": \"hello\"}' --wait", """\
+Its id is printed. While the daemon is down the job waits; only --wait needs
+the daemon.""")
     parser.add_argument("plugin", metavar="PLUGIN", type=_word)
     parser.add_argument("command", metavar="COMMAND", nargs="?", type=_word, default="poll", help="(default: poll)")
     parser.add_argument("--payload", metavar="JSON", help="give it an event with this payload")
@@ -112,14 +133,18 @@ def _add_run(commands: Commands, name: str) -> None:
 
 def _add_emit(commands: Commands, name: str) -> None:
     parser = _command(commands, name, "hand an event to whatever takes it",
-                      "weighed --source scale --payload '{\"kg\": 81}'")
+                      "weighed --source scale --payload '{\"kg\": 81}'", """\
+Every pipeline that starts on it takes it, and with --source the routes of
+that plugin. The ids of the jobs are printed; where nothing takes it, 1.""")
     parser.add_argument("event_type", metavar="EVENT", type=_word, help="its type")
     parser.add_argument("--payload", metavar="JSON", help="what it says (default: {})")
     parser.add_argument("--source", metavar="PLUGIN", type=_word, help="as if this plugin had emitted it")
 
 
 def _add_logs(commands: Commands, name: str) -> None:
-    parser = _command(commands, name, "show finished attempts with what their plugins said", "echo -f")
+    parser = _command(commands, name, "show finished attempts with what their plugins said", "echo -f", """\
+Of each: when it ended, its job, how it ended, its log lines and its standard
+error. Events and results are in `ductilectl inspect`.""")
     parser.add_argument("plugin", metavar="PLUGIN", nargs="?", type=_word, help="of this plugin alone")
     parser.add_argument("-f", "--follow", action="store_true",
                         help="go on with those that end from now on; as JSON, a document a line")
@@ -128,15 +153,34 @@ def _add_logs(commands: Commands, name: str) -> None:
 
 
 def _add_inspect(commands: Commands, name: str) -> None:
-    _take_job(_command(commands, name, "show one job, its attempts, and the whole chain it belongs to", _A_JOB))
+    _take_job(_command(commands, name, "show one job, its attempts, and the whole chain it belongs to", _A_JOB, """\
+The chain is a tree: of each job its status, what it added to the baggage, the
+files it made, and where each of its events went, or why it went nowhere."""))
 
 
 def _add_retry(commands: Commands, name: str) -> None:
-    _take_job(_command(commands, name, "put a dead job back in its place in the queue", _A_JOB))
+    _take_job(_command(commands, name, "put a dead job back in its place in the queue", _A_JOB, """\
+It gets as many attempts again as its plugin has. For a job that is not dead,
+1; to run one that succeeded once more, see `ductilectl replay`."""))
 
 
 def _add_cancel(commands: Commands, name: str) -> None:
-    _take_job(_command(commands, name, "end a queued job", _A_JOB))
+    _take_job(_command(commands, name, "end a queued job", _A_JOB, """\
+It becomes dead, and can be retried. A job that runs is not ended: 1."""))
+
+
+def _add_replay(commands: Commands, name: str) -> None:
+    _take_job(_command(commands, name, "run a job once more, from the event, the context and the files it began with",
+                       _A_JOB, """\
+The rest of its pipeline follows. What it leads to is never dropped as a
+duplicate. Where files that it began with are gone, 1."""))
+
+
+def _add_pipelines(commands: Commands, name: str) -> None:
+    parser = _command(commands, name, "show the pipelines, or one as a tree", "video-wisdom", """\
+With a hash, which changes when anything that a pipeline does changes.""")
+    parser.add_argument("pipeline", metavar="NAME", nargs="?", type=_word, help="show its steps, calls expanded")
+    parser.add_argument("--mermaid", action="store_true", help="with NAME: as a Mermaid diagram")
 
 
 def _take_job(parser: Parser) -> None:
@@ -144,25 +188,98 @@ def _take_job(parser: Parser) -> None:
 
 
 def _add_reset(commands: Commands, name: str) -> None:
-    parser = _command(commands, name, "close a plugin's circuit breakers and forget its failures", "echo")
+    parser = _command(commands, name, "close a plugin's circuit breakers and forget its failures", "echo", """\
+Its `init` is queued again, too, where that has not succeeded.""")
     parser.add_argument("plugin", metavar="PLUGIN", type=_word)
 
 
 def _add_health(commands: Commands, name: str) -> None:
-    parser = _command(commands, name, "run the health command of one plugin or all, outside the queue", "echo")
+    parser = _command(commands, name, "run the health command of one plugin or all, outside the queue", "echo", """\
+Nothing is stored. A plugin that is not well makes it 1. Variables have to be
+set as they are for the daemon.""")
     parser.add_argument("plugin", metavar="PLUGIN", nargs="?", type=_word, help="(default: every enabled one)")
 
 
+def _add_test(commands: Commands, name: str) -> None:
+    parser = _command(commands, name, "run a plugin outside the queue and the database, and show all that it did",
+                      "echo\necho handle --event event.json --state state.json\n./plugins/mine\n"
+                      "echo --request request.json", """\
+Shown are the request, the response with every fault of the protocol, what the
+plugin said on standard error, the files that it left in its workspace, which
+is then removed, how it ended, and the time. Nothing is stored. It is 0 where
+a job would succeed, else 1.
+
+In the request, config is shown as it stands in the file, with ${NAME} for what
+comes from a variable, so that it can be passed on; the plugin was given the
+values. The event, the state and what the plugin says are shown as they are.
+
+A PLUGIN with a / in it is a plugin's directory, which need not be configured:
+its config is empty. A FILE of - is standard input.""")
+    parser.add_argument("plugin", metavar="PLUGIN", type=_word, help="a configured plugin, or a plugin's directory")
+    parser.add_argument("command", metavar="COMMAND", nargs="?", type=_word,
+                        help="(default: the request's; handle with an event, else poll)")
+    parser.add_argument("--event", metavar="FILE", help="an event as JSON; what has no `type` is the payload of one")
+    parser.add_argument("--state", metavar="FILE", help="what the plugin remembers, as JSON (default: {})")
+    parser.add_argument("--request", metavar="FILE", help="a request that was shown before, or all that test --json"
+                        " shows: its command, event, state and context")
+
+
+def _add_new_plugin(commands: Commands, name: str) -> None:
+    parser = _command(commands, name, "make the directory of a new plugin that runs as it stands",
+                      "weather --lang python", """\
+It has a manifest, a program with examples of events, state and logs to be
+changed, and a README. What to do next is printed. Nothing is overwritten.""")
+    parser.add_argument("plugin", metavar="NAME", type=_word, help="1 to 64 letters, digits, '-' and '_'")
+    parser.add_argument("--lang", dest="language", choices=_LANGUAGES, default=_LANGUAGES[0],
+                        help=f"what its program is written in: {' or '.join(_LANGUAGES)} (default: {_LANGUAGES[0]})")
+    parser.add_argument("--dir", metavar="DIR", dest="directory",
+                        help="where to make it (default: the first directory of plugins_dir)")
+
+
+def _add_backup(commands: Commands, name: str) -> None:
+    parser = _command(commands, name, "copy the database as it is at this moment, while the daemon runs",
+                      "/srv/backup/ductile-$(date +%F).db", """\
+The copy is checked in full, and FILE is there whole or not at all; it is never
+overwritten. In it are jobs, logs, states, contexts, schedules and breakers.
+Not in it: the configuration, secrets, plugins and pipelines, which are files
+to be copied by other means, and the files in workspaces, which are kept for
+workspace.ttl alone: a job that began with such files fails after a restore.
+
+To restore: stop ductiled, copy FILE to the place that state.path names, remove
+the files beside it whose names end in -wal and -shm, start ductiled. What was
+done after the backup is unknown then, and jobs that were open in it run again.""")
+    parser.add_argument("file", metavar="FILE", help="where to; must not be there yet")
+
+
+def _add_complete(commands: Commands, name: str) -> None:
+    # For contrib/completion: no help, which would list it among the commands.
+    parser = commands.add_parser(name, allow_abbrev=False)
+    _add_common(parser)
+    parser.set_defaults(name=name)
+    parser.add_argument("kind", choices=_COMPLETED)
+    parser.add_argument("prefix")
+
+
 def _add_reload(commands: Commands, name: str) -> None:
-    _command(commands, name, "have the daemon read its configuration anew, and show what changed", "")
+    _command(commands, name, "have the daemon read its configuration anew, and show what changed", "", """\
+It is checked here first, but for variables. Where the daemon refuses it, 78:
+the one before stays in force.""")
 
 
 def _add_state(commands: Commands, name: str) -> None:
-    parser = _command(commands, name, "show what a plugin remembers, or change it", "echo --set state.json")
+    parser = _command(commands, name, "show what a plugin remembers, or change it", "echo --set state.json", """\
+As JSON in any case. A job that runs meanwhile lays its own changes over it.""")
     parser.add_argument("plugin", metavar="PLUGIN", type=_word)
     change = parser.add_mutually_exclusive_group()
     change.add_argument("--set", metavar="FILE", dest="file", help="put a JSON object in its place (-: standard input)")
     change.add_argument("--clear", action="store_true", help="forget it all")
+
+
+def _add_monitor(commands: Commands, name: str) -> None:
+    about = "watch daemon, jobs and plugins on the whole screen; ? shows the keys"
+    _command(commands, name, about, "", """\
+It only reads, but for the keys that run, retry, replay, cancel and reset; the
+key ? shows them all.""")
 
 
 def _word(text: str) -> str:
@@ -178,7 +295,11 @@ def _count(text: str) -> int:
 
 
 _COMMANDS: Mapping[str, Callable[[Commands, str], None]] = {
-    "init": _add_init, "check": _add_check, "status": _add_status, "plugins": _add_plugins, "queue": _add_queue,
-    "run": _add_run, "emit": _add_emit, "logs": _add_logs, "inspect": _add_inspect, "retry": _add_retry,
-    "cancel": _add_cancel, "reset": _add_reset, "health": _add_health, "reload": _add_reload, "state": _add_state,
+    "init": _add_init, "check": _add_check, "status": _add_status, "plugins": _add_plugins,
+    "pipelines": _add_pipelines, "queue": _add_queue, "run": _add_run, "emit": _add_emit, "logs": _add_logs,
+    "inspect": _add_inspect, "retry": _add_retry, "replay": _add_replay, "cancel": _add_cancel, "reset": _add_reset,
+    "health": _add_health, "test": _add_test, "reload": _add_reload, "state": _add_state, "backup": _add_backup,
+    "new-plugin": _add_new_plugin, "monitor": _add_monitor,
 }
+# For programs: neither help nor an error names them.
+_HIDDEN: Mapping[str, Callable[[Commands, str], None]] = {"complete": _add_complete}

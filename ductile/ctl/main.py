@@ -20,7 +20,8 @@ from ductile import db
 from ductile.config import place
 from ductile.ctl.commandline import parse
 from ductile.errors import (
-    EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EXIT_PERMISSION, EXIT_SYSTEM, EXIT_UNAVAILABLE, DuctileError,
+    EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EXIT_PERMISSION, EXIT_SYSTEM, EXIT_UNAVAILABLE, EXIT_USAGE,
+    DuctileError,
 )
 
 _LOOK_SECONDS = 0.5    # between two looks of `logs -f`
@@ -30,6 +31,7 @@ Options = Namespace
 
 def run() -> None:
     """The entry point of `ductilectl`."""
+    _open_standard_streams()
     sys.stdout.reconfigure(errors="backslashreplace")
     sys.stderr.reconfigure(errors="backslashreplace")
     try:
@@ -49,6 +51,14 @@ def run() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_IO
     sys.exit(code)
+
+
+def _open_standard_streams() -> None:
+    """Open those of 0, 1 and 2 that are closed, or the next file to be opened would be taken for one of them."""
+    # In this order: each gets the lowest number that is free.
+    sys.stdin = sys.stdin or open(os.devnull)
+    sys.stdout = sys.stdout or open(os.devnull, "w")
+    sys.stderr = sys.stderr or open(os.devnull, "w")
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str], *, out: TextIOBase, err: TextIOBase) -> int:
@@ -143,10 +153,17 @@ def _change(options: Options, state_path: Path, act: Callable[[sqlite3.Connectio
         return act(conn)
 
 
+def _page(options: Options) -> object:
+    """Return what tables are written on."""
+    if options.out.isatty():
+        return _module("ctl.page").terminal(options.out, options.environ, _now())
+    return _module("ctl.table").PLAIN
+
+
 # The commands
 
 def _init(options: Options) -> int:
-    return _module("ctl.starter").init(Path(options.directory), out=options.out)
+    return _module("ctl.starter").init(Path(options.directory), as_json=options.json, out=options.out)
 
 
 def _check(options: Options) -> int:
@@ -161,16 +178,28 @@ def _status(options: Options) -> int:
 
     document = _module("ctl.document").document if options.json else None
     return _look(options, lambda conn, state_path: _module("ctl.status").status(
-        conn, state_path=state_path, reset_after=reset_after, now=_now(), document=document, out=options.out))
+        conn, state_path=state_path, reset_after=reset_after, now=_now(), document=document, out=options.out,
+        page=_page(options)))
 
 
 def _plugins(options: Options) -> int:
-    return _module("ctl.plugin").plugins(_world(options), as_json=options.json, out=options.out)
+    return _module("ctl.plugin").plugins(_world(options), as_json=options.json, out=options.out, page=_page(options))
+
+
+def _pipelines(options: Options) -> int:
+    module = _module("ctl.pipelines")
+    if options.pipeline is None:
+        if options.mermaid:
+            raise DuctileError("ductilectl pipelines: --mermaid is for one pipeline: give its NAME",
+                               exit_code=EXIT_USAGE)
+        return module.pipelines(_world(options), as_json=options.json, out=options.out, page=_page(options))
+    return module.pipeline(_world(options), name=options.pipeline, mermaid=options.mermaid, as_json=options.json,
+                           out=options.out)
 
 
 def _queue(options: Options) -> int:
     return _look(options, lambda conn, _: _module("ctl.job").queue(
-        conn, limit=options.limit, now=_now(), as_json=options.json, out=options.out))
+        conn, limit=options.limit, now=_now(), as_json=options.json, out=options.out, page=_page(options)))
 
 
 def _logs(options: Options) -> int:
@@ -212,6 +241,14 @@ def _retry(options: Options) -> int:
         err=options.err))
 
 
+def _replay(options: Options) -> int:
+    world = _world(options)
+    state_path = world.config.state_path
+    return _change(options, state_path, lambda conn: _module("ctl.replay").replay(
+        conn, job=options.job, world=world, state_path=state_path, now=_now(), new_id=_new_id, as_json=options.json,
+        out=options.out, err=options.err))
+
+
 def _cancel(options: Options) -> int:
     state_path = _state_path(options)
     return _change(options, state_path, lambda conn: _module("ctl.job").cancel(
@@ -230,7 +267,7 @@ def _reset(options: Options) -> int:
 def _health(options: Options) -> int:
     world = _module("ctl.configured").read(_path(options), options.environ, keep_unset=False).world
     what = {"plugin": options.plugin, "world": world, "clock": _module("clock").SystemClock(), "new_id": _new_id,
-            "as_json": options.json, "out": options.out}
+            "as_json": options.json, "out": options.out, "page": _page(options)}
     conn = db.open_for_operator(world.config.state_path, failed=EXIT_IO)
     if conn is None:
         return _module("ctl.health").health(None, **what)
@@ -245,20 +282,72 @@ def _reload(options: Options) -> int:
         err=options.err))
 
 
+def _test(options: Options) -> int:
+    told, trial = _module("ctl.told"), _module("ctl.trial")
+    asked = told.read(command=options.command, request=options.request, event=options.event, state=options.state,
+                      stdin=sys.stdin.buffer, now=_now(), new_id=_new_id)
+    if trial.is_directory(options.plugin):
+        subject = trial.in_directory(Path(options.plugin), options.environ)
+    else:
+        subject = trial.in_configuration(_path(options), options.environ, options.plugin)
+    return trial.trial(subject, asked, clock=_module("clock").SystemClock(), new_id=_new_id, as_json=options.json,
+                       out=options.out, err=options.err)
+
+
+def _new_plugin(options: Options) -> int:
+    parent = _loaded(options, _path(options)).config.plugins_dirs[0] if options.directory is None \
+        else Path(options.directory)
+    return _module("ctl.skeleton").new_plugin(options.plugin, language=options.language, parent=parent,
+                                              as_json=options.json, out=options.out)
+
+
+def _backup(options: Options) -> int:
+    state_path = _state_path(options)
+    return _change(options, state_path, lambda conn: _module("ctl.backup").backup(
+        conn, file=Path(options.file), state_path=state_path, now=_now(), as_json=options.json, out=options.out,
+        err=options.err))
+
+
+def _complete(options: Options) -> int:
+    module = _module("ctl.candidates")
+    if options.kind == "plugins":
+        return module.names(_loaded(options, _path(options)).config.plugins, prefix=options.prefix, out=options.out)
+    if options.kind == "pipelines":
+        return module.names(_world(options).router.pipelines, prefix=options.prefix, out=options.out)
+    conn = db.open_for_operator(_state_path(options), failed=EXIT_IO)
+    if conn is None:
+        return EXIT_OK
+    with closing(conn), db.reading(conn):
+        return module.jobs(conn, kind=options.kind, prefix=options.prefix, out=options.out)
+
+
 def _state(options: Options) -> int:
     module = _module("ctl.state")
     known = _loaded(options, _path(options)).config.plugins
     what = {"plugin": options.plugin, "known": known, "out": options.out}
     if options.file is not None:
         state = module.read(options.file, sys.stdin.buffer)
-        return _change(options, _state_path(options), lambda conn: module.put(conn, state=state, now=_now(), **what))
+        return _change(options, _state_path(options), lambda conn: module.put(
+            conn, state=state, now=_now(), as_json=options.json, **what))
     if options.clear:
-        return _change(options, _state_path(options), lambda conn: module.clear(conn, **what))
+        return _change(options, _state_path(options), lambda conn: module.clear(conn, as_json=options.json, **what))
     return _look(options, lambda conn, _: module.show(conn, **what))
 
 
+def _monitor(options: Options) -> int:
+    if options.json:
+        raise DuctileError("ductilectl monitor: --json is for commands that show a document; see ductilectl status",
+                           exit_code=EXIT_USAGE)
+    where = [] if options.config is None else ["-c", options.config]
+    return _look(options, lambda conn, state_path: _module("ctl.monitor").monitor(
+        conn, state_path=state_path, plugins=lambda: _loaded(options, _path(options)).config.plugins,
+        command=lambda arguments, said: main([*where, *arguments], options.environ, out=said, err=said),
+        environ=options.environ, now=_now))
+
+
 _ACTS: Mapping[str, Callable[[Options], int]] = {
-    "init": _init, "check": _check, "status": _status, "plugins": _plugins, "queue": _queue, "run": _run, "emit": _emit,
-    "logs": _logs, "inspect": _inspect, "retry": _retry, "cancel": _cancel, "reset": _reset, "health": _health,
-    "reload": _reload, "state": _state,
+    "init": _init, "check": _check, "status": _status, "plugins": _plugins, "pipelines": _pipelines, "queue": _queue,
+    "run": _run, "emit": _emit, "logs": _logs, "inspect": _inspect, "retry": _retry, "replay": _replay,
+    "cancel": _cancel, "reset": _reset, "health": _health, "test": _test, "reload": _reload, "state": _state,
+    "backup": _backup, "new-plugin": _new_plugin, "monitor": _monitor, "complete": _complete,
 }

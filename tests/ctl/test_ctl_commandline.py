@@ -7,8 +7,8 @@ from ctl.desk import Desk
 
 from ductile.ctl.commandline import parse
 
-COMMANDS = ("init", "check", "status", "plugins", "queue", "run", "emit", "logs", "inspect", "retry", "cancel",
-            "reset", "health", "reload", "state")
+COMMANDS = ("init", "check", "status", "plugins", "pipelines", "queue", "run", "emit", "logs", "inspect", "retry",
+            "replay", "cancel", "reset", "health", "test", "reload", "state", "backup", "new-plugin", "monitor")
 
 
 def wrong(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -40,10 +40,8 @@ def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> Non
 
 @pytest.mark.parametrize(("arguments", "expected"), [
     ((), "ductilectl: the following arguments are required: COMMAND; see ductilectl --help\n"),
-    (("stat",), "ductilectl: argument COMMAND: invalid choice: 'stat' (choose from 'init', 'check', 'status',"
-                " 'plugins', 'queue', 'run', 'emit', 'logs', 'inspect', 'retry', 'cancel', 'reset',"
-                " 'health', 'reload', 'state');"
-                " see ductilectl --help\n"),
+    (("stat",), "ductilectl: argument COMMAND: invalid choice: 'stat' (choose from "
+                f"{', '.join(map(repr, COMMANDS))}); see ductilectl --help\n"),
     (("--what", "status"), "ductilectl: unrecognized arguments: --what; see ductilectl --help\n"),
     (("reset",), "ductilectl reset: the following arguments are required: PLUGIN; see ductilectl reset --help\n"),
     (("queue", "-n", "-1"), "ductilectl queue: argument -n: expected a number from 0 to 999999999, got '-1';"

@@ -1,0 +1,91 @@
+# Completes the commands, options, plugins, pipelines and jobs of ductilectl in bash.
+#
+# Source this file in ~/.bashrc, or put it where bash-completion looks for files named after the command, such as
+# /usr/local/share/bash-completion/completions/.
+
+_ductilectl_words() {
+    mapfile -t COMPREPLY < <(compgen -W "$1" -- "$cur")
+}
+
+# Files (-f) or directories (-d).
+_ductilectl_paths() {
+    compopt -o filenames 2>/dev/null
+    mapfile -t COMPREPLY < <(compgen "$1" -- "$cur")
+}
+
+# What only the program knows: plugins, pipelines, jobs. What it cannot tell is not completed, and nothing is said of it.
+_ductilectl_ask() {
+    local -a where=()
+    [[ -n $config ]] && where=(-c "${config/#\~/"$HOME"}")
+    mapfile -t COMPREPLY < <("$program" "${where[@]}" complete "$1" "$cur" </dev/null 2>/dev/null)
+}
+
+_ductilectl_options() {
+    local options='-h --help -c --config --json'
+    case $1 in
+        '') options+=' --version' ;;
+        check) options+=' --database' ;;
+        pipelines) options+=' --mermaid' ;;
+        queue) options+=' -n' ;;
+        run) options+=' --payload --type --wait' ;;
+        emit) options+=' --payload --source' ;;
+        logs) options+=' -f --follow -n' ;;
+        test) options+=' --event --state --request' ;;
+        state) options+=' --set --clear' ;;
+        new-plugin) options+=' --lang --dir' ;;
+    esac
+    _ductilectl_words "$options"
+}
+
+_ductilectl() {
+    local program=$1 cur=${COMP_WORDS[COMP_CWORD]}
+    local command= option= config= position=0 index word
+    local valued=' -c --config -n --payload --type --source --set --event --state --request --lang --dir '
+    COMPREPLY=()
+    for ((index = 1; index < COMP_CWORD; index++)); do
+        word=${COMP_WORDS[index]}
+        if [[ $valued == *" $word "* ]]; then
+            # An equals sign between an option and its value is a word by itself.
+            [[ ${COMP_WORDS[index + 1]} == '=' ]] && ((index++))
+            ((index++))
+            if ((index >= COMP_CWORD)); then
+                option=$word
+            elif [[ $word == -c || $word == --config ]]; then
+                config=${COMP_WORDS[index]}
+            fi
+        elif [[ $word != -* && -z $command ]]; then
+            command=$word
+        elif [[ $word != -* ]]; then
+            ((position++))
+        fi
+    done
+    [[ $cur == '=' ]] && cur=
+
+    case $option in
+        -c | --config | --set | --event | --state | --request) _ductilectl_paths -f; return ;;
+        --dir) _ductilectl_paths -d; return ;;
+        --lang) _ductilectl_words 'sh python'; return ;;
+        --source) _ductilectl_ask plugins; return ;;
+        ?*) return ;;
+    esac
+    if [[ $cur == -* ]]; then
+        _ductilectl_options "$command"
+        return
+    fi
+    case $command:$position in
+        :*) _ductilectl_words 'init check status plugins pipelines queue run emit logs inspect retry replay cancel
+                reset health test reload state backup new-plugin monitor' ;;
+        init:0) _ductilectl_paths -d ;;
+        backup:0) _ductilectl_paths -f ;;
+        pipelines:0) _ductilectl_ask pipelines ;;
+        test:0) if [[ $cur == */* ]]; then _ductilectl_paths -d; else _ductilectl_ask plugins; fi ;;
+        run:0 | logs:0 | reset:0 | health:0 | state:0) _ductilectl_ask plugins ;;
+        run:1 | test:1) _ductilectl_words 'poll handle health init' ;;
+        inspect:0) _ductilectl_ask jobs ;;
+        retry:0) _ductilectl_ask dead ;;
+        replay:0) _ductilectl_ask ended ;;
+        cancel:0) _ductilectl_ask queued ;;
+    esac
+}
+
+complete -F _ductilectl ductilectl

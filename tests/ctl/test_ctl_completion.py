@@ -1,0 +1,165 @@
+"""Completion in a real bash: commands, options, plugins, pipelines, jobs; never a word on the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, Said, job_id
+
+from ductile.ctl import commandline
+from ductile.main import _parser as ductiled_parser
+from ductile.queue.job import Status
+from support.ledger import put_ended, put_job
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "contrib" / "completion"
+# As in an interactive bash: an equals sign is a word by itself.
+PROGRAM = """
+source "$1"; function=$2; shift 2
+COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+"$function" "$1" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+def complete(*words: str, cwd: Path, program: str = "ductilectl", home: Path | None = None) -> list[str]:
+    """Return what the last word may become."""
+    script = (SCRIPTS / f"{program}.bash", f"_{program}", DUCTILECTL.with_name(program))
+    environ = {"PATH": os.defpath} if home is None else {"PATH": os.defpath, "HOME": str(home)}
+    done = subprocess.run(["bash", "-c", PROGRAM, "bash", *script, *words], cwd=cwd, env=environ, capture_output=True,
+                          text=True, timeout=PATIENCE_SECONDS)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.split()
+
+
+@pytest.fixture
+def filled(desk: Desk) -> Iterator[Desk]:
+    """Two plugins, two pipelines, and a job of each status."""
+    desk.plugin("echo")
+    desk.plugin("ebb")
+    (desk.home / "pipelines").mkdir()
+    for name in ("video", "voice"):
+        text = f"name: {name}\non: {name}.made\nsteps: [{{uses: echo}}]\n"
+        (desk.home / "pipelines" / f"{name}.yaml").write_text(text)
+    with desk.ledger() as conn:
+        for number, status in enumerate((Status.QUEUED, Status.RUNNING, Status.DEAD, Status.SUCCEEDED), start=0xabc0):
+            put_job(conn, job_id(number), status)
+        yield desk
+
+
+QUEUED, RUNNING, DEAD, SUCCEEDED = (job_id(number) for number in range(0xabc0, 0xabc4))
+
+
+@pytest.mark.parametrize(("words", "expected"), [
+    (["st"], ["status", "state"]), (["--json", "re"], ["retry", "replay", "reset", "reload"]),
+    (["-c", "x", "pl"], ["plugins"]), (["--config", "=", "x", "pl"], ["plugins"]), (["new"], ["new-plugin"]),
+    (["--v"], ["--version"]), (["run", "echo", "--p"], ["--payload"]),
+    (["logs", "--"], ["--help", "--config", "--json", "--follow"]),
+    (["run", "echo", "h"], ["handle", "health"]), (["run", "echo", "--payload", "x", "h"], ["handle", "health"]),
+    (["new-plugin", "--lang", "p"], ["python"]), (["new-plugin", "--lang", "=", "p"], ["python"]),
+    (["queue", "-n", "1"], []), (["reload", ""], []), (["what", ""], []),
+])
+def test_what_needs_no_configuration(tmp_path: Path, words: list[str], expected: list[str]) -> None:
+    assert complete(*words, cwd=tmp_path) == expected
+
+
+@pytest.mark.parametrize(("words", "expected"), [
+    (["run", ""], ["ebb", "echo"]), (["run", "ec"], ["echo"]), (["test", "x"], []), (["health", "eb"], ["ebb"]),
+    (["emit", "x", "--source", "e"], ["ebb", "echo"]), (["emit", "x", "--source", "=", ""], ["ebb", "echo"]),
+    (["pipelines", "v"], ["video", "voice"]), (["pipelines", "vo"], ["voice"]),
+    (["inspect", ""], [RUNNING, QUEUED, SUCCEEDED, DEAD]), (["inspect", "0000abc0"], [QUEUED]),
+    (["inspect", "0000ABC0"], [QUEUED]), (["inspect", "1"], []),
+    (["retry", "00"], [DEAD]), (["cancel", ""], [QUEUED]), (["replay", "0000"], [SUCCEEDED, DEAD]),
+])
+def test_what_is_configured_and_stored(filled: Desk, words: list[str], expected: list[str]) -> None:
+    assert complete("-c", str(filled.home), *words, cwd=Path("/")) == expected
+
+
+def test_an_old_job_is_found_by_four_characters(filled: Desk) -> None:
+    with filled.ledger() as conn:
+        put_ended(conn, range(99_000_000, 99_000_300), at="2026-02-09T10:00:00.000Z")
+    assert complete("-c", str(filled.home), "inspect", "0000abc3", cwd=Path("/")) == [SUCCEEDED]
+    assert SUCCEEDED not in complete("-c", str(filled.home), "inspect", "", cwd=Path("/"))
+
+
+def test_a_configuration_at_home_is_found(filled: Desk) -> None:
+    assert complete("-c", f"~/{filled.home.name}", "run", "ec", cwd=Path("/"), home=filled.home.parent) == ["echo"]
+
+
+@pytest.mark.parametrize(("words", "expected"), [
+    (["-c", "pl"], ["plugins"]), (["--config", "=", "con"], ["config.yaml"]), (["backup", "da"], ["data"]),
+    (["state", "echo", "--set", "con"], ["config.yaml"]), (["new-plugin", "x", "--dir", "c"], []),
+    (["init", ""], ["data", "pipelines", "plugins"]), (["test", "./plugins/ec"], ["./plugins/echo"]),
+])
+def test_files_and_directories(filled: Desk, words: list[str], expected: list[str]) -> None:
+    assert sorted(complete(*words, cwd=filled.home)) == expected
+
+
+@pytest.mark.parametrize("words", [("run", ""), ("inspect", ""), ("pipelines", "")])
+@pytest.mark.parametrize("fault", ["no configuration", "no YAML", "no database"])
+def test_what_is_wrong_is_no_word_on_the_terminal(desk: Desk, fault: str, words: tuple[str, ...]) -> None:
+    place = {"no configuration": "/no/such"}.get(fault, str(desk.home))
+    if fault == "no YAML":
+        (desk.home / "config.yaml").write_text("a: [\n")
+    assert complete("-c", place, *words, cwd=Path("/")) == []
+
+
+def test_a_hostile_name_is_never_run(desk: Desk) -> None:
+    desk.configure(plugins={"$(touch made)": {}, "echo": {}})
+    complete("-c", str(desk.home), "run", "", cwd=desk.home)
+    complete("-c", str(desk.home), "run", "$(touch made)", cwd=desk.home)
+    assert not (desk.home / "made").exists()
+
+
+def test_the_hidden_command_is_named_nowhere(desk: Desk) -> None:
+    assert "complete" not in desk.process("--help").out
+    assert "complete" not in desk.process("what").err
+    assert desk.call("complete", "jobs", "") == Said(code=0, out="", err="")
+
+
+# What the scripts say by themselves has to be what the programs say.
+
+
+def parsers() -> dict[str, argparse.ArgumentParser]:
+    top = commandline._parser([])
+    (commands,) = (action for action in top._actions if isinstance(action, argparse._SubParsersAction))
+    return {"": top, **commands.choices}
+
+
+def options(parser: argparse.ArgumentParser) -> set[str]:
+    return {text for action in parser._actions for text in action.option_strings}
+
+
+def test_every_command_is_completed(tmp_path: Path) -> None:
+    assert complete("", cwd=tmp_path) == [name for name in parsers() if name]
+
+
+@pytest.mark.parametrize("command", parsers())
+def test_every_option_is_completed(command: str, tmp_path: Path) -> None:
+    assert set(complete(*([command] if command else []), "-", cwd=tmp_path)) == options(parsers()[command])
+
+
+def test_every_option_with_a_value_is_known_as_one() -> None:
+    script = (SCRIPTS / "ductilectl.bash").read_text()
+    valued = {text for parser in parsers().values() for action in parser._actions if action.nargs is None
+              for text in action.option_strings}
+    assert set(script.partition("local valued='")[2].partition("'")[0].split()) == valued
+
+
+def test_the_daemon_s_options_are_completed(filled: Desk) -> None:
+    known = complete("-", cwd=filled.home, program="ductiled")
+    assert set(known) == options(ductiled_parser())
+    assert complete("--ch", cwd=filled.home, program="ductiled") == ["--check"]
+    assert complete("-c", "con", cwd=filled.home, program="ductiled") == ["config.yaml"]
+    assert complete("--config", "=", "con", cwd=filled.home, program="ductiled") == ["config.yaml"]
+
+
+@pytest.mark.parametrize("program", ["ductilectl", "ductiled"])
+def test_bash_knows_for_which_command_it_is(program: str) -> None:
+    done = subprocess.run(["bash", "-c", 'source "$1"; complete -p "$2"', "bash", SCRIPTS / f"{program}.bash", program],
+                          env={}, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    assert (done.returncode, done.stdout) == (0, f"complete -F _{program} {program}\n")

@@ -1,0 +1,144 @@
+"""The keys of every JSON document are those that are promised, and no others."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ctl.desk import DUCTILECTL, PATIENCE_SECONDS
+from ctl.json_keys import ANY, DOCUMENTS, WITHOUT, differences, keys, places
+
+from ductile import db
+from ductile.ctl import commandline, logs
+from ductile.history import latest
+from support.daemon import RealDaemon
+from support.gate import Gate
+
+SOURCE = """#!/bin/sh
+case $(cat) in
+    *'"command":"poll"'*)
+        echo made >file
+        printf '{"status":"ok","state_updates":{"n":1},'
+        printf '"events":[{"type":"made","payload":{"a":1},"dedupe_key":"k"}]}' ;;
+    *) printf '{"status":"ok"}' ;;
+esac
+"""
+FAILS = "#!/bin/sh\nprintf '{\"status\":\"error\",\"error\":\"no\"}'\n"
+
+
+class Calls:
+    """`ductilectl --json` started on a daemon's directory, and what it has shown, by the promise that it is about."""
+
+    def __init__(self, daemon: RealDaemon) -> None:
+        self.home, self.environ = daemon.home, daemon.environ
+        self.shown: dict[str, list[Any]] = {name: [] for name in DOCUMENTS}
+
+    def __call__(self, promise: str, *arguments: str | Path) -> Any:
+        done = subprocess.run([DUCTILECTL, "-c", self.home, "--json", *arguments], env=self.environ, cwd="/",
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+        assert done.stdout, done.stderr
+        self.shown[promise].append(json.loads(done.stdout))
+        return self.shown[promise][-1]
+
+
+def configured(daemon: RealDaemon, gate: Gate) -> None:
+    daemon.plugin("source", SOURCE, commands=("poll", "handle", "health", "init"), schedule={"every": "6h"})
+    daemon.plugin("taker", SOURCE, commands=("handle",))
+    daemon.plugin("fails", FAILS, commands=("poll", "init"), retry={"max_attempts": 1})
+    daemon.plugin("again", FAILS)
+    daemon.install("waits", config=gate.config)
+    (daemon.home / "pipelines").mkdir()
+    (daemon.home / "pipelines" / "p.yaml").write_text(
+        "name: p\non: made\nsteps: [{id: one, uses: taker}, {id: two, uses: taker}]\n")
+
+
+@pytest.fixture
+def shown(daemon: RealDaemon, gate: Gate) -> Iterator[dict[str, list[Any]]]:
+    """Everything that there is to be shown, of a daemon that has done everything that can be done."""
+    configured(daemon, gate)
+    call = Calls(daemon)
+    call("(any that only reads, before ductiled has run)", "status")
+    call("init DIR", "init", daemon.home / "other")
+    call("new-plugin NAME", "new-plugin", "mine")
+    call("test PLUGIN", "test", "source")
+    daemon.start()
+    daemon.until("SELECT count(*) FROM job_queue WHERE step_id = 'two' AND status = 'succeeded'", [(1,)])
+    # The event of the second run is a duplicate of the first one's.
+    call("run PLUGIN --wait", "run", "source", "--wait")
+    dead = call("run PLUGIN --wait", "run", "fails", "--wait")["job_id"]
+    call("logs", "logs")
+    call.shown["logs -f"] = followed(daemon)
+    for job_id, in daemon.rows("SELECT id FROM job_queue WHERE plugin IN ('source', 'fails') AND command = 'poll'"):
+        call("inspect JOB", "inspect", job_id)
+    call("retry JOB", "retry", dead)
+    call("replay JOB", "replay", daemon.rows("SELECT id FROM job_queue WHERE step_id = 'two'")[0][0])
+    again = call("run PLUGIN", "run", "again")["job_id"]
+    daemon.until("SELECT attempt FROM job_queue WHERE id = ?", [(2,)], again)
+    call("run PLUGIN", "run", "waits")
+    gate.arrived()
+    call("emit EVENT", "emit", "made", "--payload", '{"b": 2}')
+    call("cancel JOB", "cancel", call("run PLUGIN", "run", "source")["job_id"])
+    daemon.write("INSERT INTO circuit_breakers (plugin, command, state, failure_count, updated_at)"
+                 " VALUES ('fails', 'poll', 'closed', 1, '2026-02-08T10:00:00.000Z')")
+    call("status", "status")
+    call("queue", "queue")
+    for name, *arguments in (("check", "--database"), ("plugins",), ("pipelines",), ("health",), ("reload",)):
+        call(name, name, *arguments)
+    call("pipelines NAME", "pipelines", "p")
+    call("reset PLUGIN", "reset", "fails")
+    call("backup FILE", "backup", daemon.home / "copy.db")
+    (daemon.home / "state.json").write_text("{}")
+    call("state PLUGIN", "state", "source")
+    call("state PLUGIN --set FILE", "state", "source", "--set", daemon.home / "state.json")
+    call("state PLUGIN --clear", "state", "source", "--clear")
+    yield call.shown
+    gate.let_through()
+    daemon.stop()
+
+
+def followed(daemon: RealDaemon) -> list[Any]:
+    """What `logs -f` shows, one document a line."""
+    out = io.StringIO()
+    with closing(db.connect_again(daemon.database)) as conn:
+        logs.follow(conn, plugin=None, limit=20, as_json=True, out=out, goes_on=lambda: False)
+        assert len(latest(conn, None, 20)) == len(out.getvalue().splitlines())
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def test_every_document_has_the_keys_that_are_promised(shown: dict[str, list[Any]]) -> None:
+    found = {name: sorted({text for document in documents for text in differences(DOCUMENTS[name], document)})
+             for name, documents in shown.items()}
+    assert {name: texts for name, texts in found.items() if texts} == {}
+    unseen = {}
+    for name, documents in shown.items():
+        seen: set[str] = set()
+        for document in documents:
+            differences(DOCUMENTS[name], document, seen=seen)
+        unseen[name] = sorted(places(DOCUMENTS[name]) - seen)
+    assert {name: left for name, left in unseen.items() if left} == {}, "promised, but shown by nothing here"
+
+
+def test_every_command_is_in_the_table() -> None:
+    (commands,) = (action for action in commandline._parser([])._actions
+                   if isinstance(action, argparse._SubParsersAction))
+    promised = {name.split()[0] for name in DOCUMENTS if not name.startswith("(")}
+    assert promised | set(WITHOUT) == set(commands.choices)
+    assert promised & set(WITHOUT) == set()
+
+
+@pytest.mark.parametrize(("form", "value", "expected"), [
+    (keys("a b?"), {"a": 1}, []), (keys("a b?"), {"a": 1, "b": [1, "x", None]}, []),
+    (keys("a b?"), {"b": 1}, [".a is missing"]), (keys("a"), {"a": 1, "c": 1}, [".c is new"]),
+    (keys("a"), {"a": {}}, [".a: has keys of its own"]), ([keys("a")], [{"a": 1}, {}], ["[].a is missing"]),
+    ({"a": [keys("b")]}, {"a": None}, []), ({"a": [keys("b")]}, {"a": {}}, [".a: expected a list"]),
+    (keys("a"), [], [": expected an object"]), (ANY, {"x": [{}]}, []),
+])
+def test_a_difference_is_seen(form: Any, value: Any, expected: list[str]) -> None:
+    assert differences(form, value) == expected
