@@ -1,0 +1,142 @@
+"""The manual of `ductilectl` has every command, option, exit code, key of the monitor and key of a document."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ctl.json_keys import ANY, DOCUMENTS, WITHOUT
+
+from ductile import errors
+from ductile.ctl import commandline, screen
+from ductile.ctl.view import HELP
+from support.manuals import examples, parts, section
+from support.pages import options
+
+PAGE = "ductilectl.1"
+COMMANDS = {part.split()[0]: found for part, found in parts(PAGE, "COMMANDS").items()}
+CTL = Path(__file__).resolve().parents[2] / "ductile" / "ctl"
+ATTEMPT = DOCUMENTS["logs"][0]
+
+
+def parsers() -> dict[str, argparse.ArgumentParser]:
+    """Return the parser of each command that help names."""
+    actions = commandline._parser([])._actions
+    [commands] = [action for action in actions if isinstance(action, argparse._SubParsersAction)]
+    return dict(commands.choices)
+
+
+PARSERS = parsers()
+COMMON = {"-h", "--help", "-c", "--config", "--json"}
+
+
+def arguments(parser: argparse.ArgumentParser) -> list[str]:
+    """Return the positional arguments as a synopsis has them."""
+    return [f"[{action.metavar}]" if action.nargs == "?" else action.metavar
+            for action in parser._actions if not action.option_strings]
+
+
+def test_every_command_is_explained_in_the_order_of_the_help() -> None:
+    assert list(COMMANDS) == list(PARSERS)
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_a_command_has_the_arguments_that_are_told(name: str) -> None:
+    assert COMMANDS[name].part.split()[1:] == arguments(PARSERS[name])
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_every_option_of_a_command_is_explained_and_no_other(name: str) -> None:
+    known = {spelling for action in PARSERS[name]._actions for spelling in action.option_strings}
+    assert options(COMMANDS[name].entries) == known - COMMON
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_an_option_with_a_value_says_so(name: str) -> None:
+    takes = {spelling for action in PARSERS[name]._actions for spelling in action.option_strings if action.nargs != 0}
+    told = {entry.names[0] for entry in COMMANDS[name].entries if re.search(r" [A-Z]+$", entry.tag)}
+    assert told == takes - COMMON
+
+
+def test_the_options_of_all_commands_are_explained() -> None:
+    known = {spelling for action in commandline._parser([])._actions for spelling in action.option_strings}
+    assert options(section(PAGE, "OPTIONS").entries) == known
+    assert COMMON <= known
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_a_command_has_an_example(name: str) -> None:
+    calls = [line for each in examples(PAGE) if each.kind == "sh" for line in each.text.splitlines()]
+    assert [line for line in calls if line.startswith(f"ductilectl {name}")]
+
+
+@pytest.mark.parametrize(("name", "option"), [("queue", "-n"), ("logs", "-n"), ("run", "COMMAND"), ("run", "--type")])
+def test_a_default_of_the_command_line_is_told(name: str, option: str) -> None:
+    [action] = [each for each in PARSERS[name]._actions if option in (*each.option_strings, each.metavar)]
+    default = re.search(r"default: (\w+)", action.help)[1]
+    source = (Path(__file__).resolve().parents[2] / "contrib" / "man" / PAGE).read_text()
+    text = source[source.index(f".SS {name}" if f".SS {name}\n" in source else f'.SS "{name} '):]
+    assert re.search(rf"\b{default}\b[^A-Z]*\bby\s+default|\b{default}\n\(the default\)", text[:1500])
+
+
+def test_every_exit_code_is_explained() -> None:
+    used = {node.id for file in CTL.glob("*.py") for node in ast.walk(ast.parse(file.read_text()))
+            if isinstance(node, ast.Name) and node.id.startswith("EXIT_")}
+    # What a daemon calls a failure of the system is one of reading and writing here.
+    expected = {getattr(errors, name) for name in used - {"EXIT_SYSTEM"}}
+    assert {int(entry.tag) for entry in section(PAGE, "EXIT CODES").entries} == expected
+
+
+def test_the_keys_of_the_monitor_are_those_that_it_shows() -> None:
+    [keys] = [each.text for each in examples(PAGE) if each.kind == "keys"]
+    assert keys.splitlines() == list(HELP)
+    [monitor] = [found for part, found in parts(PAGE, "COMMANDS").items() if part == "monitor"]
+    source = (Path(__file__).resolve().parents[2] / "contrib" / "man" / PAGE).read_text()
+    assert monitor.entries == ()
+    assert f"{screen.LEAST_COLUMNS} columns and {screen.LEAST_ROWS} rows" in source
+
+
+# Documents
+
+def names(form: Any) -> Iterator[str]:
+    """Yield every key of a form at every depth."""
+    if isinstance(form, list):
+        yield from names(form[0])
+    elif isinstance(form, dict):
+        for name, below in form.items():
+            yield name.rstrip("?")
+            yield from names(below)
+
+
+def promised(command: str) -> set[str]:
+    return {name for call, form in DOCUMENTS.items() if call.split()[0] == command and form is not ANY
+            for name in names(form)}
+
+
+def told(command: str) -> set[str]:
+    """Return the keys that the manual tells for a command, those of another that it refers to among them."""
+    [entry] = [each for each in section(PAGE, "JSON").entries if each.tag == command]
+    words = {word for word in entry.bold if not word.startswith("--")} - {"ductiled", "seq"}
+    if "job_queue" in words:
+        columns = [each.tag for each in section("ductiled.8", "TABLES", "job_queue").entries]
+        words = words - {"job_queue"} | set(columns) - {"seq"}
+    if command != "logs" and "logs" in words:
+        words = words - {"logs"} | told("logs")
+    return words
+
+
+@pytest.mark.parametrize("command", [name for name in PARSERS if name not in WITHOUT])
+def test_every_key_of_a_commands_document_is_told_and_no_other(command: str) -> None:
+    assert told(command) == promised(command)
+
+
+def test_every_command_with_a_document_is_told() -> None:
+    assert [entry.tag for entry in section(PAGE, "JSON").entries] == [name for name in PARSERS if name not in WITHOUT]
+    nothing_yet = DOCUMENTS["(any that only reads, before ductiled has run)"]
+    assert {*nothing_yet, *WITHOUT} <= set(section(PAGE, "JSON").bold)
+    assert set(ATTEMPT) == told("logs")

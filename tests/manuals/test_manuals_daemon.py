@@ -1,0 +1,146 @@
+"""The manual of the daemon has every option, exit code, signal, variable, table, column and field of the log."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import pytest
+
+from ductile import errors, main
+from ductile.config import place
+from ductile.dispatch.outcome import log_status
+from ductile.queue.job import Status, Submitter
+from ductile.scheduler import breaker
+from support.ledger import opened
+from support.manuals import Entry, parts, section
+from support.pages import options
+
+PAGE = "ductiled.8"
+PRODUCT = Path(__file__).resolve().parents[2] / "ductile"
+CODES = {name: value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+READ_BY = {
+    PAGE: ("main.py", "notify.py", "config/localzone.py", "config/place.py"),
+    "ductilectl.1": ("ctl/page.py", "ctl/terminal.py", "config/localzone.py", "config/place.py"),
+}
+LOGS = re.compile(r"\b_?(?:plugin_)?log$")
+
+
+def codes(page: str) -> set[int]:
+    return {int(entry.tag) for entry in section(page, "EXIT CODES").entries}
+
+
+def trees() -> Iterator[tuple[str, ast.Module]]:
+    for file in sorted(PRODUCT.rglob("*.py")):
+        yield str(file.relative_to(PRODUCT)), ast.parse(file.read_text())
+
+
+def test_every_option_is_explained_and_no_other() -> None:
+    known = {spelling for action in main._parser()._actions for spelling in action.option_strings}
+    assert options(section(PAGE, "OPTIONS").entries) == known
+
+
+def test_the_two_programs_have_every_exit_code_there_is() -> None:
+    assert codes(PAGE) | codes("ductilectl.1") == set(CODES.values())
+
+
+def test_the_daemon_has_the_codes_that_its_modules_end_with() -> None:
+    used = {node.id for name, tree in trees() if not name.startswith("ctl/") and name not in ("errors.py", "shipped.py")
+            for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id in CODES}
+    # What only an operator meets: a database that is not his, or older than the program.
+    assert codes(PAGE) == {CODES[name] for name in used} - {errors.EXIT_PERMISSION, errors.EXIT_UNAVAILABLE}
+
+
+def test_every_signal_is_explained() -> None:
+    told = {name for entry in section(PAGE, "SIGNALS").entries for name in entry.names}
+    assert told == {number.name for number in main._HANDLED}
+
+
+@pytest.mark.parametrize("page", READ_BY)
+def test_every_variable_of_the_environment_is_explained(page: str) -> None:
+    read = {place.VARIABLE, "HOME"}
+    for name, tree in trees():
+        found = {node.args[0].value for node in ast.walk(tree)
+                 if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("environ.get")
+                 and isinstance(node.args[0], ast.Constant)}
+        assert found == set() or any(name in files for files in READ_BY.values()), name
+        read |= found if name in READ_BY[page] else set()
+    assert {name for entry in section(page, "ENVIRONMENT").entries for name in entry.names} == read
+
+
+def test_every_table_and_column_is_explained_in_its_order(tmp_path: Path) -> None:
+    with opened(tmp_path) as conn:
+        tables = [row[0] for row in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        columns = {table: [row[1] for row in conn.execute(f"PRAGMA table_info({table})")] for table in tables}
+    assert {part: [entry.tag for entry in found.entries] for part, found in parts(PAGE, "TABLES").items()} == columns
+
+
+def column(table: str, name: str) -> Entry:
+    [found] = [entry for entry in section(PAGE, "TABLES", table).entries if entry.tag == name]
+    return found
+
+
+@pytest.mark.parametrize(("table", "name", "values"), [
+    ("job_queue", "status", set(Status)),
+    ("job_queue", "submitted_by", set(Submitter)),
+    ("job_log", "status", set(get_args(get_type_hints(log_status)["return"]))),
+    ("circuit_breakers", "state", set(get_args(breaker.State))),
+])
+def test_every_value_of_a_column_is_named_and_no_other(table: str, name: str, values: set[str]) -> None:
+    columns = {entry.tag for entry in section(PAGE, "TABLES", table).entries}
+    assert set(column(table, name).bold) - columns == values
+
+
+# The log
+
+def calls() -> Iterator[ast.Call]:
+    """Yield every call that writes a line of the log."""
+    for name, tree in trees():
+        for node in ast.walk(tree):
+            if name != "log.py" and isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                if isinstance(node.func.value, ast.Name) and LOGS.search(node.func.value.id):
+                    if node.func.attr in ("debug", "info", "warn", "error", "at"):
+                        yield node
+
+
+def fields() -> set[str]:
+    """Return the names of all fields: keywords of such calls, and keys of the mappings that are handed to them."""
+    found = {keyword.arg for call in calls() for keyword in call.keywords if keyword.arg is not None}
+    for name, tree in trees():
+        if name not in ("dispatch/dispatcher.py", "scheduler/ticker.py"):
+            continue
+        for node in ast.walk(tree):
+            handed = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("names", "fields")
+            if handed or isinstance(node, ast.keyword) and node.arg == "fields":
+                found |= {key.value for each in ast.walk(node.value) if isinstance(each, ast.Dict)
+                          for key in each.keys if isinstance(key, ast.Constant)}
+    return found
+
+
+def test_every_field_of_the_log_is_explained_and_no_other() -> None:
+    told = {name for entry in section(PAGE, "LOG", "Where they apply").entries for name in entry.names}
+    assert told == fields()
+
+
+def test_what_is_on_every_line_of_the_log_is_explained() -> None:
+    tree = ast.parse((PRODUCT / "log.py").read_text())
+    [head] = [node.value for node in ast.walk(tree)
+              if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "head"]
+    told = [entry.tag for entry in section(PAGE, "LOG", "On every line").entries]
+    assert told == [key.value for key in head.keys]
+
+
+def test_every_component_of_the_log_is_named() -> None:
+    components = {node.args[0].value for _, tree in trees() for node in ast.walk(tree)
+                  if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Component")}
+    [told] = [entry for entry in section(PAGE, "LOG", "On every line").entries if entry.tag == "component"]
+    assert set(told.bold) == components
+
+
+def test_every_message_that_is_named_is_one() -> None:
+    messages = {node.value for call in calls() for node in ast.walk(call) if isinstance(node, ast.Constant)}
+    named = {word for word in section(PAGE, "LOG").bold if word.startswith("job ")} | {"standard error"}
+    assert named == {"job started", "job ended", "standard error"} and named <= messages
