@@ -92,6 +92,14 @@ class RealDaemon:
         # JSON is YAML.
         (self.home / "config.yaml").write_text(json.dumps(self.config, indent=1))
 
+    def pipelines(self, *pipelines: Mapping[str, Any]) -> None:
+        """Write the pipelines, in place of those that there are."""
+        directory = self.home / "pipelines"
+        directory.mkdir(exist_ok=True)
+        (directory / "all.yaml").unlink(missing_ok=True)
+        if pipelines:
+            (directory / "all.yaml").write_text(json.dumps({"pipelines": pipelines}, indent=1))
+
     def install(self, name: str, *, called: str | None = None, **settings: Any) -> None:
         """Put a plugin of tests/plugins in place and configure it, under another name where one is given."""
         if not self.directory(name).exists():
