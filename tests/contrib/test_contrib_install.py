@@ -284,6 +284,19 @@ def test_a_purge_leaves_the_tree_as_it_was_before(tree: Path, tmp_path_factory: 
 
 
 @as_root
+def test_programs_manuals_and_completion_are_where_they_are_looked_for(tree: Path) -> None:
+    links = {path.relative_to(tree).as_posix(): path.readlink() for path in (tree / "usr/local").rglob("*")
+             if path.is_symlink()}
+    assert sorted(links) == [
+        "usr/local/bin/ductilectl", "usr/local/bin/ductiled", *(
+            f"usr/local/share/bash-completion/completions/{name}" for name in ("ductilectl", "ductiled")), *(
+            f"usr/local/share/man/{page}" for page in (
+                "man1/ductilectl.1", "man5/ductile.yaml.5", "man7/ductile-pipeline.7", "man7/ductile-plugin.7",
+                "man8/ductiled.8"))]
+    assert [target for target in links.values() if not (tree / target.relative_to("/")).is_file()] == []
+
+
+@as_root
 def test_what_is_not_ours_is_not_removed(tree: Path) -> None:
     link = tree / "usr/local/bin/ductiled"
     link.unlink()
