@@ -10,6 +10,7 @@ from ductile.check import Problem, Section, as_choice, as_text, kind_of
 from ductile.config.schema import Endpoint, Webhooks
 from ductile.config.values import as_header, as_size, sections
 from ductile.config.variables import at, is_variable
+from ductile.webhook.secret import PREFIX, key_of
 
 # The header that each scheme prescribes; hex and base64 leave it to the sender.
 _DEFAULT_HEADERS = {
@@ -66,7 +67,7 @@ def _read_endpoint(section: Section, authored: Any, warnings: list[Problem]) -> 
         path=section.read("path", "", _as_endpoint_path),
         plugin=section.read("plugin", None, as_text),
         event=section.read("event", None, as_text),
-        secrets=_read_secrets(section, authored, warnings),
+        secrets=_read_secrets(section, signature_format, authored, warnings),
         signature_header=section.read("signature_header", _DEFAULT_HEADERS.get(signature_format, ""), as_header),
         signature_format=signature_format,
         dedupe_header=section.read("dedupe_header", None, as_header),
@@ -76,7 +77,8 @@ def _read_endpoint(section: Section, authored: Any, warnings: list[Problem]) -> 
     return endpoint
 
 
-def _read_secrets(section: Section, authored: Any, warnings: list[Problem]) -> tuple[str, ...]:
+def _read_secrets(section: Section, signature_format: str, authored: Any,
+                  warnings: list[Problem]) -> tuple[str, ...]:
     path = (*section.path, "secret")
     value = section.raw("secret")
     if isinstance(value, list):
@@ -87,24 +89,29 @@ def _read_secrets(section: Section, authored: Any, warnings: list[Problem]) -> t
         places = [(path, value)] if value is not None else []
     secrets = []
     for place, secret in places:
-        fault = _secret_fault(secret, at(authored, place))
+        fault = _secret_fault(secret, signature_format, at(authored, place))
         if fault is not None:
             section.problems.append(Problem(place, fault))
             continue
         secrets.append(secret)
-        if len(secret.encode()) < _SHORT_SECRET_BYTES and secret != at(authored, place):
+        if len(key_of(secret, signature_format)) < _SHORT_SECRET_BYTES and secret != at(authored, place):
             name = at(authored, (*section.path, "path"))
             warnings.append(Problem(place, f"the secret of {name} is shorter than {_SHORT_SECRET_BYTES} bytes"))
     return tuple(secrets)
 
 
-def _secret_fault(secret: Any, written: Any) -> str | None:
+def _secret_fault(secret: Any, signature_format: str, written: Any) -> str | None:
     if secret is None or isinstance(secret, (dict, list)):
         return f"expected one ${{NAME}} and nothing else, got {kind_of(secret)}"
     if not is_variable(written):
         # A secret that was pasted here must not travel on into the log.
         return "expected one ${NAME} and nothing else, got a literal"
-    return "expected a variable that is not empty, got an empty one" if not secret else None
+    if not secret:
+        return "expected a variable that is not empty, got an empty one"
+    if not key_of(secret, signature_format):
+        # The secret itself is never shown.
+        return f"expected base64 after {PREFIX!r}, as the sender shows it, got something else"
+    return None
 
 
 def _as_address(value: Any) -> tuple[str, int]:

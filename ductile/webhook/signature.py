@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import hmac
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-_KEY_PREFIX = "whsec_"
+from ductile.webhook.secret import key_of
+
 # What is signed is joined with dots or colons, so none may stand in what comes before the body: with one, the
 # same signature would hold for a request whose timestamp or id has eaten the beginning of its body.
 _TIMESTAMP = re.compile("[0-9]+")
@@ -37,41 +37,27 @@ def verify(body: bytes, headers: Sequence[tuple[str, str]], *, secrets: Sequence
     `slack` or `standard` (Standard Webhooks); no other verifies. A secret that is empty or, after `whsec_`, no
     base64 verifies nothing. There is no time window: deduplication, not age, is what tells a repeated request.
     """
-    claim = _claim(format, header.lower(), _alone(headers))
+    claim = _claim(format, header.lower(), lambda name: _alone(headers, name))
     if claim is None:
         return False
     verified = False
     # Every secret is tried against every signature: how long it takes tells nobody which of them was right.
-    for key in filter(None, [_key(secret, format) for secret in secrets]):
-        mac = hmac.new(key, claim.prefix, "sha256")
-        mac.update(body)
-        expected = claim.spell(mac.digest())
+    for key in filter(None, [key_of(secret, format) for secret in secrets]):
+        expected = claim.spell(hmac.digest(key, claim.prefix + body, "sha256"))
         for signature in claim.signatures:
             verified |= hmac.compare_digest(expected, signature)
     return verified
 
 
-def _alone(headers: Sequence[tuple[str, str]]) -> Mapping[str, str]:
-    """Return the headers that come once and are ASCII, by their names in lower case."""
-    times = Counter(name.lower() for name, _ in headers)
-    return {name.lower(): value.strip(" \t") for name, value in headers
-            if times[name.lower()] == 1 and value.isascii()}
+def _alone(headers: Sequence[tuple[str, str]], name: str) -> str | None:
+    """Return the value of a header that comes once and is ASCII, None otherwise; `name` in lower case."""
+    values = [value for each, value in headers if each.lower() == name]
+    return values[0].strip(" \t") if len(values) == 1 and values[0].isascii() else None
 
 
-def _key(secret: str, format: str) -> bytes:
-    """Return the key that a secret stands for, an empty one where it stands for none."""
-    if format != "standard" or not secret.startswith(_KEY_PREFIX):
-        return secret.encode("utf-8", "surrogatepass")
-    text = secret.removeprefix(_KEY_PREFIX)
-    try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except ValueError:
-        return b""
-
-
-def _claim(format: str, header: str, alone: Mapping[str, str]) -> _Claim | None:
+def _claim(format: str, header: str, alone: Callable[[str], str | None]) -> _Claim | None:
     """Return what the request claims, None where a header is missing, doubled or not of the format."""
-    value = alone.get(header)
+    value = alone(header)
     if value is None:
         return None
     match format:
@@ -82,9 +68,9 @@ def _claim(format: str, header: str, alone: Mapping[str, str]) -> _Claim | None:
         case "stripe":
             return _stripe(value)
         case "slack":
-            return _slack(value, alone.get("x-slack-request-timestamp", ""))
+            return _slack(value, alone("x-slack-request-timestamp") or "")
         case "standard":
-            return _standard(value, alone.get("webhook-id", ""), alone.get("webhook-timestamp", ""))
+            return _standard(value, alone("webhook-id") or "", alone("webhook-timestamp") or "")
         case _:
             return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from config.config_files import endpoint, lines, load_text
+from config.config_files import ENVIRON, endpoint, lines, load_text
 
 MALFORMED = [
     (
@@ -238,3 +238,31 @@ MALFORMED = [
 @pytest.mark.parametrize(("text", "expected"), MALFORMED)
 def test_each_wrong_value_of_an_endpoint_is_named_at_its_place(tmp_path, text, expected):
     assert lines(load_text(tmp_path, text)) == expected
+
+
+BROKEN = ["whsec_", "whsec_=", "whsec_not%base64", "whsec_c2Vjc", "whsec_c2VjcmV0 c2VjcmV0", "whsec_üüüüüüüü"]
+
+
+@pytest.mark.parametrize("secret", BROKEN)
+def test_a_secret_that_no_signature_can_fit_is_an_error_that_does_not_show_it(tmp_path, secret):
+    text = endpoint(signature_format="standard", secret="['${SECRET}', '${OTHER}']")
+    assert lines(load_text(tmp_path, text, {**ENVIRON, "OTHER": secret})) == [
+        "7:29: webhooks.endpoints[0].secret[1]: expected base64 after 'whsec_', as the sender shows it"
+        ", got the value of '${OTHER}'",
+    ]
+
+
+@pytest.mark.parametrize("secret", BROKEN)
+def test_the_prefix_of_a_secret_means_nothing_to_other_formats(tmp_path, secret):
+    text = endpoint(signature_format="hex", secret="${OTHER}")
+    assert lines(load_text(tmp_path, text, {"OTHER": secret})) == []
+
+
+def test_a_secret_is_as_long_as_the_key_that_it_stands_for(tmp_path):
+    text = endpoint(signature_format="standard", secret="['${LONG}', '${OTHER}']")
+    environ = {"LONG": "whsec_c2l4dGVlbi1ieXRlcy14eA==", "OTHER": "whsec_ZmlmdGVlbi1ieXRlcy14"}
+    loaded = load_text(tmp_path, text, environ)
+    assert lines(loaded) == []
+    assert loaded.warnings == (
+        f"{loaded.path}:7:27: webhooks.endpoints[0].secret[1]: the secret of /a is shorter than 16 bytes",
+    )

@@ -13,7 +13,7 @@ Headers = list[tuple[str, str]]
 
 SLACK_SECRET = "8f742231b10e8888abcd99yyyzzz85a5"
 SLACK_BODY = (
-    b"token=xyzz0WbapA4vBCDEFxasq0G&team_id=T1DC2JH3J&team_domain=testteamnow&channel_id=G8PSS9T3V&channel_name=foobar"
+    b"token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow&channel_id=G8PSS9T3V&channel_name=foobar"
     b"&user_id=U2CERLKJA&user_name=roadrunner&command=%2Fwebhook-collect&text=&response_url=https%3A%2F%2Fhooks.slack"
     b".com%2Fcommands%2FT1DC2JH3J%2F397700885554%2F96rGlfmibIGlgcZRskXaIFfN"
     b"&trigger_id=398738663015.47445629121.803a0bc887a14d10d2c447fce8b6703c")
@@ -175,13 +175,12 @@ def test_anything_else_is_no_signature_of_stripe(value: str) -> None:
     assert not stripe(value)
 
 
-# Computed from the example in Slack's documentation, whose token is made unreadable there.
-SLACK = "v0=42e5231c76b00f3cc59cc712db171222fd17d5d977881efa2b926e51a50ede1f"
+SLACK = "v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503"
 SLACK_TIME = ("X-Slack-Request-Timestamp", "1531420618")
 
 
 @pytest.mark.parametrize("value", [SLACK, "v0=" + SLACK[3:].upper()])
-def test_slack_signs_its_version_the_timestamp_and_the_body(value: str) -> None:
+def test_the_example_of_slack_verifies_in_either_case(value: str) -> None:
     assert slack([SLACK_TIME, ("x-slack-signature", value)])
 
 
