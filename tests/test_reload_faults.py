@@ -1,0 +1,174 @@
+"""A reload on a disk that fails at any statement of it: taken whole, refused whole, or the end of the daemon."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import socket
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from support import failing, plugins_on_disk
+from support.failing import FailingConnection
+from support.hooks import free_port
+from support.ledger import opened
+from support.logs import kept
+from support.loop import Loop
+from support.wire import SECRET, ask, signed
+
+from ductile import db, log, world
+from ductile.errors import EXIT_SYSTEM
+
+ENVIRON = {"PATH": "/usr/bin:/bin", "HOOK_SECRET": SECRET, "TZ": "UTC"}
+RELOADED = "info configuration reloaded"
+REFUSED = "error reload refused; the configuration in force stays"
+PUT_OFF = "error the database cannot be written; trying again"
+LOADS = "SELECT listen FROM config_loads WHERE ok ORDER BY id"
+
+
+class Place:
+    """A loop on files of its own, whose next configuration moves the listener and adds a plugin with an `init`."""
+
+    def __init__(self, directory: Path, conn: FailingConnection, onlooker: sqlite3.Connection) -> None:
+        self._directory = directory
+        self.conn = conn
+        self.onlooker = onlooker
+        self.ports = free_port(), free_port()
+        for name in ("hook", "fresh"):
+            plugins_on_disk.make(directory / "plugins", name)
+        manifest = directory / "plugins" / "hook" / "manifest.yaml"
+        manifest.write_text(manifest.read_text().replace("[poll]", "[handle]"))
+        manifest = directory / "plugins" / "fresh" / "manifest.yaml"
+        manifest.write_text(manifest.read_text().replace("[poll]", "[poll, init]"))
+        self.configure("/before", self.ports[0], plugins={"hook": {}})
+        reading = world.build(directory / "config.yaml", ENVIRON)
+        self.loop = Loop(directory, conn, reading.world, directory / "ductile.log", environ=ENVIRON)
+        self.loop.daemon.prepare()
+        self.loop.turn()
+        self.configure("/after", self.ports[1], plugins={"hook": {}, "fresh": {}})
+
+    def configure(self, path: str, port: int, *, plugins: dict[str, dict],
+                  log_file: str = "./ductile.log") -> None:
+        endpoint = {"path": path, "plugin": "hook", "secret": "${HOOK_SECRET}", "signature_header": "X-Sig"}
+        config = {
+            "service": {"tick_interval": "1h", "log": log_file}, "state": {"path": "./state.db"},
+            "workspace": {"path": "./ws"}, "plugins_dir": "./plugins", "plugins": plugins,
+            "webhooks": {"listen": f"127.0.0.1:{port}", "endpoints": [endpoint]},
+        }
+        (self._directory / "config.yaml").write_text(json.dumps(config))
+
+    def reload(self) -> list[str]:
+        """Have the configuration read again and return what was said meanwhile; raises what the loop raises."""
+        count = len(self.loop.said())
+        try:
+            self.loop.turn(signal.SIGHUP)
+        finally:
+            self.conn.mend()
+            log.flush()
+        return self.loop.said()[count:]
+
+    def serves(self) -> list[str]:
+        """The endpoints that are served, by the address of the first configuration and by that of the next."""
+        return [path for port in self.ports for path in ("/before", "/after") if _status(port, path) == 403]
+
+    def loads(self) -> list[int]:
+        """The ports of the configurations that the ledger says were taken."""
+        return [int(listen.rpartition(":")[2]) for listen, in self.onlooker.execute(LOADS)]
+
+    def inits(self) -> int:
+        return self.onlooker.execute("SELECT count(*) FROM job_queue WHERE plugin = 'fresh'").fetchone()[0]
+
+
+def _status(port: int, path: str) -> int | None:
+    """The status of a request whose signature is wrong: 403 where the endpoint is served; None where nobody listens."""
+    with closing(socket.socket()) as client:
+        if client.connect_ex(("127.0.0.1", port)) != 0:
+            return None
+    return ask(("127.0.0.1", port), signed(b"{}", secret="another secret altogether", path=path)).status
+
+
+@contextmanager
+def place(directory: Path) -> Iterator[Place]:
+    directory.mkdir()
+    with opened(directory) as onlooker, closing(failing.connect(directory / "state.db")) as conn, kept(directory):
+        made = Place(directory, conn, onlooker)
+        try:
+            yield made
+        finally:
+            conn.mend()
+            made.loop.close()
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY])
+def test_a_write_that_fails_at_any_statement_refuses_the_reload_or_comes_after_it(tmp_path: Path, code: int) -> None:
+    refused = 0
+    for number in itertools.count(1):
+        with place(tmp_path / str(number)) as made:
+            before, after = made.ports
+            made.conn.fail_from(number, code)
+            said = made.reload()
+            if not made.conn.failed:
+                assert (made.serves(), made.loads(), made.inits()) == (["/after"], [before, after], 1)
+                break
+            if REFUSED in said:
+                refused += 1
+                assert RELOADED not in said
+                assert (made.serves(), made.loads(), made.inits()) == (["/before"], [before], 0)
+                assert RELOADED in made.reload()
+            assert (made.serves(), made.loads()) == (["/after"], [before, after])
+            # What the reload asks of the queue is not forgotten either.
+            made.loop.clock.move(5.1)
+            made.loop.turn()
+            assert (made.inits(), made.loop.daemon.done) == (1, False)
+    assert number - 1 > refused >= 5
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY])
+def test_a_commit_that_did_not_happen_is_recorded_as_a_refused_reload(tmp_path: Path, code: int) -> None:
+    with place(tmp_path / "place") as made:
+        made.conn.fail_once_at("COMMIT", code)
+        assert made.reload()[-1] == REFUSED
+        errors = made.onlooker.execute("SELECT errors FROM config_loads WHERE NOT ok").fetchall()
+        name = {sqlite3.SQLITE_FULL: "SQLITE_FULL", sqlite3.SQLITE_BUSY: "SQLITE_BUSY"}[code]
+        assert (errors, made.serves()) == ([(f"as if {name} ({name})",)], ["/before"])
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR, sqlite3.SQLITE_IOERR_FSYNC])
+def test_a_disk_that_breaks_at_any_statement_of_a_reload_ends_the_daemon_and_nothing_is_acknowledged(
+        tmp_path: Path, code: int) -> None:
+    for number in itertools.count(1):
+        with place(tmp_path / str(number)) as made:
+            made.conn.fail_from(number, code)
+            try:
+                made.reload()
+            except db.FateUnknown as error:
+                assert error.exit_code == EXIT_SYSTEM
+            else:
+                break
+            said = made.loop.said()
+            assert REFUSED not in said and PUT_OFF not in said
+            # A disk that breaks after the commit breaks under a configuration that is in force.
+            assert (RELOADED in said) == (len(made.loads()) == 2)
+    assert not made.conn.failed
+    assert number > 5
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT])
+def test_no_way_back_hides_that_the_database_is_lost(tmp_path: Path, code: int) -> None:
+    with place(tmp_path / "place") as made:
+        # The log that was in force cannot be opened again.
+        (tmp_path / "logs").mkdir()
+        plugins = {"hook": {}}
+        made.configure("/before", made.ports[0], plugins=plugins, log_file=str(tmp_path / "logs" / "ductile.log"))
+        made.loop.turn(signal.SIGHUP)
+        (tmp_path / "logs" / "ductile.log").unlink()
+        (tmp_path / "logs").rmdir()
+        made.configure("/after", made.ports[1], plugins=plugins)
+        made.conn.fail_once_at("COMMIT", code)
+        with pytest.raises((db.FateUnknown, db.Damaged)):
+            made.reload()
+        assert made.onlooker.execute("SELECT count(*) FROM config_loads WHERE NOT ok").fetchone() == (0,)
