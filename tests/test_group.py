@@ -64,6 +64,14 @@ def words(conn: sqlite3.Connection) -> list[str]:
     return sorted(row[0] for row in conn.execute("SELECT word FROM seen"))
 
 
+def until_waiting(group: GroupCommit, count: int) -> None:
+    """Wait until so many have come for the next commit: nothing but the list of them tells."""
+    deadline = time.monotonic() + _SECONDS
+    never = threading.Event()
+    while len(group._waiting) < count and time.monotonic() < deadline:
+        never.wait(0.001)
+
+
 class Crowd:
     """Threads whose work gathers while the commit of a first one goes on."""
 
@@ -76,10 +84,7 @@ class Crowd:
         futures = [self._pool.submit(self._group.run, self._held(first))]
         assert self._begun.wait(_SECONDS)
         futures += [self._pool.submit(self._group.run, work) for work in works]
-        deadline = time.monotonic() + _SECONDS
-        # Nothing else tells that a thread has come; whoever is in the list will be in the next commit.
-        while len(self._group._waiting) < len(works) and time.monotonic() < deadline:
-            self._go_on.wait(0.001)
+        until_waiting(self._group, len(works))
         self._go_on.set()
         wait(futures, _SECONDS)
         return futures
@@ -121,6 +126,29 @@ def test_nobody_is_left_waiting_by_a_storm(conn: Counting, group: GroupCommit, p
     assert words(conn) == [f"{number:03d}" for number in range(300)]
 
 
+def test_who_is_done_does_not_wait_for_the_next_commit(conn: Counting, group: GroupCommit, crowd: Crowd,
+                                                       pool: ThreadPoolExecutor) -> None:
+    # The third commit, which waits already when the second ends, ends only when those of the second have their answers.
+    second_is_told = threading.Event()
+
+    def third(inner: sqlite3.Connection) -> str:
+        assert second_is_told.wait(_SECONDS)
+        return write("third")(inner)
+
+    def second(inner: sqlite3.Connection) -> str:
+        futures.append(pool.submit(group.run, third))
+        until_waiting(group, 1)
+        return write("second")(inner)
+
+    futures: list[Future] = []
+    crowd_futures = crowd.run("first", second, write("beside"))
+    for future in crowd_futures:
+        future.result(_SECONDS)
+    second_is_told.set()
+    assert futures[0].result(_SECONDS) == "wrote third"
+    assert (words(conn), conn.ends) == (["beside", "first", "second", "third"], ["COMMIT"] * 3)
+
+
 def test_the_fault_of_one_is_not_that_of_the_others(conn: Counting, crowd: Crowd) -> None:
     def fail(conn: sqlite3.Connection) -> None:
         write("half")(conn)
@@ -129,7 +157,42 @@ def test_the_fault_of_one_is_not_that_of_the_others(conn: Counting, crowd: Crowd
     first, good, bad, last = crowd.run("first", write("good"), fail, write("last"))
     assert [first.result(), good.result(), last.result()] == ["wrote first", "wrote good", "wrote last"]
     assert (type(bad.exception()), str(bad.exception())) == (LookupError, "mine alone")
-    assert (words(conn), conn.ends) == (["first", "good", "last"], ["COMMIT"] * 2)
+    # What was undone with it is done again, without it.
+    assert (words(conn), conn.ends) == (["first", "good", "last"], ["COMMIT", "ROLLBACK", "COMMIT"])
+
+
+def test_faults_of_all_are_each_ones_own(conn: Counting, crowd: Crowd) -> None:
+    def fail(number: int) -> Callable[[sqlite3.Connection], None]:
+        def work(conn: sqlite3.Connection) -> None:
+            raise LookupError(number)
+
+        return work
+
+    first, *others = crowd.run("first", *map(fail, range(SENDERS)))
+    assert first.result() == "wrote first"
+    assert [str(other.exception()) for other in others] == [str(number) for number in range(SENDERS)]
+    assert (words(conn), conn.ends) == (["first"], ["COMMIT"] + ["ROLLBACK"] * SENDERS)
+
+
+def test_a_fault_of_one_alone_writes_nothing(conn: Counting, group: GroupCommit) -> None:
+    def fail(conn: sqlite3.Connection) -> None:
+        write("half")(conn)
+        raise LookupError("mine alone")
+
+    with pytest.raises(LookupError, match="^mine alone$"):
+        group.run(fail)
+    assert (words(conn), conn.ends, conn.in_transaction) == ([], ["ROLLBACK"], False)
+
+
+def test_a_database_that_fails_when_the_others_are_done_again_is_told_to_them(conn: Counting, crowd: Crowd) -> None:
+    def fail(inner: Counting) -> None:
+        inner.fails_at = "COMMIT"
+        raise LookupError("mine alone")
+
+    first, good, bad, last = crowd.run("first", write("good"), fail, write("last"))
+    assert (first.result(), str(bad.exception())) == ("wrote first", "mine alone")
+    assert [str(each.exception()) for each in (good, last)] == ["database or disk is full (SQLITE_FULL)"] * 2
+    assert words(conn) == ["first"]
 
 
 def test_a_commit_that_fails_is_told_to_all_who_shared_it_and_stores_nothing(conn: Counting, crowd: Crowd) -> None:
@@ -143,7 +206,7 @@ def test_a_commit_that_fails_is_told_to_all_who_shared_it_and_stores_nothing(con
     assert (words(conn), conn.ends) == (["first"], ["COMMIT", "ROLLBACK"])
 
 
-@pytest.mark.parametrize("statement", ["BEGIN IMMEDIATE", "SAVEPOINT one", "RELEASE one", "COMMIT"])
+@pytest.mark.parametrize("statement", ["BEGIN IMMEDIATE", "COMMIT"])
 def test_after_a_failed_commit_the_next_one_works(conn: Counting, group: GroupCommit, statement: str) -> None:
     conn.fails_at = statement
     with pytest.raises(db.NotWritten, match="SQLITE_FULL"):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 
 _LENGTH = re.compile("[0-9]{1,10}")
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"    # RFC 9110, section 5.6.2
-_REQUEST = re.compile(rb"(" + _TOKEN + rb") ([!-~]+) (HTTP/1\.[0-9])\r\n")
-_FIELD = re.compile(rb"(" + _TOKEN + rb"):([\t -~\x80-\xff]*)\r\n")
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"    # RFC 9110, section 5.6.2
+_FIELD = "(" + _TOKEN + r"):([\t -~\x80-\xff]*)\r\n"
+_FIELDS = re.compile(_FIELD)
+_HEAD = re.compile("(" + _TOKEN + r") ([!-~]+) (HTTP/1\.[0-9])\r\n((?:" + _FIELD + r")*)\r\n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,10 +23,17 @@ class Head:
     query: str
     version: str
     headers: tuple[tuple[str, str], ...]
+    _by_name: Mapping[str, list[str]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        by_name: dict[str, list[str]] = {}
+        for name, value in self.headers:
+            by_name.setdefault(name.lower(), []).append(value)
+        object.__setattr__(self, "_by_name", by_name)
 
     def values(self, name: str) -> list[str]:
         """Return every value of a header; `name` in lower case."""
-        return [value for key, value in self.headers if key.lower() == name]
+        return self._by_name.get(name, [])
 
     def alone(self, name: str) -> str | None:
         """Return the value of a header that comes exactly once, None otherwise; `name` in lower case."""
@@ -35,8 +43,10 @@ class Head:
     @property
     def wants_more(self) -> bool:
         """Say whether the connection is to be kept for another request (RFC 9112, section 9.3)."""
+        if self.version == "HTTP/1.0":
+            return False
         options = {option.strip().lower() for value in self.values("connection") for option in value.split(",")}
-        return "close" not in options and self.version != "HTTP/1.0"
+        return "close" not in options
 
     @property
     def waits_for_leave(self) -> bool:
@@ -44,22 +54,19 @@ class Head:
         return self.version != "HTTP/1.0" and (self.alone("expect") or "").lower() == "100-continue"
 
 
-def parse(lines: Sequence[bytes]) -> Head | None:
-    """Return what the lines of a head say, with their ends and without the empty last one; None where they are wrong.
+def parse(data: bytes) -> Head | None:
+    """Return what a head says, from its first byte to the end of the empty line behind it; None where it is wrong.
 
     Strict (RFC 9112, sections 3 and 5), and not left to the standard library: whatever one reader takes for one
     header and another for two hides a request from a proxy. Lines end in CR LF, a header is a name and a value on
     one line, and no control character is in either.
     """
-    request = _REQUEST.fullmatch(lines[0]) if lines else None
-    fields = [_FIELD.fullmatch(line) for line in lines[1:]]
-    if request is None or not all(fields):
+    match = _HEAD.fullmatch(data.decode("latin-1"))
+    if match is None:
         return None
-    method, target, version = (part.decode("ascii") for part in request.groups())
-    path, _, query = target.partition("?")
-    headers = tuple((name.decode("ascii"), value.strip(b" \t").decode("latin-1"))
-                    for name, value in (field.groups() for field in fields))
-    return Head(method=method, path=path, query=query, version=version, headers=headers)
+    path, _, query = match[2].partition("?")
+    headers = tuple((name, value.strip(" \t")) for name, value in _FIELDS.findall(match[4]))
+    return Head(method=match[1], path=path, query=query, version=match[3], headers=headers)
 
 
 def body_length(head: Head, most: int) -> tuple[int, HTTPStatus | None]:

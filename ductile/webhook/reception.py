@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -37,6 +37,7 @@ _JSON = ("Content-Type", "application/json")
 _RETRY_AFTER = ("Retry-After", "30")
 _UNAVAILABLE = Reply(status=HTTPStatus.SERVICE_UNAVAILABLE, headers=(_RETRY_AFTER,))
 _KEY_LIMIT = 200     # characters of a dedupe key that are stored as they are
+_RECOUNT_SECONDS = 1.0
 
 _log = Component("webhook")
 
@@ -47,6 +48,28 @@ class _Taken:
 
     job_ids: tuple[str, ...]
     is_new: bool
+
+
+class _Room:
+    """Whether another job may wait: counted when the queue may be full, and else once a second.
+
+    Between two counts every new row, whoever made it, is held against the room that was left: webhooks are refused no
+    earlier and taken no longer than by counting each time. Only an ended job that an operator queues again takes room
+    that is seen within the second and not at once.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._counted: queue_rows.Depth | None = None
+        self._count_at = 0.0     # monotonic
+
+    def is_there(self, conn: sqlite3.Connection, most: int) -> bool:
+        """Say whether fewer than `most` jobs wait, in the caller's transaction."""
+        now = self._clock.monotonic()
+        if self._counted is None or now >= self._count_at or not queue_rows.is_surely_below(conn, self._counted, most):
+            self._counted = queue_rows.depth_below(conn, most)
+            self._count_at = now + _RECOUNT_SECONDS
+        return self._counted is not None
 
 
 class Reception:
@@ -61,6 +84,7 @@ class Reception:
         self._new_id = new_id
         self._health = health
         self._post = post
+        self._room = _Room(clock)
         self._is_written = True    # the last that was to be queued
 
     def receive(self, head: Head, address: str) -> Reply | Expected:
@@ -101,7 +125,8 @@ class Reception:
     def _queue(self, world: World, endpoint: Endpoint, event: Mapping[str, Any], now: datetime) -> Reply:
         """Queue the jobs of an event and say what came of it."""
         try:
-            taken = self._group.run(lambda conn: self._submit(conn, world, endpoint, event, now))
+            arrivals = self._arrivals(world, endpoint, event)
+            taken = self._group.run(lambda conn: self._submit(conn, world, arrivals, now))
         except NotWritten as error:
             self._is_written = False
             _log.error("webhook not stored", path=endpoint.path, error=str(error))
@@ -118,19 +143,26 @@ class Reception:
             return _UNAVAILABLE
         if taken.is_new:
             self._is_written = True
-            self._post(None)
-        _log.info("webhook accepted" if taken.is_new else "webhook deduped", path=endpoint.path,
-                  job_ids=taken.job_ids, dedupe_key=event.get("dedupe_key"))
-        return _tell(taken, many=endpoint.plugin is None)
+            self._wake(arrivals)
+        return _tell(taken, many=endpoint.plugin is None, after=lambda: _report(endpoint, arrivals, taken))
 
-    def _submit(self, conn: sqlite3.Connection, world: World, endpoint: Endpoint, event: Mapping[str, Any],
+    def _wake(self, arrivals: Sequence[intake.Arrival]) -> None:
+        """Have the loop look for what has been committed, unless it would only wait: a turn costs as much as a webhook.
+
+        By the world of now, not of the request: one that is swapped in later has the loop look anyway.
+        """
+        plugins = self.world.plugins
+        if any(each.job.plugin in plugins and plugins[each.job.plugin].runnable for each in arrivals):
+            self._post(None)
+
+    def _submit(self, conn: sqlite3.Connection, world: World, arrivals: Sequence[intake.Arrival],
                 now: datetime) -> _Taken | None:
         """Queue the jobs of an event, in the caller's transaction; None where the queue is full."""
         service = world.config.service
-        if queue_rows.is_full(conn, service.max_queue_depth):
+        if not self._room.is_there(conn, service.max_queue_depth):
             return None
         taken = [intake.submit_once(conn, each.job, context=each.context, dedupe_ttl=service.dedupe_ttl, now=now)
-                 for each in self._arrivals(world, endpoint, event)]
+                 for each in arrivals]
         return _Taken(job_ids=tuple(each.job_id for each in taken), is_new=any(each.is_new for each in taken))
 
     def _arrivals(self, world: World, endpoint: Endpoint,
@@ -176,11 +208,19 @@ def _dedupe_key(endpoint: Endpoint, head: Head) -> str | None:
     return f"{source_of(endpoint.path)} {value}"
 
 
-def _tell(taken: _Taken, *, many: bool) -> Reply:
+def _report(endpoint: Endpoint, arrivals: Sequence[intake.Arrival], taken: _Taken) -> None:
+    _log.info("webhook accepted" if taken.is_new else "webhook deduped", path=endpoint.path,
+              job_ids=taken.job_ids, dedupe_key=arrivals[0].job.dedupe_key)
+    # Each that an event becomes has the same baggage, but for names of the core's that no sender knows.
+    for warning in arrivals[0].warnings if taken.is_new else ():
+        _log.warn("kept out of the baggage", path=endpoint.path, job_ids=taken.job_ids, reason=warning)
+
+
+def _tell(taken: _Taken, *, many: bool, after: Callable[[], None]) -> Reply:
     answer: dict[str, Any] = {"job_id": taken.job_ids[0]}
     if many:
         answer["job_ids"] = list(taken.job_ids)
     if not taken.is_new:
         answer["deduped"] = True
     status = HTTPStatus.ACCEPTED if taken.is_new else HTTPStatus.OK
-    return Reply(status=status, body=encode(answer).encode(), headers=(_JSON,), close=False)
+    return Reply(status=status, body=encode(answer).encode(), headers=(_JSON,), close=False, after=after)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.server
 import io
 import os
+import select
 import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from email.utils import formatdate
 from http import HTTPStatus
 
 from ductile.errors import EXIT_SYSTEM, DuctileError
@@ -47,12 +50,16 @@ _LIMITS = Limits()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """An answer. One with `close` ends the connection: nothing after its request is read."""
+    """An answer. One with `close` ends the connection: nothing after its request is read.
+
+    `after` is called once it has been sent or could not be, for what nobody need wait for.
+    """
 
     status: HTTPStatus
     body: bytes = b""
     headers: tuple[tuple[str, str], ...] = ()
     close: bool = True
+    after: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,36 +78,57 @@ Receive = Callable[[Head, str], Reply | Expected]
 
 
 class _Deadline(io.RawIOBase):
-    """A socket to read from until a moment, however the bytes trickle."""
+    """A socket to read from and to write to until a moment, however the bytes trickle.
+
+    It never blocks: a timeout of the socket's own would have to be set anew, in the kernel too, for each turn.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
+        connection.setblocking(False)
+        self._input, self._output = select.poll(), select.poll()
+        self._input.register(connection, select.POLLIN)
+        self._output.register(connection, select.POLLOUT)
         self.until = 0.0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:
+        while True:
+            self._wait(self._input)
+            try:
+                return self._connection.recv_into(buffer)
+            except BlockingIOError:
+                continue
+
+    def send(self, data: bytes) -> None:
+        """Write all of it. Raises TimeoutError where the client does not take it in time."""
+        while data:
+            try:
+                data = data[self._connection.send(data):]
+            except BlockingIOError:
+                self._wait(self._output)
+
+    def _wait(self, ready: select.poll) -> None:
+        """Wait until the socket is ready, or closed by the other side. Raises TimeoutError."""
         left = self.until - time.monotonic()
-        if left <= 0:
+        if left <= 0 or not ready.poll(left * 1000):
             raise TimeoutError
-        self._connection.settimeout(left)
-        return self._connection.recv_into(buffer)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     """One connection: its requests, one after the other."""
 
     protocol_version = request_version = "HTTP/1.1"
-    wbufsize = -1
     disable_nagle_algorithm = True
     server: Listener
 
     def setup(self) -> None:
         super().setup()
         self._limits = self.server.limits
-        self._reader = _Deadline(self.connection)
-        self.rfile = io.BufferedReader(self._reader)
+        self._stream = _Deadline(self.connection)
+        self.rfile = io.BufferedReader(self._stream)
         self._wait_seconds = self._limits.head_seconds
 
     def handle(self) -> None:
@@ -125,19 +153,25 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             # A bug that a stranger has found must not end the daemon.
             _log.error("request not answered for a bug", error=traceback.format_exc())
             reply = Reply(status=HTTPStatus.INTERNAL_SERVER_ERROR)
-        self._send(reply)
+        try:
+            self._send(reply)
+        finally:
+            if reply.after is not None:
+                reply.after()
 
     def _has_begun(self) -> bool:
         """Wait for the first byte of a request; from then on the head has its time."""
-        self._reader.until = time.monotonic() + self._wait_seconds
+        self._stream.until = time.monotonic() + self._wait_seconds
         self._wait_seconds = self._limits.idle_seconds
+        self.server.waits(self.connection)
         try:
-            with self.server.between_requests(self.connection):
-                if not self.rfile.peek(1):
-                    return False
+            if not self.rfile.peek(1):
+                return False
         except TimeoutError:
             return False
-        self._reader.until = min(self._reader.until, time.monotonic() + self._limits.head_seconds)
+        finally:
+            self.server.waits_no_more(self.connection)
+        self._stream.until = min(self._stream.until, time.monotonic() + self._limits.head_seconds)
         return True
 
     def _reply(self) -> Reply:
@@ -155,49 +189,51 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return expected.answer(body, lambda: self.server.has_verified(self.connection))
 
     def _read_head(self) -> Head | HTTPStatus:
-        lines: list[bytes] = []
-        left = _HEAD_LIMIT_BYTES
-        while (line := self.rfile.readline(left + 1)) != b"\r\n":
-            left -= len(line)
-            if left < 0 or len(lines) > _HEADERS_LIMIT:
-                return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if lines else HTTPStatus.REQUEST_URI_TOO_LONG
+        # Usually it has come whole.
+        length = self.rfile.peek(1).find(b"\r\n\r\n") + 4
+        data = self.rfile.read(length) if length >= 4 else self._read_lines()
+        if isinstance(data, HTTPStatus):
+            return data
+        if data.count(b"\r\n") > _HEADERS_LIMIT + 2:
+            return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        return parse(data) or HTTPStatus.BAD_REQUEST
+
+    def _read_lines(self) -> bytes | HTTPStatus:
+        """Read a head line by line: a wrong one is refused when it has come, and not when the rest has."""
+        data = bytearray()
+        while data != b"\r\n" and not data.endswith(b"\r\n\r\n"):
+            line = self.rfile.readline(_HEAD_LIMIT_BYTES + 1 - len(data))
+            if len(data) + len(line) > _HEAD_LIMIT_BYTES:
+                return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if data else HTTPStatus.REQUEST_URI_TOO_LONG
             if not line.endswith(b"\r\n"):
                 # Also where the client has stopped in the midst.
                 return HTTPStatus.BAD_REQUEST
-            lines.append(line)
-        return parse(lines) or HTTPStatus.BAD_REQUEST
+            data += line
+        return bytes(data)
 
     def _read_body(self, head: Head, length: int) -> bytes | None:
         """Return the whole body, None where the client has stopped in its midst."""
+        self._stream.until = time.monotonic() + self._limits.body_seconds
         if head.waits_for_leave:
-            self.send_response_only(HTTPStatus.CONTINUE)
-            self.end_headers()
-            self.wfile.flush()
-        self._reader.until = time.monotonic() + self._limits.body_seconds
+            self._stream.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = self.rfile.read(length)
         return body if len(body) == length else None
 
     def _send(self, reply: Reply) -> None:
         self.close_connection |= reply.close or self.server.closing
-        self.connection.settimeout(self._limits.body_seconds)
-        self.send_response_only(reply.status)
-        self.send_header("Date", self.date_time_string())
-        for name, value in reply.headers:
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(reply.body)))
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(reply.body)
-        self.wfile.flush()
+        fields = "".join([f"{name}: {value}\r\n" for name, value in reply.headers])
+        end = "Connection: close\r\n\r\n" if self.close_connection else "\r\n"
+        head = (f"{_status_line(reply.status)}Date: {_date(int(time.time()))}\r\n{fields}"
+                f"Content-Length: {len(reply.body)}\r\n{end}").encode("latin-1")
+        self._stream.until = time.monotonic() + self._limits.body_seconds
+        self._stream.send(head if self.command == "HEAD" else head + reply.body)
         if reply.close:
             self._linger()
 
     def _linger(self) -> None:
         """Take what a refused client still sends, for a moment: closed at once, it would lose the answer to a reset."""
         self.connection.shutdown(socket.SHUT_WR)
-        self._reader.until = time.monotonic() + self._limits.linger_seconds
+        self._stream.until = time.monotonic() + self._limits.linger_seconds
         left = _LINGER_BYTES
         while left > 0 and (data := self.rfile.read1(left)):
             left -= len(data)
@@ -215,7 +251,8 @@ class Listener:
         self._shown: dict[socket.socket, tuple[bool, float]] = {}
         self._between: set[socket.socket] = set()       # connections that wait for the beginning of a request
         self._served = 0                                # connections with a thread, evicted ones among them
-        self._lock = threading.Condition()
+        self._lock = threading.Lock()
+        self._has_ended = threading.Condition(self._lock)
         self._socket = _listen(host, port)
         self._thread = threading.Thread(target=self._accept, name="listener", daemon=True)
 
@@ -241,18 +278,17 @@ class Listener:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RD)
 
-    @contextlib.contextmanager
-    def between_requests(self, connection: socket.socket) -> Iterator[None]:
-        """Let `close` end the connection in this block, in which nothing of a request has come yet."""
-        try:
-            with self._lock:
-                self._between.add(connection)
-                if self.closing:
-                    connection.shutdown(socket.SHUT_RD)
-            yield
-        finally:
-            with self._lock:
-                self._between.discard(connection)
+    def waits(self, connection: socket.socket) -> None:
+        """Let `close` end the connection until `waits_no_more`: nothing of a request has come yet."""
+        with self._lock:
+            self._between.add(connection)
+            if self.closing:
+                connection.shutdown(socket.SHUT_RD)
+
+    def waits_no_more(self, connection: socket.socket) -> None:
+        """Note that a request has begun, or that none will."""
+        with self._lock:
+            self._between.discard(connection)
 
     @property
     def is_quiet(self) -> bool:
@@ -262,7 +298,7 @@ class Listener:
     def wait_until_quiet(self, seconds: float) -> None:
         """Wait until no connection is left, for at most `seconds`."""
         with self._lock:
-            self._lock.wait_for(lambda: self._served == 0, seconds)
+            self._has_ended.wait_for(lambda: self._served == 0, seconds)
 
     def has_verified(self, connection: socket.socket) -> None:
         """Note that a connection has just shown a request whose signature was right."""
@@ -321,7 +357,17 @@ class Listener:
         with self._lock:
             self._shown.pop(connection, None)
             self._served -= 1
-            self._lock.notify_all()
+            self._has_ended.notify_all()
+
+
+@functools.cache
+def _status_line(status: HTTPStatus) -> str:
+    return f"HTTP/1.1 {status.value} {status.phrase}\r\n"
+
+
+@functools.lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)
 
 
 def _listen(host: str, port: int) -> socket.socket:

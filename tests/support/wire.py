@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 import socket
+import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,12 @@ class Wire:
 
     def stop_sending(self) -> None:
         self._socket.shutdown(socket.SHUT_WR)
+
+    def vanish(self) -> None:
+        """End the connection by a reset (socket(7), SO_LINGER)."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._file.close()
+        self._socket.close()
 
     def answer(self, *, to_head: bool = False) -> Answer:
         """Read one answer. Raises ConnectionError where there is none. `to_head`: one to HEAD, without its body."""

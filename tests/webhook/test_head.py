@@ -7,6 +7,7 @@ import pytest
 from ductile.webhook.head import Head, body_length, parse
 
 REQUEST = b"POST /hooks/a HTTP/1.1\r\n"
+END = b"\r\n"
 
 
 def head(*headers: tuple[str, str], version: str = "HTTP/1.1") -> Head:
@@ -23,7 +24,7 @@ def head(*headers: tuple[str, str], version: str = "HTTP/1.1") -> Head:
     (b"*", "*", ""),
 ])
 def test_the_path_is_what_was_sent_without_the_query(target: bytes, path: str, query: str) -> None:
-    assert parse([b"POST " + target + b" HTTP/1.1\r\n", b"Host: x\r\n"]) == Head(
+    assert parse(b"POST " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n") == Head(
         method="POST", path=path, query=query, version="HTTP/1.1", headers=(("Host", "x"),))
 
 
@@ -36,18 +37,18 @@ def test_the_path_is_what_was_sent_without_the_query(target: bytes, path: str, q
     (b"!#$%&'*+.^_`|~9: 1\r\n", ("!#$%&'*+.^_`|~9", "1")),
 ])
 def test_a_header_is_read_without_the_space_around_its_value(line: bytes, header: tuple[str, str]) -> None:
-    assert parse([REQUEST, line]).headers == (header,)
+    assert parse(REQUEST + line + END).headers == (header,)
 
 
 @pytest.mark.parametrize("line", [
     b"X-A : 1\r\n", b"X-A\t: 1\r\n", b" X-A: 1\r\n", b"\tfolded\r\n", b" \r\n", b"X-A 1\r\n", b": 1\r\n",
     b"X(A): 1\r\n",
-    b"X-A: 1\n", b"X-A: 1\r", b"X-A: 1", b"X-A: 1\rX-B: 2\r\n", b"X-A: 1\0\r\n", b"X-A: 1\x0b2\r\n", b"X-A: \x7f\r\n",
+    b"X-A: 1\n", b"X-A: 1\r", b"X-A: 1\rX-B: 2\r\n", b"X-A: 1\0\r\n", b"X-A: 1\x0b2\r\n", b"X-A: \x7f\r\n",
     b"X-\xc3\xa9: 1\r\n", b"X-A\0: 1\r\n", b"X-A: 1\r\r\n",
 ])
 def test_a_header_that_can_be_read_in_two_ways_is_refused(line: bytes) -> None:
-    assert parse([REQUEST, line]) is None
-    assert parse([REQUEST, b"Host: x\r\n", line, b"X-B: 2\r\n"]) is None
+    assert parse(REQUEST + line + END) is None
+    assert parse(REQUEST + b"Host: x\r\n" + line + b"X-B: 2\r\n" + END) is None
 
 
 @pytest.mark.parametrize("line", [
@@ -58,16 +59,22 @@ def test_a_header_that_can_be_read_in_two_ways_is_refused(line: bytes) -> None:
     b"POST /a\rb HTTP/1.1\r\n", b"\r\n", b"\x16\x03\x01\x02\x00\r\n",
 ])
 def test_a_request_line_that_is_not_exact_is_refused(line: bytes) -> None:
-    assert parse([line, b"Host: x\r\n"]) is None
+    assert parse(line + b"Host: x\r\n" + END) is None
 
 
-def test_nothing_at_all_is_no_head() -> None:
-    assert parse([]) is None
+@pytest.mark.parametrize("data", [
+    b"", END, REQUEST, REQUEST + b"Host: x\r\n", REQUEST + b"Host: x" + END[:1], REQUEST + END + END,
+    REQUEST + END + b"Host: x\r\n", REQUEST + END + b"x", END + REQUEST + END, REQUEST[:-1] + END,
+])
+def test_a_head_is_whole_and_nothing_more(data: bytes) -> None:
+    assert parse(REQUEST + END) is not None
+    assert parse(data) is None
 
 
 def test_a_long_value_of_spaces_is_read_in_one_pass() -> None:
     # Would take hours where each space is a new beginning.
-    assert parse([REQUEST, b"X-A:" + b" " * 1_000_000 + b"\0\r\n"]) is None
+    assert parse(REQUEST + b"X-A:" + b" " * 1_000_000 + b"\0\r\n" + END) is None
+    assert parse(REQUEST + b"X-A:" + b" " * 1_000_000 + b"\r\n" + END).headers == (("X-A", ""),)
 
 
 @pytest.mark.parametrize(("length", "expected"), [

@@ -26,20 +26,23 @@ from ductile.webhook.server import Expected, Reply
 
 SECRET = "correct-horse-battery-staple"
 SIGNATURE = "X-Sig"
+REFUSED = "the key 'origin_plugin' is refused: it is the core's own, rename it"
+MISNAMED = "the key 'ductile_x' of the payload has a name of the core's own, rename it"
 
 
 class Desk:
     """A reception with one endpoint for the plugin `echo` and one for the event `pushed`."""
 
-    def __init__(self, conn: sqlite3.Connection, **service: Any) -> None:
-        world = worlds.world(worlds.plugin(), **service)
+    def __init__(self, conn: sqlite3.Connection, *, not_loaded: str | None = None, **service: Any) -> None:
+        world = worlds.world(worlds.plugin(not_loaded=not_loaded), **service)
         webhooks = Webhooks(host="127.0.0.1", port=8081, endpoints=(
             _endpoint("/plugin", plugin="echo"), _endpoint("/event", event="pushed")))
         world = replace(world, config=replace(world.config, webhooks=webhooks), router=_TwoTake())
         self.posted: list[BaseException | None] = []
         self.vitals = Vitals(uptime_seconds=7, is_well=True, plugins_loaded=1)
         self.conn = conn
-        self._reception = Reception(world, GroupCommit(conn), clock=FakeClock(), new_id=ledger.ids(),
+        self.clock = FakeClock()
+        self._reception = Reception(world, GroupCommit(conn), clock=self.clock, new_id=ledger.ids(),
                                     health=lambda: self.vitals, post=self.posted.append)
 
     def post(self, path: str, body: bytes, *headers: tuple[str, str]) -> Reply:
@@ -47,10 +50,24 @@ class Desk:
         head = _head("POST", path, ("Content-Length", str(len(body))), (SIGNATURE, signature), *headers)
         expected = self._reception.receive(head, "192.0.2.7")
         assert isinstance(expected, Expected)
-        return expected.answer(body, lambda: None)
+        reply = expected.answer(body, lambda: None)
+        if reply.after is not None:
+            reply.after()
+        return reply
+
+    def swap(self, **plugin: Any) -> None:
+        """Put another world in force, with another plugin of the same name."""
+        before = self._reception.world
+        self._reception.world = replace(before, plugins={"echo": worlds.plugin(**plugin)})
 
     def health(self, address: str = "127.0.0.1") -> Reply:
         return self._reception.receive(_head("GET", "/healthz"), address)
+
+    def deepen(self, depth: int) -> None:
+        """Put another world in force, with another depth of the queue."""
+        before = self._reception.world
+        service = replace(before.config.service, max_queue_depth=depth)
+        self._reception.world = replace(before, config=replace(before.config, service=service))
 
     def jobs(self) -> list[tuple]:
         return self.conn.execute("SELECT id, plugin FROM job_queue ORDER BY seq").fetchall()
@@ -170,3 +187,70 @@ def test_a_long_delivery_id_is_kept_as_its_digest_and_still_known(desk: Desk) ->
 def test_a_delivery_id_is_of_its_endpoint(desk: Desk) -> None:
     paths = ("/plugin", "/event", "/plugin")
     assert [desk.post(path, b"{}", ("X-Id", "1")).status for path in paths] == [202, 202, 200]
+
+
+def test_what_is_kept_out_of_the_baggage_is_said(desk: Desk, tmp_path: Path) -> None:
+    body = json.dumps({"origin_plugin": "eve", "origin_user": "ann", "ductile_x": 1}).encode()
+    with logs.kept(tmp_path) as path:
+        ids = json.loads(desk.post("/event", body, ("X-Id", "1")).body)["job_ids"]
+        desk.post("/event", body, ("X-Id", "1"))
+        said = [(line["level"], line["message"], line["path"], line["job_ids"], line.get("reason"))
+                for line in logs.lines(path)]
+    assert said == [
+        ("info", "webhook accepted", "/event", ids, None),
+        ("warn", "kept out of the baggage", "/event", ids, REFUSED),
+        ("warn", "kept out of the baggage", "/event", ids, MISNAMED),
+        ("info", "webhook deduped", "/event", ids, None),
+    ]
+
+
+def test_a_job_that_would_only_wait_wakes_nobody(conn: Failing) -> None:
+    desk = Desk(conn, not_loaded="its manifest is gone")
+    assert [desk.post(path, b"{}").status for path in ("/plugin", "/event")] == [202, 202]
+    assert desk.posted == []
+    # Once it is loaded, even for requests that came before.
+    desk.swap()
+    assert (desk.post("/plugin", b"{}").status, desk.posted) == (202, [None])
+
+
+# How full the queue is
+
+
+def test_what_others_queue_fills_the_queue_between_two_counts(conn: Failing) -> None:
+    desk = Desk(conn, max_queue_depth=4)
+    assert desk.post("/plugin", b"{}").status == 202
+    ledger.put_job(conn, "a")
+    assert desk.post("/plugin", b"{}").status == 202
+    ledger.put_job(conn, "b")
+    assert desk.post("/plugin", b"{}").status == 503
+    assert (len(desk.jobs()), desk.post("/plugin", b"{}").headers) == (4, (("Retry-After", "30"),))
+
+
+def test_a_place_in_a_full_queue_is_taken_as_soon_as_it_is_free(conn: Failing) -> None:
+    desk = Desk(conn, max_queue_depth=2)
+    assert [desk.post("/plugin", b"{}").status for _ in range(3)] == [202, 202, 503]
+    with db.transaction(conn):
+        queue_rows.move(conn, queue_rows.get(conn, desk.jobs()[0][0]), Status.RUNNING, FakeClock().now())
+    assert [desk.post("/plugin", b"{}").status for _ in range(2)] == [202, 503]
+
+
+def test_a_dead_job_that_was_queued_again_is_counted_within_a_second(conn: Failing) -> None:
+    desk = Desk(conn, max_queue_depth=3)
+    ledger.put_job(conn, "a", Status.DEAD)
+    ledger.put_job(conn, "b", Status.DEAD)
+    assert desk.post("/plugin", b"{}").status == 202
+    with db.transaction(conn):
+        for name in ("a", "b"):
+            queue_rows.move(conn, queue_rows.get(conn, name), Status.QUEUED, FakeClock().now())
+    desk.clock.move(1.0)
+    assert desk.post("/plugin", b"{}").status == 503
+    assert len(desk.jobs()) == 3
+
+
+def test_a_smaller_depth_holds_at_once(conn: Failing) -> None:
+    desk = Desk(conn, max_queue_depth=10)
+    assert [desk.post("/plugin", b"{}").status for _ in range(2)] == [202, 202]
+    desk.deepen(2)
+    assert desk.post("/plugin", b"{}").status == 503
+    desk.deepen(3)
+    assert [desk.post("/plugin", b"{}").status for _ in range(2)] == [202, 503]

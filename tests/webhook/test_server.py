@@ -29,6 +29,9 @@ class Desk:
         self.hold = threading.Event()
         self.hold.set()
         self.held = threading.Semaphore(0)
+        self.after = threading.Event()
+        self.after.set()
+        self.done: list[bytes] = []
 
     def receive(self, head: Head, address: str) -> Reply | Expected:
         self.heads.append(head)
@@ -46,7 +49,11 @@ class Desk:
         if body != GOOD:
             return Reply(status=HTTPStatus.FORBIDDEN)
         verified()
-        return Reply(status=HTTPStatus.ACCEPTED, body=b"taken", close=False)
+        return Reply(status=HTTPStatus.ACCEPTED, body=b"taken", close=False, after=lambda: self._note(body))
+
+    def _note(self, body: bytes) -> None:
+        assert self.after.wait(_SECONDS)
+        self.done.append(body)
 
 
 class Place:
@@ -297,6 +304,57 @@ def test_an_end_lets_what_has_begun_be_answered_and_ends_what_waits(place: Place
             assert (answer.status, answer.headers["connection"], wire.rest()) == (202, "close", b"")
     place.listener.wait_until_quiet(_SECONDS)
     assert place.listener.is_quiet
+
+
+@pytest.mark.parametrize("is_split", [False, True])
+@pytest.mark.parametrize(("count", "status"), [(100, 202), (101, 431), (102, 431)])
+def test_a_hundred_headers_are_taken_and_no_more(place: Place, count: int, status: int, is_split: bool) -> None:
+    request = head("POST", "/", *["X-A: 1"] * (count - 2), "Content-Length: 4") + GOOD
+    with place.connect() as wire:
+        wire.send(request[:100] if is_split else b"")
+        wire.send(request[100:] if is_split else request)
+        assert wire.answer().status == status
+
+
+def test_a_request_may_come_in_any_two_pieces(place: Place) -> None:
+    request = post(GOOD, "X-A: 1")
+    with place.connect() as wire:
+        for end in range(1, len(request)):
+            wire.send(request[:end])
+            wire.send(request[end:])
+            assert wire.answer().status == 202
+    assert place.desk.bodies == [GOOD] * (len(request) - 1)
+
+
+def test_a_wrong_line_is_refused_before_the_next_has_come(place: Place) -> None:
+    for wrong in (b"\r\n", b"POST / HTTP/1.1\n", b"POST / HTTP/1.1\r\nX-A: 1\n"):
+        with place.connect() as wire:
+            wire.send(wrong)
+            assert (wire.answer().status, wire.rest()) == (400, b"")
+
+
+def test_an_answer_is_sent_before_what_nobody_waits_for(place: Place) -> None:
+    place.desk.after.clear()
+    with place.connect() as wire:
+        wire.send(post(GOOD))
+        assert wire.answer().status == 202
+        assert place.desk.done == []
+        place.desk.after.set()
+        wire.send(post(GOOD))
+        assert wire.answer().status == 202
+    place.close()
+    assert place.desk.done == [GOOD, GOOD]
+
+
+def test_what_nobody_waits_for_is_done_for_a_client_that_is_gone_as_well(place: Place) -> None:
+    place.desk.hold.clear()
+    with place.connect() as wire:
+        wire.send(post(GOOD) * 2)
+        assert place.desk.held.acquire(timeout=_SECONDS)
+        wire.vanish()
+    place.desk.hold.set()
+    place.close()
+    assert place.desk.done[:1] == [GOOD]
 
 
 def test_who_is_gone_before_the_answer_harms_nobody(place: Place, capfd: pytest.CaptureFixture) -> None:
