@@ -112,8 +112,8 @@ class Component:
             _ROOT.handle(record)
 
 
-def set_up(destination: str | Path, level: str) -> None:
-    """Send the log to `stdout`, `syslog` or a file from now on, from `level` upwards.
+def set_up(destination: str | Path, level: str, name: str = "ductile") -> None:
+    """Send the log to `stdout`, `syslog` or a file from now on, from `level` upwards; `name` is who speaks in syslog.
 
     Raises DuctileError (71) where the file cannot be opened or there is no syslog; the log
     then stays where it was. A line that cannot be written later is dropped: a full disk or a
@@ -122,7 +122,7 @@ def set_up(destination: str | Path, level: str) -> None:
     logging.raiseExceptions = False
     # No line shows these, and each is looked up for each line.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    handler = _handler(destination)
+    handler = _handler(destination, name)
     handler.setFormatter(_Lines())
     _ROOT.setLevel(_LEVELS[level])
     _ROOT.propagate = False
@@ -152,7 +152,7 @@ def flush() -> None:
             handler.flush()
 
 
-def _handler(destination: str | Path) -> logging.Handler:
+def _handler(destination: str | Path, name: str) -> logging.Handler:
     if destination == "stdout":
         return logging.StreamHandler(sys.stdout)
     try:
@@ -160,7 +160,7 @@ def _handler(destination: str | Path) -> logging.Handler:
             # The handler takes a socket that is not there for one that is not there yet.
             os.stat(_SYSLOG)
             handler = logging.handlers.SysLogHandler(_SYSLOG, logging.handlers.SysLogHandler.LOG_DAEMON)
-            handler.ident = "ductiled: "
+            handler.ident = f"{name}: "
             return handler
         return _LogFile(destination)
     except OSError as error:

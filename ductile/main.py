@@ -12,8 +12,10 @@ import time
 import traceback
 import uuid
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import ductile
 from ductile import checking, db, log, world
@@ -21,14 +23,13 @@ from ductile.arguments import Parser
 from ductile.clock import SystemClock
 from ductile.config.place import find
 from ductile.daemon import STOP_SIGNALS, Daemon, Signal
-from ductile.detach import Report, detach
 from ductile.dispatch.leftover import RunLocks
 from ductile.dispatch.runner import become_subreaper
 from ductile.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, DuctileError
 from ductile.lock import PidLock, pid_file
 from ductile.notify import Notifier
 from ductile.source import Source
-from ductile.workspace import Workspaces
+from ductile.workspace.directories import Workspaces
 
 _HANDLED = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGUSR1)
 # Python itself ignores these, and gives them back to the plugins it starts.
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         # Absolute, because a daemon leaves its working directory and may read it again.
         source = Source(path=path.absolute(), environ=environ, detached=options.daemon)
         reading = world.build(path, environ)
-        report = detach() if options.daemon else None
+        report = _detach() if options.daemon else None
         serve(reading, source, report)
         return EXIT_OK
     except DuctileError as error:
@@ -90,6 +91,11 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         return EXIT_FAILED
 
 
+def _detach() -> Any:
+    """Go on as a daemon, and return what tells the command that waits; imported when it is asked for: 0.5 MiB."""
+    return import_module("ductile.detach").detach()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="ductiled", description="Run plugins on schedule and on events.", allow_abbrev=False)
     parser.add_argument("-c", "--config", metavar="PATH", help="a config.yaml, or the directory that holds it")
@@ -99,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _tell(report: Report | None, exit_code: int, lines: tuple[str, ...]) -> None:
+def _tell(report: Any, exit_code: int, lines: tuple[str, ...]) -> None:
     """Say why the daemon ends: on the terminal or to the command that waits, and in the log where there is one."""
     for line in lines:
         _log.error(line)
@@ -110,7 +116,7 @@ def _tell(report: Report | None, exit_code: int, lines: tuple[str, ...]) -> None
         print(line, file=sys.stderr)
 
 
-def serve(reading: world.Reading, source: Source, report: Report | None) -> None:
+def serve(reading: world.Reading, source: Source, report: Any) -> None:
     """Start in the promised order and run until asked to stop. Raises DuctileError where that cannot be."""
     config = reading.world.config
     clock = SystemClock()

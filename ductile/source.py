@@ -37,4 +37,5 @@ class Source:
     def open_log(self, config: Config) -> None:
         """Send the log where the configuration says. Raises DuctileError (71), and then it stays where it was."""
         service = config.service
-        log.set_up("syslog" if self.detached and service.log == "stdout" else service.log, service.log_level)
+        destination = "syslog" if self.detached and service.log == "stdout" else service.log
+        log.set_up(destination, service.log_level, service.name)

@@ -272,7 +272,7 @@ from ductile import log
 listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 listener.bind("/dev/log")
 listener.settimeout(10)
-log.set_up("syslog", "info")
+log.set_up("syslog", "info", "home")
 log.Component("daemon").warn("said", plugin="echo")
 print(listener.recv(4096).decode())
 """
@@ -280,7 +280,7 @@ NO_SYSLOG = """
 from ductile import log
 from ductile.errors import DuctileError
 try:
-    log.set_up("syslog", "info")
+    log.set_up("syslog", "info", "home")
 except DuctileError as error:
     print(error.exit_code, error)
 """
@@ -298,9 +298,9 @@ def with_an_empty_dev(code: str) -> str:
     return run.stdout
 
 
-def test_syslog_gets_the_line_under_the_daemons_name():
+def test_syslog_gets_the_line_under_the_name_of_the_service():
     printed = with_an_empty_dev(SYSLOG)
-    priority, _, line = printed.partition("ductiled: ")
+    priority, _, line = printed.partition("home: ")
     assert priority == "<28>"    # facility daemon, severity warning (RFC 3164)
     assert json.loads(line.rstrip("\0\n"))["plugin"] == "echo"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from ductile import errors, main
+from ductile import errors, log, main
 from ductile.config import place
 from ductile.dispatch.outcome import log_status
 from ductile.queue.job import Status, Submitter
 from ductile.scheduler import breaker
+from support import logs
 from support.ledger import opened
 from support.manuals import Entry, parts, section
 from support.pages import options
@@ -125,12 +127,12 @@ def test_every_field_of_the_log_is_explained_and_no_other() -> None:
     assert told == fields()
 
 
-def test_what_is_on_every_line_of_the_log_is_explained() -> None:
-    tree = ast.parse((PRODUCT / "log.py").read_text())
-    [head] = [node.value for node in ast.walk(tree)
-              if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "head"]
+def test_what_is_on_every_line_of_the_log_is_explained(tmp_path: Path) -> None:
+    with logs.as_it_was():
+        log.set_up(tmp_path / "log", "info")
+        log.Component("daemon").info("said")
     told = [entry.tag for entry in section(PAGE, "LOG", "On every line").entries]
-    assert told == [key.value for key in head.keys]
+    assert told == list(json.loads((tmp_path / "log").read_text()))
 
 
 def test_every_component_of_the_log_is_named() -> None:
