@@ -103,11 +103,10 @@ ROOMS = """
     events                 P
     group                  C  db
     history                S  dispatch.conclude queue.job units
-    ids                    F
     intake                 C  chance context.baggage context.row context.rows db errors events plugin.configured plugin.manifest plugin.rows queue.job queue.rows router strictjson units world
     lock                   F  errors
     log                    F  errors units
-    main                   C  __init__ arguments checking clock config.place daemon db dispatch.leftover dispatch.runner errors ids lock log notify source workspace.directories world
+    main                   C  __init__ arguments checking clock config.place daemon db dispatch.leftover dispatch.runner errors lock log notify source workspace.directories world
     migrations             P
     mounts                 F
     notify                 F
