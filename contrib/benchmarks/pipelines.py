@@ -146,6 +146,8 @@ def _run_step(workspace: Path, before: Path | None, program: Path) -> bytes:
         _sync(workspace / name)
         os.chmod(workspace / name, 0o444)
     _sync(workspace)
+    # Without it a power cut may take the whole directory (fsync(2)).
+    _sync(workspace.parent)
     json.loads(answer)
     return answer
 

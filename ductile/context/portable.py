@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 _SCHEME = "workspace://"
-# Not before what names another directory beside this one; a dot that ends a sentence names none.
-_NAME_ENDS = r"(?!\.*[\w-]|\.+/)"
+# What follows the name of a directory, and not what names another one beside it; a dot that ends a sentence names none.
+_END = re.compile(r"/+|(?!\.*[\w-]|\.+/)")
 _PARENT = re.compile(r"\.\.(?![\w.-])")
 
 
@@ -17,8 +17,20 @@ def to_portable(value: Any, workspace_dir: str) -> Any:
 
     `workspace_dir` is a real path without a slash at its end. A longer name that only begins with it stays.
     """
-    pattern = re.compile(f"{re.escape(workspace_dir)}(?:/+|{_NAME_ENDS})")
-    return _mapped(value, lambda text: pattern.sub(_SCHEME, text) if workspace_dir in text else text)
+
+    def portable(text: str) -> str:
+        if workspace_dir not in text:
+            return text
+        before, *rests = text.split(workspace_dir)
+        return before + "".join(_portable(rest, workspace_dir) for rest in rests)
+
+    return _mapped(value, portable)
+
+
+def _portable(rest: str, workspace_dir: str) -> str:
+    """Return the text after a workspace's name with a scheme in the place of that, or with the name itself."""
+    end = _END.match(rest)
+    return f"{workspace_dir}{rest}" if end is None else f"{_SCHEME}{rest[end.end():]}"
 
 
 def from_portable(value: Any, workspace_dir: str) -> Any:
@@ -28,6 +40,8 @@ def from_portable(value: Any, workspace_dir: str) -> Any:
     """
 
     def restored(text: str) -> str:
+        if _SCHEME not in text:
+            return text
         before, *paths = text.split(_SCHEME)
         return before + "".join(_restored(path, workspace_dir) for path in paths)
 
