@@ -14,17 +14,32 @@ LONGEST_CONTENT = 10_000
 HOST_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.IGNORECASE)
 
 
+KEYS = ("bots", "hosts")
+
+
 class Failed(Exception):
     """The message cannot be understood, now or later."""
 
 
-def hosts_of(config: object) -> list[str]:
-    """Return the hosts whose links count, in lower case; none means all. Raises Failed."""
+def check_keys(config: object) -> None:
+    """Refuse a configuration with another key. Raises Failed."""
     if not isinstance(config, dict):
         raise Failed("config: expected a mapping")
     for key in config:
-        if key != "hosts":
-            raise Failed(f"config: unknown key {key!r}, expected hosts")
+        if key not in KEYS:
+            raise Failed(f"config: unknown key {key!r}, expected one of {', '.join(KEYS)}")
+
+
+def takes_bots(config: dict) -> bool:
+    """Say whether the messages of bots count, too. Raises Failed."""
+    bots = config.get("bots")
+    if bots is not None and not isinstance(bots, bool):
+        raise Failed("bots: expected true or false")
+    return bool(bots)
+
+
+def hosts_of(config: dict) -> list[str]:
+    """Return the hosts whose links count, in lower case; none means all. Raises Failed."""
     hosts = config.get("hosts")
     if hosts is None:
         return []
@@ -55,13 +70,23 @@ def message_of(event: object) -> dict:
     return parts
 
 
+def is_of_a_bot(message: dict) -> bool:
+    """Say whether a program wrote the message: a bot's user, or a webhook of Discord's."""
+    return message["author"].get("bot") is True or message.get("webhook_id") is not None
+
+
 def respond(request: dict) -> dict:
-    hosts = hosts_of(request.get("config"))
+    config = request.get("config")
+    check_keys(config)
+    hosts, with_bots = hosts_of(config), takes_bots(config)
     if request.get("command") == "health":
         return {"status": "ok", "result": f"would take links to {', '.join(hosts) or 'any host'}"}
     if request.get("command") != "handle":
         raise Failed("discord has no such command")
     message = message_of(request.get("event"))
+    if not with_bots and is_of_a_bot(request["event"]["payload"]):
+        # An answer that was posted to the channel with a link in it would be answered again, for ever.
+        return {"status": "ok", "result": "the message is a bot's", "events": []}
     # The url and not its place is in the key: an edited message may be delivered again with one link more.
     events = [
         {"type": "discord.link", "dedupe_key": f"discord:{message['id']}:{url}",

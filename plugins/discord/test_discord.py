@@ -108,6 +108,18 @@ def test_a_message_without_a_link_is_no_failure():
     assert (response.status, response.result, response.events) == ("ok", "no link in the message", ())
 
 
+@pytest.mark.parametrize("written_by", [{"author": MESSAGE["author"] | {"bot": True}}, {"webhook_id": "1163"}])
+def test_a_message_of_a_bot_starts_nothing_unless_it_is_asked_for(written_by):
+    response = handle(MESSAGE | written_by)
+    assert (response.status, response.result, response.events) == ("ok", "the message is a bot's", ())
+    assert len(handle(MESSAGE | written_by, bots=True).events) == 1
+
+
+@pytest.mark.parametrize("written_by", [{"author": MESSAGE["author"] | {"bot": False}}, {"webhook_id": None}])
+def test_a_message_that_is_said_not_to_be_a_bots_counts(written_by):
+    assert len(handle(MESSAGE | written_by).events) == 1
+
+
 def test_a_link_in_an_embed_alone_does_not_count():
     assert links("good morning") == []
 
@@ -187,10 +199,11 @@ A_NAME = "expected a host name such as youtube.com"
     ("config", "error"),
     [
         ([], "config: expected a mapping"),
-        ({"host": ["a"]}, "config: unknown key 'host', expected hosts"),
+        ({"host": ["a"]}, "config: unknown key 'host', expected one of bots, hosts"),
         ({"hosts": "youtube.com"}, A_LIST), ({"hosts": []}, A_LIST), ({"hosts": {"a": 1}}, A_LIST),
         ({"hosts": ["youtube.com", 5]}, f"hosts[1]: {A_NAME}"),
         ({"hosts": ["https://youtube.com"]}, f"hosts[0]: {A_NAME}"),
+        ({"bots": "no"}, "bots: expected true or false"),
         ({"hosts": ["*.youtube.com"]}, f"hosts[0]: {A_NAME}"), ({"hosts": [""]}, f"hosts[0]: {A_NAME}"),
     ],
 )
