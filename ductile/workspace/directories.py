@@ -20,8 +20,9 @@ from ductile.workspace.tree import Cursor, open_directory, open_tree, remove
 _MODE = 0o700
 # An empty directory from job to job: to make and remove one costs a tenth of a short job, to rename it nothing.
 _SPARE = ".spare"
-# Goes before the name of what is about to be removed.
+# Goes before the name of what is about to be removed; of a long name only so much follows as fits (pathconf(3)).
 _RETIRED = ".gone-"
+_RETIRED_BYTES = 200
 # A file and its link: whether the file system has hard links shows only when one is made.
 _PROOF = ".proof"
 _PROOF_LINK = ".proof-link"
@@ -200,7 +201,7 @@ class Workspaces:
 
     def retire(self, name: str) -> str:
         """Put an entry out of every job's reach, for good. Return the name that it has from then on."""
-        retired = _RETIRED + name
+        retired = _RETIRED + os.fsdecode(os.fsencode(name)[:_RETIRED_BYTES])
         os.rename(self._path(name), self._path(retired))
         return retired
 

@@ -181,7 +181,8 @@ def test_what_a_killed_janitor_has_left_goes_at_once(hall: Hall) -> None:
 
 
 @pytest.mark.parametrize("name", [
-    b"\xff\xfe", "é".encode(), b"a\nb", b"%s", b"-rf", b" ", b"'", b"x" * 200, b"\xed\xb3\xbf", b"...", b".hidden",
+    b"\xff\xfe", "é".encode(), b"a\nb", b"%s", b"-rf", b" ", b"'", b"x" * 255, "é".encode() * 127,
+    b"\xed\xb3\xbf", b"...", b".hidden",
 ])
 def test_any_name_that_a_file_can_have_is_cleared_away(hall: Hall, name: bytes) -> None:
     hall.directory(os.fsdecode(name))
