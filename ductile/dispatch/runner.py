@@ -22,6 +22,7 @@ _GRACE_SECONDS = 5.0      # between SIGTERM and SIGKILL
 _DRAIN_SECONDS = 1.0      # how long pipes may stay open after the leader has gone
 _LAST_SECONDS = 0.8       # after SIGKILL: all that is left before the attempt ends, come what may
 _READ_BYTES = 64 * 1024
+_LONGEST_POLL_MS = 2**31 - 1   # poll(2) takes an int
 _PR_SET_CHILD_SUBREAPER = 36   # prctl(2)
 
 
@@ -133,9 +134,9 @@ class _Watch:
                 self._note(fd)
 
     def _milliseconds(self, now: float) -> int:
-        """Return the time to the next deadline, rounded up."""
+        """Return the time to the next deadline, rounded up, or as much of it as one poll can wait."""
         deadlines = [at for at in (self._term_at, self._kill_at, self._leave_at) if at is not None]
-        return max(0, int((min(deadlines) - now) * 1000) + 1)
+        return min(max(0, int((min(deadlines) - now) * 1000) + 1), _LONGEST_POLL_MS)
 
     def _keep_deadlines(self, now: float) -> None:
         if self._term_at is not None and now >= self._term_at:

@@ -99,6 +99,13 @@ def test_a_plugin_is_ended_on_request_as_at_its_deadline(tmp_path) -> None:
     assert (attempt.survivors(), attempt.children, attempt.leaked) == ([], [], [])
 
 
+def test_a_timeout_of_years_is_one_like_any_other(tmp_path):
+    years = 36500 * 24 * 3600
+    attempt = attending("hangs", tmp_path / "job", timeout=years, end=True).result()
+    assert type(classify(attempt.facts, timeout=years)) is Interrupted
+
+
+
 @pytest.mark.parametrize("name", ["leaves_a_child", "forks_twice"])
 def test_a_pipe_held_by_a_child_is_drained_for_a_second_and_not_for_the_whole_timeout(tmp_path, name: str) -> None:
     attempt = attending(name, tmp_path / "job", timeout=60).result()
