@@ -13,7 +13,7 @@ from ductile import intake, log
 from ductile.chance import Chance, NewId
 from ductile.clock import Clock
 from ductile.config import rows as config_rows
-from ductile.db import Damaged, FateUnknown, NotWritten, reading, transaction
+from ductile.db import Damaged, FateUnknown, NotWritten, is_written, reading, transaction
 from ductile.dispatch.dispatcher import WRITE_AGAIN_SECONDS, Cloned, Dispatcher, Finished
 from ductile.dispatch.leftover import RunLocks
 from ductile.dispatch.recovery import Recovery
@@ -356,7 +356,7 @@ class Daemon:
         now = self._clock.monotonic()
         turns = now - self._turned_at <= 2 * self._world.config.service.tick_interval
         return Vitals(uptime_seconds=int(now - self._started), plugins_loaded=len(self._world.runnable),
-                      is_well=turns and self._write_again_at is None and not self._dispatcher.unwritten)
+                      is_well=turns and is_written() and not self._dispatcher.unwritten)
 
     def _tell_systemd(self) -> None:
         job = self._dispatcher.job

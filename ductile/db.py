@@ -29,6 +29,8 @@ _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 # One lock around every write transaction of this process: SQLite's own waiting starves one of two threads.
 _writing = threading.Lock()
+# Whether the last write of this process worked, whoever made it.
+_is_written = True
 
 
 class NotWritten(Exception):
@@ -92,6 +94,7 @@ def transaction(conn: sqlite3.Connection, *, synced: bool | None = True) -> Iter
     it was opened. Raises NotWritten where nothing was written, FateUnknown and Damaged as `translate` says; an
     exception of the block rolls back and goes on.
     """
+    global _is_written
     with _writing:
         try:
             # Before each, and nothing after the commit: an error there would deny what has happened.
@@ -99,13 +102,22 @@ def transaction(conn: sqlite3.Connection, *, synced: bool | None = True) -> Iter
                 conn.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
             conn.execute("BEGIN IMMEDIATE")
             try:
+                before = conn.total_changes
                 yield
                 conn.execute("COMMIT")
             except BaseException:
                 _roll_back(conn)
                 raise
         except sqlite3.Error as error:
+            _is_written = False
             raise translate(error, path_of(conn)) from error
+        # One that had nothing to write proves nothing.
+        _is_written = _is_written or conn.total_changes > before
+
+
+def is_written() -> bool:
+    """Say whether the last write of this process worked; True before the first."""
+    return _is_written
 
 
 @contextmanager
@@ -211,11 +223,17 @@ def open_for_operator(path: Path, *, failed: int) -> sqlite3.Connection | None:
 def connect_again(path: Path) -> sqlite3.Connection:
     """Open another connection to a database that `open_for_daemon` has made ready.
 
-    Threads may share it, one at a time.
+    Threads may share it, one at a time. Raises DuctileError: 65 damaged, 71 where it cannot be opened.
     """
-    conn = _connect(path, shared=True)
-    _tune(conn)
-    return conn
+    conn = None
+    try:
+        conn = _connect(path, shared=True)
+        _tune(conn)
+        return conn
+    except sqlite3.Error as error:
+        if conn is not None:
+            conn.close()
+        raise _as_start_error(error, path) from error
 
 
 def _tune(conn: sqlite3.Connection) -> None:

@@ -247,6 +247,19 @@ def test_a_full_file_is_not_written_and_stays_as_it_was(conn):
     assert queue_rows.get(conn, "b") is not None
 
 
+def test_a_write_that_failed_is_known_until_another_has_worked(conn, tmp_path):
+    other = db.connect_again(tmp_path / "state.db")
+    conn.execute(f"PRAGMA max_page_count = {pragma(conn, 'page_count')}")
+    with pytest.raises(db.NotWritten):
+        put_job(conn, "a", payload="x" * 100_000)
+    with db.transaction(other):
+        pass
+    assert not db.is_written()
+    put_job(other, "b")
+    assert db.is_written()
+    other.close()
+
+
 def test_a_write_of_another_process_is_waited_for_no_longer_than_allowed(conn, tmp_path):
     other = db.connect_again(tmp_path / "state.db")
     other.execute("BEGIN IMMEDIATE")

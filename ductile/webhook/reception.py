@@ -85,7 +85,6 @@ class Reception:
         self._health = health
         self._post = post
         self._room = _Room(clock)
-        self._is_written = True    # the last that was to be queued
 
     def receive(self, head: Head, address: str) -> Reply | Expected:
         """Refuse a request by its head, or say how much of a body is to be read."""
@@ -128,7 +127,6 @@ class Reception:
             arrivals = self._arrivals(world, endpoint, event)
             taken = self._group.run(lambda conn: self._submit(conn, world, arrivals, now))
         except NotWritten as error:
-            self._is_written = False
             _log.error("webhook not stored", path=endpoint.path, error=str(error))
             return _UNAVAILABLE
         except (Damaged, FateUnknown) as error:
@@ -142,7 +140,6 @@ class Reception:
             _log.warn("webhook refused: the queue is full", path=endpoint.path)
             return _UNAVAILABLE
         if taken.is_new:
-            self._is_written = True
             self._wake(arrivals)
         return _tell(taken, many=endpoint.plugin is None, after=lambda: _report(endpoint, arrivals, taken))
 
@@ -186,8 +183,7 @@ class Reception:
                 lambda conn: (queue_rows.count_waiting(conn), scheduler_rows.count_open_breakers(conn)))
         except sqlite3.Error:
             depth = breakers = None
-        is_well = (vitals.is_well and self._is_written
-                   and depth is not None and depth <= self.world.config.service.max_queue_depth)
+        is_well = vitals.is_well and depth is not None and depth <= self.world.config.service.max_queue_depth
         health = {
             "status": "ok" if is_well else "degraded", "uptime_seconds": vitals.uptime_seconds, "queue_depth": depth,
             "plugins_loaded": vitals.plugins_loaded, "plugins_circuit_open": breakers,
