@@ -75,10 +75,16 @@ class RunLocks:
             return
 
     def release(self, job_id: str) -> bool:
-        """Say whether the lock of a job's run is free, so that nothing of it lives; if not, keep it for that job."""
-        if _is_free(self._current):
-            return True
-        os.rename(self._current, self._directory / job_id)
+        """Say whether the lock of a job's run is free, so that nothing of it lives; if not, keep it for that job.
+
+        What cannot be looked at (the process is out of descriptors, say) is not known to be free.
+        """
+        try:
+            if _is_free(self._current):
+                return True
+            os.rename(self._current, self._directory / job_id)
+        except OSError:
+            return False
         return False
 
     def job_ids(self) -> list[str]:

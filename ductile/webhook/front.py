@@ -15,7 +15,7 @@ from typing import Any
 from ductile import db
 from ductile.chance import NewId
 from ductile.clock import Clock
-from ductile.errors import DuctileError
+from ductile.errors import EXIT_SYSTEM, DuctileError
 from ductile.group import GroupCommit
 from ductile.vitals import Vitals
 from ductile.world import World
@@ -85,11 +85,18 @@ class Front:
             self._group.close()
 
     def _prepare(self, world: World) -> None:
-        """Have what answers requests, before the first can come."""
+        """Have what answers requests, before the first can come. Raises DuctileError (71)."""
         if self._reception is not None:
             return
+        try:
+            reception = _load("ductile.webhook.reception")
+            _load("ductile.webhook.server")
+        except (OSError, ImportError) as error:
+            # Out of descriptors, say, or the program was taken away from the disk.
+            raise DuctileError(f"cannot take webhooks: {error}; see what the machine lacks, then restart ductiled",
+                               exit_code=EXIT_SYSTEM) from error
         self._group = GroupCommit(db.connect_again(self._database))
-        self._reception = _load("ductile.webhook.reception").Reception(
+        self._reception = reception.Reception(
             world, self._group, clock=self._clock, new_id=self._new_id, health=self._health, post=self._post)
 
     def _take(self, wanted: Address) -> Any:

@@ -120,7 +120,6 @@ class _Deadline(io.RawIOBase):
 class _Handler(http.server.BaseHTTPRequestHandler):
     """One connection: its requests, one after the other."""
 
-    protocol_version = request_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: Listener
 
@@ -251,6 +250,7 @@ class Listener:
         self._shown: dict[socket.socket, tuple[bool, float]] = {}
         self._between: set[socket.socket] = set()       # connections that wait for the beginning of a request
         self._served = 0                                # connections with a thread, evicted ones among them
+        self._is_exhausted = False                      # the process could take no more when it last tried
         self._lock = threading.Lock()
         self._has_ended = threading.Condition(self._lock)
         self._socket = _listen(host, port)
@@ -307,7 +307,11 @@ class Listener:
                 self._shown[connection] = True, time.monotonic()
 
     def _accept(self) -> None:
+        # Waited for here: accept(2) takes a descriptor before it waits, and would fail with nobody there.
+        someone = select.poll()
+        someone.register(self._socket, select.POLLIN)
         while not self.closing:
+            someone.poll()
             try:
                 connection, address = self._socket.accept()
             except OSError as error:
@@ -323,13 +327,20 @@ class Listener:
             except RuntimeError as error:
                 self._forget(connection)
                 self._pause(error)
+                continue
+            if self._is_exhausted:
+                self._is_exhausted = False
+                _log.info("connections accepted again")
 
     def _pause(self, error: Exception) -> None:
-        """Give up the worst connection where the process can take no more, and a moment."""
-        if not self.closing:
-            _log.warn("connection not accepted", error=str(error))
-            self._make_room(max(0, len(self._shown) - 1))
-            time.sleep(_PAUSE_SECONDS)
+        """Give up the worst connection where the process can take no more, and a moment. It is said once."""
+        if self.closing:
+            return
+        if not self._is_exhausted:
+            self._is_exhausted = True
+            _log.warn("connections not accepted", error=str(error))
+        self._make_room(max(0, len(self._shown) - 1))
+        time.sleep(_PAUSE_SECONDS)
 
     def _make_room(self, most: int) -> None:
         """Close the connections that have longest not shown a verified request, until `most` are left.
