@@ -124,6 +124,14 @@ class Daemon:
     def _settle_plugins(self) -> None:
         """End queued jobs that nobody can run any more, and queue `init` where it is due."""
         self._bury()
+        self._submit_inits()
+
+    def _needs_another_init(self, plugin: str, fingerprint: str) -> bool:
+        """Say whether a plugin was reloaded while its `init` ran with the configuration of before."""
+        configured = self._world.plugins.get(plugin)
+        return configured is not None and configured.needs_init not in (None, fingerprint)
+
+    def _submit_inits(self) -> None:
         now = self._clock.now()
         for name in intake.submit_inits(self._conn, self._world.plugins, new_id=self._new_id, now=now):
             _log.info("init enqueued", plugin=name)
@@ -283,9 +291,12 @@ class Daemon:
             self._heartbeat.look(self._world)
             self._is_settled = True
         elif not self._dispatcher.followed.issubset(self._world.enabled):
-            # A chain that began before a reload leads to a plugin that is gone. Others keep their jobs: an operator may
+            # What began before a reload leads to a plugin that is gone. Others keep their jobs: an operator may
             # have queued one for a plugin that the next reload brings.
             self._bury()
+        if any(self._needs_another_init(*ended) for ended in self._dispatcher.inits):
+            self._submit_inits()
+        self._dispatcher.inits.clear()
         if now >= self._beat_at:
             self._beat(now)
         elif self._is_due() or (look and self._heartbeat.holding):
@@ -296,6 +307,7 @@ class Daemon:
             return
         if self._recheck_held and self._dispatcher.held:
             self._dispatcher.held = self._recovery.recover(self._world, self._clock.now(), patience=0.0)
+            self._bury()
         self._recheck_held = False
         self._wants_word = True
         started = self._dispatcher.start_next(self._world)

@@ -89,6 +89,7 @@ class Dispatcher:
         self._untidy: list[tuple[Job, bool]] = []    # whose workspaces are still to be kept, or not
         self.held: set[str] = set()
         self.followed: set[str] = set()    # plugins that got jobs since it was last seen to that they may run
+        self.inits: set[tuple[str, str]] = set()   # plugins and the fingerprints whose `init` has ended since then
 
     @property
     def job(self) -> Job | None:
@@ -281,6 +282,10 @@ class Dispatcher:
             return
         self._current = None
         self.followed.update(each.job.plugin for each in conclusion.jobs)
+        if conclusion.status is Status.QUEUED:
+            self.followed.add(job.plugin)
+        if conclusion.init is not None:
+            self.inits.add((job.plugin, conclusion.init.fingerprint))
         if isinstance(current.ended.outcome, Succeeded):
             # A success may still have been refused, for a limit that it overstepped.
             self._untidy.append((job, conclusion.status is Status.SUCCEEDED))

@@ -41,11 +41,12 @@ def loads(conn: sqlite3.Connection) -> list[Load]:
 
 
 def put_init(conn: sqlite3.Connection, plugin: str, *, fingerprint: str, ok: bool, job_id: str, now: datetime) -> None:
-    """Store how the last `init` of a plugin ended."""
+    """Store how an `init` of a plugin ended: one that fails does not undo an earlier success with its fingerprint."""
     conn.execute(
         "INSERT INTO plugin_inits (plugin, fingerprint, ok, job_id, updated_at) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT (plugin) DO UPDATE SET fingerprint = excluded.fingerprint, ok = excluded.ok,"
-        " job_id = excluded.job_id, updated_at = excluded.updated_at",
+        " job_id = excluded.job_id, updated_at = excluded.updated_at"
+        " WHERE excluded.ok OR NOT (plugin_inits.ok AND plugin_inits.fingerprint = excluded.fingerprint)",
         (plugin, fingerprint, ok, job_id, utc_text(now)),
     )
 

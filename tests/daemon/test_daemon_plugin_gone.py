@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.daemon import RealDaemon
+from support.gate import Gate
 
 _QUEUED = ("queued", 1, None)
 
@@ -171,3 +173,73 @@ def test_a_plugin_that_was_renamed_in_the_configuration_keeps_its_code_and_start
     daemon.await_job(daemon.submit("second"), "succeeded")
     assert daemon.rows("SELECT plugin_name, state FROM plugin_state ORDER BY plugin_name") == [
         ("first", '{"count":1}'), ("second", '{"count":1}')]
+
+
+def reload(daemon: RealDaemon) -> None:
+    done = len(daemon.log("configuration reloaded"))
+    daemon.send(signal.SIGHUP)
+    daemon.await_log("configuration reloaded", done + 1)
+
+
+def test_a_retry_of_a_plugin_that_was_disabled_while_it_ran_is_dead(daemon: RealDaemon, gate: Gate) -> None:
+    daemon.plugin("fails", '#!/bin/sh\necho $$ >"$ARRIVED"\nread -r _ <"$GO"\nexit 1\n', env=["ARRIVED", "GO"])
+    daemon.environ |= {"ARRIVED": gate.config["arrived"], "GO": gate.config["go"]}
+    daemon.start()
+    job = daemon.submit("fails")
+    gate.arrived()
+    daemon.configure(plugins={"fails": {"enabled": False}})
+    reload(daemon)
+    gate.let_through()
+    daemon.await_job(job, "dead")
+    assert daemon.job(job) == ("dead", 2, "plugin fails was disabled")
+    assert daemon.attempts(job) == [(1, "failed")]
+
+
+INITS = "SELECT status FROM job_queue WHERE command = 'init' ORDER BY seq"
+INIT = """#!/bin/sh
+[ "$(sed 's/.*"command":"\\([a-z]*\\)".*/\\1/')" = init ] && echo $$ >"$ARRIVED" && read -r word <"$GO"
+[ "$word" != fail ] && echo '{"status": "ok"}'
+"""
+
+
+@pytest.fixture
+def initialised(daemon: RealDaemon, gate: Gate) -> None:
+    """A running daemon with a plugin `slow` whose `init` waits at the gate."""
+    daemon.plugin("slow", INIT, commands=("poll", "init"), env=["ARRIVED", "GO"], config={"a": 1})
+    daemon.environ |= {"ARRIVED": gate.config["arrived"], "GO": gate.config["go"]}
+    daemon.start()
+    gate.arrived()
+
+
+def test_a_plugin_that_is_changed_while_its_init_runs_gets_another(daemon: RealDaemon, gate: Gate,
+                                                                   initialised: None) -> None:
+    daemon.configure(plugins={"slow": {"env": ["ARRIVED", "GO"], "config": {"a": 2}}})
+    reload(daemon)
+    gate.let_through()
+    gate.arrived()
+    gate.let_through()
+    daemon.until(INITS, [("succeeded",), ("succeeded",)])
+    assert daemon.rows("SELECT count(*) FROM plugin_inits i JOIN plugin_loads l ON l.needs_init = i.fingerprint"
+                       " WHERE i.ok") == [(1,)]
+    daemon.stop()
+    assert daemon.rows(INITS) == [("succeeded",), ("succeeded",)]
+
+
+def test_a_reload_that_changes_nothing_about_it_is_no_reason_for_another_init(
+    daemon: RealDaemon, gate: Gate, initialised: None,
+) -> None:
+    reload(daemon)
+    gate.let_through()
+    daemon.await_job(daemon.submit("slow"), "succeeded")
+    assert daemon.rows(INITS) == [("succeeded",)]
+
+
+def test_an_init_that_fails_does_not_undo_one_that_has_succeeded(daemon: RealDaemon, gate: Gate,
+                                                                 initialised: None) -> None:
+    gate.let_through()
+    daemon.until("SELECT ok FROM plugin_inits", [(1,)])
+    again = daemon.submit("slow", "init")
+    gate.arrived()
+    gate.turn_away()
+    daemon.await_job(again, "dead")
+    assert daemon.rows("SELECT ok FROM plugin_inits") == [(1,)]

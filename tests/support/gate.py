@@ -38,6 +38,10 @@ class Gate:
         """Let one plugin go on."""
         os.write(self._go, b"go\n")
 
+    def turn_away(self) -> None:
+        """Have one plugin fail that looks at what it is told."""
+        os.write(self._go, b"fail\n")
+
     def close(self) -> None:
         """Give the descriptors back."""
         os.close(self._arrived)
