@@ -10,13 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+from ductile import schema
 from ductile.errors import EXIT_DATA, EXIT_PERMISSION, EXIT_SYSTEM, EXIT_UNAVAILABLE, DuctileError
 from ductile.mounts import network_file_system
 
-SCHEMA_VERSION = 2
 APPLICATION_ID = 0x44754374   # "DuCt", so that another program's database is not taken for ours
 
-_HERE = Path(__file__).parent
 _BUSY_SECONDS = 5.0           # how long to wait for another process's write
 _DIRECTORY_MODE = 0o700
 _FILE_MODE = 0o600
@@ -77,6 +76,18 @@ def translate(error: sqlite3.Error, path: str) -> Exception:
     return NotWritten(f"{error} ({error.sqlite_errorname})")
 
 
+def _meaning(error: sqlite3.Error, conn: sqlite3.Connection) -> Exception:
+    """`translate` an error of a connection: one that a part missing from the schema explains is no bug, but damage."""
+    meaning = translate(error, path_of(conn))
+    if meaning is not error:
+        return meaning
+    try:
+        missing = schema.missing(conn)
+    except sqlite3.Error:
+        return error
+    return Damaged(path_of(conn), missing[0]) if missing else error
+
+
 def path_of(conn: sqlite3.Connection) -> str:
     """Return the file that a connection has open, for messages."""
     try:
@@ -110,7 +121,7 @@ def transaction(conn: sqlite3.Connection, *, synced: bool | None = True) -> Iter
                 raise
         except sqlite3.Error as error:
             _is_written = False
-            raise translate(error, path_of(conn)) from error
+            raise _meaning(error, conn) from error
         # One that had nothing to write proves nothing.
         _is_written = _is_written or conn.total_changes > before
 
@@ -126,7 +137,7 @@ def reading(conn: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise translate(error, path_of(conn)) from error
+        raise _meaning(error, conn) from error
 
 
 def _roll_back(conn: sqlite3.Connection) -> None:
@@ -187,7 +198,10 @@ def open_for_operator(path: Path, *, failed: int) -> sqlite3.Connection | None:
     77 no permission, `failed` otherwise.
     """
     try:
-        if not path.exists() or path.stat().st_size == 0:
+        if not path.exists():
+            return None
+        if path.stat().st_size == 0:
+            _refuse_lost(path)
             return None
         if not os.access(path, os.R_OK | os.W_OK) or not os.access(path.parent, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError
@@ -202,9 +216,9 @@ def open_for_operator(path: Path, *, failed: int) -> sqlite3.Connection | None:
         if version == 0:
             conn.close()
             return None
-        if version < SCHEMA_VERSION:
+        if version < schema.VERSION:
             raise DuctileError(
-                f"the database {path} has version {version}, older than this program's {SCHEMA_VERSION}; start "
+                f"the database {path} has version {version}, older than this program's {schema.VERSION}; start "
                 f"ductiled of this version: it brings the database up to date",
                 exit_code=EXIT_UNAVAILABLE,
             )
@@ -268,9 +282,14 @@ def _make_file(path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE))
         return
     except FileExistsError:
-        pass
+        if path.stat().st_size == 0:
+            _refuse_lost(path)
+
+
+def _refuse_lost(path: Path) -> None:
+    """Refuse an empty database whose write-ahead log is not."""
     log = path.with_name(path.name + "-wal")
-    if path.stat().st_size == 0 and log.exists() and log.stat().st_size > 0:
+    if log.exists() and log.stat().st_size > 0:
         raise Damaged(str(path), "it is empty, but its write-ahead log is not")
 
 
@@ -296,9 +315,9 @@ def _check_version(conn: sqlite3.Connection, path: Path) -> int:
     tables = conn.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if tables and owner != APPLICATION_ID:
         raise DuctileError(f"{path} is not a database of Ductile; set state.path to another file", exit_code=EXIT_DATA)
-    if version > SCHEMA_VERSION:
+    if version > schema.VERSION:
         raise DuctileError(
-            f"the database {path} has version {version}, newer than this program's {SCHEMA_VERSION}; "
+            f"the database {path} has version {version}, newer than this program's {schema.VERSION}; "
             f"install the newer Ductile again",
             exit_code=EXIT_DATA,
         )
@@ -314,65 +333,42 @@ def _check_size(conn: sqlite3.Connection, path: Path) -> None:
 
 
 def _check_schema(conn: sqlite3.Connection, path: Path) -> None:
-    """Refuse a database that lacks a table or column. More than expected is the operator's own affair."""
-    model = sqlite3.connect(":memory:", isolation_level=None)
-    try:
-        migrate(model, 0)
-        missing = _columns(model) - _columns(conn)
-    finally:
-        model.close()
+    """Refuse a database that lacks a part of its schema. More than expected is the operator's own affair."""
+    missing = schema.missing(conn)
     if missing:
-        table, column = min(missing)
-        raise Damaged(str(path), f"table {table} has no column {column}")
-
-
-def _columns(conn: sqlite3.Connection) -> set[tuple[str, str]]:
-    return set(conn.execute(
-        "SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE m.type = 'table'"
-    ))
+        raise Damaged(str(path), missing[0])
 
 
 def migrate(conn: sqlite3.Connection, version: int) -> None:
     """Bring the schema from `version` to the newest, each step in a transaction of its own."""
-    for number in range(version + 1, SCHEMA_VERSION + 1):
+    for number in range(version + 1, schema.VERSION + 1):
         with transaction(conn):
-            for statement in _statements(_script(number)):
+            for statement in schema.statements(number):
                 conn.execute(statement)
             conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             conn.execute(f"PRAGMA user_version = {number}")
 
 
-def _script(number: int) -> str:
-    file = _HERE / "schema.sql" if number == 1 else _HERE / "migrations" / f"{number:04d}.sql"
-    return file.read_text(encoding="utf-8")
-
-
-def _statements(script: str) -> Iterator[str]:
-    """Yield the statements of a script one by one; `executescript` would end the transaction."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
-
-
 def _as_start_error(error: sqlite3.Error, path: Path) -> DuctileError:
     meaning = translate(error, str(path))
-    if isinstance(meaning, DuctileError):
+    if isinstance(meaning, Damaged):
         return meaning
+    if isinstance(meaning, FateUnknown):
+        return DuctileError(f"cannot open the database {path}: {error} ({error.sqlite_errorname}); "
+                            f"check the disk and its room", exit_code=EXIT_SYSTEM)
     return DuctileError(f"cannot open the database {path}: {error}", exit_code=EXIT_SYSTEM)
 
 
 def full_check(conn: sqlite3.Connection) -> list[str]:
-    """Return what SQLite's own full check finds wrong, a line each; nothing where all is well."""
+    """Return what SQLite's own full check finds wrong, and what is missing, a line each; nothing where all is well."""
     try:
+        missing = schema.missing(conn)
         found = [row[0] for row in conn.execute("PRAGMA integrity_check")]
         orphans = [f"{row[0]} row {row[1]} refers to a missing row of {row[2]}"
                    for row in conn.execute("PRAGMA foreign_key_check")]
     except sqlite3.DatabaseError as error:
         return [str(error)]
-    return [line for line in found if line != "ok"] + orphans
+    return [line for line in found if line != "ok"] + orphans + missing
 
 
 def free_pages(conn: sqlite3.Connection, limit: int) -> None:

@@ -82,7 +82,7 @@ ROOMS = """
     ctl.view               P  ctl.outline ctl.table
     ctl.wake               F  lock
     daemon                 C  chance clock config.rows db dispatch.dispatcher dispatch.leftover dispatch.recovery errors intake log notify pipeline.rows plugin.rows queue.rows scheduler.heartbeat scheduler.sweep source vitals webhook.front workspace.directories world
-    db                     F  errors mounts
+    db                     F  errors mounts schema
     detach                 F  errors
     dispatch               P
     dispatch.conclude      P  chance config.schema context.row dispatch.onward dispatch.outcome dispatch.record dispatch.retry events plugin.manifest protocol queue.job router scheduler.breaker state.merge workspace.artifact
@@ -134,6 +134,7 @@ ROOMS = """
     scheduler.schedule     P  chance check units
     scheduler.sweep        C  context.rows db history queue.job queue.rows workspace.rows world
     scheduler.ticker       C  chance db dispatch.retry intake plugin.configured plugin.rows queue.job queue.rows scheduler.breaker scheduler.rows scheduler.schedule units world
+    schema                 S
     shipped                F  errors
     source                 C  config.schema errors log world
     state                  P

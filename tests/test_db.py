@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support.ledger import dump, new_job, opened, put_ended, put_job
 
-from ductile import db
+from ductile import db, schema
 from ductile.queue import rows as queue_rows
 from ductile.units import parse_utc
 
@@ -66,7 +66,7 @@ def test_a_fresh_database_is_for_its_owner_alone(tmp_path, open_umask):
     ("auto_vacuum", 2),                       # incremental
     ("foreign_keys", 1),
     ("application_id", db.APPLICATION_ID),
-    ("user_version", db.SCHEMA_VERSION),
+    ("user_version", schema.VERSION),
     ("busy_timeout", 5000),
     ("journal_size_limit", 16 * 1024 * 1024),
 ])
@@ -180,12 +180,12 @@ def test_a_migration_that_fails_anywhere_leaves_the_version_before():
         versions.add(version)
     assert refused > 20
     assert versions == {0, 1}
-    assert version == db.SCHEMA_VERSION
+    assert version == schema.VERSION
 
 
 def test_a_database_of_the_newest_version_is_not_migrated_again(conn):
     before = dump(conn)
-    db.migrate(conn, db.SCHEMA_VERSION)
+    db.migrate(conn, schema.VERSION)
     assert dump(conn) == before
 
 

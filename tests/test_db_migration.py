@@ -16,7 +16,7 @@ import pytest
 from support import failing
 from support.daemon import RealDaemon
 
-from ductile import db
+from ductile import db, schema
 from ductile.errors import EXIT_IO, EXIT_UNAVAILABLE, DuctileError
 
 LIMIT_SECONDS = 60
@@ -98,7 +98,7 @@ def assert_whole(path: Path, first: Path) -> int:
     with closing(sqlite3.connect(path)) as conn:
         assert content(conn, before) == kept
         assert db.full_check(conn) == []
-    assert (version, found == before) in ((1, True), (db.SCHEMA_VERSION, False))
+    assert (version, found == before) in ((1, True), (schema.VERSION, False))
     return version
 
 

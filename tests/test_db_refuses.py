@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.ledger import opened, put_ended, put_job
 
-from ductile import db
+from ductile import db, schema
 from ductile.errors import EXIT_DATA, EXIT_IO, EXIT_PERMISSION, EXIT_SYSTEM, DuctileError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,7 +90,7 @@ def test_an_empty_file_with_an_empty_log_becomes_a_database(tmp_path):
     (tmp_path / "state.db").touch()
     (tmp_path / "state.db-wal").touch()
     with opened(tmp_path) as conn:
-        assert conn.execute("PRAGMA user_version").fetchone() == (db.SCHEMA_VERSION,)
+        assert conn.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
 
 
 def test_a_crash_before_the_first_commit_is_no_damage(tmp_path):
@@ -103,12 +103,37 @@ def test_a_crash_before_the_first_commit_is_no_damage(tmp_path):
 @pytest.mark.parametrize("statement, why", [
     ("ALTER TABLE job_log DROP COLUMN stderr", "table job_log has no column stderr"),
     ("DROP TABLE artifacts", "table artifacts has no column digest"),
+    ("DROP INDEX job_queue_open", "table job_queue has no index job_queue_open"),
 ])
-def test_a_missing_column_or_table_is_damage(path, statement, why):
+def test_a_missing_part_of_the_schema_is_damage(path, statement, why):
     execute(path, statement)
     with pytest.raises(DuctileError) as caught:
         db.open_for_daemon(path)
     assert (caught.value.exit_code, str(caught.value)) == (EXIT_DATA, f"the database {path} is damaged ({why}); {MEND}")
+
+
+@pytest.mark.parametrize("block", [db.reading, db.transaction])
+@pytest.mark.parametrize("statement, query, why", [
+    ("DROP TABLE artifacts", "SELECT * FROM artifacts", "table artifacts has no column digest"),
+    ("DROP INDEX job_queue_open", "SELECT 1 FROM job_queue INDEXED BY job_queue_open WHERE completed_at IS NULL",
+     "table job_queue has no index job_queue_open"),
+])
+def test_a_part_of_the_schema_that_goes_while_it_runs_is_damage(tmp_path, block, statement, query, why):
+    with opened(tmp_path) as conn:
+        execute(tmp_path / "state.db", statement)
+        with pytest.raises(db.Damaged) as caught:
+            with block(conn):
+                conn.execute(query)
+        assert str(caught.value) == f"the database {tmp_path}/state.db is damaged ({why}); {MEND}"
+        assert why in db.full_check(conn)
+
+
+def test_the_operator_is_told_of_an_empty_file_with_a_log_beside_it(tmp_path):
+    (tmp_path / "state.db").touch()
+    assert db.open_for_operator(tmp_path / "state.db", failed=74) is None
+    (tmp_path / "state.db-wal").write_bytes(b"x")
+    with pytest.raises(db.Damaged, match="it is empty, but its write-ahead log is not"):
+        db.open_for_operator(tmp_path / "state.db", failed=74)
 
 
 def test_columns_and_tables_of_the_operator_are_no_damage(path):

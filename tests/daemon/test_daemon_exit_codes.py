@@ -13,7 +13,7 @@ from tempfile import mkdtemp
 
 import pytest
 
-from ductile.db import SCHEMA_VERSION
+from ductile import schema
 from support.daemon import DUCTILED, RealDaemon
 
 _NOBODY = 65534
@@ -184,8 +184,8 @@ def empty_beside_its_log(path: Path) -> None:
      "the database {path} is damaged (table plugin_inits has no column fingerprint); " + _RESTORE),
     (empty_beside_its_log,
      "the database {path} is damaged (it is empty, but its write-ahead log is not); " + _RESTORE),
-    (change(f"PRAGMA user_version = {SCHEMA_VERSION + 1}"),
-     f"the database {{path}} has version {SCHEMA_VERSION + 1}, newer than this program's {SCHEMA_VERSION}; "
+    (change(f"PRAGMA user_version = {schema.VERSION + 1}"),
+     f"the database {{path}} has version {schema.VERSION + 1}, newer than this program's {schema.VERSION}; "
      "install the newer Ductile again"),
     (replace_by_another_programs, "{path} is not a database of Ductile; set state.path to another file"),
 ])
