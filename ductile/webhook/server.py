@@ -128,7 +128,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._limits = self.server.limits
         self._stream = _Deadline(self.connection)
         self.rfile = io.BufferedReader(self._stream)
-        self._wait_seconds = self._limits.head_seconds
+        self._is_first = True
 
     def handle(self) -> None:
         try:
@@ -159,9 +159,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 reply.after()
 
     def _has_begun(self) -> bool:
-        """Wait for the first byte of a request; from then on the head has its time."""
-        self._stream.until = time.monotonic() + self._wait_seconds
-        self._wait_seconds = self._limits.idle_seconds
+        """Wait for the first byte of a request; from then on the head has its time, the first from the beginning."""
+        begun = time.monotonic()
+        self._stream.until = begun + (self._limits.head_seconds if self._is_first else self._limits.idle_seconds)
         self.server.waits(self.connection)
         try:
             if not self.rfile.peek(1):
@@ -170,7 +170,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return False
         finally:
             self.server.waits_no_more(self.connection)
-        self._stream.until = min(self._stream.until, time.monotonic() + self._limits.head_seconds)
+        self._stream.until = (begun if self._is_first else time.monotonic()) + self._limits.head_seconds
+        self._is_first = False
         return True
 
     def _reply(self) -> Reply:

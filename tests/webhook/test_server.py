@@ -254,6 +254,18 @@ def test_the_head_has_its_own_time_after_a_long_silence(place: Place) -> None:
         assert wire.answer().status == 408
 
 
+def test_a_head_that_begins_late_has_its_whole_time(place: Place) -> None:
+    place.open(head_seconds=20, idle_seconds=0.3)
+    with place.connect() as wire:
+        wire.send(post(GOOD))
+        assert wire.answer().status == 202
+        # Far longer than a connection may be idle.
+        wire.send(b"POST / HTTP/1.1\r\nX-A: ")
+        assert wire.trickle(b"a", every=0.05, most=12) == 12
+        wire.send(b"\r\nContent-Length: 4\r\n\r\n" + GOOD)
+        assert wire.answer().status == 202
+
+
 def test_one_connection_too_many_closes_the_one_that_has_longest_shown_nothing_good(place: Place) -> None:
     place.open(connections=3)
     with place.connect() as first, place.connect() as second, place.connect() as third:
