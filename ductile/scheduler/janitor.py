@@ -86,11 +86,14 @@ class Janitor:
         except OSError as error:
             self._put_off(name, error)
             return False
+        self._not_before.pop(name, None)
         return True
 
     def _put_off(self, name: str, error: OSError) -> None:
+        if name not in self._not_before:
+            _log.warn("old workspace not removed; it is tried again each day", workspace=one_line(name),
+                      error=_told(error))
         self._not_before[name] = self._clock.monotonic() + _AGAIN_SECONDS
-        _log.warn("old workspace not removed; it is tried again in a day", workspace=one_line(name), error=_told(error))
 
 
 def _told(error: OSError) -> str:
