@@ -8,8 +8,8 @@ from typing import Any
 
 _SCHEME = "workspace://"
 # What follows the name of a directory, and not what names another one beside it; a dot that ends a sentence names none.
-_END = re.compile(r"/+|(?!\.*[\w-]|\.+/)")
-_PARENT = re.compile(r"\.\.(?![\w.-])")
+_END = re.compile(r"/+|(?!\.*[\w~+@%=#-]|\.+/)")
+_PARENT = re.compile(r"\.\.(?![\w.~+@%=#-])")
 
 
 def to_portable(value: Any, workspace_dir: str) -> Any:

@@ -29,6 +29,7 @@ THERE = "/srv/moved/ws/two"
     (f"It is in {HERE}.", "It is in workspace://."),
     (f"look in {HERE}... or not", "look in workspace://... or not"),
     (f"{HERE}é", f"{HERE}é"),
+    *[(f"{HERE}{mark}/a", f"{HERE}{mark}/a") for mark in ("~", "+x", "@x", "%20", "=1", "#2", ".~1~")],
     ("/var/lib/ductile/ws/other/a", "/var/lib/ductile/ws/other/a"),
     ("", ""),
 ])
@@ -42,6 +43,7 @@ def test_a_path_into_the_workspace_is_written_without_it(text: str, stored: str)
     ("workspace://", THERE),
     ("workspace://(draft).txt", f"{THERE}/(draft).txt"),
     ("workspace://..a/b..", f"{THERE}/..a/b.."),
+    ("workspace://..~/a", f"{THERE}/..~/a"),
     ("workspace://a:workspace://b", f"{THERE}/a:{THERE}/b"),
     ("see workspace://a.txt, please", f"see {THERE}/a.txt, please"),
     ("workspace:/a", "workspace:/a"),
