@@ -10,7 +10,7 @@ from typing import Any
 
 from ductile.chance import NewId
 from ductile.context import rows as context_rows
-from ductile.context.baggage import Origin, add, check
+from ductile.context.baggage import Origin, add, check, misnamed
 from ductile.context.row import NewContext
 from ductile.db import transaction
 from ductile.errors import EXIT_DATA, DuctileError
@@ -39,7 +39,10 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
-    """A job that an event from outside becomes, with its context; `warnings` are what was kept out of that."""
+    """A job that an event from outside becomes, with its context.
+
+    `warnings` are about keys that were refused or have a name of the core's own.
+    """
 
     job: NewJob
     context: NewContext | None = None
@@ -122,7 +125,7 @@ def _arrival(world: World, event: Mapping[str, Any], dispatch: Dispatch, origin:
         event_context_id=context.id, pipeline_name=dispatch.pipeline_name, pipeline_hash=dispatch.pipeline_hash,
         step_id=dispatch.step_id, core_event=event["type"] if event["type"] in ANNOUNCED else None,
     )
-    return Arrival(job=job, context=context, warnings=added.warnings)
+    return Arrival(job=job, context=context, warnings=(*added.warnings, *misnamed(added.payload, "payload")))
 
 
 def submit_inits(conn: sqlite3.Connection, plugins: Mapping[str, ConfiguredPlugin], *, new_id: NewId,

@@ -39,13 +39,12 @@ class Origin:
 class Added:
     """One more row of a chain.
 
-    `accumulated` is what the row holds and `payload` what the event keeps. `refused` are the keys that the origin
-    anchor kept out, each once; `warnings` are texts of one line on those keys and on names that are the core's.
+    `accumulated` is what the row holds and `payload` what the event keeps; `warnings` are texts of one line, on each
+    key that the origin anchor kept out.
     """
 
     accumulated: dict[str, Any]
     payload: Any
-    refused: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
@@ -78,10 +77,7 @@ def add(parent: Mapping[str, Any] | None, *, trigger: Any, state_updates: Mappin
                 accumulated[key] = value
     if isinstance(payload, Mapping):
         payload = {key: value for key, value in payload.items() if not offends(key, value)}
-    return Added(
-        accumulated=accumulated, payload=payload, refused=tuple(refused),
-        warnings=(*_refusals(refused, core), *_misnamed(payload, "payload"), *_misnamed(state_updates, "state")),
-    )
+    return Added(accumulated=accumulated, payload=payload, warnings=tuple(_refusals(refused, core)))
 
 
 def anchor(origin: Origin) -> dict[str, Any]:
@@ -97,9 +93,13 @@ def without_credentials(state_updates: Mapping[str, Any], private_state: Collect
     return _uncredentialed({key: value for key, value in state_updates.items() if key not in private_state})
 
 
-def system_names(mapping: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the keys that are a request's own or start with what the core keeps for itself, in their order."""
-    return tuple(key for key in mapping if key in _REQUEST_FIELDS or key.startswith(_RESERVED))
+def misnamed(value: Any, whose: str) -> tuple[str, ...]:
+    """Return a warning for each key that is a request's own or starts with what the core keeps for itself.
+
+    `value` is a payload or a state, and `whose` says which.
+    """
+    return tuple(f"the key '{one_line(key, 60)}' of the {whose} has a name of the core's own, rename it"
+                 for key in _object(value) if key in _REQUEST_FIELDS or key.startswith(_RESERVED))
 
 
 def visible(accumulated: Mapping[str, Any], payload: Any) -> Any:
@@ -130,11 +130,6 @@ def _refusals(refused: Collection[str], core: Collection[str]) -> list[str]:
     reasons = {key: "it is the core's own, rename it" for key in core}
     other = f"only the first event of a chain may set keys that start '{_ANCHORED}'"
     return [f"the key '{one_line(key, 60)}' is refused: {reasons.get(key, other)}" for key in refused]
-
-
-def _misnamed(value: Any, whose: str) -> list[str]:
-    return [f"the key '{one_line(key, 60)}' of the {whose} has a name of the core's own, rename it"
-            for key in system_names(_object(value))]
 
 
 def _uncredentialed(value: Any) -> Any:

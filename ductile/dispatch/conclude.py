@@ -10,7 +10,7 @@ from typing import Any
 from ductile.chance import Chance, NewId
 from ductile.config.schema import BreakerRule, Retry
 from ductile.context.row import Context
-from ductile.dispatch.onward import Map, Next, Onward, plan, tell
+from ductile.dispatch.onward import Map, Next, Onward, names_of_the_core, plan, tell
 from ductile.dispatch.outcome import Interrupted, Outcome, Refused, Succeeded, log_status, retryable
 from ductile.dispatch.record import Way
 from ductile.dispatch.retry import delay
@@ -81,8 +81,8 @@ class Conclusion:
     """Everything that follows from an attempt.
 
     `attempt` and `max_attempts` are the row's from now on. `jobs` are to be queued unless they repeat others; `ways`
-    says what became of them, once they are. `warnings` are what was kept out of the baggage; `artifacts` are the files
-    that count from now on.
+    says what became of them, once they are. `warnings` are about keys that were refused or have a name of the core's;
+    `artifacts` are the files that count from now on.
     """
 
     job: Job
@@ -120,12 +120,13 @@ def conclude(job: Job, outcome: Outcome, before: Before, rules: Rules, *, now: d
     fate = _fate(job, outcome, before, rules, now, rng)
     breaker = _breaker_after(job, fate.status, before, rules, now)
     told = _told(job, fate, outcome, before, breaker)
+    misnamed = () if outcome.response is None else names_of_the_core(job, outcome.response, before.context)
     return Conclusion(
         job=job, status=fate.status, attempt=fate.attempt, max_attempts=fate.max_attempts, retry_at=fate.retry_at,
         error=outcome.error, state=state, breaker=breaker,
         init=_init_after(job, fate.status, rules), log=_log_entry(outcome, now, new_id), response=outcome.response,
         jobs=onward.jobs + tell(job, told, before.context, rules.ways, now=now, new_id=new_id),
-        warnings=onward.warnings, artifacts=outcome.artifacts if isinstance(outcome, Succeeded) else (),
+        warnings=(*onward.warnings, *misnamed), artifacts=outcome.artifacts if isinstance(outcome, Succeeded) else (),
     )
 
 

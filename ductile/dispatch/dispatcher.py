@@ -330,9 +330,9 @@ class Dispatcher:
                       failures=conclusion.breaker.failure_count)
 
     def _report_ways(self, conclusion: Conclusion, names: Mapping[str, str]) -> None:
-        """Say what was kept out of the baggage, and of each event that became no job why."""
+        """Say which keys were refused or misnamed, and of each event that became no job why."""
         for warning in conclusion.warnings:
-            _log.warn("kept out of the baggage", **names, reason=warning)
+            _log.warn("misnamed key", **names, reason=warning)
         for way in conclusion.ways:
             if not way.is_new:
                 _log.info("event deduped", **names, target=way.plugin, dedupe_key=way.dedupe_key,

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from ductile.chance import NewId
-from ductile.context.baggage import Origin, add, anchor, check, without_credentials
+from ductile.context.baggage import Origin, add, anchor, check, misnamed, without_credentials
 from ductile.context.row import Context, NewContext
 from ductile.events import SOURCE, STEP_SUCCEEDED
 from ductile.protocol import Event, Response
@@ -128,6 +128,14 @@ def _pass_on(job: Job, context: Context | None, place: Place, ways: Map, *, now:
     return Onward(jobs=tuple(_jobs(sent, job, context, ways, now=now, new_id=new_id)))
 
 
+def names_of_the_core(job: Job, response: Response, context: Context | None) -> tuple[str, ...]:
+    """Return a warning for each key that has a name of the core's own in what a plugin said, or a chain began with."""
+    said = [(response.state_updates, "state"), *((event.payload, "payload") for event in response.events)]
+    if context is None:
+        said.insert(0, (_payload(job, None), "payload"))
+    return tuple(dict.fromkeys(warning for value, whose in said for warning in misnamed(value, whose)))
+
+
 def tell(job: Job, events: Sequence[Event], context: Context | None, ways: Map, *, now: datetime,
          new_id: NewId) -> tuple[Next, ...]:
     """Return the jobs that the core's own events about a job become, in the pipelines that take them.
@@ -147,7 +155,10 @@ def tell(job: Job, events: Sequence[Event], context: Context | None, ways: Map, 
 
 def _told(job: Job, event: Event, context: Context | None, ways: Map) -> Mapping[str, Any]:
     origin = Origin(plugin=job.plugin, event_type=event.type, job_id=job.root_job_id)
-    known = anchor(origin) if context is None else context.accumulated
+    if context is None:
+        known = add(None, trigger=_payload(job, None), state_updates={}, payload={}, origin=origin).accumulated
+    else:
+        known = context.accumulated
     whole = {**known, **event.payload}
     if check(whole, _FIRST_HOP, ways.max_hops) is None:
         return whole

@@ -32,7 +32,7 @@ class Way:
 
 
 def stored(response: Response, ways: Sequence[Way] | None, notes: Sequence[str]) -> str:
-    """Return the response as JSON text, each event with its `ways`, and `notes` on what was kept out of the baggage.
+    """Return the response as JSON text, each event with its `ways`, and `notes` on misnamed keys.
 
     The response itself has `ways` where the core passed on what the plugin did not. Keys of these names are the core's:
     a plugin's own are left out. `ways` are None where the events did not count. A response too large is marked

@@ -44,10 +44,18 @@ _log = Component("webhook")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Taken:
-    """What one request became: the jobs that stand for it, and whether any is new."""
+    """What one request became: the jobs that stand for it."""
 
-    job_ids: tuple[str, ...]
-    is_new: bool
+    jobs: tuple[intake.Submitted, ...]
+
+    @property
+    def job_ids(self) -> tuple[str, ...]:
+        return tuple([each.job_id for each in self.jobs])
+
+    @property
+    def is_new(self) -> bool:
+        """Say whether any of them is."""
+        return any([each.is_new for each in self.jobs])
 
 
 class _Room:
@@ -158,9 +166,9 @@ class Reception:
         service = world.config.service
         if not self._room.is_there(conn, service.max_queue_depth):
             return None
-        taken = [intake.submit_once(conn, each.job, context=each.context, dedupe_ttl=service.dedupe_ttl, now=now)
-                 for each in arrivals]
-        return _Taken(job_ids=tuple(each.job_id for each in taken), is_new=any(each.is_new for each in taken))
+        return _Taken(jobs=tuple([
+            intake.submit_once(conn, each.job, context=each.context, dedupe_ttl=service.dedupe_ttl, now=now)
+            for each in arrivals]))
 
     def _arrivals(self, world: World, endpoint: Endpoint,
                   event: Mapping[str, Any]) -> list[intake.Arrival]:
@@ -205,11 +213,17 @@ def _dedupe_key(endpoint: Endpoint, head: Head) -> str | None:
 
 
 def _report(endpoint: Endpoint, arrivals: Sequence[intake.Arrival], taken: _Taken) -> None:
-    _log.info("webhook accepted" if taken.is_new else "webhook deduped", path=endpoint.path,
-              job_ids=taken.job_ids, dedupe_key=arrivals[0].job.dedupe_key)
+    key = arrivals[0].job.dedupe_key
+    for each in taken.jobs:
+        if not each.is_new:
+            _log.info("webhook deduped", path=endpoint.path, earlier_job_id=each.job_id, dedupe_key=key)
+    fresh = [each.job_id for each in taken.jobs if each.is_new]
+    if not fresh:
+        return
+    _log.info("webhook accepted", path=endpoint.path, job_ids=fresh, dedupe_key=key)
     # Each that an event becomes has the same baggage, but for names of the core's that no sender knows.
-    for warning in arrivals[0].warnings if taken.is_new else ():
-        _log.warn("kept out of the baggage", path=endpoint.path, job_ids=taken.job_ids, reason=warning)
+    for warning in arrivals[0].warnings:
+        _log.warn("misnamed key", path=endpoint.path, job_ids=fresh, reason=warning)
 
 
 def _tell(taken: _Taken, *, many: bool, after: Callable[[], None]) -> Reply:

@@ -238,6 +238,23 @@ def test_of_logs_without_end_the_first_are_kept() -> None:
     assert len(text) < RESULT_LIMIT_BYTES + 1000
 
 
+@pytest.mark.parametrize(("context", "of_the_trigger"), [
+    (None, ["the key 'job_id' of the payload has a name of the core's own, rename it"]),
+    (Context(id="c", hop=1, accumulated={}), []),
+])
+@pytest.mark.parametrize("kind", [Succeeded, Failed])
+def test_names_of_the_cores_own_are_told_whoever_takes_them(
+    kind: type, context: Context | None, of_the_trigger: list[str],
+) -> None:
+    said = response(state_updates={"config": 1, "mine": 2}, events=[
+        {"type": "a", "payload": {"ductile_x": 1}}, {"type": "b", "payload": {"ductile_x": 2, "event": 3}}])
+    found = concluded(kind(response=said), context=context,
+                      payload=json.dumps({"type": "webhook", "payload": {"job_id": 1, "a": 2}}))
+    assert list(found.warnings) == of_the_trigger + [
+        f"the key '{key}' of the {whose} has a name of the core's own, rename it"
+        for key, whose in (("config", "state"), ("ductile_x", "payload"), ("event", "payload"))]
+
+
 @pytest.mark.parametrize("kind", [Succeeded, Failed, TimedOut])
 def test_what_was_printed_and_complained_stands_in_the_ledger(kind: type) -> None:
     log = concluded(kind(printed="garbage", stderr="complained", exit_code=0)).log

@@ -350,6 +350,14 @@ def test_a_death_without_a_context_knows_where_its_chain_began() -> None:
         "origin_plugin": "scale", "origin_event_type": JOB_DEAD, "origin_job_id": "root", **DEATH.payload}
 
 
+def test_a_death_without_a_context_knows_what_its_chain_began_with_where_that_fits() -> None:
+    began = {"city": "Perth", "origin_user": "ann", "error": "of the sender"}
+    for payload, known in ((began, {"city": "Perth", "origin_user": "ann"}), (began | {"x": "y" * LIMIT_BYTES}, {})):
+        (first, _) = told(DEATH, context=None, payload=json.dumps({"type": "webhook", "payload": payload}))
+        assert first.context.accumulated == {
+            "origin_plugin": "scale", "origin_event_type": JOB_DEAD, "origin_job_id": "root", **known, **DEATH.payload}
+
+
 @pytest.mark.parametrize(("room", "whole"), [(0, True), (-1, False)])
 def test_where_the_baggage_would_be_too_large_a_death_knows_where_its_chain_began(room: int, whole: bool) -> None:
     small = {**CORE, "origin_user": "ann", "x": "", **DEATH.payload}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from support import ledger, logs, worlds
-from support.clock import FakeClock
+from support.clock import START, FakeClock
 
 from ductile import db
 from ductile.config.schema import Endpoint, Webhooks
@@ -194,13 +194,31 @@ def test_what_is_kept_out_of_the_baggage_is_said(desk: Desk, tmp_path: Path) -> 
     with logs.kept(tmp_path) as path:
         ids = json.loads(desk.post("/event", body, ("X-Id", "1")).body)["job_ids"]
         desk.post("/event", body, ("X-Id", "1"))
-        said = [(line["level"], line["message"], line["path"], line["job_ids"], line.get("reason"))
+        said = [(line["level"], line["message"], line["path"], line.get("job_ids"), line.get("reason"))
                 for line in logs.lines(path)]
     assert said == [
         ("info", "webhook accepted", "/event", ids, None),
-        ("warn", "kept out of the baggage", "/event", ids, REFUSED),
-        ("warn", "kept out of the baggage", "/event", ids, MISNAMED),
-        ("info", "webhook deduped", "/event", ids, None),
+        ("warn", "misnamed key", "/event", ids, REFUSED),
+        ("warn", "misnamed key", "/event", ids, MISNAMED),
+        *[("info", "webhook deduped", "/event", None, None)] * 2,
+    ]
+
+
+def test_each_job_that_a_request_repeats_is_named_and_each_new_one(desk: Desk, tmp_path: Path) -> None:
+    first, second = json.loads(desk.post("/event", b"{}", ("X-Id", "1")).body)["job_ids"]
+    job = queue_rows.get(desk.conn, first)
+    with db.transaction(desk.conn):
+        queue_rows.move(desk.conn, job, Status.RUNNING, START)
+        queue_rows.move(desk.conn, replace(job, status=Status.RUNNING), Status.DEAD, START)
+    with logs.kept(tmp_path) as path:
+        answer = json.loads(desk.post("/event", b"{}", ("X-Id", "1")).body)
+        said = [{name: line[name] for name in line if name not in ("timestamp", "component", "level")}
+                for line in logs.lines(path)]
+    assert answer["job_ids"][1] == second and answer["job_ids"][0] != first
+    key = "webhook:/event 1"
+    assert said == [
+        {"message": "webhook deduped", "path": "/event", "earlier_job_id": second, "dedupe_key": key},
+        {"message": "webhook accepted", "path": "/event", "job_ids": answer["job_ids"][:1], "dedupe_key": key},
     ]
 
 
