@@ -46,7 +46,7 @@ class Signal:
     """A signal has come, `at` monotonic seconds."""
 
     number: int
-    at: float = math.inf
+    at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

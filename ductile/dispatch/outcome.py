@@ -107,8 +107,7 @@ def log_status(outcome: Outcome) -> Literal["succeeded", "failed", "timed_out", 
             return "failed"
 
 
-def classify(facts: Facts, *, timeout: int, workspace_dir: str | None = None,
-             events_limit: int = EVENTS_LIMIT) -> Outcome:
+def classify(facts: Facts, *, timeout: int, workspace_dir: str | None = None) -> Outcome:
     """Return the outcome of a run; the first rule that fits decides. `timeout`, in seconds, is for the text alone.
 
     In all that the plugin said, paths into `workspace_dir` become portable ones; None where nothing of it is kept.
@@ -134,7 +133,7 @@ def classify(facts: Facts, *, timeout: int, workspace_dir: str | None = None,
     broken = _broken(facts, fault)
     if broken is not None:
         return Failed(error=one_line(broken), **seen)
-    return _answered(response, seen, events_limit)
+    return _answered(response, seen)
 
 
 def _response(facts: Facts, portable: Callable[[Any], Any]) -> tuple[Response | None, str | None]:
@@ -160,15 +159,15 @@ def _broken(facts: Facts, fault: str | None) -> str | None:
     return fault
 
 
-def _answered(response: Response, seen: dict[str, Any], events_limit: int) -> Outcome:
+def _answered(response: Response, seen: dict[str, Any]) -> Outcome:
     if response.status == "error":
         error = one_line(response.error or "") or "said error and not why"
         return Failed(error=error, **seen) if response.retry else Refused(error=error, **seen)
     if seen["exit_code"] != 0:
         return Failed(error=f"said ok but exited {seen['exit_code']}", **seen)
-    if len(response.events) > events_limit:
+    if len(response.events) > EVENTS_LIMIT:
         return Refused(
-            error=f"emitted {len(response.events):,} events, at most {events_limit:,} are allowed", **seen)
+            error=f"emitted {len(response.events):,} events, at most {EVENTS_LIMIT:,} are allowed", **seen)
     return Succeeded(**seen)
 
 

@@ -61,7 +61,7 @@ class Inbox(SimpleQueue):
         self.waits.append(round(timeout, 3))
         self._clock.move(timeout)
         if self.until is not None and self._clock.now() >= self.until:
-            return Signal(number=signal.SIGTERM)
+            return Signal(number=signal.SIGTERM, at=self._clock.monotonic())
         raise Empty
 
 
@@ -89,7 +89,7 @@ class Loop:
 
     def turn(self, *numbers: int) -> None:
         """One turn for each signal, or one for the passing of time."""
-        for note in [Signal(number=number) for number in numbers] or [None]:
+        for note in [Signal(number=number, at=self.clock.monotonic()) for number in numbers] or [None]:
             self.daemon.turn(note)
 
     def finish(self) -> None:
