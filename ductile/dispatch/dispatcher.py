@@ -317,7 +317,7 @@ class Dispatcher:
         if current.ended.workspace_fault is not None:
             _log.warn("workspace not removed", **names, error=current.ended.workspace_fault)
         if not current.ended.proved_dead:
-            _log.warn("something of a run still lives; its job waits", **names)
+            _log.warn("something of a run still lives; another attempt of its job waits", **names)
         self._report_ways(conclusion, names)
         fields = {
             "command": job.command, "attempt": job.attempt, "outcome": conclusion.log.status,

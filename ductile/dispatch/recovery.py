@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from ductile.chance import Chance, NewId
@@ -47,6 +47,7 @@ class Recovery:
     workspaces: Workspaces
     rng: Chance
     new_id: NewId
+    alive: set[str] = field(default_factory=set)    # jobs of which something was seen to live
 
     def recover(self, world: World, now: datetime, *, patience: float) -> set[str]:
         """Bring every orphan to its next status. Return the ids of jobs that must wait.
@@ -86,6 +87,10 @@ class Recovery:
         proved, killed = self.locks.end(job_id, patience)
         if killed:
             _log.warn("leftover processes of a run killed", job_id=job_id, pids=killed)
-        if not proved:
-            _log.warn("something of a run still lives; its job waits", job_id=job_id)
+        if proved:
+            self.alive.discard(job_id)
+        elif job_id not in self.alive:
+            # Once: it is looked at again at each heartbeat.
+            self.alive.add(job_id)
+            _log.warn("something of a run still lives; another attempt of its job waits", job_id=job_id)
         return proved

@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from support import worlds
+from support import logs, worlds
 from support.clock import START
 from support.ledger import dump, ids, opened, put_job
 
@@ -124,6 +124,24 @@ def test_a_finished_job_of_which_something_lives_still_waits_but_its_row_stays(
         os.close(lock)
     assert recovery.recover(WORLD, START, patience=0.1) == set()
     assert dump(conn) == before
+
+
+def test_what_lives_is_told_of_once_until_it_has_ended(
+    conn: sqlite3.Connection, recovery: Recovery, tmp_path: Path,
+) -> None:
+    put_job(conn, "a", Status.SUCCEEDED)
+    with logs.kept(tmp_path) as path:
+        for _ in range(2):
+            lock = recovery.locks.take()
+            recovery.locks.mark("a", os.getpid())
+            try:
+                for _ in range(3):
+                    assert recovery.recover(WORLD, START, patience=0.0) == {"a"}
+            finally:
+                os.close(lock)
+            assert recovery.recover(WORLD, START, patience=0.0) == set()
+        said = [(line["message"], line["job_id"]) for line in logs.lines(path)]
+    assert said == [("something of a run still lives; another attempt of its job waits", "a")] * 2
 
 
 def test_a_row_that_cannot_be_written_waits_and_the_next_is_recovered(
