@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,13 +95,16 @@ class Run:
         _signal_group(self.pid, signal.SIGKILL)
         if _has_ended(self._pidfd):
             self._process.wait()
-        end_strays(_LAST_SECONDS)
+        with self._ending:
+            self._ended = True
+            # Before the strays are looked for: that takes descriptors, and these may be the last.
+            self._open.close()
+        with suppress(OSError):
+            # What cannot be looked for holds the run's lock, or is found by the next sweep.
+            end_strays(_LAST_SECONDS)
         if self._process.returncode is None:
             # Not even SIGKILL has ended it (a device that hangs): it is a stray from now on.
             self._process.returncode = -signal.SIGKILL
-        with self._ending:
-            self._ended = True
-            self._open.close()
 
 
 class _Watch:
