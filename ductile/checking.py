@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from io import TextIOBase
 
+from ductile.disk import shown
 from ductile.errors import EXIT_CONFIG, EXIT_OK
+from ductile.streams import as_line
 from ductile.world import Reading
 
 
 def tell(reading: Reading, *, out: TextIOBase, err: TextIOBase) -> int:
-    """Write every problem with the configuration, the plugins and the pipelines. Return the exit code."""
+    """Write every problem with the configuration, the plugins and the pipelines. Return the exit code.
+
+    Raises OSError where `out` cannot be written.
+    """
     for line in (*reading.problems, *reading.faults):
-        err.write(f"{line}\n")
+        err.write(f"{as_line(line)}\n")
     for line in reading.warnings:
-        err.write(f"warning: {line}\n")
+        err.write(f"warning: {as_line(line)}\n")
     if not is_good(reading):
         return EXIT_CONFIG
-    out.write(f"{reading.path}: ok, {len(reading.world.plugins)} plugins configured\n")
+    out.write(f"{shown(reading.path)}: ok, {len(reading.world.plugins)} plugins configured\n")
+    out.flush()
     return EXIT_OK
 
 

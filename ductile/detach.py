@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 
 from daemon import DaemonContext
 
-from ductile.errors import EXIT_FAILED, EXIT_OK, EXIT_SYSTEM, DuctileError
+from ductile.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_SYSTEM, DuctileError
 
 _UMASK = 0o077
 
@@ -42,8 +43,10 @@ def detach() -> Report:
     """Go on as a daemon: a new session, no terminal, umask 077, `/` as working directory.
 
     Returns in the daemon alone. The command that called ends here, with the daemon's error lines and exit code.
-    Raises DuctileError (71) where no process or pipe can be made.
+    An interrupt (SIGINT) ends the command alone. Raises DuctileError (71) where no process or pipe can be made.
     """
+    # Until it has left the terminal, the daemon would get it too.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         reader, writer = os.pipe2(os.O_CLOEXEC)
         child = os.fork()
@@ -51,12 +54,24 @@ def detach() -> Report:
         raise DuctileError(f"cannot detach: {error.strerror}", exit_code=EXIT_SYSTEM) from error
     if child:
         os.close(writer)
-        os.waitpid(child, 0)
-        os._exit(_await(reader))
+        os._exit(_wait(child, reader, mask))
     os.close(reader)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     # Signals are set up by the daemon itself, and its plugins may dump core as they like.
     DaemonContext(detach_process=True, umask=_UMASK, files_preserve=[writer], signal_map={}, prevent_core=False).open()
     return Report(writer)
+
+
+def _wait(child: int, reader: int, mask: set[signal.Signals]) -> int:
+    """Wait for the daemon behind `child` with this signal mask, and return the exit code."""
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.waitpid(child, 0)
+        return _await(reader)
+    except KeyboardInterrupt:
+        print("interrupted; the daemon goes on starting, and its log says what comes of it", file=sys.stderr)
+        return EXIT_INTERRUPTED
 
 
 def _await(reader: int) -> int:

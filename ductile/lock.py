@@ -5,12 +5,15 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import stat
 import time
 from pathlib import Path
 
 from ductile.errors import EXIT_RUNNING, EXIT_SYSTEM, DuctileError
 
 _MODE = 0o600
+# Not waiting, because opening what somebody has put there in its place, such as a FIFO, might not return.
+_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _PATIENCE_SECONDS = 1.0   # ductilectl probes with a shared lock for an instant
 _PAUSE_SECONDS = 0.02
 
@@ -27,14 +30,25 @@ class PidLock:
         """Take the lock. Raises DuctileError: 75 where another daemon holds it, 71 where it cannot be written."""
         self._path = path
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
+            self._fd = os.open(path, _FLAGS | os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, _MODE)
         except OSError as error:
             raise DuctileError(f"cannot open the PID file {path}: {error.strerror}", exit_code=EXIT_SYSTEM) from error
+        try:
+            self._take()
+        except DuctileError:
+            os.close(self._fd)
+            raise
+        except OSError as error:
+            os.close(self._fd)
+            raise DuctileError(f"cannot lock the PID file {path}: {error.strerror}", exit_code=EXIT_SYSTEM) from error
+
+    def _take(self) -> None:
+        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+            raise DuctileError(f"the PID file {self._path} is not a regular file: remove it", exit_code=EXIT_SYSTEM)
         if not _lock(self._fd):
             other = _read_pid(self._fd)
-            os.close(self._fd)
             who = f"as PID {other}" if other else "and is just starting"
-            raise DuctileError(f"ductiled is already running {who} (it holds {path})", exit_code=EXIT_RUNNING)
+            raise DuctileError(f"ductiled is already running {who} (it holds {self._path})", exit_code=EXIT_RUNNING)
         # A killed daemon's PID may be another process's by now: nobody may read it as the holder's.
         os.ftruncate(self._fd, 0)
 
@@ -61,11 +75,12 @@ def running_pid(path: Path) -> int | None:
     Raises OSError where the file is there but cannot be read.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, _FLAGS | os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return None
     except BlockingIOError:
         return _read_pid(fd)

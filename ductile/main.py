@@ -18,14 +18,17 @@ from queue import SimpleQueue
 from typing import Any
 
 import ductile
-from ductile import checking, db, log, world
+from ductile import checking, db, log, streams, world
 from ductile.arguments import Parser
 from ductile.clock import SystemClock
+from ductile.config.collisions import run_locks
 from ductile.config.place import find
 from ductile.daemon import STOP_SIGNALS, Daemon, Signal
 from ductile.dispatch.leftover import RunLocks
 from ductile.dispatch.runner import become_subreaper
-from ductile.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, DuctileError
+from ductile.errors import (
+    EXIT_CONFIG, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_SYSTEM, EXIT_USAGE, DuctileError,
+)
 from ductile.lock import PidLock, pid_file
 from ductile.notify import Notifier
 from ductile.source import Source
@@ -40,42 +43,32 @@ _log = log.Component("daemon")
 
 def run() -> None:
     """The entry point of `ductiled`."""
-    _open_standard_streams()
-    exit_code = main(sys.argv[1:], dict(os.environ))
+    streams.prepare()
+    try:
+        exit_code = main(sys.argv[1:], dict(os.environ))
+    except SystemExit as end:
+        exit_code = end.code
+    except KeyboardInterrupt:
+        # While it was ending anyway.
+        exit_code = EXIT_INTERRUPTED
     # Python gives handled signals their deadly meaning back before it has ended.
     for number in _HANDLED:
         signal.signal(number, signal.SIG_IGN)
-    _leave_output()
+    streams.leave()
     sys.exit(exit_code)
 
 
-def _open_standard_streams() -> None:
-    """Open those of 0, 1 and 2 that are closed, or the next file to be opened would be taken for one of them."""
-    # In this order: each gets the lowest number that is free.
-    sys.stdin = sys.stdin or open(os.devnull)
-    sys.stdout = sys.stdout or open(os.devnull, "w")
-    sys.stderr = sys.stderr or open(os.devnull, "w")
-
-
-def _leave_output() -> None:
-    """Drop what standard output does not take any more: Python would exit with 120 for it."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run the daemon and return its exit code."""
-    options = _parser().parse_args(arguments)
+    """Run the daemon and return its exit code. Raises SystemExit for --help and for a command line that is wrong."""
     report = None
     try:
-        path = find(options.config, environ, home=Path.home())
-        if options.check:
-            return checking.tell(world.read(path, environ), out=sys.stdout, err=sys.stderr)
-        if options.daemon and environ.get("NOTIFY_SOCKET"):
+        options = _parser().parse_args(arguments)
+        if options.daemon and not options.check and environ.get("NOTIFY_SOCKET"):
             raise DuctileError("-d cannot be used under systemd's Type=notify: leave it out there",
                                exit_code=EXIT_USAGE)
+        path = find(options.config, environ, denied=EXIT_CONFIG)
+        if options.check:
+            return _check(path, environ)
         # Absolute, because a daemon leaves its working directory and may read it again.
         source = Source(path=path.absolute(), environ=environ, detached=options.daemon)
         reading = world.build(path, environ)
@@ -83,12 +76,26 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         serve(reading, source, report)
         return EXIT_OK
     except DuctileError as error:
-        _tell(report, error.exit_code, error.lines)
-        return error.exit_code
+        exit_code, lines = error.exit_code, tuple(map(streams.as_line, error.lines))
+    except streams.OutputError as error:
+        exit_code, lines = EXIT_SYSTEM, (str(error),)
+    except KeyboardInterrupt:
+        exit_code, lines = EXIT_INTERRUPTED, ("interrupted before ductiled was ready",)
     except Exception as error:
-        lines = "".join(traceback.format_exception(error)).splitlines()
-        _tell(report, EXIT_FAILED, tuple(lines))
-        return EXIT_FAILED
+        exit_code, lines = EXIT_FAILED, tuple("".join(traceback.format_exception(error)).splitlines())
+    _tell(report, exit_code, lines)
+    return exit_code
+
+
+def _check(path: Path, environ: Mapping[str, str]) -> int:
+    """Tell what is wrong. Raises OutputError, and DuctileError (130) for an interrupt and as `world.read` does."""
+    try:
+        return checking.tell(world.read(path, environ), out=sys.stdout, err=sys.stderr)
+    except BrokenPipeError:
+        # Whoever read has seen enough; only that all is well goes to standard output.
+        return EXIT_OK
+    except KeyboardInterrupt as interrupt:
+        raise DuctileError("interrupted before all was checked", exit_code=EXIT_INTERRUPTED) from interrupt
 
 
 def _detach() -> Any:
@@ -137,7 +144,7 @@ def serve(reading: world.Reading, source: Source, report: Any) -> None:
             become_subreaper()
             daemon = Daemon(
                 reading.world, conn, clock=clock, rng=random.Random(), new_id=lambda: str(uuid.uuid4()),
-                workspaces=workspaces, locks=RunLocks(config.state_path.with_name("running")),
+                workspaces=workspaces, locks=RunLocks(run_locks(config.state_path)),
                 notifier=notifier, inbox=inbox, source=source,
             )
             daemon.prepare()

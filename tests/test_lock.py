@@ -206,6 +206,26 @@ def test_a_directory_that_is_not_there_is_refused(tmp_path):
     assert refusal(path) == (EXIT_SYSTEM, f"cannot open the PID file {path}: No such file or directory")
 
 
+def test_a_fifo_in_its_place_is_refused(path):
+    os.mkfifo(path)
+    assert refusal(path) == (EXIT_SYSTEM, f"the PID file {path} is not a regular file: remove it")
+    assert path.is_fifo()
+
+
+def test_a_socket_in_its_place_is_refused(path):
+    os.mknod(path, stat.S_IFSOCK)
+    assert refusal(path) == (EXIT_SYSTEM, f"cannot open the PID file {path}: No such device or address")
+
+
+def test_a_fifo_in_its_place_is_no_daemon(path):
+    os.mkfifo(path)
+    assert running_pid(path) is None
+    fd = os.open(path, os.O_RDWR)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    assert running_pid(path) is None
+    os.close(fd)
+
+
 # Signals
 
 

@@ -8,6 +8,8 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from ductile.disk import shown
+
 # A file of secrets is some lines long; past this something else was named by mistake.
 _LARGEST_BYTES = 1024**2
 _LINE = re.compile(r"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)")
@@ -22,7 +24,7 @@ def read_env_file(path: Path) -> tuple[Mapping[str, str], list[str]]:
     try:
         content, fault = _read_private(path)
     except OSError as error:
-        return {}, [f"cannot read {path}: {error.strerror}"]
+        return {}, [f"cannot read {shown(path)}: {error.strerror}"]
     if fault is not None:
         return {}, [fault]
     return _parse(content, path)
@@ -32,17 +34,17 @@ def _read_private(path: Path) -> tuple[bytes, str | None]:
     # Opened first and judged by descriptor, so that nothing can be put in its place in between.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        fault = _fault(os.fstat(descriptor).st_mode, path)
+        fault = _fault(os.fstat(descriptor).st_mode, shown(path))
         if fault is not None:
             return b"", fault
         with open(descriptor, "rb", closefd=False) as file:
             content = file.read(_LARGEST_BYTES + 1)
     finally:
         os.close(descriptor)
-    return content, f"expected at most 1MB, got more in {path}" if len(content) > _LARGEST_BYTES else None
+    return content, f"expected at most 1MB, got more in {shown(path)}" if len(content) > _LARGEST_BYTES else None
 
 
-def _fault(mode: int, path: Path) -> str | None:
+def _fault(mode: int, path: str) -> str | None:
     if not stat.S_ISREG(mode):
         return f"expected a regular file, got something else at {path}"
     if mode & 0o027:
@@ -54,21 +56,22 @@ def _fault(mode: int, path: Path) -> str | None:
 def _parse(content: bytes, path: Path) -> tuple[Mapping[str, str], list[str]]:
     variables: dict[str, str] = {}
     faults = []
+    name = shown(path)
     for number, line in enumerate(content.split(b"\n"), start=1):
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
         except UnicodeDecodeError:
-            faults.append(f"{path}:{number}: expected UTF-8")
+            faults.append(f"{name}:{number}: expected UTF-8")
             continue
         if not text or text.startswith("#"):
             continue
         match = _LINE.fullmatch(text)
         if match is None or "\0" in text:
-            faults.append(f"{path}:{number}: expected KEY=VALUE")
+            faults.append(f"{name}:{number}: expected KEY=VALUE")
             continue
         value = _unquoted(match[2].strip())
         if value is None:
-            faults.append(f"{path}:{number}: expected a closing quote at the end of the line")
+            faults.append(f"{name}:{number}: expected a closing quote at the end of the line")
             continue
         variables[match[1]] = value
     return variables, faults

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
+import stat
 from collections.abc import Mapping
 from itertools import pairwise, takewhile
 from pathlib import Path
 
+from ductile import disk
+from ductile.config import defaults
+from ductile.disk import shown
 from ductile.errors import EXIT_CONFIG, DuctileError
 
 FILE_NAME = "config.yaml"
 SYSTEM_PATH = Path("/etc/ductile") / FILE_NAME
 VARIABLE = "DUCTILE_CONFIG"
 
-_DEFAULT = "./data/state.db"
+# Some ten thousand lines; a value handed to a plugin may be large, but what is larger than this is something else.
+CONFIG_LIMIT_BYTES = 4 * 1024**2
+
+_ANOTHER_USER = "run this as the user that runs ductiled"
 
 # A value that is whole on its line, whatever stands on the next: a text in quotes, a word, or a flat mapping or
 # list in which a quote stands only where it opens a text.
@@ -29,36 +37,73 @@ _LINE = re.compile(rf"""
 """, re.VERBOSE)
 _NO_CONTENT = re.compile(r" *(?:#.*)?")
 
-def find(argument: str | None, environ: Mapping[str, str], *, home: Path, system: Path = SYSTEM_PATH) -> Path:
+
+def find(argument: str | None, environ: Mapping[str, str], *, denied: int, system: Path = SYSTEM_PATH) -> Path:
     """Return the configuration file to use: `argument` of -c, $DUCTILE_CONFIG, the user's own, the system's.
 
-    Raises DuctileError (78) where the named one does not exist, or where none is named and none found.
+    Raises DuctileError (78) where the named one does not exist, or where none is named and none found; with the exit
+    code `denied` where this user may not look.
     """
     if argument is not None:
-        return _named(argument, "-c")
+        return _named(argument, "-c", denied)
     if environ.get(VARIABLE):
-        return _named(environ[VARIABLE], f"${VARIABLE}")
-    places = (home / ".config" / "ductile" / FILE_NAME, system)
+        return _named(environ[VARIABLE], f"${VARIABLE}", denied)
+    return _usual(_home(environ), system, denied)
+
+
+def _home(environ: Mapping[str, str]) -> Path | None:
+    """Return the user's home directory; None where there is none, as for a UID that no account has."""
+    home = environ.get("HOME")
+    if not home:
+        try:
+            home = pwd.getpwuid(os.getuid()).pw_dir
+        except KeyError:
+            return None
+    return Path(home) if home else None
+
+
+def _usual(home: Path | None, system: Path, denied: int) -> Path:
+    places = [system] if home is None else [home / ".config" / "ductile" / FILE_NAME, system]
+    looked_at, barred = [f"${VARIABLE}"], False
     for place in places:
-        # os.path, because a directory that may not be searched counts as absent here.
-        if os.path.exists(place):
+        try:
+            os.stat(place)
             return place
-    looked_at = ", ".join([f"${VARIABLE}", *map(str, places)])
-    raise DuctileError(
-        f"no configuration found (looked at {looked_at}); `ductilectl init` makes a starter configuration",
-        exit_code=EXIT_CONFIG,
-    )
+        except PermissionError as error:
+            barred = True
+            looked_at.append(f"{shown(place)}: {error.strerror}")
+        except OSError:
+            looked_at.append(shown(place))
+    text = f"no configuration found (looked at {', '.join(looked_at)})"
+    if barred:
+        raise DuctileError(f"{text}; {_ANOTHER_USER}, or name one with -c", exit_code=denied)
+    raise DuctileError(f"{text}; `ductilectl init` makes a starter configuration", exit_code=EXIT_CONFIG)
 
 
-def _named(text: str, origin: str) -> Path:
+def _named(text: str, origin: str, denied: int) -> Path:
     path = Path(text)
-    if not text or not os.path.exists(path):
-        raise DuctileError(f"{text or repr(text)}: no such file or directory, named by {origin}", exit_code=EXIT_CONFIG)
-    if not path.is_dir():
+    status = _status(path, origin, denied) if text else None
+    if status is None:
+        what = shown(path) if text else "''"
+        raise DuctileError(f"{what}: no such file or directory, named by {origin}", exit_code=EXIT_CONFIG)
+    if not stat.S_ISDIR(status.st_mode):
         return path
-    if not os.path.exists(path / FILE_NAME):
-        raise DuctileError(f"{text}: no {FILE_NAME} in this directory, named by {origin}", exit_code=EXIT_CONFIG)
+    if _status(path / FILE_NAME, origin, denied) is None:
+        raise DuctileError(f"{shown(path)}: no {FILE_NAME} in this directory, named by {origin}", exit_code=EXIT_CONFIG)
     return path / FILE_NAME
+
+
+def _status(path: Path, origin: str, denied: int) -> os.stat_result | None:
+    """Return what the system says of a file, or None where there is none. Raises DuctileError where it does not say."""
+    try:
+        return os.stat(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        text = f"{shown(path)}: cannot be looked at: {error.strerror}, named by {origin}"
+        if isinstance(error, PermissionError):
+            raise DuctileError(f"{text}; {_ANOTHER_USER}", exit_code=denied) from error
+        raise DuctileError(text, exit_code=EXIT_CONFIG) from error
 
 
 def state_path(path: Path) -> Path | None:
@@ -68,8 +113,8 @@ def state_path(path: Path) -> Path | None:
     could mean something else to YAML gives None.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError):
+        text = disk.read(path, CONFIG_LIMIT_BYTES).decode("utf-8")
+    except (OSError, UnicodeDecodeError, disk.NotRegular, disk.TooLarge):
         return None
     written = _written(text)
     return None if written is None else Path(os.path.abspath(path.parent)) / written
@@ -82,13 +127,13 @@ def _written(text: str) -> str | None:
         return None
     states = [index for index, line in enumerate(lines) if line["key"] == "state" and line.start("body") == 0]
     if not states:
-        return _DEFAULT
+        return defaults.STATE_PATH
     inside = list(takewhile(lambda line: line.start("body") > 0, lines[states[0] + 1:]))
     if len(states) > 1 or lines[states[0]]["value"] is not None or not inside or inside[0]["body"].startswith("-"):
         return None
     column = inside[0].start("body")
     paths = [line["value"] for line in inside if line["key"] == "path" and line.start("body") == column]
-    return _plain_path(paths[0]) if len(paths) == 1 else None if paths else _DEFAULT
+    return _plain_path(paths[0]) if len(paths) == 1 else None if paths else defaults.STATE_PATH
 
 
 def _each_stands_alone(lines: list[re.Match[str]]) -> bool:

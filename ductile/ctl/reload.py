@@ -6,15 +6,17 @@ import os
 import signal
 import sqlite3
 from io import TextIOBase
+from pathlib import Path
 
 from ductile.clock import Clock
 from ductile.config import rows as config_rows
 from ductile.config.rows import Load
 from ductile.ctl import table
 from ductile.ctl.document import document
-from ductile.ctl.wake import lives, watch
-from ductile.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, EXIT_UNAVAILABLE, DuctileError
-from ductile.lock import pid_file, signal_daemon
+from ductile.ctl.progress import progress
+from ductile.ctl.wake import lives
+from ductile.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, EXIT_PERMISSION, EXIT_UNAVAILABLE, DuctileError
+from ductile.lock import pid_file, pin_daemon
 from ductile.world import Reading
 
 _PATIENCE_SECONDS = 30
@@ -25,12 +27,12 @@ def reload(conn: sqlite3.Connection, *, reading: Reading, clock: Clock, as_json:
            err: TextIOBase) -> int:
     """Have the daemon take the configuration that was read here without a problem, and show what it changed.
 
-    Return 78 where the daemon refuses it. Raises DuctileError: 69 where none runs or it ends, 1 where it does not
-    answer within 30 s or has read something else. Raises OSError where it may not be signalled.
+    Return 78 where the daemon refuses it. Raises DuctileError: 69 where none runs or it ends, 77 where it may not be
+    signalled, 1 where it does not answer within 30 s or has read something else.
     """
     for fault in reading.faults:
         err.write(f"warning: {fault}\n")
-    load = _signal_and_wait(conn, reading, clock)
+    load = _signal_and_wait(conn, reading, clock, err)
     if load.ok and load.digest != reading.world.digest:
         raise DuctileError(f"ductiled has read other files than {reading.path} and what belongs to it: they have"
                            " changed just now, or it runs on another configuration", exit_code=EXIT_FAILED)
@@ -44,18 +46,36 @@ def reload(conn: sqlite3.Connection, *, reading: Reading, clock: Clock, as_json:
     return EXIT_OK if load.ok else EXIT_CONFIG
 
 
-def _signal_and_wait(conn: sqlite3.Connection, reading: Reading, clock: Clock) -> Load:
-    state_path = reading.world.config.state_path
+def _signal_and_wait(conn: sqlite3.Connection, reading: Reading, clock: Clock, err: TextIOBase) -> Load:
     last = config_rows.last_id(conn)
-    daemon = watch(state_path)
-    if daemon is None:
-        raise _not_running()
+    pid, daemon = _pin(pid_file(reading.world.config.state_path))
     try:
-        if signal_daemon(pid_file(state_path), signal.SIGHUP) is None:
-            raise _not_running()
-        return _answer(conn, last, daemon, clock)
+        _signal(pid, daemon)
+        with progress(f"waiting for ductiled, PID {pid}", err):
+            return _answer(conn, last, daemon, clock)
     finally:
         os.close(daemon)
+
+
+def _pin(file: Path) -> tuple[int, int]:
+    try:
+        pinned = pin_daemon(file)
+    except PermissionError as error:
+        raise DuctileError(f"cannot read the PID file {file}: {error.strerror}; run this as the user that runs"
+                           " ductiled", exit_code=EXIT_PERMISSION) from error
+    if pinned is None:
+        raise _not_running()
+    return pinned
+
+
+def _signal(pid: int, daemon: int) -> None:
+    try:
+        signal.pidfd_send_signal(daemon, signal.SIGHUP)
+    except ProcessLookupError as error:
+        raise _not_running() from error
+    except PermissionError as error:
+        raise DuctileError(f"may not signal ductiled, PID {pid}; run this as the user that runs it",
+                           exit_code=EXIT_PERMISSION) from error
 
 
 def _not_running() -> DuctileError:

@@ -86,6 +86,18 @@ def test_a_missing_file_is_a_problem_where_it_is_named(tmp_path):
     ]
 
 
+def test_a_name_that_no_terminal_can_show_stays_on_one_line(tmp_path):
+    path, shown = tmp_path / "a\nb\x1b[31m", f"{tmp_path}/a\\nb\\x1b[31m"
+    assert read_env_file(path) == ({}, [f"cannot read {shown}: No such file or directory"])
+    path.write_text("A\n")
+    path.chmod(0o644)
+    assert read_env_file(path) == ({}, [f"{OTHERS}, got mode 0644 (chmod 640 {shown})"])
+    path.chmod(0o600)
+    assert read_env_file(path) == ({}, [f"{shown}:1: expected KEY=VALUE"])
+    path.write_bytes(b"A=" + b"x" * 1024**2)
+    assert read_env_file(path) == ({}, [f"expected at most 1MB, got more in {shown}"])
+
+
 def test_the_file_wins_over_the_environment(tmp_path, env_file):
     env_file.write_text("A=file\n")
     text = "service: {env_file: secrets.env}\n" + ECHO + "config: {a: '${A}', b: '${B}'}\n"

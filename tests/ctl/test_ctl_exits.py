@@ -17,6 +17,7 @@ READING = (("status",), ("queue",), ("logs",), ("logs", "-f"), ("inspect", "0000
 CHANGING = (("run", "echo"), ("emit", "made"), ("retry", "0000"), ("cancel", "0000"), ("reset", "echo"), ("reload",),
             ("state", "echo", "--clear"))
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+STRANGER = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")    # a UID that no account has
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes an ordinary user, which takes root")
 
 
@@ -99,6 +100,27 @@ def test_without_any_configuration_it_names_the_places(desk: Desk) -> None:
 
 
 @as_root
+def test_a_configuration_that_may_not_be_looked_at_is_77(desk: Desk) -> None:
+    for directory in desk.home.parents[:-2]:
+        directory.chmod(directory.stat().st_mode | 0o055)
+    assert desk.process("status", become=NOBODY) == Said(code=77, out="", err=(
+        f"{desk.home}/config.yaml: cannot be looked at: Permission denied, named by -c; run this as the user that runs"
+        " ductiled\n"))
+
+
+@as_root
+def test_a_user_without_a_home_needs_none(desk: Desk) -> None:
+    for directory in (desk.home, *desk.home.parents[:-2]):
+        directory.chmod(directory.stat().st_mode | 0o055)
+    assert desk.process("status", become=STRANGER) == Said(code=0, out=f"{nothing_yet(desk)}\n", err="")
+    done = subprocess.run([*STRANGER, DUCTILECTL, "status"], env={}, cwd="/", capture_output=True, text=True,
+                          timeout=PATIENCE_SECONDS, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        78, "", "no configuration found (looked at $DUCTILE_CONFIG, /etc/ductile/config.yaml); `ductilectl init` makes"
+                " a starter configuration\n")
+
+
+@as_root
 @pytest.mark.parametrize("command", [("status",), ("queue",), ("cancel", "0000"), ("run", "echo")])
 def test_an_ordinary_user_who_may_not_is_77(desk: Desk, command: tuple[str, ...]) -> None:
     desk.plugin("echo")
@@ -111,6 +133,18 @@ def test_an_ordinary_user_who_may_not_is_77(desk: Desk, command: tuple[str, ...]
         f"no permission for the database {desk.database}: run this as the user that runs ductiled\n"))
 
 
+@as_root
+@pytest.mark.parametrize("command", [("state", "echo", "--set"), ("test", "echo", "--event"),
+                                     ("test", "echo", "--state"), ("test", "echo", "--request")])
+def test_a_file_that_may_not_be_read_is_77(desk: Desk, command: tuple[str, ...]) -> None:
+    desk.plugin("echo")
+    for directory in (desk.home, *desk.home.parents[:-2]):
+        directory.chmod(directory.stat().st_mode | 0o055)
+    (desk.home / "given.json").touch(mode=0o600)
+    said = desk.process(*command, str(desk.home / "given.json"), become=NOBODY)
+    assert said == Said(code=77, out="", err=f"{desk.home}/given.json: cannot be read: Permission denied\n")
+
+
 def test_a_closed_pipe_ends_it_quietly(desk: Desk) -> None:
     with desk.ledger() as conn:
         put_ended(conn, range(3000), at="2026-02-08T10:00:00.000Z")
@@ -120,13 +154,6 @@ def test_a_closed_pipe_ends_it_quietly(desk: Desk) -> None:
     os.close(theirs)
     assert process.communicate(timeout=PATIENCE_SECONDS) == (None, "")
     assert process.returncode == 0
-
-
-@pytest.mark.parametrize("command", [("status", "--json"), ("--help",), ("logs",)])
-def test_an_output_that_is_full_is_74(desk: Desk, command: tuple[str, ...]) -> None:
-    with desk.ledger(), open("/dev/full", "w") as full:
-        said = desk.process(*command, stdout=full)
-    assert (said.code, said.err) == (74, "cannot write: No space left on device\n")
 
 
 def test_a_terminal_that_knows_no_such_character_ends_nothing(desk: Desk) -> None:

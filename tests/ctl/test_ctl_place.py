@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,10 @@ def test_what_is_no_text_is_left_to_the_whole_reading(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_bytes(b"state:\n  path: ./\xff/b\n")
     assert place.state_path(tmp_path / "config.yaml") is None
     assert place.state_path(tmp_path / "missing.yaml") is None
+
+
+def test_what_is_no_file_is_left_to_the_whole_reading(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.yaml")
+    assert place.state_path(tmp_path / "config.yaml") is None
+    (tmp_path / "zero.yaml").symlink_to("/dev/zero")
+    assert place.state_path(tmp_path / "zero.yaml") is None

@@ -15,6 +15,7 @@ import pytest
 from ctl.desk import PATIENCE_SECONDS, SAYS_OK, Desk, Said, start
 
 from ductile import db, world
+from ductile.clock import SystemClock
 from ductile.config import rows as config_rows
 from ductile.ctl.reload import reload
 from ductile.errors import DuctileError
@@ -23,6 +24,8 @@ from support.clock import START, FakeClock
 from support.daemon import RealDaemon, until
 
 LOOK_SECONDS = 0.005
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes an ordinary user, which takes root")
 DOWN = "ductiled is not running; it reads the configuration when it starts\n"
 
 
@@ -130,6 +133,61 @@ def test_a_daemon_that_does_not_answer_is_waited_for_only_so_long(conn: sqlite3.
     assert (caught.value.exit_code, out.getvalue(), err.getvalue()) == (1, "", "")
     assert caught.value.lines == (
         "ductiled has not answered within 30 s; `ductilectl status` shows what it is doing",)
+
+
+class Watched(io.StringIO):
+    """A terminal, and what happens once something is shown on it."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        super().__init__()
+        self._act = act
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if not self.getvalue():
+            self._act()
+        return super().write(text)
+
+
+def test_on_a_terminal_a_wait_shows_what_it_is_for(conn: sqlite3.Connection, desk: Desk) -> None:
+    reading = world.read(desk.home / "config.yaml", {}, keep_unset=True)
+    out, err = io.StringIO(), Watched(answers(desk))
+    with running(desk, lambda: None):
+        # Real time: without a line it is up after 30 s.
+        code = reload(conn, reading=reading, clock=SystemClock(), as_json=False, out=out, err=err)
+    assert (code, out.getvalue()) == (0, "nothing changed\n")
+    assert err.getvalue() == f"\rwaiting for ductiled, PID {os.getpid()} …\r\x1b[K"
+
+
+@pytest.fixture
+def shared(conn: sqlite3.Connection, desk: Desk) -> Desk:
+    """A desk whose database everybody may open."""
+    for directory in (desk.database.parent, desk.home, *desk.home.parents[:-2]):
+        directory.chmod(directory.stat().st_mode | 0o077 if directory == desk.database.parent
+                        else directory.stat().st_mode | 0o055)
+    for file in desk.database.parent.iterdir():
+        file.chmod(0o666)
+    return desk
+
+
+@as_root
+def test_a_user_who_may_not_signal_the_daemon_is_told_whose_it_is(shared: Desk) -> None:
+    heard: list[bool] = []
+    with running(shared, lambda: heard.append(True)):
+        pid_file(shared.database).chmod(0o644)
+        assert shared.process("reload", become=NOBODY) == Said(code=77, out="", err=(
+            f"may not signal ductiled, PID {os.getpid()}; run this as the user that runs it\n"))
+    assert heard == []
+
+
+@as_root
+def test_a_user_who_may_not_read_the_pid_file_is_told_what_to_do(shared: Desk) -> None:
+    with running(shared, lambda: None):
+        assert shared.process("reload", become=NOBODY) == Said(code=77, out="", err=(
+            f"cannot read the PID file {pid_file(shared.database)}: Permission denied; run this as the user that runs"
+            " ductiled\n"))
 
 
 def reloaded(daemon: RealDaemon) -> tuple[int, str, str]:

@@ -78,6 +78,14 @@ def test_detaching_under_systemd_is_a_usage_error(daemon: RealDaemon) -> None:
     assert not daemon.data.exists()
 
 
+def test_detaching_under_systemd_is_refused_before_anything_is_looked_at(daemon: RealDaemon) -> None:
+    run = daemon.run("-d", "-c", "/nonexist", env={**daemon.environ, "NOTIFY_SOCKET": "@nobody"})
+    assert (run.returncode, run.stderr) == (
+        64, "-d cannot be used under systemd's Type=notify: leave it out there\n")
+    run = daemon.run("-t", "-d", "-c", str(daemon.home), env={**daemon.environ, "NOTIFY_SOCKET": "@nobody"})
+    assert (run.returncode, run.stderr) == (0, "")
+
+
 def test_the_version_is_told(daemon: RealDaemon) -> None:
     run = daemon.run("--version")
     assert (run.returncode, run.stdout.split()[0]) == (0, "ductiled")
@@ -231,6 +239,32 @@ def test_a_log_that_cannot_be_opened_ends_the_start(daemon: RealDaemon, log: str
 def test_a_data_directory_that_cannot_be_made_ends_the_start(daemon: RealDaemon) -> None:
     daemon.data.write_text("a file where the directory should be")
     refused(daemon, 71, f"cannot make the data directory {daemon.data}: File exists")
+
+
+def test_a_pid_file_that_is_a_fifo_ends_the_start(daemon: RealDaemon) -> None:
+    daemon.data.mkdir()
+    os.mkfifo(daemon.pid_file)
+    refused(daemon, 71, f"the PID file {daemon.pid_file} is not a regular file: remove it")
+
+
+def test_a_configuration_that_may_not_be_looked_at_is_78(users_daemon: RealDaemon) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("takes a directory of somebody else, and so root")
+    shutil.chown(users_daemon.home, 0, 0)
+    users_daemon.home.chmod(0o700)
+    refused(users_daemon, 78, f"{users_daemon.home}/config.yaml: cannot be looked at: Permission denied, named by -c;"
+                              " run this as the user that runs ductiled")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes a user without an account, which takes root")
+def test_a_user_without_a_home_needs_none(users_daemon: RealDaemon) -> None:
+    users_daemon.become = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")
+    del users_daemon.environ["HOME"]
+    run = users_daemon.run("-t", "-c", str(users_daemon.home))
+    assert (run.returncode, run.stdout, run.stderr) == (
+        0, f"{users_daemon.home}/config.yaml: ok, 0 plugins configured\n", "")
+    run = users_daemon.run("-t", "-c", "/nonexist")
+    assert (run.returncode, run.stderr) == (78, "/nonexist: no such file or directory, named by -c\n")
 
 
 def test_a_pid_file_that_is_a_link_is_not_followed(daemon: RealDaemon) -> None:

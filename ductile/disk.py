@@ -1,0 +1,48 @@
+"""What somebody has put on disk: files read without ever waiting for them, and paths and reasons on one line."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from ductile.text import one_line
+
+
+class NotRegular(Exception):
+    """The path leads to something else than a regular file."""
+
+
+class TooLarge(Exception):
+    """The file holds more than it may."""
+
+
+def read(path: Path, limit_bytes: int) -> bytes:
+    """Return what a regular file holds. Raises OSError, NotRegular, and TooLarge past `limit_bytes`."""
+    # Without O_NONBLOCK, opening a FIFO waits for somebody to write to it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise NotRegular
+        with open(descriptor, "rb", closefd=False) as file:
+            # Some files under /proc would block, and then read as None.
+            content = file.read(limit_bytes + 1) or b""
+    finally:
+        os.close(descriptor)
+    if len(content) > limit_bytes:
+        raise TooLarge
+    return content
+
+
+def why_not_listed(directory: Path, error: OSError) -> str:
+    """Return, on one line, why a directory that the operator has named cannot be listed, and how to mend it."""
+    if isinstance(error, FileNotFoundError):
+        return f"the directory {shown(directory)} does not exist"
+    if isinstance(error, PermissionError):
+        return f"cannot list {shown(directory)}: {error.strerror}; let the daemon's user read that directory"
+    return f"cannot list {shown(directory)}: {error.strerror}; name a directory"
+
+
+def shown(path: Path) -> str:
+    """Return a path as one line of text that can be printed, whatever bytes it is made of."""
+    return one_line(os.fsencode(path).decode("utf-8", "backslashreplace"), limit=4096)

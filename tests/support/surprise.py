@@ -1,0 +1,29 @@
+"""A moment in a program under test: code that runs there when a certain audit event comes (PEP 578)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_SITE = """\
+import os, signal, sys
+
+reached = []
+
+def surprise(event, arguments):
+    if event == {event!r} and not reached and {about!r} in str(arguments[0] if arguments else ""):
+        reached.append(event)
+        {action}
+
+sys.addaudithook(surprise)
+"""
+
+INTERRUPT = "os.kill(os.getpid(), signal.SIGINT)"
+
+
+def at(directory: Path, event: str, *, action: str, about: str = "") -> dict[str, str]:
+    """Return the variables with which a Python program does `action`, once, when an event comes.
+
+    `about` is part of the event's first argument. The module that does it is made in the directory.
+    """
+    (directory / "sitecustomize.py").write_text(_SITE.format(event=event, about=about, action=action))
+    return {"PYTHONPATH": str(directory), "PYTHONDONTWRITEBYTECODE": "1"}
