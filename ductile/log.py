@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import logging.handlers
 import os
+import stat
 import sys
 import threading
 from contextlib import suppress
@@ -13,6 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
 
+from ductile.disk import shown
 from ductile.errors import EXIT_SYSTEM, DuctileError
 from ductile.units import utc_text
 
@@ -24,6 +27,7 @@ _HELD_LINES = 1000
 _NEVER = logging.CRITICAL + 1
 _ENCODER = json.JSONEncoder(default=str)
 _SYSLOG = "/dev/log"
+_NO_FILE = "Not a file, but a FIFO or a socket"
 _FILE_MODE = 0o640  # logs are for the owner and a group of readers, never for others
 
 
@@ -44,8 +48,7 @@ class _LogFile(logging.handlers.WatchedFileHandler):
     """A file that is opened again when it was moved away; a line that cannot be written ends nothing."""
 
     def _open(self) -> IO[str]:
-        return open(self.baseFilename, "a", encoding="utf-8",
-                    opener=lambda path, flags: os.open(path, flags, _FILE_MODE))
+        return open(self.baseFilename, "a", encoding="utf-8", opener=_open_without_waiting)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -152,6 +155,22 @@ def flush() -> None:
             handler.flush()
 
 
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a file or a device for the log. Raises OSError, also for a FIFO, whose reader all lines would wait for."""
+    try:
+        fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY, _FILE_MODE)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            # A FIFO without a reader, or a socket: open(2).
+            raise OSError(errno.ENXIO, _NO_FILE) from error
+        raise
+    if stat.S_ISFIFO(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.ENXIO, _NO_FILE)
+    os.set_blocking(fd, True)
+    return fd
+
+
 def _handler(destination: str | Path, name: str) -> logging.Handler:
     if destination == "stdout":
         return logging.StreamHandler(sys.stdout)
@@ -164,7 +183,7 @@ def _handler(destination: str | Path, name: str) -> logging.Handler:
             return handler
         return _LogFile(destination)
     except OSError as error:
-        place = f"syslog at {_SYSLOG}" if destination == "syslog" else str(destination)
+        place = f"syslog at {_SYSLOG}" if destination == "syslog" else shown(Path(destination))
         raise DuctileError(
             f"cannot open the log {place}: {error.strerror}; set service.log to a path that can be written",
             exit_code=EXIT_SYSTEM,

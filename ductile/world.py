@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from operator import itemgetter
 from pathlib import Path
 
 from blake3 import blake3
 
+from ductile.check import Path as Place
 from ductile.check import Problem, nearest
 from ductile.config.load import Loaded, load
-from ductile.config.schema import Config
+from ductile.config.schema import DEFAULT_TIMEOUTS, AskedCommand, AskedEvent, Config
+from ductile.config.variables import at
 from ductile.errors import EXIT_CONFIG, DuctileError
 from ductile.pipeline.compiler import Compiled, compile_all
 from ductile.pipeline.files import Authored, read_pipelines
+from ductile.pipeline.spec import Fault
 from ductile.plugin.configured import ConfiguredPlugin, bind
 from ductile.plugin.discovery import Registry, discover
-from ductile.plugin.manifest import HANDLE
 from ductile.router import Router
+
+_PIPELINES_DIR = ("pipelines_dir",)
+
+# A path in the configuration, and the line and column where that is in the file.
+_Spot = tuple[Place, tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,25 +73,13 @@ def read(path: Path, environ: Mapping[str, str], *, keep_unset: bool = False) ->
     where there is no YAML to speak of.
     """
     loaded = load(path, environ, keep_unset=keep_unset)
-    config = loaded.config
-    registry = discover(config.plugins_dirs)
-    plugins = {name: bind(settings, registry) for name, settings in config.plugins.items()}
-    authored = read_pipelines(config.pipelines_dir)
-    compiled = _compile(authored, config, plugins)
-    router = Router(config.routes, compiled.pipelines)
-    problems = [*loaded.problems, *_missing_directories(config, registry), *_missing_commands(config, plugins),
-                *_untaken_events(config, compiled)]
-    world = World(
-        config=config, environ=dict(loaded.environ), plugins=plugins, registry=registry, router=router,
-        max_attempts={name: plugin.settings.retry.max_attempts for name, plugin in plugins.items()},
-        digest=_digest(loaded, registry, authored),
-    )
+    world, found, of_pipelines = _look(loaded)
+    of_others = [(each, _look(each)[1]) for each in loaded.earlier]
     return Reading(
         path=path.absolute(),
         world=world,
-        problems=(*(loaded.locate(problem) for problem in problems),
-                  *map(str, sorted([*authored.problems, *compiled.problems]))),
-        faults=tuple(f"plugin {name} is not loaded: {plugin.reason}" for name, plugin in plugins.items()
+        problems=(*_lines([(loaded, found), *of_others]), *map(str, of_pipelines)),
+        faults=tuple(f"plugin {name} is not loaded: {plugin.reason}" for name, plugin in world.plugins.items()
                      if plugin.reason is not None and plugin.settings.enabled),
         warnings=loaded.warnings,
     )
@@ -97,9 +93,51 @@ def build(path: Path, environ: Mapping[str, str]) -> Reading:
     return reading
 
 
+def _look(loaded: Loaded) -> tuple[World, list[Problem], list[Fault]]:
+    """Return what a configuration makes of the disk, what is wrong with the configuration, and with the pipelines."""
+    config = loaded.config
+    registry = discover(config.plugins_dirs)
+    plugins = {name: bind(settings, registry) for name, settings in config.plugins.items()}
+    authored = read_pipelines(config.pipelines_dir, must_exist=at(loaded.document.value, _PIPELINES_DIR) is not None)
+    compiled = _compile(authored, config, plugins)
+    world = World(
+        config=config, environ=dict(loaded.environ), plugins=plugins, registry=registry,
+        router=Router(config.routes, compiled.pipelines),
+        max_attempts={name: plugin.settings.retry.max_attempts for name, plugin in plugins.items()},
+        digest=_digest(loaded, registry, authored),
+    )
+    beyond = [*_unlisted_directories(config, registry, authored), *_missing_commands(config, plugins),
+              *_untaken_events(config, compiled), *_unknown_timeouts(plugins)]
+    found = [*loaded.problems, *(each for each in beyond if each.path not in loaded.unknown)]
+    return world, found, sorted([*authored.problems, *compiled.problems])
+
+
+def _lines(readings: Sequence[tuple[Loaded, Sequence[Problem]]]) -> list[str]:
+    """Return all that is wrong with a configuration, in the order of the file.
+
+    Where a key is repeated there are several readings. What is wrong in one of them and right in another that has the
+    same place is left out: which of them is meant shows when the key is no longer repeated.
+    """
+    wrong = [{_spot(loaded, problem) for problem in problems} for loaded, problems in readings]
+    told: set[_Spot] = set()
+    lines: list[tuple[tuple[int, int], str]] = []
+    for (loaded, problems), spots in zip(readings, wrong):
+        for problem in problems:
+            spot = _spot(loaded, problem)
+            mended = any(spot == _spot(other, problem) and spot not in others
+                         for (other, _), others in zip(readings, wrong))
+            if spot not in told and not mended:
+                lines.append((spot[1], loaded.locate(problem)))
+        told |= spots
+    return [line for _, line in sorted(lines, key=itemgetter(0))]
+
+
+def _spot(loaded: Loaded, problem: Problem) -> _Spot:
+    return problem.path, loaded.document.where(problem.path, problem.at_key)
+
+
 def _compile(authored: Authored, config: Config, plugins: Mapping[str, ConfiguredPlugin]) -> Compiled:
-    commands = {name: None if plugin.plugin is None else plugin.plugin.manifest.commands
-                for name, plugin in plugins.items()}
+    commands = {name: _commands(plugin) for name, plugin in plugins.items()}
     disabled = [name for name, plugin in plugins.items() if not plugin.settings.enabled]
     return compile_all(authored.specs, commands=commands, disabled=disabled, max_hops=config.service.max_hops)
 
@@ -113,43 +151,50 @@ def _digest(loaded: Loaded, registry: Registry, authored: Authored) -> str:
     return digest.hexdigest()
 
 
-def _missing_directories(config: Config, registry: Registry) -> Iterator[Problem]:
-    for directory in registry.missing:
-        several = len(config.plugins_dirs) > 1
-        place = ("plugins_dir", config.plugins_dirs.index(directory)) if several else ("plugins_dir",)
-        yield Problem(place, f"the directory {directory} does not exist")
+def _unlisted_directories(config: Config, registry: Registry, authored: Authored) -> Iterator[Problem]:
+    reasons = dict(registry.missing)
+    for place, directory in zip(config.plugins_places, config.plugins_dirs):
+        if directory in reasons:
+            yield Problem(place, reasons[directory])
+    if authored.unlisted is not None:
+        yield Problem(_PIPELINES_DIR, authored.unlisted)
 
 
 def _missing_commands(config: Config, plugins: Mapping[str, ConfiguredPlugin]) -> Iterator[Problem]:
     """Yield each place that asks a plugin for a command it does not have."""
+    for asked in config.asked:
+        if not isinstance(asked, AskedCommand) or asked.plugin not in plugins:
+            continue
+        known = _commands(plugins[asked.plugin])
+        if known is not None and asked.command not in known:
+            hint = nearest(asked.command, known) or f" (it has {', '.join(known)})"
+            yield Problem(asked.place, f"plugin {asked.plugin} has no command {asked.command!r}{hint}")
+
+
+def _unknown_timeouts(plugins: Mapping[str, ConfiguredPlugin]) -> Iterator[Problem]:
+    """Yield each timeout for a command that the plugin does not have; those with a default are known anyway."""
     for name, plugin in plugins.items():
-        several = len(plugin.settings.schedules) > 1
-        for index, schedule in enumerate(plugin.settings.schedules):
-            place = ("plugins", name, "schedule", *([index] if several else []), "command")
-            yield from _without(plugin, schedule.command, place)
-    for index, route in enumerate(config.routes):
-        if route.target in plugins:
-            yield from _without(plugins[route.target], HANDLE, ("routes", index, "to"))
-    for index, endpoint in enumerate(config.webhooks.endpoints if config.webhooks else ()):
-        if endpoint.plugin in plugins:
-            yield from _without(plugins[endpoint.plugin], HANDLE, ("webhooks", "endpoints", index, "plugin"))
+        commands = _commands(plugin)
+        if commands is None:
+            continue
+        known = dict.fromkeys([*DEFAULT_TIMEOUTS, *commands])
+        for command in plugin.settings.timeouts:
+            if command not in known:
+                yield Problem(("plugins", name, "timeouts", command),
+                              f"plugin {name} has no command {command!r}{nearest(command, known)}", at_key=True)
+
+
+def _commands(plugin: ConfiguredPlugin) -> Collection[str] | None:
+    """Return the commands that a plugin has, None where its code is not loaded."""
+    return None if plugin.plugin is None else plugin.plugin.manifest.commands
 
 
 def _untaken_events(config: Config, compiled: Compiled) -> Iterator[Problem]:
     """Yield each endpoint whose event would become no job."""
     taken = {pipeline.on for pipeline in compiled.pipelines.values()}
-    for index, endpoint in enumerate(config.webhooks.endpoints if config.webhooks else ()):
-        if endpoint.event is not None and endpoint.event not in taken:
-            place = ("webhooks", "endpoints", index, "event")
-            yield Problem(place, f"no pipeline takes the event {endpoint.event!r}")
-
-
-def _without(plugin: ConfiguredPlugin, command: str, place: tuple[str | int, ...]) -> Iterator[Problem]:
-    if plugin.plugin is None or command in plugin.plugin.manifest.commands:
-        return
-    known = plugin.plugin.manifest.commands
-    hint = nearest(command, known) or f" (it has {', '.join(known)})"
-    yield Problem(place, f"plugin {plugin.settings.name} has no command {command!r}{hint}")
+    for asked in config.asked:
+        if isinstance(asked, AskedEvent) and asked.event not in taken:
+            yield Problem(asked.place, f"no pipeline takes the event {asked.event!r}")
 
 
 def compare(before: World, after: World) -> tuple[str, ...]:

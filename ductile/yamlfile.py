@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
@@ -18,6 +18,8 @@ from ductile.errors import EXIT_CONFIG, DuctileError
 MOST_LEVELS = 100
 # Values after aliases are followed: a few lines of nested aliases could ask for billions.
 MOST_VALUES = 100_000
+# Ways to read a file in which keys are repeated: a slip repeats a key once or twice.
+MOST_READINGS = 20
 
 # libyaml is ten times as fast, but an installation may be without it.
 _Loader = yaml.CBaseLoader if yaml.__with_libyaml__ else yaml.BaseLoader
@@ -34,12 +36,17 @@ _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """What a YAML file says. `problems` are what YAML allows and Ductile does not; `value` is the rest."""
+    """What a YAML file says. `problems` are what YAML allows and Ductile does not; `value` is the rest.
+
+    The last value of a repeated key counts. In each of `earlier` another one stands in its place, so that what is
+    wrong with any of them can be found.
+    """
 
     value: Any
     problems: tuple[Problem, ...]
     positions: Mapping[Path, tuple[int, int]]
     key_positions: Mapping[Path, tuple[int, int]]
+    earlier: tuple[Document, ...] = ()
 
     def where(self, path: Path, at_key: bool = False) -> tuple[int, int]:
         """Return line and column, from 1, of the value at `path`, or of its key.
@@ -71,11 +78,12 @@ def read_yaml(text: bytes, name: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise _refusal(name, (mark.line + 1, mark.column + 1), f"not YAML: {error.problem}") from error
-    walk = _Walk(name)
-    value = {} if root is None else walk.value(root, ())
-    return Document(
-        value=value, problems=tuple(walk.problems), positions=walk.positions, key_positions=walk.key_positions
-    )
+    if root is None:
+        return Document(value={}, problems=(), positions={}, key_positions={})
+    readings = _Readings(name)
+    document = _Walk(name, readings).document(root, 0)
+    turns = range(1, min(readings.of(root), MOST_READINGS))
+    return replace(document, earlier=tuple(_Walk(name, readings).document(root, turn) for turn in turns))
 
 
 def _refusal(name: str, place: tuple[int, int], text: str) -> DuctileError:
@@ -175,55 +183,119 @@ def _place(event: Any) -> tuple[int, int]:
     return event.start_mark.line + 1, event.start_mark.column + 1
 
 
+class _Readings:
+    """The ways to read a file in which keys are repeated: each value of each key is in at least one of them.
+
+    A way has a number, its turn; in that of turn 0 every repeated key has its last value.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        # By identity: an alias is the node of its anchor, and may stand anywhere any number of times.
+        self._known: dict[int, int] = {}
+
+    def of(self, node: _Node, level: int = 1) -> int:
+        """Return how many ways there are to read a node."""
+        if level > MOST_LEVELS:
+            raise _too_deep(self._name, node)
+        if isinstance(node.content, str):
+            return 1
+        if id(node) not in self._known:
+            self._known[id(node)] = self._most(node, level + 1)
+        return self._known[id(node)]
+
+    def _most(self, node: _Node, level: int) -> int:
+        if not node.mapping:
+            return max((self.of(item, level) for item in node.content), default=1)
+        ways: dict[Any, int] = {}
+        for key, value in node.content:
+            if _key_fault(key) is None:
+                ways[key.content] = ways.get(key.content, 0) + self.of(value, level)
+        return max(ways.values(), default=1)
+
+    def choose(self, values: list[_Node], turn: int) -> tuple[int, int]:
+        """Return which of a key's values is read in a turn, and in which turn of its own."""
+        last = len(values) - 1
+        if turn > 0:
+            for index in range(last, -1, -1):
+                ways = self.of(values[index])
+                if turn < ways:
+                    return index, turn
+                turn -= ways
+        return last, 0
+
+
 class _Walk:
     """Turns nodes into values, noting where each stands and what is wrong with it."""
 
-    def __init__(self, name: str) -> None:
-        self.problems: list[Problem] = []
-        self.positions: dict[Path, tuple[int, int]] = {}
-        self.key_positions: dict[Path, tuple[int, int]] = {}
+    def __init__(self, name: str, readings: _Readings) -> None:
         self._name = name
+        self._readings = readings
+        self._problems: list[Problem] = []
+        self._positions: dict[Path, tuple[int, int]] = {}
+        self._key_positions: dict[Path, tuple[int, int]] = {}
 
-    def value(self, node: _Node, path: Path) -> Any:
+    def document(self, root: _Node, turn: int) -> Document:
+        """Return what a file says in one of the ways to read it."""
+        value = self._value(root, (), turn)
+        return Document(value=value, problems=tuple(self._problems), positions=self._positions,
+                        key_positions=self._key_positions)
+
+    def _value(self, node: _Node, path: Path, turn: int) -> Any:
         """Return what `node` means at `path`; an alias is walked anew at each place that uses it."""
         if len(path) > MOST_LEVELS:
-            raise _refusal(self._name, node.place, f"expected at most {MOST_LEVELS} levels, got more through aliases")
-        self.positions[path] = node.place
-        if len(self.positions) > MOST_VALUES:
+            raise _too_deep(self._name, node)
+        self._positions[path] = node.place
+        if len(self._positions) > MOST_VALUES:
             raise _refusal(self._name, node.place, f"expected at most {MOST_VALUES} values, got more through aliases")
         if node.tag is not None:
-            self.problems.append(Problem(path, f"expected a value without a tag, got {_short(node.tag)}"))
+            self._problems.append(Problem(path, f"expected a value without a tag, got {_short(node.tag)}"))
         if isinstance(node.content, str):
             return _meaning(node.content) if node.plain else self._text(node.content, path)
         if node.mapping:
-            return self._mapping(node.content, path)
-        return [self.value(item, (*path, index)) for index, item in enumerate(node.content)]
+            return self._mapping(node.content, path, turn)
+        return [self._value(item, (*path, index), self._readings.choose([item], turn)[1])
+                for index, item in enumerate(node.content)]
 
     def _text(self, text: str, path: Path) -> str:
         unfit = _UNFIT.search(text)
         if unfit is not None:
             fault = f"expected a text that UTF-8 can carry, without NUL, got U+{ord(unfit[0]):04X} in it"
-            self.problems.append(Problem(path, fault))
+            self._problems.append(Problem(path, fault))
         return _UNFIT.sub("", text)
 
-    def _mapping(self, pairs: Any, path: Path) -> dict[str, Any]:
+    def _mapping(self, pairs: Any, path: Path, turn: int) -> dict[str, Any]:
         result: dict[str, Any] = {}
-        seen: dict[str, list[tuple[int, int]]] = {}
-        for key, node in pairs:
+        repeated = []
+        for name, entries in self._entries(pairs, path).items():
+            chosen, inner = self._readings.choose([value for _, value in entries], turn)
+            key, value = entries[chosen]
+            self._key_positions[(*path, name)] = key.place
+            result[name] = self._value(value, (*path, name), inner)
+            before = [f"line {other.place[0]}, column {other.place[1]}" for other, _ in entries[:-1]]
+            if before and chosen == len(entries) - 1:
+                fault = f"repeated key, also at {' and '.join(before)}"
+                repeated.append(Problem((*path, name), fault, at_key=True))
+        self._problems += repeated
+        return result
+
+    def _entries(self, pairs: Any, path: Path) -> dict[str, list[tuple[_Node, _Node]]]:
+        """Return the good keys of a mapping, each with every place that it stands at and the value there."""
+        entries: dict[str, list[tuple[_Node, _Node]]] = {}
+        for key, value in pairs:
+            fault = _key_fault(key)
+            if fault is None:
+                entries.setdefault(key.content, []).append((key, value))
+                continue
             # A line break in a key would make two lines of a message.
             name = key.content if isinstance(key.content, str) and key.content.isprintable() else "?"
-            self.key_positions[(*path, name)] = key.place
-            fault = _key_fault(key)
-            if fault is not None:
-                self.problems.append(Problem((*path, name), fault, at_key=True))
-                continue
-            seen.setdefault(name, []).append(key.place)
-            result[name] = self.value(node, (*path, name))
-        for name, places in seen.items():
-            if len(places) > 1:
-                others = " and ".join(f"line {line}, column {column}" for line, column in places[:-1])
-                self.problems.append(Problem((*path, name), f"repeated key, also at {others}", at_key=True))
-        return result
+            self._key_positions[(*path, name)] = key.place
+            self._problems.append(Problem((*path, name), fault, at_key=True))
+        return entries
+
+
+def _too_deep(name: str, node: _Node) -> DuctileError:
+    return _refusal(name, node.place, f"expected at most {MOST_LEVELS} levels, got more through aliases")
 
 
 def _key_fault(key: _Node) -> str | None:

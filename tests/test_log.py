@@ -174,6 +174,51 @@ def test_a_file_that_cannot_be_opened_is_refused_and_the_log_stays_where_it_was(
     assert messages(path) == ["here"]
 
 
+def with_a_reader(fifo: Path) -> int:
+    """Open a FIFO for reading, as a program does that waits for the log."""
+    return os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+
+
+@pytest.mark.parametrize("read", [False, True])
+def test_a_fifo_is_refused_at_once_with_or_without_a_reader(path, tmp_path, read):
+    os.mkfifo(tmp_path / "fifo")
+    reader = with_a_reader(tmp_path / "fifo") if read else None
+    try:
+        with pytest.raises(DuctileError) as caught:
+            log.set_up(tmp_path / "fifo", "info")
+    finally:
+        if reader is not None:
+            os.close(reader)
+    assert (caught.value.exit_code, str(caught.value)) == (
+        EXIT_SYSTEM, f"cannot open the log {tmp_path / 'fifo'}: Not a file, but a FIFO or a socket; "
+                     "set service.log to a path that can be written")
+    assert str(tmp_path / "fifo") not in open_files()
+    COMPONENT.info("here")
+    assert messages(path) == ["here"]
+
+
+def test_a_fifo_in_the_place_of_a_file_that_was_moved_away_stops_nothing(path, tmp_path):
+    path.rename(tmp_path / "ductile.log.1")
+    os.mkfifo(path)
+    COMPONENT.info("lost")
+    path.unlink()
+    COMPONENT.info("found")
+    assert messages(path) == ["found"]
+
+
+def test_what_is_written_to_a_device_is_waited_for(tmp_path):
+    log.set_up("/dev/full", "info")
+    assert [os.get_blocking(int(fd)) for fd in os.listdir("/proc/self/fd")
+            if os.path.realpath(f"/proc/self/fd/{fd}") == "/dev/full"] == [True]
+
+
+def test_an_odd_path_stays_on_one_line(tmp_path):
+    with pytest.raises(DuctileError) as caught:
+        log.set_up(tmp_path / "a\nb" / "log", "info")
+    assert str(caught.value) == (f"cannot open the log {tmp_path}/a\\nb/log: No such file or directory; "
+                                 "set service.log to a path that can be written")
+
+
 def test_another_file_takes_over_and_the_first_is_closed(path, tmp_path):
     COMPONENT.info("one")
     log.set_up(tmp_path / "two.log", "info")

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,11 +66,11 @@ def test_a_plugin_that_is_not_loaded_is_a_fault_and_no_problem(directory):
 def test_all_problems_are_found_at_once_and_stop_a_start(directory):
     text = "plugins_dir: nowhere\nservice: {tick_interval: soon}\nplugins:\n  echo: {schedul: 5m}\n"
     expected = [
+        "config.yaml:1:14: plugins_dir: the directory nowhere does not exist",
         "config.yaml:2:26: service.tick_interval: expected a duration such as 30s, got 'soon'",
         "config.yaml:4:10: plugins.echo.schedul: unknown key (did you mean 'schedule'?)",
-        "config.yaml:1:14: plugins_dir: the directory nowhere does not exist",
     ]
-    assert sorted(problems(directory, text)) == sorted(expected)
+    assert problems(directory, text) == expected
     with pytest.raises(DuctileError) as caught:
         world.build(directory / "config.yaml", ENVIRON)
     assert (caught.value.exit_code, len(caught.value.lines)) == (EXIT_CONFIG, 3)
@@ -81,11 +83,95 @@ def test_all_problems_are_found_at_once_and_stop_a_start(directory):
      "config.yaml:3:36: plugins.echo.schedule.command: plugin echo has no command 'pol' (did you mean 'poll'?)"),
     ("plugins:\n  echo:\n    schedule:\n      - {id: a, every: 5m}\n      - {id: b, every: 5m, command: sync}\n",
      "config.yaml:5:37: plugins.echo.schedule[1].command: plugin echo has no command 'sync' (it has poll)"),
+    ("plugins:\n  echo:\n    schedule: [{id: a, every: 5m, command: sync}]\n",
+     "config.yaml:3:44: plugins.echo.schedule[0].command: plugin echo has no command 'sync' (it has poll)"),
     ("plugins: {echo: {}, other: {}}\nroutes:\n  - {from: other, event_type: x, to: echo}\n",
      "config.yaml:3:38: routes[0].to: plugin echo has no command 'handle' (it has poll)"),
+    ("plugins:\n  echo:\n    timeouts: {pol: 5s, handle: 5s, init: 5s}\n",
+     "config.yaml:3:16: plugins.echo.timeouts.pol: plugin echo has no command 'pol' (did you mean 'poll'?)"),
+    ("plugins:\n  echo:\n    timeouts: {zzz: 5s}\n",
+     "config.yaml:3:16: plugins.echo.timeouts.zzz: plugin echo has no command 'zzz'"),
 ])
 def test_a_command_that_the_plugin_does_not_have_is_placed(directory, text, line):
     assert problems(directory, text) == [line]
+
+
+def test_a_timeout_may_be_for_any_command_of_the_plugin(directory):
+    write(directory / "plugins/echo/manifest.yaml", MANIFEST.format(version="0.1.0", commands="sync"))
+    assert problems(directory, "plugins: {echo: {timeouts: {sync: 5s, poll: 5s}}, gone: {timeouts: {any: 5s}}}\n") == []
+
+
+def test_what_is_wrong_otherwise_does_not_move_or_hide_what_is_asked_for(directory):
+    text = """\
+plugins:
+  other: {}
+  echo:
+    schedule:
+      - {id: x, every: 0s, command: snyc}
+      - {id: y, every: daily}
+      - 5m
+      - {id: y, every: daily, command: pol}
+      - {id: z, every: daily, command: hndle}
+routes:
+  - from
+  - {from: echo, event_type: x, to: echo, tto: echo}
+  - {from: other, event_type: y, to: echo}
+"""
+    assert problems(directory, text) == [
+        "config.yaml:5:24: plugins.echo.schedule[0].every: expected an interval from 1s to 366d, got '0s'",
+        "config.yaml:5:37: plugins.echo.schedule[0].command: plugin echo has no command 'snyc' (it has poll)",
+        "config.yaml:7:9: plugins.echo.schedule[2]: expected a mapping, got '5m'",
+        "config.yaml:8:14: plugins.echo.schedule[3].id: expected an id that no other schedule of the plugin has"
+        ", got 'y'",
+        "config.yaml:8:40: plugins.echo.schedule[3].command: plugin echo has no command 'pol' (did you mean 'poll'?)",
+        "config.yaml:9:40: plugins.echo.schedule[4].command: plugin echo has no command 'hndle' (it has poll)",
+        "config.yaml:11:5: routes[0]: expected a mapping, got 'from'",
+        "config.yaml:12:37: routes[1].to: plugin echo has no command 'handle' (it has poll)",
+        "config.yaml:12:43: routes[1].tto: unknown key (did you mean 'to'?)",
+        "config.yaml:13:38: routes[2].to: plugin echo has no command 'handle' (it has poll)",
+    ]
+
+
+def test_a_command_that_no_plugin_could_be_scheduled_with_is_not_looked_for(directory):
+    write(directory / "plugins/echo/manifest.yaml", MANIFEST.format(version="0.1.0", commands="sync"))
+    assert problems(directory, "plugins:\n  echo:\n    schedule: {every: 5m, command: init}\n") == [
+        "config.yaml:3:36: plugins.echo.schedule.command: expected a command that can be scheduled, got 'init'"]
+
+
+def test_each_value_of_a_repeated_key_is_examined(directory):
+    text = """\
+service: {tick_interval: soon}
+plugins: {echo: {schedule: {every: 5m, command: snyc}}}
+service: {log_level: loud, log_level: info}
+plugins: {echo: {timeouts: {poll: 5, poll: 6s, pol: 5s}}}
+"""
+    assert problems(directory, text) == [
+        "config.yaml:1:26: service.tick_interval: expected a duration such as 30s, got 'soon'",
+        "config.yaml:2:49: plugins.echo.schedule.command: plugin echo has no command 'snyc' (it has poll)",
+        "config.yaml:3:1: service: repeated key, also at line 1, column 1",
+        "config.yaml:3:22: service.log_level: expected one of debug, info, warn, error, got 'loud'",
+        "config.yaml:3:28: service.log_level: repeated key, also at line 3, column 11",
+        "config.yaml:4:1: plugins: repeated key, also at line 2, column 1",
+        "config.yaml:4:35: plugins.echo.timeouts.poll: expected a duration such as 30s, got 5",
+        "config.yaml:4:38: plugins.echo.timeouts.poll: repeated key, also at line 4, column 29",
+        "config.yaml:4:48: plugins.echo.timeouts.pol: plugin echo has no command 'pol' (did you mean 'poll'?)",
+    ]
+
+
+def test_what_another_value_of_a_repeated_key_would_mend_waits_until_it_is_clear_which_is_meant(directory):
+    make(directory / "plugins", "other")
+    write(directory / "plugins/echo/manifest.yaml", MANIFEST.format(version="0.1.0", commands="handle"))
+    text = """\
+plugins: {echo: {}, other: {}}
+plugins: {other: {}}
+routes:
+  - {from: other, event_type: x, to: echo}
+  - {from: other, event_type: x, to: ehco}
+"""
+    assert problems(directory, text) == [
+        "config.yaml:2:1: plugins: repeated key, also at line 1, column 1",
+        "config.yaml:5:38: routes[1].to: expected a configured plugin, got 'ehco'",
+    ]
 
 
 def test_a_command_of_a_plugin_that_is_not_loaded_is_not_judged(directory):
@@ -93,8 +179,60 @@ def test_a_command_of_a_plugin_that_is_not_loaded_is_not_judged(directory):
 
 
 def test_one_of_several_plugin_directories_that_is_missing_is_placed(directory):
-    found = problems(directory, f"plugins_dir: [plugins, nowhere]\n{ONE}")
-    assert found == ["config.yaml:1:24: plugins_dir[1]: the directory nowhere does not exist"]
+    found = problems(directory, f"plugins_dir: [5, plugins, nowhere]\n{ONE}")
+    assert found == ["config.yaml:1:15: plugins_dir[0]: expected a text, got 5",
+                     "config.yaml:1:27: plugins_dir[2]: the directory nowhere does not exist"]
+
+
+def test_a_list_of_one_directory_that_is_missing_is_placed(directory):
+    assert problems(directory, "plugins_dir: [nowhere]\n") == [
+        "config.yaml:1:15: plugins_dir[0]: the directory nowhere does not exist"]
+
+
+@pytest.mark.parametrize(("text", "line"), [
+    ("plugins_dir: config.yaml\n",
+     "config.yaml:1:14: plugins_dir: cannot list config.yaml: Not a directory; name a directory"),
+    ("plugins_dir: \"a\\nb\\e[31m\"\n", "config.yaml:1:14: plugins_dir: the directory a\\nb\\x1b[31m does not exist"),
+    ("pipelines_dir: nowhere\n", "config.yaml:1:16: pipelines_dir: the directory nowhere does not exist"),
+    ("pipelines_dir: ./pipelines\n", "config.yaml:1:16: pipelines_dir: the directory pipelines does not exist"),
+    ("pipelines_dir: config.yaml\n",
+     "config.yaml:1:16: pipelines_dir: cannot list config.yaml: Not a directory; name a directory"),
+])
+def test_a_directory_that_cannot_be_listed_is_placed_with_the_reason(directory, text, line):
+    assert problems(directory, text) == [line]
+
+
+def test_the_default_directory_of_pipelines_need_not_be_there_but_must_be_one(directory):
+    assert problems(directory, ONE) == []
+    (directory / "pipelines").touch()
+    assert problems(directory, ONE) == [
+        "config.yaml:1:1: pipelines_dir: cannot list pipelines: Not a directory; name a directory"]
+
+
+AS_NOBODY = """
+import sys
+from pathlib import Path
+from ductile import world
+print(*world.read(Path(sys.argv[1]), {"TZ": "UTC"}).problems, sep="\\n")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="only root can become somebody else")
+def test_directories_that_another_user_may_not_list_are_placed_with_the_reason(directory):
+    for parent in (directory, directory.parent, directory.parent.parent):
+        parent.chmod(0o755)
+    (directory / "pipelines").mkdir(mode=0)
+    (directory / "plugins").chmod(0)
+    done = subprocess.run(
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-c", AS_NOBODY,
+         directory / "config.yaml"], capture_output=True, text=True, check=True, timeout=60, cwd="/",
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONDONTWRITEBYTECODE": "1"})
+    (directory / "plugins").chmod(0o755)
+    why = "Permission denied; let the daemon's user read that directory"
+    assert done.stdout.replace(f"{directory}/", "").splitlines() == [
+        f"config.yaml:1:1: plugins_dir: cannot list plugins: {why}",
+        f"config.yaml:1:1: pipelines_dir: cannot list pipelines: {why}",
+    ]
 
 
 def test_what_is_not_yaml_raises(directory):
@@ -108,6 +246,25 @@ def test_an_unset_variable_may_be_kept_for_those_who_need_no_secrets(directory):
     assert len(read(directory, text).problems) == 1
     kept = read(directory, text, keep_unset=True)
     assert (kept.problems, kept.world.plugins["echo"].settings.config) == ((), {"token": "${NOT_SET}"})
+
+
+def test_nothing_is_said_of_what_an_unset_variable_leaves_open(directory):
+    text = """\
+plugins_dir: "${NOT_SET}/plugins"
+pipelines_dir: "${NOT_SET}/pipelines"
+plugins: {echo: {schedule: {every: 5m, command: "${NOT_SET}"}}}
+webhooks:
+  listen: 127.0.0.1:8081
+  endpoints:
+    - {path: /hook, secret: "${TOKEN}", signature_header: X-Signature, event: "${NOT_SET}"}
+"""
+    assert problems(directory, text) == [
+        "config.yaml:1:14: plugins_dir: the variable NOT_SET is not set",
+        "config.yaml:2:16: pipelines_dir: the variable NOT_SET is not set",
+        "config.yaml:3:49: plugins.echo.schedule.command: the variable NOT_SET is not set",
+        "config.yaml:7:79: webhooks.endpoints[0].event: the variable NOT_SET is not set",
+    ]
+    assert read(directory, text, keep_unset=True).problems == ()
 
 
 # The digest
@@ -189,6 +346,32 @@ def test_an_endpoints_event_that_nothing_takes_is_a_problem(directory):
     (directory / "plugins/echo/manifest.yaml").write_text(MANIFEST.format(version="0.1.0", commands="poll, handle"))
     assert problems(directory, text) == [
         "config.yaml:5:79: webhooks.endpoints[0].event: no pipeline takes the event 'note.received'"]
+
+
+@pytest.mark.parametrize("listen", ["  listen: 127.0.0.1:8081\n", ""])
+def test_every_endpoint_is_checked_whatever_else_is_wrong_with_it_and_without_a_listener(directory, listen):
+    common = "secret: \"${TOKEN}\", signature_header: X-Signature"
+    endpoints = [f"    - {{path: {path}, {asked}, {common}}}\n" for path, asked in (
+        ("/a", "event: a.b"), ("/a", "event: c.d"), ("hook", "plugin: echo"), ("/a", "plugin: ehco"),
+        ("/b", "event: e.f"))]
+    text = f"plugins: {{echo: {{}}}}\nwebhooks:\n{listen}  endpoints:\n{''.join(endpoints)}"
+    first = len(listen.splitlines()) + 4
+    taken = "expected a path that no other endpoint has"
+    assert problems(directory, text) == [
+        f"config.yaml:{first}:25: webhooks.endpoints[0].event: no pipeline takes the event 'a.b'",
+        f"config.yaml:{first + 1}:14: webhooks.endpoints[1].path: {taken}, got '/a'",
+        f"config.yaml:{first + 1}:25: webhooks.endpoints[1].event: no pipeline takes the event 'c.d'",
+        f"config.yaml:{first + 2}:14: webhooks.endpoints[2].path: expected a path that starts with '/', in ASCII"
+        " without spaces, got 'hook'",
+        f"config.yaml:{first + 2}:28: webhooks.endpoints[2].plugin: plugin echo has no command 'handle' (it has poll)",
+        f"config.yaml:{first + 3}:14: webhooks.endpoints[3].path: {taken}, got '/a'",
+        f"config.yaml:{first + 3}:26: webhooks.endpoints[3].plugin: expected a configured plugin, got 'ehco'"
+        " (did you mean 'echo'?)",
+        f"config.yaml:{first + 4}:25: webhooks.endpoints[4].event: no pipeline takes the event 'e.f'",
+    ]
+    warned = [line.replace(f"{directory}/", "") for line in read(directory).warnings]
+    unserved = "config.yaml:3:3: webhooks.endpoints: nothing is served, as webhooks.listen is absent"
+    assert warned == ([] if listen else [unserved.replace("3:3", "4:5")])
 
 
 def test_two_worlds_are_compared_line_by_line(directory):

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ductile import disk
+from ductile.check import Path as Place
 from ductile.check import Problem
+from ductile.config.collisions import collisions
 from ductile.config.envfile import read_env_file
 from ductile.config.localzone import local_zone
+from ductile.config.place import CONFIG_LIMIT_BYTES
 from ductile.config.read import read_config
 from ductile.config.schema import Config
 from ductile.config.variables import at, resolve, without_values
+from ductile.disk import NotRegular, TooLarge, shown
 from ductile.errors import EXIT_CONFIG, DuctileError
 from ductile.yamlfile import Document, read_yaml
 
@@ -26,7 +31,8 @@ class Loaded:
 
     `path` is as the caller gave it. `files` are the files that were read, by name relative to the
     configuration's directory, for a digest; the env_file, being secrets, is not among them. `environ` is the
-    environment with the env_file's variables over it.
+    environment with the env_file's variables over it. `unknown` are the places of values that nothing can be said of,
+    for a variable in them is unset. `earlier` is the same file read with other values of its repeated keys.
     """
 
     config: Config
@@ -36,13 +42,15 @@ class Loaded:
     problems: tuple[Problem, ...]
     warnings: tuple[str, ...]
     document: Document = field(repr=False)
+    unknown: frozenset[Place]
+    earlier: tuple[Loaded, ...] = ()
 
     def locate(self, problem: Problem) -> str:
         """Return a problem as the operator reads it, without the value of any variable.
 
         `file:line:column: path.to.key: text`; what is nowhere in the file stands at its deepest ancestor.
         """
-        return self.document.locate(str(self.path), without_values(problem, self.document.value))
+        return self.document.locate(shown(self.path), without_values(problem, self.document.value))
 
 
 def load(path: Path, environ: Mapping[str, str], *, keep_unset: bool = False) -> Loaded:
@@ -52,7 +60,12 @@ def load(path: Path, environ: Mapping[str, str], *, keep_unset: bool = False) ->
     Raises DuctileError (78), with one line, where the file cannot be read or is not YAML.
     """
     content = _content(path)
-    document = read_yaml(content, str(path))
+    document = read_yaml(content, shown(path))
+    loaded, *earlier = (_read(each, content, path, environ, keep_unset) for each in (document, *document.earlier))
+    return replace(loaded, earlier=tuple(earlier))
+
+
+def _read(document: Document, content: bytes, path: Path, environ: Mapping[str, str], keep_unset: bool) -> Loaded:
     # Absolute, because the daemon leaves its working directory; not resolved, so a linked file keeps its neighbours.
     base = Path(os.path.abspath(path.parent))
     variables, env_file_faults = _variables(document.value, base, environ)
@@ -60,13 +73,14 @@ def load(path: Path, environ: Mapping[str, str], *, keep_unset: bool = False) ->
     zone, zone_warning = local_zone(environ)
     config, problems, warnings = read_config(value, authored=document.value, base=base, local_zone=zone)
     # What an unset variable would have said is not known, so nothing else is said about its value.
-    unknown = {problem.path for problem in unset + faults}
+    unknown = frozenset(problem.path for problem in unset + faults)
     problems = [problem for problem in problems if problem.at_key or problem.path not in unknown]
-    found = [*document.problems, *faults, *problems]
+    doubtful = unknown.union(problem.path for problem in problems)
+    found = [*document.problems, *faults, *problems, *collisions(config, path, value, doubtful)]
     if not keep_unset:
         found += [*env_file_faults, *(problem for problem in unset if problem.path != _ENV_FILE)]
     found.sort(key=lambda problem: document.where(problem.path, problem.at_key))
-    places = [document.locate(str(path), warning) for warning in warnings]
+    places = [document.locate(shown(path), warning) for warning in warnings]
     return Loaded(
         config=config,
         path=path,
@@ -75,14 +89,20 @@ def load(path: Path, environ: Mapping[str, str], *, keep_unset: bool = False) ->
         problems=tuple(found),
         warnings=tuple(places if zone_warning is None else [*places, zone_warning]),
         document=document,
+        unknown=unknown,
     )
 
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return disk.read(path, CONFIG_LIMIT_BYTES)
     except OSError as error:
-        raise DuctileError(f"{path}: cannot be read: {error.strerror}", exit_code=EXIT_CONFIG) from error
+        reason = f"cannot be read: {error.strerror}"
+    except NotRegular:
+        reason = "not a regular file; put the configuration there as a file"
+    except TooLarge:
+        reason = "larger than 4 MiB, which no configuration is; name another file"
+    raise DuctileError(f"{shown(path)}: {reason}", exit_code=EXIT_CONFIG)
 
 
 def _variables(document: Any, base: Path, environ: Mapping[str, str]) -> tuple[Mapping[str, str], list[Problem]]:

@@ -10,9 +10,12 @@ from typing import Any
 from ductile import units
 from ductile.check import Path as Place
 from ductile.check import Problem, Section, as_text, kind_of, nearest
+from ductile.config import defaults
 from ductile.config.schedules import read_schedules
 from ductile.config.schema import (
     DEFAULT_TIMEOUTS,
+    Asked,
+    AskedCommand,
     BreakerRule,
     Config,
     PluginConfig,
@@ -20,9 +23,12 @@ from ductile.config.schema import (
     Route,
     Service,
 )
-from ductile.config.values import as_duration, as_name, as_path, as_variable, sections, texts
+from ductile.config.values import (
+    as_duration, as_name, as_path, as_plugins_event, as_variable, sections, texts,
+)
 from ductile.config.variables import at, without_values
 from ductile.config.webhooks import read_webhooks
+from ductile.plugin.manifest import HANDLE
 
 _LOG_LEVELS = ("debug", "info", "warn", "error")
 _LOG_WORDS = ("stdout", "syslog")
@@ -39,19 +45,23 @@ def read_config(
     """
     problems: list[Problem] = []
     warnings: list[Problem] = []
+    asked: list[Asked] = []
     root = Section(document, (), problems)
     state = root.section("state")
     workspace = root.section("workspace")
+    plugins_dirs = _read_plugins_dirs(root, base)
     config = Config(
         service=_read_service(root.section("service"), base),
-        state_path=_path(state, "path", "./data/state.db", base),
-        workspace_path=_path(workspace, "path", "./data/ws", base),
+        state_path=_path(state, "path", defaults.STATE_PATH, base),
+        workspace_path=_path(workspace, "path", defaults.WORKSPACE_PATH, base),
         workspace_ttl=_duration(workspace, "ttl", units.DAY, least=1),
-        plugins_dirs=_read_plugins_dirs(root, base),
+        plugins_dirs=tuple(plugins_dirs.values()),
+        plugins_places=tuple(plugins_dirs),
         pipelines_dir=_path(root, "pipelines_dir", "./pipelines", base),
-        plugins=_read_plugins(root, local_zone),
-        webhooks=read_webhooks(root, authored, warnings),
-        routes=_read_routes(root),
+        plugins=_read_plugins(root, local_zone, asked),
+        webhooks=read_webhooks(root, authored, warnings, asked),
+        routes=_read_routes(root, asked),
+        asked=tuple(asked),
     )
     for section in (state, workspace, root):
         section.finish()
@@ -98,16 +108,16 @@ def _as_log(value: Any, base: Path) -> str | Path:
     return text if text in _LOG_WORDS else as_path(text, base)
 
 
-def _read_plugins_dirs(root: Section, base: Path) -> tuple[Path, ...]:
+def _read_plugins_dirs(root: Section, base: Path) -> dict[Place, Path]:
     value = root.raw("plugins_dir", "./plugins")
     if isinstance(value, list):
         if not value:
             root.wrong("plugins_dir", "expected at least one directory, got an empty list")
-        return tuple(base / text for text in texts(root, "plugins_dir", as_text))
-    return (_path(root, "plugins_dir", "./plugins", base),)
+        return {place: base / text for place, text in texts(root, "plugins_dir", as_text).items()}
+    return {("plugins_dir",): _path(root, "plugins_dir", "./plugins", base)}
 
 
-def _read_plugins(root: Section, local_zone: tzinfo) -> Mapping[str, PluginConfig]:
+def _read_plugins(root: Section, local_zone: tzinfo, asked: list[Asked]) -> Mapping[str, PluginConfig]:
     section = root.section("plugins")
     plugins = {}
     for name in section.keys():
@@ -116,18 +126,20 @@ def _read_plugins(root: Section, local_zone: tzinfo) -> Mapping[str, PluginConfi
             as_name(name)
         except ValueError as error:
             section.problems.append(Problem((*section.path, name), str(error), at_key=True))
-        plugins[name] = _read_plugin(name, section.section(name), local_zone)
+        plugins[name] = _read_plugin(name, section.section(name), local_zone, asked)
     return plugins
 
 
-def _read_plugin(name: str, section: Section, local_zone: tzinfo) -> PluginConfig:
+def _read_plugin(name: str, section: Section, local_zone: tzinfo, asked: list[Asked]) -> PluginConfig:
+    schedules, commands = read_schedules(section, local_zone)
+    asked += (AskedCommand(place=place, plugin=name, command=command) for place, command in commands.items())
     plugin = PluginConfig(
         name=name,
         enabled=section.boolean("enabled", True),
         uses=section.read("uses", name, as_name),
-        schedules=read_schedules(section, local_zone),
+        schedules=schedules,
         config=_read_plugin_config(section),
-        env=texts(section, "env", as_variable),
+        env=tuple(texts(section, "env", as_variable).values()),
         retry=_read_retry(section.section("retry")),
         timeouts=_read_timeouts(section.section("timeouts")),
         breaker=_read_breaker(section.section("circuit_breaker")),
@@ -159,11 +171,11 @@ def _read_retry(section: Section) -> Retry:
 def _read_timeouts(section: Section) -> Mapping[str, int]:
     timeouts = dict(DEFAULT_TIMEOUTS)
     for command in section.keys():
+        seconds = _duration(section, command, timeouts.get(command, timeouts["handle"]), least=1)
         try:
-            as_name(command)
+            timeouts[as_name(command)] = seconds
         except ValueError as error:
             section.problems.append(Problem((*section.path, command), str(error), at_key=True))
-        timeouts[command] = _duration(section, command, timeouts.get(command, timeouts["handle"]), least=1)
     return timeouts
 
 
@@ -177,17 +189,18 @@ def _read_breaker(section: Section) -> BreakerRule:
     return rule
 
 
-def _read_routes(root: Section) -> tuple[Route, ...]:
+def _read_routes(root: Section, asked: list[Asked]) -> tuple[Route, ...]:
     routes: list[Route] = []
     for section in sections(root, "routes"):
         section.require("from", "event_type", "to")
-        route = Route(
-            source=section.text("from"), event_type=section.text("event_type"), target=section.text("to")
-        )
+        # The core's own events go to pipelines alone, and no plugin may emit one: such a route would never match.
+        event_type = section.read("event_type", "", as_plugins_event)
+        route = Route(source=section.text("from"), event_type=event_type, target=section.text("to"))
         complete = all((route.source, route.event_type, route.target))
         if complete and route in routes:
             section.wrong(None, "expected each route once, got it again")
         routes.append(route)
+        asked.append(AskedCommand(place=(*section.path, "to"), plugin=route.target, command=HANDLE))
         section.finish()
     return tuple(routes)
 

@@ -7,43 +7,52 @@ from datetime import time, timezone, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
-from ductile.check import Section, as_integer, as_text, kind_of, nearest
+from ductile.check import Path, Section, as_integer, as_text, kind_of, nearest
 from ductile.config.values import as_duration, as_name, sections
+from ductile.plugin.manifest import HEALTH, INIT, POLL
 from ductile.scheduler.schedule import Every, Schedule, Unit, Window, parse_every
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _TIME = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
-_NEVER_SCHEDULED = ("health", "init")
+_NEVER_SCHEDULED = (HEALTH, INIT)
 
 
-def read_schedules(plugin: Section, local_zone: tzinfo) -> tuple[Schedule, ...]:
-    """Return the schedules of a plugin's section, none where it has none; problems go to the section's list."""
+def read_schedules(plugin: Section, local_zone: tzinfo) -> tuple[tuple[Schedule, ...], dict[Path, str]]:
+    """Return the schedules of a plugin's section, none where it has none, and the commands they run by their places.
+
+    Problems go to the section's list. A schedule that is wrong is left out, but not its command.
+    """
     value = plugin.raw("schedule")
+    commands: dict[Path, str] = {}
     if value is None:
-        return ()
+        return (), commands
     if not isinstance(value, list):
         section = plugin.section("schedule")
-        schedule = _read(section, local_zone) if isinstance(value, dict) else None
-        return () if schedule is None else (schedule,)
+        schedule = _read(section, local_zone, commands) if isinstance(value, dict) else None
+        return () if schedule is None else (schedule,), commands
     schedules: dict[str, Schedule] = {}
     for section in sections(plugin, "schedule"):
         section.require("id")
-        schedule = _read(section, local_zone)
+        schedule = _read(section, local_zone, commands)
         if schedule is not None and section.has("id") and schedule.id in schedules:
             section.wrong("id", f"expected an id that no other schedule of the plugin has, got {schedule.id!r}")
         elif schedule is not None:
             schedules[schedule.id] = schedule
-    return tuple(schedules.values())
+    return tuple(schedules.values()), commands
 
 
-def _read(section: Section, local_zone: tzinfo) -> Schedule | None:
+def _read(section: Section, local_zone: tzinfo, commands: dict[Path, str]) -> Schedule | None:
     section.require("every")
+    # The default in place of a wrong command would be looked for as if somebody had asked for it.
+    command = section.read("command", None, _as_scheduled_command) if section.has("command") else POLL
+    if command is not None:
+        commands[(*section.path, "command")] = command
     every = section.read("every", None, parse_every)
     at = section.read("at", None, _as_time)
     zone_name = section.read("timezone", None, _as_zone_name)
     schedule = Schedule(
         id=section.read("id", "default", as_name),
-        command=section.read("command", "poll", _as_scheduled_command),
+        command=command or POLL,
         every=every or Every(count=1, unit=Unit.DAYS),
         at=at,
         day=_read_day(section, every),

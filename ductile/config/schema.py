@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ductile import units
+from ductile.check import Path as Place
 from ductile.scheduler.schedule import Schedule
 
 # Seconds. A command of any other name has as long as `handle`.
@@ -106,15 +107,41 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AskedCommand:
+    """A place in the file that asks a plugin for a command."""
+
+    place: Place
+    plugin: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedEvent:
+    """A place in the file that hands an event to the pipelines which take it."""
+
+    place: Place
+    event: str
+
+
+Asked = AskedCommand | AskedEvent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Everything that the configuration file says. `webhooks` is None where nothing is to be listened on."""
+    """Everything that the configuration file says. `webhooks` is None where nothing is to be listened on.
+
+    `plugins_places` are the places in the file where `plugins_dirs` stand, one for each. `asked` is what the file
+    relies on and cannot tell itself; entries that are wrong in another way, and so left out elsewhere, ask too.
+    """
 
     service: Service
     state_path: Path
     workspace_path: Path
     workspace_ttl: int
     plugins_dirs: tuple[Path, ...]
+    plugins_places: tuple[Place, ...] = field(default=(), compare=False)
     pipelines_dir: Path
     plugins: Mapping[str, PluginConfig]
     webhooks: Webhooks | None
     routes: tuple[Route, ...]
+    asked: tuple[Asked, ...] = field(default=(), compare=False)

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ductile import units
+from ductile.check import Path as Place
 from ductile.check import Problem, Section, as_text, kind_of
+from ductile.protocol import RESERVED_TYPES
 
 # A hundred years: everything that is compared with a date stays within the calendar.
 LONGEST = "36500d"
-LONGEST_NAME = 64
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # A token of RFC 9110, section 5.6.2.
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -41,12 +42,19 @@ def as_size(value: Any, *, least: int, most: str) -> int:
 
 
 def as_name(value: Any) -> str:
-    """Return the name of a plugin, a command or a schedule. Raises ValueError."""
+    """Return the name of a plugin, a command, a schedule, a pipeline or a step. Raises ValueError."""
+    if not isinstance(value, str) or _NAME.fullmatch(value) is None:
+        expected = "expected a name of 1 to 64 letters, digits, '-' and '_', the first a letter or digit"
+        raise ValueError(f"{expected}, got {kind_of(value)}")
+    return value
+
+
+def as_plugins_event(value: Any) -> str:
+    """Return the type of an event that a plugin or somebody outside can give. Raises ValueError."""
     text = as_text(value)
-    if not _NAME.fullmatch(text):
-        raise ValueError(f"expected a name of letters, digits, - and _, the first a letter or digit, got {text!r}")
-    if len(text) > LONGEST_NAME:
-        raise ValueError(f"expected a name of at most {LONGEST_NAME} characters, got {len(text)}")
+    if text.startswith(RESERVED_TYPES):
+        raise ValueError(f"expected a type that does not start with {RESERVED_TYPES!r}, as the core's own events do"
+                         f", got {text!r}")
     return text
 
 
@@ -87,12 +95,17 @@ def sections(parent: Section, key: str) -> list[Section]:
     return result
 
 
-def texts(parent: Section, key: str, parse: Callable[[Any], str]) -> tuple[str, ...]:
-    """Return the items of the list under `key` as `parse` reads them; each wrong one is a problem of its own."""
-    items = []
-    for index, item in enumerate(parent.texts(key)):
+def texts(parent: Section, key: str, parse: Callable[[Any], str]) -> dict[Place, str]:
+    """Return the items of the list under `key` as `parse` reads them, by their places; each wrong one is a problem."""
+    value = parent.raw(key, [])
+    if not isinstance(value, list):
+        parent.wrong(key, f"expected a list, got {kind_of(value)}")
+        return {}
+    items = {}
+    for index, item in enumerate(value):
+        place = (*parent.path, key, index)
         try:
-            items.append(parse(item))
+            items[place] = parse(item)
         except ValueError as error:
-            parent.problems.append(Problem((*parent.path, key, index), str(error)))
-    return tuple(items)
+            parent.problems.append(Problem(place, str(error)))
+    return items

@@ -7,9 +7,11 @@ import re
 from typing import Any
 
 from ductile.check import Problem, Section, as_choice, as_text, kind_of
-from ductile.config.schema import Endpoint, Webhooks
-from ductile.config.values import as_header, as_size, sections
+from ductile.config.schema import Asked, AskedCommand, AskedEvent, Endpoint, Webhooks
+from ductile.config.values import as_header, as_plugins_event, as_size, sections
 from ductile.config.variables import at, is_variable
+from ductile.plugin.manifest import HANDLE
+from ductile.text import one_line
 from ductile.webhook.secret import PREFIX, key_of
 
 # The header that each scheme prescribes; hex and base64 leave it to the sender.
@@ -35,16 +37,23 @@ _LISTEN = "expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081"
 _SOME_ADDRESS = ("127.0.0.1", 8081)
 
 
-def read_webhooks(document: Section, authored: Any, warnings: list[Problem]) -> Webhooks | None:
+def read_webhooks(
+    document: Section, authored: Any, warnings: list[Problem], asked: list[Asked]
+) -> Webhooks | None:
     """Return the section `webhooks` of the document, None where nothing is to be listened on.
 
-    `authored` is the whole document before variables were replaced: a secret is judged by what was written.
+    `authored` is the whole document before variables were replaced: a secret is judged by what was written. `asked`
+    gets what every endpoint asks for, whatever else is wrong with it and whether or not anything is listened on.
     """
     section = document.section("webhooks")
     host, port = section.read("listen", _SOME_ADDRESS, _as_address)
     endpoints: dict[str, Endpoint] = {}
     for item in sections(section, "endpoints"):
         endpoint = _read_endpoint(item, authored, warnings)
+        if endpoint.plugin is not None:
+            asked.append(AskedCommand(place=(*item.path, "plugin"), plugin=endpoint.plugin, command=HANDLE))
+        if endpoint.event is not None:
+            asked.append(AskedEvent(place=(*item.path, "event"), event=endpoint.event))
         if endpoint.path and endpoint.path in endpoints:
             item.wrong("path", f"expected a path that no other endpoint has, got {endpoint.path!r}")
         endpoints.setdefault(endpoint.path, endpoint)
@@ -66,7 +75,7 @@ def _read_endpoint(section: Section, authored: Any, warnings: list[Problem]) -> 
     endpoint = Endpoint(
         path=section.read("path", "", _as_endpoint_path),
         plugin=section.read("plugin", None, as_text),
-        event=section.read("event", None, as_text),
+        event=section.read("event", None, as_plugins_event),
         secrets=_read_secrets(section, signature_format, authored, warnings),
         signature_header=section.read("signature_header", _DEFAULT_HEADERS.get(signature_format, ""), as_header),
         signature_format=signature_format,
@@ -95,7 +104,7 @@ def _read_secrets(section: Section, signature_format: str, authored: Any,
             continue
         secrets.append(secret)
         if len(key_of(secret, signature_format)) < _SHORT_SECRET_BYTES and secret != at(authored, place):
-            name = at(authored, (*section.path, "path"))
+            name = one_line(str(at(authored, (*section.path, "path"))))
             warnings.append(Problem(place, f"the secret of {name} is shorter than {_SHORT_SECRET_BYTES} bytes"))
     return tuple(secrets)
 

@@ -10,6 +10,7 @@ from ductile.config.schema import PluginConfig
 from ductile.plugin.discovery import Plugin, Registry
 from ductile.plugin.manifest import INIT, missing_keys
 from ductile.strictjson import canonical
+from ductile.text import one_line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,7 @@ def bind(settings: PluginConfig, registry: Registry) -> ConfiguredPlugin:
     version = found.plugin.manifest.version
     missing = missing_keys(found.plugin.manifest, settings.config)
     if missing:
-        reason = f"plugins.{settings.name}.config lacks {', '.join(missing)}, which the plugin requires"
+        reason = f"plugins.{settings.name}.config lacks {', '.join(map(one_line, missing))}, which the plugin requires"
         return ConfiguredPlugin(settings=settings, plugin=None, reason=reason, version=version)
     fingerprint = blake3(canonical({"version": version, "config": settings.config}).encode()).hexdigest()
     return ConfiguredPlugin(settings=settings, plugin=found.plugin, version=version, fingerprint=fingerprint)

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ductile import disk
+from ductile.disk import NotRegular, TooLarge, shown
 from ductile.errors import DuctileError
 from ductile.plugin.manifest import Manifest, manifest_name, parse_manifest
-from ductile.text import one_line
 from ductile.yamlfile import Document, read_yaml
 
 MANIFEST = "manifest.yaml"
@@ -46,10 +47,11 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registry:
-    """Everything found, in the order of the search; `missing` are the plugin directories that do not exist."""
+    """Everything found, in the order of the search; `missing` are the plugin directories that cannot be listed, each
+    with the reason."""
 
     found: tuple[Found, ...]
-    missing: tuple[Path, ...]
+    missing: tuple[tuple[Path, str], ...]
 
     def get(self, name: str) -> Found | None:
         """Return what was found first under that name, loaded or not."""
@@ -67,17 +69,12 @@ def discover(dirs: Sequence[Path]) -> Registry:
     not run in its place. Nothing on disk makes this raise; every fault is a reason.
     """
     found: list[Found] = []
-    missing: list[Path] = []
+    missing: list[tuple[Path, str]] = []
     for plugins_dir in dict.fromkeys(dirs):
         try:
             names = sorted(os.listdir(plugins_dir))
-        except FileNotFoundError:
-            missing.append(plugins_dir)
-            continue
         except OSError as error:
-            reason = str(_unreadable(plugins_dir, plugins_dir, error))
-            name = _shown_name(plugins_dir)
-            found.append(Found(name=name, directory=plugins_dir, plugin=None, reason=reason, files=()))
+            missing.append((plugins_dir, disk.why_not_listed(plugins_dir, error)))
             continue
         for name in names:
             candidate = look_at(plugins_dir / name)
@@ -92,11 +89,11 @@ def _unless_taken(candidate: Found, earlier: Sequence[Found]) -> Found:
         return candidate
     if owner.directory.parent == candidate.directory.parent:
         reason = (
-            f"{_shown(candidate.directory / MANIFEST)}: the name {candidate.name!r} is taken by "
-            f"{_shown(owner.directory)}; change one of the two names, or remove one of the directories"
+            f"{shown(candidate.directory / MANIFEST)}: the name {candidate.name!r} is taken by "
+            f"{shown(owner.directory)}; change one of the two names, or remove one of the directories"
         )
     else:
-        reason = f"shadowed by {_shown(owner.directory)}"
+        reason = f"shadowed by {shown(owner.directory)}"
     return replace(candidate, plugin=None, reason=reason)
 
 
@@ -122,32 +119,23 @@ def look_at(directory: Path) -> Found | None:
 def _read_manifest(directory: Path, path: Path) -> bytes | None:
     """Return the manifest's bytes, or None where there is no manifest. Raises _NotLoaded."""
     try:
-        # Without O_NONBLOCK, opening a FIFO waits for somebody to write to it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        return disk.read(path, MANIFEST_LIMIT_BYTES)
     except NotADirectoryError:
         return None
     except OSError as error:
         if error.errno == errno.ENOENT and not os.path.islink(path):
             return None
         raise _unreadable(path, directory, error) from error
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise _NotLoaded(f"{_shown(path)}: not a regular file; put a file in its place")
-        with open(descriptor, "rb", closefd=False) as file:
-            # Some files under /proc would block, and then read as None.
-            content = file.read(MANIFEST_LIMIT_BYTES + 1) or b""
-    except OSError as error:
-        raise _unreadable(path, directory, error) from error
-    finally:
-        os.close(descriptor)
-    if len(content) > MANIFEST_LIMIT_BYTES:
-        raise _NotLoaded(f"{_shown(path)}: larger than 1 MiB, which no manifest is; put a manifest in its place")
-    return content
+    except NotRegular as error:
+        raise _NotLoaded(f"{shown(path)}: not a regular file; put a file in its place") from error
+    except TooLarge as error:
+        raise _NotLoaded(
+            f"{shown(path)}: larger than 1 MiB, which no manifest is; put a manifest in its place") from error
 
 
 def _parse(path: Path, content: bytes) -> Document:
     try:
-        return read_yaml(content, _shown(path))
+        return read_yaml(content, shown(path))
     except DuctileError as error:
         raise _NotLoaded(error.lines[0]) from error
 
@@ -159,7 +147,7 @@ def _load(directory: Path, path: Path, document: Document) -> Plugin:
     manifest, problems = parse_manifest(document.value)
     problems = [*document.problems, *problems]
     if manifest is None or problems:
-        raise _NotLoaded(document.locate(_shown(path), problems[0]))
+        raise _NotLoaded(document.locate(shown(path), problems[0]))
     return Plugin(manifest=manifest, directory=directory, entrypoint=_entrypoint(directory, path, manifest))
 
 
@@ -172,24 +160,24 @@ def _entrypoint(directory: Path, path: Path, manifest: Manifest) -> Path:
         real = Path(os.path.realpath(named, strict=True))
     except FileNotFoundError as error:
         raise _NotLoaded(
-            f"{_shown(named)}: the entrypoint is missing; put it there, or mend 'entrypoint' in {_shown(path)}"
+            f"{shown(named)}: the entrypoint is missing; put it there, or mend 'entrypoint' in {shown(path)}"
         ) from error
     except OSError as error:
         raise _unreadable(named, directory, error) from error
     if not real.is_relative_to(home):
         raise _NotLoaded(
-            f"{_shown(named)}: the entrypoint leads out of the plugin's directory, to {_shown(real)}; "
+            f"{shown(named)}: the entrypoint leads out of the plugin's directory, to {shown(real)}; "
             f"replace the link by the file: cp --remove-destination {_quoted(real)} {_quoted(named)}"
         )
     mode = _mode(real, directory)
     if not stat.S_ISREG(mode):
-        raise _NotLoaded(f"{_shown(named)}: the entrypoint is not a regular file; mend 'entrypoint' in {_shown(path)}")
+        raise _NotLoaded(f"{shown(named)}: the entrypoint is not a regular file; mend 'entrypoint' in {shown(path)}")
     _refuse_writable(real, mode)
     # Whoever may write to a directory on the way can put another file in the entrypoint's place.
     for parent in real.parents[: len(real.relative_to(home).parts) - 1]:
         _refuse_writable(parent, _mode(parent, directory))
     if not os.access(real, os.X_OK):
-        raise _NotLoaded(f"{_shown(named)}: the entrypoint is not executable: chmod a+rx {_quoted(real)}")
+        raise _NotLoaded(f"{shown(named)}: the entrypoint is not executable: chmod a+rx {_quoted(real)}")
     return real
 
 
@@ -204,12 +192,12 @@ def _refuse_undecodable(directory: Path) -> None:
     try:
         os.fsencode(directory.name).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _NotLoaded(f"{_shown(directory)}: the directory's name is not UTF-8; rename it") from error
+        raise _NotLoaded(f"{shown(directory)}: the directory's name is not UTF-8; rename it") from error
 
 
 def _refuse_writable(path: Path, mode: int) -> None:
     if mode & stat.S_IWOTH:
-        raise _NotLoaded(f"{_shown(path)}: writable by others: chmod o-w {_quoted(path)}")
+        raise _NotLoaded(f"{shown(path)}: writable by others: chmod o-w {_quoted(path)}")
 
 
 def _unreadable(path: Path, directory: Path, error: OSError) -> _NotLoaded:
@@ -217,17 +205,12 @@ def _unreadable(path: Path, directory: Path, error: OSError) -> _NotLoaded:
         mend = f"let the daemon's user in: chmod -R a+rX {_quoted(directory)}"
     else:
         mend = "remove it or put a good one in its place"
-    return _NotLoaded(f"{_shown(path)}: cannot be read: {error.strerror}; {mend}")
-
-
-def _shown(path: Path) -> str:
-    """Return a path as one line of text that can be printed, whatever bytes it is made of."""
-    return one_line(os.fsencode(path).decode("utf-8", "backslashreplace"), limit=4096)
+    return _NotLoaded(f"{shown(path)}: cannot be read: {error.strerror}; {mend}")
 
 
 def _shown_name(directory: Path) -> str:
-    return _shown(Path(directory.name))
+    return shown(Path(directory.name))
 
 
 def _quoted(path: Path) -> str:
-    return shlex.quote(_shown(path))
+    return shlex.quote(shown(path))

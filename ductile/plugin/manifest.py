@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ductile.check import Problem, Section, as_choice, as_text, kind_of
+from ductile.config.values import as_name
 
 PROTOCOLS = (1, 2)
 # The commands that mean something to the core; a plugin may have others.
 POLL, HANDLE, HEALTH, INIT = "poll", "handle", "health", "init"
 COMMAND_TYPES = ("read", "write")
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +35,6 @@ class Manifest:
     description: str
     commands: Mapping[str, Command]
     required_keys: tuple[str, ...]
-    optional_keys: tuple[str, ...]
     private_state: frozenset[str]
 
 
@@ -52,6 +49,8 @@ def parse_manifest(value: Any) -> tuple[Manifest | None, list[Problem]]:
         return None, problems
     section.require("name", "version", "protocol", "entrypoint", "commands")
     config_keys = section.section("config_keys")
+    # For whoever reads the manifest; what is configured beside the required keys is the plugin's affair.
+    config_keys.texts("optional")
     manifest = Manifest(
         name=section.read("name", "", as_name),
         version=section.read("version", "", _as_version),
@@ -60,7 +59,6 @@ def parse_manifest(value: Any) -> tuple[Manifest | None, list[Problem]]:
         description=section.read("description", "", _as_line),
         commands=_commands(section),
         required_keys=config_keys.texts("required"),
-        optional_keys=config_keys.texts("optional"),
         private_state=frozenset(section.texts("private_state")),
     )
     return (None if problems else manifest), problems
@@ -68,20 +66,15 @@ def parse_manifest(value: Any) -> tuple[Manifest | None, list[Problem]]:
 
 def manifest_name(value: Any) -> str | None:
     """Return the plugin's name where the manifest has a good one, whatever else is wrong with it."""
-    name = value.get("name") if isinstance(value, Mapping) else None
-    return name if isinstance(name, str) and _NAME.fullmatch(name) else None
+    try:
+        return as_name(value.get("name") if isinstance(value, Mapping) else None)
+    except ValueError:
+        return None
 
 
 def missing_keys(manifest: Manifest, config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the required configuration keys that `config` lacks or holds a null for, in the manifest's order."""
     return tuple(key for key in manifest.required_keys if config.get(key) is None)
-
-
-def as_name(value: Any) -> str:
-    """Return the name of a plugin or command. Raises ValueError."""
-    if not isinstance(value, str) or _NAME.fullmatch(value) is None:
-        raise ValueError(f"expected a name of 1 to 64 letters, digits, '-' and '_', got {kind_of(value)}")
-    return value
 
 
 def _as_version(value: Any) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 from config.config_files import ECHO, lines, load_text
 
+NAME = "expected a name of 1 to 64 letters, digits, '-' and '_', the first a letter or digit"
 MALFORMED = [
     ("plugins_dir: []\n", ["1:14: plugins_dir: expected at least one directory, got an empty list"]),
     (
         "plugins_dir: [a, 5, '']\n",
         [
             "1:18: plugins_dir[1]: expected a text, got 5",
-            "1:21: plugins_dir[2]: expected a text, got ''",
+            "1:21: plugins_dir[2]: expected a text, got an empty one",
         ],
     ),
     ("plugins_dir: {a: b}\n", ["1:14: plugins_dir: expected a text, got a mapping"]),
@@ -19,21 +20,21 @@ MALFORMED = [
     (
         "plugins:\n  bad name: {}\n",
         [
-            "2:3: plugins.bad name: expected a name of letters, digits, - and _, the first a letter or digit"
+            f"2:3: plugins.bad name: {NAME}"
             ", got 'bad name'",
         ],
     ),
     (
         "plugins:\n  -x: {}\n",
         [
-            "2:3: plugins.-x: expected a name of letters, digits, - and _, the first a letter or digit, got '-x'",
+            f"2:3: plugins.-x: {NAME}, got '-x'",
         ],
     ),
     (
         "plugins:\n  " + "a" * 65 + ": {}\n",
         [
             "2:3: plugins.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa: "
-            "expected a name of at most 64 characters, got 65",
+            f"{NAME}, got '" + "a" * 65 + "'",
         ],
     ),
     ("plugins: {echo: off}\n", ["1:17: plugins.echo: expected a mapping, got 'off'"]),
@@ -42,11 +43,11 @@ MALFORMED = [
     (
         ECHO + "uses: ../echo\n",
         [
-            "3:11: plugins.echo.uses: expected a name of letters, digits, - and _, the first a letter or digit"
+            f"3:11: plugins.echo.uses: {NAME}"
             ", got '../echo'",
         ],
     ),
-    (ECHO + "uses: 5\n", ["3:11: plugins.echo.uses: expected a text, got 5"]),
+    (ECHO + "uses: 5\n", [f"3:11: plugins.echo.uses: {NAME}, got 5"]),
     (ECHO + "config: [a]\n", ["3:13: plugins.echo.config: expected a mapping, got a list"]),
     (ECHO + "env: LANG\n", ["3:10: plugins.echo.env: expected a list, got 'LANG'"]),
     (
@@ -54,6 +55,13 @@ MALFORMED = [
         [
             "3:17: plugins.echo.env[1]: expected the name of an environment variable, got 'A-B'",
             "3:22: plugins.echo.env[2]: expected a text, got 5",
+        ],
+    ),
+    (
+        ECHO + "env: [5, LANG, A-B]\n",
+        [
+            "3:11: plugins.echo.env[0]: expected a text, got 5",
+            "3:20: plugins.echo.env[2]: expected the name of an environment variable, got 'A-B'",
         ],
     ),
     (
@@ -96,7 +104,15 @@ MALFORMED = [
         ECHO + "timeouts: {'a b': 1s}\n",
         [
             "3:16: plugins.echo.timeouts.a b: "
-            "expected a name of letters, digits, - and _, the first a letter or digit, got 'a b'",
+            f"{NAME}, got 'a b'",
+        ],
+    ),
+    (
+        ECHO + "timeouts: {'a b': soon}\n",
+        [
+            "3:16: plugins.echo.timeouts.a b: "
+            f"{NAME}, got 'a b'",
+            "3:23: plugins.echo.timeouts.a b: expected a duration such as 30s, got 'soon'",
         ],
     ),
     (ECHO + "timeouts: 60s\n", ["3:15: plugins.echo.timeouts: expected a mapping, got '60s'"]),

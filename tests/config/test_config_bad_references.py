@@ -27,6 +27,13 @@ MALFORMED = [
             "3:18: routes[0].event: unknown key (did you mean 'event_type'?)",
         ],
     ),
+    (
+        ROUTES + "{from: echo, event_type: ductile.job.dead, to: echo}\n",
+        [
+            "3:30: routes[0].event_type: expected a type that does not start with 'ductile.', as the core's own events"
+            " do, got 'ductile.job.dead'",
+        ],
+    ),
     ("routes: {from: a}\n", ["1:9: routes: expected a list, got a mapping"]),
     ("routes: [a]\n", ["1:10: routes[0]: expected a mapping, got 'a'"]),
     (ROUTES + "{from: echo, event_type: on, to: 5}\n", ["3:38: routes[0].to: expected a text, got 5"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from config.config_files import ECHO, SCHEDULE, lines, load_text
 
+NAME = "expected a name of 1 to 64 letters, digits, '-' and '_', the first a letter or digit"
 MALFORMED = [
     (ECHO + "schedule: 5m\n", ["3:15: plugins.echo.schedule: expected a mapping, got '5m'"]),
     (ECHO + "schedule: {}\n", ["3:15: plugins.echo.schedule: the key 'every' is missing"]),
@@ -127,7 +128,7 @@ MALFORMED = [
         SCHEDULE + "every: 5m\n      command: 'a b'\n",
         [
             "5:16: plugins.echo.schedule.command: "
-            "expected a name of letters, digits, - and _, the first a letter or digit, got 'a b'",
+            f"{NAME}, got 'a b'",
         ],
     ),
     (
@@ -175,7 +176,7 @@ MALFORMED = [
         SCHEDULE + "- {id: a b, every: 5m}\n      - 5m\n      -\n",
         [
             "4:14: plugins.echo.schedule[0].id: "
-            "expected a name of letters, digits, - and _, the first a letter or digit, got 'a b'",
+            f"{NAME}, got 'a b'",
             "5:9: plugins.echo.schedule[1]: expected a mapping, got '5m'",
             "6:8: plugins.echo.schedule[2]: expected a mapping, got nothing",
         ],

@@ -82,6 +82,13 @@ MALFORMED = [
     (endpoint(plugin=None), ["5:7: webhooks.endpoints[0]: expected either 'plugin' or 'event', got neither"]),
     (endpoint(event="x.y"), ["5:7: webhooks.endpoints[0]: expected either 'plugin' or 'event', got both"]),
     (
+        endpoint(plugin=None, event="ductile.breaker.opened"),
+        [
+            "8:14: webhooks.endpoints[0].event: expected a type that does not start with 'ductile.', as the core's own"
+            " events do, got 'ductile.breaker.opened'",
+        ],
+    ),
+    (
         endpoint(plugin="ecko"),
         [
             "6:15: webhooks.endpoints[0].plugin: expected a configured plugin, got 'ecko' (did you mean 'echo'?)",
@@ -256,6 +263,13 @@ def test_a_secret_that_no_signature_can_fit_is_an_error_that_does_not_show_it(tm
 def test_the_prefix_of_a_secret_means_nothing_to_other_formats(tmp_path, secret):
     text = endpoint(signature_format="hex", secret="${OTHER}")
     assert lines(load_text(tmp_path, text, {"OTHER": secret})) == []
+
+
+def test_a_warning_of_a_short_secret_is_one_line_whatever_the_path_is(tmp_path):
+    loaded = load_text(tmp_path, endpoint(path='"/a\\nb\\e[31m"', secret="${SHORT}"), {"SHORT": "short"})
+    assert loaded.warnings == (
+        f"{loaded.path}:7:15: webhooks.endpoints[0].secret: the secret of /a\\nb\\x1b[31m is shorter than 16 bytes",
+    )
 
 
 def test_a_secret_is_as_long_as_the_key_that_it_stands_for(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,21 +10,8 @@ from config.config_files import ECHO, lines, load_text
 
 from ductile.check import Problem
 from ductile.config.load import load
-from ductile.config.place import find
+from ductile.config.place import CONFIG_LIMIT_BYTES, find
 from ductile.errors import EXIT_CONFIG, DuctileError
-
-
-@pytest.fixture
-def home(tmp_path):
-    path = tmp_path / "home"
-    path.mkdir()
-    return path
-
-
-def touch(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
-    return path
 
 
 def refusal(call) -> tuple[str, ...]:
@@ -33,62 +21,55 @@ def refusal(call) -> tuple[str, ...]:
     return caught.value.lines
 
 
-def test_the_argument_comes_before_everything(tmp_path, home):
-    named, other = touch(tmp_path / "a.yaml"), touch(tmp_path / "b.yaml")
-    assert find(str(named), {"DUCTILE_CONFIG": str(other)}, home=home, system=other) == named
-
-
-def test_the_variable_comes_before_the_usual_places(tmp_path, home):
-    named, other = touch(tmp_path / "a.yaml"), touch(home / ".config/ductile/config.yaml")
-    assert find(None, {"DUCTILE_CONFIG": str(named)}, home=home, system=other) == named
-
-
-def test_the_users_own_comes_before_the_systems(tmp_path, home):
-    own, system = touch(home / ".config/ductile/config.yaml"), touch(tmp_path / "etc/config.yaml")
-    assert find(None, {}, home=home, system=system) == own
-
-
-@pytest.mark.parametrize("environ", [{}, {"DUCTILE_CONFIG": ""}])
-def test_the_systems_comes_last(tmp_path, home, environ):
-    system = touch(tmp_path / "etc/config.yaml")
-    assert find(None, environ, home=home, system=system) == system
-
-
-def test_a_directory_means_its_config_yaml(tmp_path, home):
-    path = touch(tmp_path / "d/config.yaml")
-    assert find(str(path.parent), {}, home=home) == path
-    assert find(None, {"DUCTILE_CONFIG": str(path.parent)}, home=home) == path
-
-
-def test_without_any_the_places_looked_at_are_named(tmp_path, home):
-    system = tmp_path / "etc/config.yaml"
-    assert refusal(lambda: find(None, {}, home=home, system=system)) == (
-        f"no configuration found (looked at $DUCTILE_CONFIG, {home}/.config/ductile/config.yaml, {system}); "
-        "`ductilectl init` makes a starter configuration",
-    )
-
-
-@pytest.mark.parametrize(
-    ("argument", "environ", "line"),
-    [
-        ("none.yaml", {}, "none.yaml: no such file or directory, named by -c"),
-        ("", {}, "'': no such file or directory, named by -c"),
-        (None, {"DUCTILE_CONFIG": "gone/x"}, "gone/x: no such file or directory, named by $DUCTILE_CONFIG"),
-    ],
-)
-def test_a_named_file_that_does_not_exist_is_not_passed_over(tmp_path, home, argument, environ, line):
-    system = touch(tmp_path / "etc/config.yaml")
-    assert refusal(lambda: find(argument, environ, home=home, system=system)) == (line,)
-
-
-def test_a_named_directory_without_a_configuration_is_not_passed_over(home):
-    assert refusal(lambda: find(str(home), {}, home=home)) == (
-        f"{home}: no config.yaml in this directory, named by -c",
-    )
+def test_a_variable_that_is_empty_names_no_file(tmp_path):
+    system = tmp_path / "config.yaml"
+    system.touch()
+    environ = {"DUCTILE_CONFIG": "", "HOME": str(tmp_path / "home")}
+    assert find(None, environ, denied=EXIT_CONFIG, system=system) == system
 
 
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path):
-    assert refusal(lambda: load(tmp_path, {})) == (f"{tmp_path}: cannot be read: Is a directory",)
+    assert refusal(lambda: load(tmp_path / "none.yaml", {})) == (
+        f"{tmp_path}/none.yaml: cannot be read: No such file or directory",
+    )
+
+
+def to_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def to_endless_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [to_fifo, to_endless_device, Path.mkdir])
+def test_what_is_no_file_is_refused_at_once(tmp_path, make):
+    make(tmp_path / "config.yaml")
+    assert refusal(lambda: load(tmp_path / "config.yaml", {})) == (
+        f"{tmp_path}/config.yaml: not a regular file; put the configuration there as a file",
+    )
+
+
+def test_a_file_larger_than_any_configuration_is_refused(tmp_path):
+    (tmp_path / "config.yaml").write_bytes(b"#" * CONFIG_LIMIT_BYTES)
+    assert load(tmp_path / "config.yaml", {}).problems == ()
+    (tmp_path / "config.yaml").write_bytes(b"#" * (CONFIG_LIMIT_BYTES + 1))
+    assert refusal(lambda: load(tmp_path / "config.yaml", {})) == (
+        f"{tmp_path}/config.yaml: larger than 4 MiB, which no configuration is; name another file",
+    )
+
+
+def test_an_odd_name_of_the_file_stays_on_one_line(tmp_path):
+    file = tmp_path / "a\nb\x1b.yaml"
+    shown = f"{tmp_path}/a\\nb\\x1b.yaml"
+    assert refusal(lambda: load(file, {})) == (f"{shown}: cannot be read: No such file or directory",)
+    file.write_text("servce: {}\nwebhooks: {endpoints: []}\n")
+    loaded = load(file, {})
+    assert [loaded.locate(problem) for problem in loaded.problems] == [
+        f"{shown}:1:1: servce: unknown key (did you mean 'service'?)",
+    ]
+    file.write_text("a: *b\n")
+    assert refusal(lambda: load(file, {})) == (f"{shown}:1:4: the alias *b has no anchor before it",)
 
 
 def test_a_file_that_is_not_yaml_is_one_line(tmp_path):

@@ -185,10 +185,10 @@ def test_without_an_address_there_is_no_listener_and_a_warning(tmp_path):
     )
 
 
-def test_routes_keep_their_order_and_may_take_the_cores_own_events(tmp_path):
-    text = TWO_PLUGINS + "routes:\n- {from: echo, event_type: ductile.job.dead, to: echo}\n" \
+def test_routes_keep_their_order(tmp_path):
+    text = TWO_PLUGINS + "routes:\n- {from: echo, event_type: ductile, to: echo}\n" \
         "- {to: echo, event_type: on, from: echo}\n"
     assert config_of(tmp_path, text).routes == (
-        Route(source="echo", event_type="ductile.job.dead", target="echo"),
+        Route(source="echo", event_type="ductile", target="echo"),
         Route(source="echo", event_type="on", target="echo"),
     )

@@ -6,7 +6,7 @@ import pytest
 
 from ductile.check import Problem
 from ductile.errors import EXIT_CONFIG, DuctileError
-from ductile.yamlfile import read_yaml
+from ductile.yamlfile import MOST_READINGS, read_yaml
 
 
 def located(text: str) -> list[str]:
@@ -154,3 +154,41 @@ def test_a_problem_of_the_whole_document_has_no_path():
 
 def test_columns_count_characters_and_not_bytes():
     assert read_yaml("é: {ü: 1, x: 2}\n".encode(), "f.yaml").where(("é", "x")) == (1, 14)
+
+
+@pytest.mark.parametrize(
+    ("text", "readings"),
+    [
+        ("a: 1\n", [{"a": 1}]),
+        ("a: 1\nb: 2\na: 3\na: 4\n", [{"a": 4, "b": 2}, {"a": 3, "b": 2}, {"a": 1, "b": 2}]),
+        ("a: 1\na: 2\nb: [x, {c: 3, c: 4}]\n", [{"a": 2, "b": ["x", {"c": 4}]}, {"a": 1, "b": ["x", {"c": 3}]}]),
+        # What stands inside of an earlier value is read too, each in turn.
+        ("a: {b: 1, b: 2}\na: {c: 3}\n", [{"a": {"c": 3}}, {"a": {"b": 2}}, {"a": {"b": 1}}]),
+        ("a: &x {b: 1, b: 2}\nc: *x\n", [{"a": {"b": 2}, "c": {"b": 2}}, {"a": {"b": 1}, "c": {"b": 1}}]),
+        ("1: a\n1: b\nc: d\n", [{"c": "d"}]),
+    ],
+)
+def test_each_value_of_a_repeated_key_is_in_a_reading_of_the_file(text, readings):
+    document = read_yaml(text.encode(), "f.yaml")
+    assert [each.value for each in (document, *document.earlier)] == readings
+
+
+def test_every_reading_knows_its_own_places():
+    document = read_yaml(b"a: {b: 1}\na:\n  c: 2\n", "f.yaml")
+    [earlier] = document.earlier
+    assert [each.where(("a",), at_key) for each in (document, earlier) for at_key in (True, False)] == [
+        (2, 1), (3, 3), (1, 1), (1, 4)]
+    assert [each.where(("a", "b")) for each in (document, earlier)] == [(3, 3), (1, 8)]
+    assert [problem.text for problem in earlier.problems] == []
+
+
+def test_a_key_that_is_repeated_beyond_any_slip_is_not_read_in_every_way():
+    document = read_yaml(b"a: 1\n" * 1000, "f.yaml")
+    assert len(document.earlier) == MOST_READINGS - 1
+
+
+def test_a_chain_of_aliases_in_values_that_do_not_count_is_too_deep_all_the_same():
+    links = [b"a: &x0 [1]", *(b"a: &x%d [*x%d]" % (number + 1, number) for number in range(5000)), b"a: 1"]
+    with pytest.raises(DuctileError) as caught:
+        read_yaml(b"\n".join(links), "f.yaml")
+    assert str(caught.value).endswith(": expected at most 100 levels, got more through aliases")

@@ -20,7 +20,12 @@ def lines(directory: Path) -> list[str]:
 
 def test_a_directory_that_is_not_there_holds_no_pipelines(tmp_path):
     authored = read_pipelines(tmp_path / "none")
-    assert (authored.specs, authored.problems, authored.files) == ((), (), ())
+    assert (authored.specs, authored.problems, authored.files, authored.unlisted) == ((), (), (), None)
+
+
+def test_a_directory_that_is_not_there_and_must_be_is_a_reason(tmp_path):
+    authored = read_pipelines(tmp_path / "none", must_exist=True)
+    assert authored.unlisted == f"the directory {tmp_path}/none does not exist"
 
 
 def test_every_yaml_file_is_read_in_the_order_of_names(tmp_path):
@@ -64,11 +69,25 @@ def test_a_link_to_a_file_is_read(tmp_path):
     assert [spec.name for spec in read_pipelines(tmp_path).specs] == ["a"]
 
 
-def test_a_file_in_place_of_the_directory_is_a_fault(tmp_path):
+@pytest.mark.parametrize("must_exist", [False, True])
+def test_a_file_in_place_of_the_directory_is_a_reason(tmp_path, must_exist):
     (tmp_path / "pipelines").write_bytes(ONE)
-    assert lines(tmp_path / "pipelines") == [
-        "DIR: not a directory; put the pipelines into one, or mend pipelines_dir",
+    authored = read_pipelines(tmp_path / "pipelines", must_exist=must_exist)
+    assert authored.unlisted == f"cannot list {tmp_path}/pipelines: Not a directory; name a directory"
+
+
+def test_each_value_of_a_repeated_key_is_examined(tmp_path):
+    (tmp_path / "a.yaml").write_bytes(
+        b"name: a b\nname: a\non: x\nsteps: [uses: echo, 5]\nsteps: [{uses: echo, id: '-'}]\n")
+    name = "expected a name of 1 to 64 letters, digits, '-' and '_', the first a letter or digit, got"
+    assert lines(tmp_path) == [
+        f"DIR/a.yaml:1:7: name: {name} 'a b'",
+        "DIR/a.yaml:2:1: name: repeated key, also at line 1, column 1",
+        "DIR/a.yaml:4:21: steps[1]: expected a mapping, got 5",
+        "DIR/a.yaml:5:1: steps: repeated key, also at line 4, column 1",
+        f"DIR/a.yaml:5:26: steps[0].id: {name} '-'",
     ]
+    assert [spec.name for spec in read_pipelines(tmp_path).specs] == ["a"]
 
 
 @pytest.mark.parametrize(("content", "line"), [
@@ -91,7 +110,8 @@ _READ = """
 import sys
 from pathlib import Path
 from ductile.pipeline.files import read_pipelines
-print(*read_pipelines(Path(sys.argv[1])).problems, sep="\\n")
+authored = read_pipelines(Path(sys.argv[1]))
+print(*authored.problems, authored.unlisted or "", sep="\\n", end="")
 """
 
 
@@ -122,6 +142,7 @@ def test_a_file_that_may_not_be_read_is_a_fault(open_directory):
         "DIR/a.yaml: cannot be read: Permission denied; let the daemon's user read it"]
 
 
-def test_a_directory_that_may_not_be_read_is_a_fault(open_directory):
+def test_a_directory_that_may_not_be_read_is_a_reason(open_directory):
     open_directory.chmod(0)
-    assert as_nobody(open_directory) == ["DIR: cannot be read: Permission denied; let the daemon's user read it"]
+    assert as_nobody(open_directory) == [
+        "cannot list DIR: Permission denied; let the daemon's user read that directory"]

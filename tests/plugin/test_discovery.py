@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from ductile.plugin.discovery import discover
-from support.plugins_on_disk import MANIFEST, ROOT, found_by_a_child, found_by_an_ordinary_user, make, write
+from support.plugins_on_disk import (
+    MANIFEST, ROOT, found_by_a_child, found_by_an_ordinary_user, make, missing_for_an_ordinary_user, write,
+)
 
 GOOD_ONE = "remove it or put a good one in its place"
 INSIDE = "expected a path inside the plugin's directory, without '..', got"
@@ -75,7 +77,7 @@ def test_a_plugin_is_found_under_its_name_though_its_manifest_is_wrong(plugins):
 def test_a_directory_that_does_not_exist_is_missing(plugins):
     make(plugins)
     registry = discover([plugins / "none", plugins])
-    assert registry.missing == (plugins / "none",)
+    assert registry.missing == ((plugins / "none", f"the directory {plugins}/none does not exist"),)
     assert [found.name for found in registry.found] == ["echo"]
 
 
@@ -84,10 +86,16 @@ def test_a_directory_named_twice_is_searched_once(plugins):
     assert [found.reason for found in discover([plugins, plugins]).found] == [None]
 
 
-def test_a_plugin_directory_that_is_a_file_is_a_reason(plugins):
+def test_what_is_no_directory_of_plugins_is_missing(plugins):
     write(plugins / "file", "")
-    (found,) = discover([plugins / "file"]).found
-    assert found.reason == f"{plugins}/file: cannot be read: Not a directory; {GOOD_ONE}"
+    (plugins / "loop").symlink_to("loop")
+    make(plugins)
+    registry = discover([plugins / "file", plugins / "loop", plugins])
+    assert registry.missing == (
+        (plugins / "file", f"cannot list {plugins}/file: Not a directory; name a directory"),
+        (plugins / "loop", f"cannot list {plugins}/loop: Too many levels of symbolic links; name a directory"),
+    )
+    assert registry.get("echo").plugin is not None
 
 
 def test_the_first_directory_shadows_the_later_ones(plugins):
@@ -130,7 +138,7 @@ def test_of_two_plugins_with_one_name_in_a_directory_the_first_is_loaded(plugins
         (b"- echo\n", ":1:1: expected a mapping, got a list"),
         (b"name: echo\nname: echo\n", ":2:1: name: repeated key, also at line 1, column 1"),
         (MANIFEST.format(name="a b", entrypoint="run.sh").encode(),
-         ":1:7: name: expected a name of 1 to 64 letters, digits, '-' and '_', got 'a b'"),
+         ":1:7: name: expected a name of 1 to 64 letters, digits, '-' and '_', the first a letter or digit, got 'a b'"),
         (MANIFEST.format(name="echo", entrypoint="/bin/sh").encode(), f":4:13: entrypoint: {INSIDE} '/bin/sh'"),
         (MANIFEST.format(name="echo", entrypoint="../run.sh").encode(), f":4:13: entrypoint: {INSIDE} '../run.sh'"),
         (b"#" * (1024**2 + 1), ": larger than 1 MiB, which no manifest is; put a manifest in its place"),
@@ -370,12 +378,11 @@ def test_an_ordinary_user_is_told_of_a_closed_way_to_the_entrypoint(plugins):
 
 def test_an_ordinary_user_is_told_of_a_search_directory_it_cannot_list(plugins):
     (plugins / "closed").mkdir(mode=0o000)
-    found = found_by_an_ordinary_user(plugins / "closed")
+    missing = missing_for_an_ordinary_user(plugins / "closed")
     (plugins / "closed").chmod(0o755)
-    assert found == [[
-        "closed",
-        f"{plugins}/closed: cannot be read: Permission denied; "
-        f"let the daemon's user in: chmod -R a+rX {plugins}/closed",
+    assert missing == [[
+        f"{plugins}/closed",
+        f"cannot list {plugins}/closed: Permission denied; let the daemon's user read that directory",
     ]]
 
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,10 @@ import json, sys
 from pathlib import Path
 from ductile.plugin.discovery import discover
 registry = discover([Path(each) for each in sys.argv[1:]])
-print(json.dumps([[found.name, found.reason] for found in registry.found]))
+print(json.dumps({
+    "found": [[found.name, found.reason] for found in registry.found],
+    "missing": [[str(directory), reason] for directory, reason in registry.missing],
+}))
 """
 
 
@@ -46,8 +49,12 @@ def write(path: Path, text: str) -> None:
     path.chmod(0o644)
 
 
-def found_by_a_child(*dirs: Path, become: Sequence[str] = (), **variables: str) -> list[list[str]]:
+def found_by_a_child(*dirs: Path, **variables: str) -> list[list[str]]:
     """Return names and reasons as another process finds them; skip where it cannot run at all."""
+    return _seen_by_a_child(dirs, (), variables)["found"]
+
+
+def _seen_by_a_child(dirs: Sequence[Path], become: Sequence[str], variables: Mapping[str, str]) -> dict:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **variables}
     python = [*become, sys.executable, "-c"]
     probe = subprocess.run([*python, "import ductile.yamlfile"], env=environment, cwd="/", capture_output=True)
@@ -59,8 +66,17 @@ def found_by_a_child(*dirs: Path, become: Sequence[str] = (), **variables: str) 
 
 def found_by_an_ordinary_user(*dirs: Path) -> list[list[str]]:
     """Return names and reasons as a process without privileges finds them."""
+    return _seen_by_an_ordinary_user(dirs)["found"]
+
+
+def missing_for_an_ordinary_user(*dirs: Path) -> list[list[str]]:
+    """Return the directories that a process without privileges cannot list, each with the reason."""
+    return _seen_by_an_ordinary_user(dirs)["missing"]
+
+
+def _seen_by_an_ordinary_user(dirs: Sequence[Path]) -> dict:
     if os.geteuid() != 0:
-        return found_by_a_child(*dirs)
+        return _seen_by_a_child(dirs, (), {})
     if shutil.which("setpriv") is None:
         pytest.skip("running as root, and there is no setpriv to become somebody else")
-    return found_by_a_child(*dirs, become=["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"])
+    return _seen_by_a_child(dirs, ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"], {})

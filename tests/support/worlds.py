@@ -26,7 +26,7 @@ NO_WAYS = Map(router=Router(()), max_hops=20, max_attempts={}, private_state=fro
 def manifest(name: str, commands: Sequence[str] = COMMANDS, version: str = "0.1.0") -> Manifest:
     return Manifest(
         name=name, version=version, protocol=2, entrypoint="run.sh", description="", required_keys=(),
-        optional_keys=(), private_state=frozenset(),
+        private_state=frozenset(),
         commands={each: Command(name=each, type=None, description="") for each in commands},
     )
 
