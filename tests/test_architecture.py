@@ -14,23 +14,25 @@ PACKAGE = Path(__file__).parents[1] / "ductile"
 # F: files, processes, sockets. C: composition. After the kind, the modules of this package it may import.
 ROOMS = """
     __init__               P
-    arguments              F  errors
+    arguments              F  errors text
     chance                 P
     check                  P
-    checking               F  errors world
+    checking               F  disk errors streams world
     clock                  F
     config                 P
-    config.envfile         F
-    config.load            F  check config.envfile config.localzone config.read config.schema config.variables errors yamlfile
+    config.collisions      F  check config.defaults config.schema config.variables lock
+    config.defaults        P
+    config.envfile         F  disk
+    config.load            F  check config.collisions config.envfile config.localzone config.place config.read config.schema config.variables disk errors yamlfile
     config.localzone       F
-    config.place           F  errors
-    config.read            P  check config.schedules config.schema config.values config.variables config.webhooks units
+    config.place           F  config.defaults disk errors
+    config.read            P  check config.defaults config.schedules config.schema config.values config.variables config.webhooks plugin.manifest units
     config.rows            S  units
-    config.schedules       P  check config.values scheduler.schedule
-    config.schema          P  scheduler.schedule units
-    config.values          P  check units
+    config.schedules       P  check config.values plugin.manifest scheduler.schedule
+    config.schema          P  check scheduler.schedule units
+    config.values          P  check protocol units
     config.variables       P  check
-    config.webhooks        P  check config.schema config.values config.variables webhook.secret
+    config.webhooks        P  check config.schema config.values config.variables plugin.manifest text webhook.secret
     context                P
     context.baggage        P  strictjson text
     context.portable       P
@@ -41,7 +43,7 @@ ROOMS = """
     ctl.backup             C  ctl.document ctl.ending ctl.progress db errors text units
     ctl.candidates         C  ctl.glance errors queue.rows
     ctl.cells              P
-    ctl.chain              C  context.rows ctl.attempts ctl.table history queue.job queue.rows text units workspace.rows
+    ctl.chain              C  context.rows ctl.attempts ctl.outline ctl.table history queue.job queue.rows text units workspace.rows
     ctl.check              C  checking ctl.document ctl.progress db errors text world
     ctl.commandline        F  __init__ arguments
     ctl.configured         C  check errors plugin.configured text world
@@ -52,19 +54,19 @@ ROOMS = """
     ctl.faults             P  check protocol text
     ctl.fitting            P  ctl.cells ctl.table units
     ctl.given              F  check errors strictjson text
-    ctl.glance             S
-    ctl.health             C  chance clock ctl.configured ctl.document ctl.scratch ctl.table dispatch.outcome errors plugin.configured plugin.manifest plugin.rows state.rows text world
+    ctl.glance             S  ctl.snapshot
+    ctl.health             C  chance clock ctl.configured ctl.document ctl.progress ctl.scratch ctl.table dispatch.outcome errors plugin.configured plugin.manifest plugin.rows state.rows text world
     ctl.inspect            C  ctl.attempts ctl.chain ctl.document ctl.job ctl.table errors history queue.job units
     ctl.job                C  ctl.configured ctl.document ctl.table ctl.wake db errors history intake queue.job queue.rows units world
-    ctl.logs               C  ctl.attempts ctl.document errors history
-    ctl.main               C  config.place ctl.commandline db errors
+    ctl.logs               C  check ctl.attempts ctl.configured ctl.document ctl.glance errors history
+    ctl.main               C  config.place ctl.commandline db errors streams
     ctl.monitor            C  config.schema ctl.glance ctl.screen ctl.status ctl.terminal ctl.view db errors lock
     ctl.outline            P  ctl.table units
     ctl.page               F  ctl.fitting
     ctl.pipelines          C  check ctl.configured ctl.document ctl.table errors pipeline.graph world
     ctl.plugin             C  chance ctl.configured ctl.document ctl.table ctl.wake db errors events intake pipeline.rows plugin.configured plugin.discovery plugin.manifest plugin.rows queue.job queue.rows scheduler.breaker scheduler.rows world
     ctl.progress           F
-    ctl.reload             C  clock config.rows ctl.document ctl.table ctl.wake errors lock world
+    ctl.reload             C  clock config.rows ctl.document ctl.progress ctl.table ctl.wake errors lock world
     ctl.replay             C  chance ctl.configured ctl.document ctl.job ctl.wake db errors intake queue.job queue.rows workspace.artifact workspace.directories workspace.rows world
     ctl.run                C  chance check ctl.attempts ctl.configured ctl.document ctl.event ctl.table ctl.wake db errors history intake plugin.configured plugin.rows queue.job queue.rows world
     ctl.scratch            C  clock context.portable ctl.ending dispatch.lifecycle dispatch.outcome dispatch.runner dispatch.strays plugin.configured protocol units workspace.tree
@@ -84,6 +86,7 @@ ROOMS = """
     daemon                 C  chance clock config.rows db dispatch.dispatcher dispatch.leftover dispatch.recovery errors intake log notify pipeline.rows plugin.rows queue.rows scheduler.heartbeat scheduler.sweep source vitals webhook.front workspace.directories world
     db                     F  errors mounts schema
     detach                 F  errors
+    disk                   F  text
     dispatch               P
     dispatch.conclude      P  chance config.schema context.row dispatch.onward dispatch.outcome dispatch.record dispatch.retry events plugin.manifest protocol queue.job router scheduler.breaker state.merge workspace.artifact
     dispatch.dispatcher    C  chance clock db dispatch.conclude dispatch.handover dispatch.leftover dispatch.lifecycle dispatch.outcome dispatch.recovery dispatch.runner dispatch.waiter log plugin.configured queue.job text units workspace.directories workspace.operations world
@@ -105,21 +108,21 @@ ROOMS = """
     history                S  dispatch.conclude queue.job units
     intake                 C  chance context.baggage context.row context.rows db errors events plugin.configured plugin.manifest plugin.rows queue.job queue.rows router strictjson units world
     lock                   F  errors
-    log                    F  errors units
-    main                   C  __init__ arguments checking clock config.place daemon db dispatch.leftover dispatch.runner errors lock log notify source workspace.directories world
+    log                    F  disk errors units
+    main                   C  __init__ arguments checking clock config.collisions config.place daemon db dispatch.leftover dispatch.runner errors lock log notify source streams workspace.directories world
     migrations             P
     mounts                 F
     notify                 F
     pipeline               P
     pipeline.compiler      P  check pipeline.graph pipeline.spec plugin.manifest
-    pipeline.files         F  errors pipeline.spec text yamlfile
+    pipeline.files         F  disk errors pipeline.spec yamlfile
     pipeline.graph         P  check strictjson
     pipeline.rows          S  pipeline.graph queue.job router units
     pipeline.spec          P  check config.values events protocol yamlfile
     plugin                 P
-    plugin.configured      C  config.schema plugin.discovery plugin.manifest strictjson
-    plugin.discovery       F  errors plugin.manifest text yamlfile
-    plugin.manifest        P  check
+    plugin.configured      C  config.schema plugin.discovery plugin.manifest strictjson text
+    plugin.discovery       F  disk errors plugin.manifest yamlfile
+    plugin.manifest        P  check config.values
     plugin.rows            S  units
     protocol               P  check strictjson text
     queue                  P
@@ -140,6 +143,7 @@ ROOMS = """
     state                  P
     state.merge            P  strictjson
     state.rows             S  strictjson units
+    streams                F  text
     strictjson             P  text
     text                   P
     units                  P
@@ -162,7 +166,7 @@ ROOMS = """
     workspace.rows         S  workspace.artifact
     workspace.seal         F  workspace.artifact workspace.content workspace.inputs workspace.tree
     workspace.tree         F
-    world                  C  check config.load config.schema errors pipeline.compiler pipeline.files plugin.configured plugin.discovery plugin.manifest router
+    world                  C  check config.load config.schema config.variables errors pipeline.compiler pipeline.files pipeline.spec plugin.configured plugin.discovery router
     yamlfile               P  check errors
 """
 

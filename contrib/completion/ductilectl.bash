@@ -13,7 +13,8 @@ _ductilectl_paths() {
     mapfile -t COMPREPLY < <(compgen "$1" -- "$cur")
 }
 
-# What only the program knows: plugins, pipelines, jobs. What it cannot tell is not completed, and nothing is said of it.
+# What only the program knows: plugins, pipelines, jobs. What it cannot tell is not completed, and nothing is said of
+# it.
 _ductilectl_ask() {
     local -a where=()
     [[ -n $config ]] && where=(-c "${config/#\~/"$HOME"}")
@@ -33,6 +34,7 @@ _ductilectl_options() {
         test) options+=' --event --state --request' ;;
         state) options+=' --set --clear' ;;
         new-plugin) options+=' --lang --dir' ;;
+        monitor) options=${options% --json} ;;
     esac
     _ductilectl_words "$options"
 }
@@ -45,7 +47,7 @@ _ductilectl() {
     for ((index = 1; index < COMP_CWORD; index++)); do
         word=${COMP_WORDS[index]}
         if [[ $valued == *" $word "* ]]; then
-            # An equals sign between an option and its value is a word by itself.
+            # An equals sign between an option and its value is a word by itself, as COMP_WORDBREAKS has it by default.
             [[ ${COMP_WORDS[index + 1]} == '=' ]] && ((index++))
             ((index++))
             if ((index >= COMP_CWORD)); then
@@ -53,6 +55,8 @@ _ductilectl() {
             elif [[ $word == -c || $word == --config ]]; then
                 config=${COMP_WORDS[index]}
             fi
+        elif [[ $word == --config=* ]]; then
+            config=${word#*=}
         elif [[ $word != -* && -z $command ]]; then
             command=$word
         elif [[ $word != -* ]]; then

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from ductile import history
 from ductile.context import rows as context_rows
 from ductile.ctl import attempts, table
+from ductile.ctl.outline import in_tree_order
 from ductile.queue import rows as queue_rows
 from ductile.queue.job import Job
 from ductile.text import one_line
@@ -34,7 +36,8 @@ def rows(conn: sqlite3.Connection, asked: Job) -> list[dict]:
     `baggage_added` is what a job's context has beyond the one before it, or has otherwise; `files` are those of its
     workspace, also when that is gone.
     """
-    links = list(_in_tree_order(queue_rows.of_chain(conn, asked.root_job_id)))
+    links = list(in_tree_order(queue_rows.of_chain(conn, asked.root_job_id), own=attrgetter("id"),
+                               parent=attrgetter("parent_job_id")))
     jobs = [job for _, job in links]
     tried: dict[str, list[dict]] = {job.id: [] for job in jobs}
     for attempt in history.of_jobs(conn, tried):
@@ -53,20 +56,6 @@ def _files(conn: sqlite3.Connection, job: Job) -> list[dict]:
     return [{"path": each.path, "size": each.size, "digest": each.digest,
              "inherited": each.path in before and before[each.path].digest == each.digest}
             for each in artifact_rows.of_job(conn, job.id).values()]
-
-
-def _in_tree_order(jobs: Sequence[Job]) -> Iterator[tuple[int, Job]]:
-    """Yield each job with its depth, before its children, those in the order in which they were queued."""
-    known = {job.id for job in jobs}
-    children: dict[str | None, list[Job]] = {}
-    for job in jobs:
-        # A replay of a root has no parent either: a chain may have several roots.
-        children.setdefault(job.parent_job_id if job.parent_job_id in known else None, []).append(job)
-    left = [(0, job) for job in reversed(children.get(None, []))]
-    while left:
-        depth, job = left.pop()
-        yield depth, job
-        left += [(depth + 1, child) for child in reversed(children.get(job.id, []))]
 
 
 def _added(accumulated: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:

@@ -66,22 +66,23 @@ def _asked_for(arguments: Sequence[str]) -> str | None:
     return None
 
 
-def _command(commands: Commands, name: str, about: str, example: str, more: str = "") -> Parser:
+def _command(commands: Commands, name: str, about: str, example: str, more: str = "", *,
+             json_help: str = _JSON_HELP) -> Parser:
     """Add a command. `example` is its arguments in a call, a line for each of several; `more` stands below `about`."""
     calls = "".join(f"\n  ductilectl {name} {line}".rstrip() for line in example.split("\n"))
     parser = commands.add_parser(
         name, help=about, description=f"{about[0].upper()}{about[1:]}.\n\n{more}".rstrip(), allow_abbrev=False,
         formatter_class=_Help, epilog=f"example:{calls}",
     )
-    _add_common(parser)
+    _add_common(parser, json_help)
     parser.set_defaults(name=name)
     return parser
 
 
-def _add_common(parser: Parser) -> None:
+def _add_common(parser: Parser, json_help: str) -> None:
     # Both may stand before the command and after it; absent here must not undo what stood before.
     parser.add_argument("-c", "--config", metavar="PATH", default=argparse.SUPPRESS, help=_CONFIG_HELP)
-    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=_JSON_HELP)
+    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=json_help)
 
 
 def _add_init(commands: Commands, name: str) -> None:
@@ -254,7 +255,7 @@ done after the backup is unknown then, and jobs that were open in it run again."
 def _add_complete(commands: Commands, name: str) -> None:
     # For contrib/completion: no help, which would list it among the commands.
     parser = commands.add_parser(name, allow_abbrev=False)
-    _add_common(parser)
+    _add_common(parser, _JSON_HELP)
     parser.set_defaults(name=name)
     parser.add_argument("kind", choices=_COMPLETED)
     parser.add_argument("prefix")
@@ -277,9 +278,10 @@ As JSON in any case. A job that runs meanwhile lays its own changes over it.""")
 
 def _add_monitor(commands: Commands, name: str) -> None:
     about = "watch daemon, jobs and plugins on the whole screen; ? shows the keys"
+    # It has no document: --json is taken in order to be refused with a reason.
     _command(commands, name, about, "", """\
 It only reads, but for the keys that run, retry, replay, cancel and reset; the
-key ? shows them all.""")
+key ? shows them all.""", json_help=argparse.SUPPRESS)
 
 
 def _word(text: str) -> str:

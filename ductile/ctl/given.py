@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ductile.check import kind_of
-from ductile.errors import EXIT_DATA, EXIT_IO, DuctileError
+from ductile.errors import EXIT_DATA, EXIT_IO, EXIT_PERMISSION, DuctileError
 from ductile.strictjson import JSONRefused, decode
 from ductile.text import one_line
 
@@ -22,12 +22,13 @@ def place(name: str) -> str:
 def read_json(name: str, stdin: BinaryIO) -> Any:
     """Return the value in a file, or on standard input where `name` is `-`.
 
-    Raises DuctileError: 74 where it cannot be read, 65 where it is not one strict JSON value.
+    Raises DuctileError: 77 where it may not be read, 74 where it cannot be, 65 where it is not one strict JSON value.
     """
     try:
         content = stdin.read() if name == STDIN else Path(name).read_bytes()
     except OSError as error:
-        raise DuctileError(f"{place(name)}: cannot be read: {error.strerror}", exit_code=EXIT_IO) from error
+        code = EXIT_PERMISSION if isinstance(error, PermissionError) else EXIT_IO
+        raise DuctileError(f"{place(name)}: cannot be read: {error.strerror}", exit_code=code) from error
     try:
         return decode(content)
     except JSONRefused as error:

@@ -12,6 +12,7 @@ from ductile.clock import Clock
 from ductile.ctl import scratch, table
 from ductile.ctl.configured import configured
 from ductile.ctl.document import document
+from ductile.ctl.progress import progress
 from ductile.ctl.scratch import Told
 from ductile.ctl.table import Page
 from ductile.dispatch.outcome import Succeeded
@@ -35,21 +36,21 @@ class Health:
 
 
 def health(conn: sqlite3.Connection | None, *, plugin: str | None, world: World, clock: Clock, new_id: NewId,
-           as_json: bool, out: TextIOBase, page: Page = table.PLAIN) -> int:
+           as_json: bool, out: TextIOBase, err: TextIOBase, page: Page = table.PLAIN) -> int:
     """Show how one plugin is, or all enabled ones; 1 where any is not healthy. Nothing is stored.
 
     `conn` is None where there is no database yet. Raises DuctileError (66) for a plugin that is not configured.
     """
     asked = [configured(world, plugin)] if plugin is not None else [world.plugins[name] for name in world.enabled]
     uninitialised = set() if conn is None else _uninitialised(conn)
-    found = [_look(conn, each, uninitialised, world.environ, clock, new_id) for each in asked]
+    found = [_look(conn, each, uninitialised, world.environ, clock, new_id, err) for each in asked]
     if as_json:
         out.write(document([asdict(each) for each in found]))
     else:
         out.write(table.lines(("plugin", "health", "seconds", "says"), [
             (each.plugin, "healthy" if each.healthy else "unhealthy",
              None if each.seconds is None else f"{each.seconds:.3f}", each.says) for each in found
-        ], page=page) if found else "no plugin is enabled\n")
+        ], page=page, whole="says") if found else "no plugin is enabled\n")
     return EXIT_OK if all(each.healthy for each in found) else EXIT_FAILED
 
 
@@ -61,7 +62,7 @@ def _uninitialised(conn: sqlite3.Connection) -> set[str]:
 
 
 def _look(conn: sqlite3.Connection | None, plugin: ConfiguredPlugin, uninitialised: set[str],
-          environ: Mapping[str, str], clock: Clock, new_id: NewId) -> Health:
+          environ: Mapping[str, str], clock: Clock, new_id: NewId, err: TextIOBase) -> Health:
     name = plugin.settings.name
     if plugin.plugin is None:
         return Health(plugin=name, healthy=False, says=f"not loaded: {plugin.reason}")
@@ -70,7 +71,8 @@ def _look(conn: sqlite3.Connection | None, plugin: ConfiguredPlugin, uninitialis
     if HEALTH not in plugin.plugin.manifest.commands:
         return Health(plugin=name, healthy=True, says="has no health command")
     state = {} if conn is None else state_rows.get(conn, name)
-    ran = scratch.run(plugin, HEALTH, Told(state=state), environ=environ, clock=clock, job_id=new_id())
+    with progress(f"{name} {HEALTH} runs, for {plugin.settings.timeout(HEALTH)} s at most", err):
+        ran = scratch.run(plugin, HEALTH, Told(state=state), environ=environ, clock=clock, job_id=new_id())
     said = ran.outcome.error or (ran.outcome.response.result if ran.outcome.response is not None else None)
     return Health(plugin=name, healthy=isinstance(ran.outcome, Succeeded), seconds=ran.seconds,
                   says=said and one_line(said))

@@ -5,46 +5,65 @@ from __future__ import annotations
 import json
 import select
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from io import TextIOBase
 
 from ductile import history
-from ductile.ctl import attempts
+from ductile.check import nearest
+from ductile.ctl import attempts, glance
+from ductile.ctl.configured import shown
 from ductile.ctl.document import document
-from ductile.errors import EXIT_OK
+from ductile.errors import EXIT_NOT_FOUND, EXIT_OK, DuctileError
 from ductile.history import Attempt
 
 
-def logs(conn: sqlite3.Connection, *, plugin: str | None, limit: int, as_json: bool, out: TextIOBase) -> int:
-    """Show the last `limit` attempts of one plugin or of all, oldest first."""
+def logs(conn: sqlite3.Connection, *, plugin: str | None, known: Mapping[str, object], limit: int, as_json: bool,
+         out: TextIOBase) -> int:
+    """Show the last `limit` attempts of one plugin or of all, oldest first.
+
+    `known` are the plugins that are configured. Raises DuctileError (66) for one that is not, and has no attempts.
+    """
+    _require(conn, plugin, known)
     rows = [attempts.row(attempt) for attempt in history.latest(conn, plugin, limit)]
     if as_json:
         out.write(document(rows))
-    else:
-        out.write("".join(attempts.text(row, with_job=True) for row in rows) or "no attempt has ended yet\n")
+    elif limit > 0:
+        of_whom = "" if plugin is None else f" of plugin {plugin}"
+        none = f"no attempt{of_whom} has ended yet\n"
+        out.write("".join(attempts.text(row, with_job=True) for row in rows) or none)
     return EXIT_OK
 
 
-def follow(conn: sqlite3.Connection, *, plugin: str | None, limit: int, as_json: bool, out: TextIOBase,
-           goes_on: Callable[[], bool]) -> int:
+def follow(conn: sqlite3.Connection, *, plugin: str | None, known: Mapping[str, object], limit: int, as_json: bool,
+           out: TextIOBase, goes_on: Callable[[], bool]) -> int:
     """Show the last `limit` attempts and then each one that ends, until `goes_on`, asked between two looks, says no.
 
-    As JSON, one document a line. Nothing is held in the database between two looks.
+    As JSON, one document a line. Nothing is held in the database between two looks. Raises DuctileError as `logs` does.
     """
-    shown = history.last_seq(conn)
+    _require(conn, plugin, known)
+    seen = history.last_seq(conn)
     latest = history.latest(conn, plugin, limit)
     _write(latest, as_json, out)
-    shown = max([shown, *(attempt.seq for attempt in latest)])
+    seen = max([seen, *(attempt.seq for attempt in latest)])
     while goes_on():
         newest = history.last_seq(conn)
-        if newest < shown:
+        if newest < seen:
             # All there was has been pruned, and the numbers begin anew.
-            shown = 0
-        if newest > shown:
-            fresh = history.after(conn, shown, plugin)
+            seen = 0
+        if newest > seen:
+            fresh = history.after(conn, seen, plugin)
             _write(fresh, as_json, out)
-            shown = max([newest, *(attempt.seq for attempt in fresh)])
+            seen = max([newest, *(attempt.seq for attempt in fresh)])
     return EXIT_OK
+
+
+def _require(conn: sqlite3.Connection, plugin: str | None, known: Mapping[str, object]) -> None:
+    if plugin is None or plugin in known:
+        return
+    logged = glance.logged_plugins(conn)
+    if plugin not in logged:
+        hint = nearest(plugin, {*known, *logged})
+        raise DuctileError(f"no plugin {shown(plugin)} is configured or in the log{hint}", exit_code=EXIT_NOT_FOUND)
 
 
 def _write(found: list[Attempt], as_json: bool, out: TextIOBase) -> None:

@@ -10,13 +10,13 @@ import sqlite3
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime, timezone
 from importlib import import_module
 from io import TextIOBase
 from pathlib import Path
 
-from ductile import db
+from ductile import db, streams
 from ductile.config import place
 from ductile.ctl.commandline import parse
 from ductile.errors import (
@@ -25,40 +25,26 @@ from ductile.errors import (
 )
 
 _LOOK_SECONDS = 0.5    # between two looks of `logs -f`
+# The commands that never leave anything changed behind them; `state` may, and `test` and `health` run plugins.
+_READ_ONLY = frozenset({"check", "status", "plugins", "pipelines", "queue", "logs", "inspect", "complete"})
 
 Options = Namespace
 
 
 def run() -> None:
     """The entry point of `ductilectl`."""
-    _open_standard_streams()
-    sys.stdout.reconfigure(errors="backslashreplace")
-    sys.stderr.reconfigure(errors="backslashreplace")
+    streams.prepare()
     try:
-        try:
-            code = main(sys.argv[1:], os.environ, out=sys.stdout, err=sys.stderr)
-        except SystemExit as end:
-            code = end.code
-        sys.stdout.flush()
+        code = main(sys.argv[1:], os.environ, out=sys.stdout, err=sys.stderr)
+    except SystemExit as end:
+        code = end.code
     except BrokenPipeError:
-        # Whoever read has seen enough. Python would complain when it closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read has seen enough.
         code = EXIT_OK
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
-    except OSError as error:
-        sys.stderr.write(f"cannot write: {error.strerror}\n")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = EXIT_IO
+    streams.leave()
     sys.exit(code)
-
-
-def _open_standard_streams() -> None:
-    """Open those of 0, 1 and 2 that are closed, or the next file to be opened would be taken for one of them."""
-    # In this order: each gets the lowest number that is free.
-    sys.stdin = sys.stdin or open(os.devnull)
-    sys.stdout = sys.stdout or open(os.devnull, "w")
-    sys.stderr = sys.stderr or open(os.devnull, "w")
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str], *, out: TextIOBase, err: TextIOBase) -> int:
@@ -66,9 +52,11 @@ def main(arguments: Sequence[str], environ: Mapping[str, str], *, out: TextIOBas
 
     Raises SystemExit for --help and for a command line that is wrong, BrokenPipeError and KeyboardInterrupt.
     """
-    options = parse(arguments)
-    options.environ, options.out, options.err = environ, out, err
+    doubt = ""
     try:
+        options = parse(arguments)
+        options.environ, options.out, options.err = environ, out, err
+        doubt = "" if options.name in _READ_ONLY else "; what was asked may have been done"
         code = _ACTS[options.name](options)
         out.flush()
         return code
@@ -76,14 +64,18 @@ def main(arguments: Sequence[str], environ: Mapping[str, str], *, out: TextIOBas
         lines, code = error.lines, EXIT_IO if error.exit_code == EXIT_SYSTEM else error.exit_code
     except db.NotWritten as error:
         lines, code = (f"the database cannot be used now: {error}; nothing was changed",), EXIT_IO
+    except streams.OutputError as error:
+        lines, code = (f"{error}{doubt}",), EXIT_IO
     except BrokenPipeError:
         raise
     except PermissionError as error:
         lines, code = (f"{error.filename or 'ductilectl'}: {error.strerror}",), EXIT_PERMISSION
     except OSError as error:
         lines, code = (f"{error.filename or 'ductilectl'}: {error.strerror}",), EXIT_IO
-    out.flush()
-    err.write("".join(f"{line}\n" for line in lines))
+    # What went wrong is said, and in that order where it can be, whatever becomes of the rest.
+    with suppress(OSError):
+        out.flush()
+    err.write("".join(f"{streams.as_line(line)}\n" for line in lines))
     return code
 
 
@@ -94,8 +86,7 @@ def _module(name: str) -> object:
 
 
 def _path(options: Options) -> Path:
-    # Not Path.home(), which raises where there is no home.
-    return place.find(options.config, options.environ, home=Path(os.path.expanduser("~")))
+    return place.find(options.config, options.environ, denied=EXIT_PERMISSION)
 
 
 def _state_path(options: Options) -> Path:
@@ -204,7 +195,9 @@ def _queue(options: Options) -> int:
 
 def _logs(options: Options) -> int:
     module = _module("ctl.logs")
-    what = {"plugin": options.plugin, "limit": options.limit, "as_json": options.json, "out": options.out}
+    known = {} if options.plugin is None else _loaded(options, _path(options)).config.plugins
+    what = {"plugin": options.plugin, "known": known, "limit": options.limit, "as_json": options.json,
+            "out": options.out}
     if not options.follow:
         return _look(options, lambda conn, _: module.logs(conn, **what))
     return _look(options, lambda conn, _: module.follow(
@@ -267,7 +260,7 @@ def _reset(options: Options) -> int:
 def _health(options: Options) -> int:
     world = _module("ctl.configured").read(_path(options), options.environ, keep_unset=False).world
     what = {"plugin": options.plugin, "world": world, "clock": _module("clock").SystemClock(), "new_id": _new_id,
-            "as_json": options.json, "out": options.out, "page": _page(options)}
+            "as_json": options.json, "out": options.out, "err": options.err, "page": _page(options)}
     conn = db.open_for_operator(world.config.state_path, failed=EXIT_IO)
     if conn is None:
         return _module("ctl.health").health(None, **what)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from operator import itemgetter
+from typing import Any, TypeVar
 
 from ductile.ctl import table
-from ductile.units import format_duration, parse_utc
+from ductile.units import format_duration, format_size, parse_utc
 
 # Beyond it a job stands no further to the right: half of the smallest screen must be left for what it says.
 _DEEPEST_INDENT = 8
 _STEP = "  "
 _BELOW = "    "
 _OUTPUT_LINES = 60
+
+T = TypeVar("T")
 
 # What marks a status where there are no colours. A queued job that waits for a retry is "retry" here.
 SIGNS = {"queued": ".", "retry": "!", "running": "*", "succeeded": "+", "dead": "x", "deduped": "~"}
@@ -34,7 +37,7 @@ def entries(chain: Mapping[str, Any] | None, now: datetime) -> list[Entry]:
     if chain is None:
         return []
     lines = []
-    for depth, job in _in_tree_order(chain["jobs"]):
+    for depth, job in in_tree_order(chain["jobs"], own=itemgetter("job_id"), parent=itemgetter("parent_job_id")):
         indent = _STEP * min(depth, _DEEPEST_INDENT)
         asked = job["job_id"] == chain["job_id"]
         status = status_of(job)
@@ -75,18 +78,22 @@ def away(moment: str, now: datetime) -> str:
     return f"in {format_duration(seconds)}" if seconds > 0 else f"{format_duration(-seconds)} ago"
 
 
-def _in_tree_order(jobs: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yield each job with its depth, before its children, those in the order in which they were queued."""
-    known = {job["job_id"] for job in jobs}
-    children: dict[str | None, list[Mapping[str, Any]]] = {}
+def in_tree_order(jobs: Sequence[T], *, own: Callable[[T], str],
+                  parent: Callable[[T], str | None]) -> Iterator[tuple[int, T]]:
+    """Yield each job of a chain with its depth, before its children, those in the order in which they were queued.
+
+    `own` gives a job's id, `parent` its parent's. A job whose parent is not among them is a root.
+    """
+    known = {own(job) for job in jobs}
+    children: dict[str | None, list[T]] = {}
     for job in jobs:
-        parent = job["parent_job_id"]
-        children.setdefault(parent if parent in known else None, []).append(job)
+        # A replay of a root has no parent either: a chain may have several roots.
+        children.setdefault(parent(job) if parent(job) in known else None, []).append(job)
     left = [(0, job) for job in reversed(children.get(None, []))]
     while left:
         depth, job = left.pop()
         yield depth, job
-        left += [(depth + 1, child) for child in reversed(children.get(job["job_id"], []))]
+        left += [(depth + 1, child) for child in reversed(children.get(own(job), []))]
 
 
 def _title(job: Mapping[str, Any], now: datetime) -> str:
@@ -114,7 +121,7 @@ def _below(job: Mapping[str, Any], chain: Mapping[str, Any]) -> Iterator[str]:
         for name in ("stderr", "printed"):
             yield from _output(name, attempt[name])
     for file in chain["files"]:
-        yield f"file: {file['path']} ({_size(file['size'])})"
+        yield f"file: {file['path']} ({format_size(file['size'])})"
     if chain["files_total"] > len(chain["files"]):
         yield f"and {chain['files_total'] - len(chain['files'])} more files"
 
@@ -125,10 +132,3 @@ def _output(name: str, text: str | None) -> Iterator[str]:
         yield f"{name}: {line}"
     if len(lines) > _OUTPUT_LINES:
         yield f"{name}: and {len(lines) - _OUTPUT_LINES} lines more"
-
-
-def _size(size: int) -> str:
-    for unit, least in (("GB", 1024 ** 3), ("MB", 1024 ** 2), ("KB", 1024)):
-        if size >= least:
-            return f"{size / least:.1f} {unit}"
-    return f"{size} B"

@@ -30,8 +30,7 @@ from ductile.scheduler.breaker import CLOSED, turned
 from ductile.world import World
 
 
-def plugins(world: World, *, as_json: bool, out: TextIOBase,
-            page: Page = table.PLAIN) -> int:
+def plugins(world: World, *, as_json: bool, out: TextIOBase, page: Page = table.PLAIN) -> int:
     """Show every plugin found on disk and every one configured, and why one was not loaded."""
     rows = list(_rows(world))
     if as_json:
@@ -41,7 +40,7 @@ def plugins(world: World, *, as_json: bool, out: TextIOBase,
     out.write(table.lines(header, [
         (row["plugin"], row["version"], row["protocol"], " ".join(row["commands"]), row["configured_as"],
          _WORDS[row["enabled"]], row["not_loaded"]) for row in rows
-    ], page=page) if rows else "no plugin was found in plugins_dir\n")
+    ], page=page, whole="not loaded") if rows else "no plugin was found in plugins_dir\n")
     return EXIT_OK
 
 

@@ -19,7 +19,7 @@ def take(conn: sqlite3.Connection, now: datetime) -> dict:
 
     `plugins` are the configured ones as the daemon last read them, by name.
     """
-    running = _rows(conn, "SELECT id AS job_id, plugin, command, attempt, started_at FROM job_queue"
+    running = rows(conn, "SELECT id AS job_id, plugin, command, attempt, started_at FROM job_queue"
                           " WHERE status = 'running' ORDER BY seq")
     load = _first(conn, "SELECT loaded_at, ok, errors FROM config_loads ORDER BY id DESC LIMIT 1")
     return {
@@ -73,7 +73,7 @@ def _ended(conn: sqlite3.Connection, since: datetime) -> dict:
 
 
 def _plugins(conn: sqlite3.Connection) -> list[dict]:
-    plugins = _rows(conn, "SELECT plugin, version, enabled, reason, needs_init FROM plugin_loads ORDER BY plugin")
+    plugins = rows(conn, "SELECT plugin, version, enabled, reason, needs_init FROM plugin_loads ORDER BY plugin")
     initialised = set(conn.execute("SELECT plugin, fingerprint FROM plugin_inits WHERE ok = 1"))
     sizes = dict(conn.execute("SELECT plugin_name, length(CAST(state AS BLOB)) FROM plugin_state"))
     for row in plugins:
@@ -83,18 +83,19 @@ def _plugins(conn: sqlite3.Connection) -> list[dict]:
         row["state_bytes"] = sizes.get(name, 0)
         row["last"] = _first(conn, "SELECT job_id, command, status, completed_at, last_error FROM job_log"
                                    " WHERE plugin = ? ORDER BY seq DESC LIMIT 1", name)
-        row["breakers"] = _rows(conn, "SELECT command, state, failure_count, opened_at FROM circuit_breakers"
+        row["breakers"] = rows(conn, "SELECT command, state, failure_count, opened_at FROM circuit_breakers"
                                       " WHERE plugin = ? ORDER BY command", name)
-        row["schedules"] = _rows(conn, "SELECT schedule_id, next_run_at, last_run_at, held_reason FROM schedule_entries"
+        row["schedules"] = rows(conn, "SELECT schedule_id, next_run_at, last_run_at, held_reason FROM schedule_entries"
                                        " WHERE plugin = ? ORDER BY schedule_id", name)
     return plugins
 
 
-def _rows(conn: sqlite3.Connection, sql: str, *parameters: object) -> list[dict]:
+def rows(conn: sqlite3.Connection, sql: str, *parameters: object) -> list[dict]:
+    """Return the rows of a query, each by the names of its columns."""
     cursor = conn.execute(sql, parameters)
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, row)) for row in cursor]
 
 
 def _first(conn: sqlite3.Connection, sql: str, *parameters: object) -> dict | None:
-    return next(iter(_rows(conn, sql, *parameters)), None)
+    return next(iter(rows(conn, sql, *parameters)), None)

@@ -12,7 +12,7 @@ from pathlib import Path
 from ductile import shipped
 from ductile.config.place import FILE_NAME
 from ductile.ctl.document import document
-from ductile.errors import EXIT_IO, EXIT_OK, DuctileError
+from ductile.errors import EXIT_IO, EXIT_OK, EXIT_PERMISSION, DuctileError
 from ductile.text import one_line
 
 _DIRECTORY_MODE = 0o755
@@ -67,7 +67,10 @@ plugins:
 
 
 def init(directory: Path, *, as_json: bool, out: TextIOBase) -> int:
-    """Write a starter configuration into a directory, made if need be. Raises DuctileError (74), with nothing done."""
+    """Write a starter configuration into a directory, made if need be.
+
+    Raises DuctileError, with nothing done: 77 where that is not permitted, else 74.
+    """
     file = directory / FILE_NAME
     secret_file = directory / _SECRETS
     text = _TEXT.format(example=one_line(str(shipped.example_config())), plugins=_quoted(shipped.plugins()),
@@ -86,7 +89,8 @@ def init(directory: Path, *, as_json: bool, out: TextIOBase) -> int:
     except (OSError, UnicodeEncodeError) as error:
         _undo(made)
         why = error.strerror if isinstance(error, OSError) else "the path of the shipped plugins is not UTF-8"
-        raise DuctileError(f"cannot write {file}: {why}; nothing was made", exit_code=EXIT_IO) from error
+        code = EXIT_PERMISSION if isinstance(error, PermissionError) else EXIT_IO
+        raise DuctileError(f"cannot write {file}: {why}; nothing was made", exit_code=code) from error
     place = shlex.quote(str(directory))
     out.write(document({"config": str(file)}) if as_json else
               f"{file} is written. To run it, and to see what it does:\n"

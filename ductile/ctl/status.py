@@ -94,7 +94,7 @@ def _text(found: dict, now: datetime, page: Page) -> str:
     header = ("plugin", "version", "last run", "outcome", "next run", "state", "held back")
     rows = [(row["plugin"], row["version"], page.time(row["last_run"]), row["last_outcome"], page.time(row["next_run"]),
              f"{row['state_bytes']} B", "; ".join(row["held"]) or None) for row in found["plugins"]]
-    plugins = "\n" + table.lines(header, rows, page=page) if rows else ""
+    plugins = "\n" + table.lines(header, rows, page=page, whole="held back") if rows else ""
     return "".join(line + "\n" for line in lines) + plugins
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from ductile.text import one_line
 
 GAP = "  "
-_NOTHING = "-"
+NOTHING = "-"
 _SHORT_ID = 8
 
 
@@ -21,6 +21,10 @@ class Page:
         widths = [max(map(len, column)) for column in zip(*cells)]
         return "".join(GAP.join(map(str.ljust, row, widths)).rstrip() + "\n" for row in cells)
 
+    def below(self, cells: Sequence[Sequence[str]], column: int) -> str:
+        """Return lines to stand below the grid, that tell in full what it has cut of a column. Nothing is cut here."""
+        return ""
+
     def time(self, moment: str | None) -> str | None:
         """Return a moment, UTC text, as this page shows it."""
         return moment
@@ -33,14 +37,19 @@ class Page:
 PLAIN = Page()
 
 
-def lines(header: Sequence[str], rows: Iterable[Sequence[object]], *, page: Page = PLAIN) -> str:
-    """Return rows under a header in capitals, as the page takes them; `-` where there is nothing."""
-    return page.grid([[title.upper() for title in header], *([cell(value) for value in row] for row in rows)])
+def lines(header: Sequence[str], rows: Iterable[Sequence[object]], *, page: Page = PLAIN,
+          whole: str | None = None) -> str:
+    """Return rows under a header in capitals, as the page takes them; `-` where there is nothing.
+
+    What the page has to cut in the column with the title `whole` it tells in full below.
+    """
+    cells = [[title.upper() for title in header], *([cell(value) for value in row] for row in rows)]
+    return page.grid(cells) if whole is None else page.grid(cells) + page.below(cells, header.index(whole))
 
 
 def cell(value: object) -> str:
     """Return a value on one line, without control characters."""
-    return _NOTHING if value is None else one_line(str(value)) or _NOTHING
+    return NOTHING if value is None else one_line(str(value)) or NOTHING
 
 
 def short(job_id: str) -> str:

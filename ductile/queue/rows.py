@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 
@@ -61,8 +61,36 @@ def of_chain(conn: sqlite3.Connection, root_job_id: str) -> list[Job]:
 
 
 def open_jobs(conn: sqlite3.Connection, limit: int) -> list[Job]:
-    """Return up to `limit` jobs that have not ended, oldest first."""
-    return _jobs(conn, "INDEXED BY job_queue_open WHERE completed_at IS NULL ORDER BY seq LIMIT ?", limit)
+    """Return up to `limit` jobs that have not ended, oldest first.
+
+    The first of each plugin, command and submitter, merged: no index has all that are open in their order, and to sort
+    them is to read them all.
+    """
+    heads = (conn.execute("SELECT seq FROM job_queue INDEXED BY job_queue_open WHERE plugin = ? AND command = ?"
+                          " AND submitted_by = ? AND completed_at IS NULL ORDER BY seq LIMIT ?", (*kind, limit))
+             for kind in _open_kinds(conn))
+    first = sorted(seq for head in heads for (seq,) in head)[:limit]
+    return _jobs(conn, "WHERE seq IN (SELECT value FROM json_each(?)) AND completed_at IS NULL ORDER BY seq",
+                 json.dumps(first))
+
+
+def _open_kinds(conn: sqlite3.Connection) -> Iterator[tuple[str, str, str]]:
+    """Yield plugin, command and submitter of the jobs that have not ended, each three once."""
+    kind: tuple[str, str, str] | None = ("", "", "")
+    while (kind := _next_open_kind(conn, kind)) is not None:
+        yield kind
+
+
+def _next_open_kind(conn: sqlite3.Connection, before: tuple[str, str, str]) -> tuple[str, str, str] | None:
+    # Column by column: a DISTINCT reads every open row, and a comparison of all three every one of the three before.
+    for known, after in ((3, "plugin = ? AND command = ? AND submitted_by > ?"), (2, "plugin = ? AND command > ?"),
+                         (1, "plugin > ?")):
+        kind = conn.execute(
+            "SELECT plugin, command, submitted_by FROM job_queue INDEXED BY job_queue_open WHERE completed_at IS NULL"
+            f" AND {after} ORDER BY plugin, command, submitted_by LIMIT 1", before[:known]).fetchone()
+        if kind is not None:
+            return kind
+    return None
 
 
 def running(conn: sqlite3.Connection) -> list[Job]:

@@ -64,7 +64,8 @@ def test_rotation_under_load_loses_no_line(rotated: RealDaemon) -> None:
     for _ in range(ROUNDS):
         jobs += [rotated.submit("ok") for _ in range(15)]
         rotate(rotated, "--force")
-        # While the next lines are being written to the file that has moved, or to the new one.
+        # While the next lines are being written to the file that has moved, or to the new one, and one that comes.
+        jobs.append(rotated.submit("ok"))
         rotated.await_file(rotated.output, "job ended")
     rotated.await_job(jobs[-1], "succeeded")
     rotated.stop()

@@ -102,7 +102,12 @@ class Desk:
     def process(self, *arguments: str, become: Sequence[str] = (), **settings: Any) -> Said:
         """Start `ductilectl` with an empty environment and wait for its end."""
         done = start(*arguments, home=self.home, become=become, **settings)
-        out, err = done.communicate(timeout=PATIENCE_SECONDS)
+        try:
+            out, err = done.communicate(timeout=PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            done.kill()
+            done.communicate()
+            raise
         return Said(code=done.returncode, out=out, err=err)
 
 

@@ -29,15 +29,19 @@ class Pty:
     """A pseudo-terminal with `ductilectl` on it. `shown` is all that was written to it so far."""
 
     def __init__(self, home: Path, *arguments: str, columns: int = 80, rows: int = 24, controls: bool = True,
-                 keyboard: int | None = None, environ: Mapping[str, str] | None = None) -> None:
-        """Start it. With `controls` the terminal is the one that sends signals; `keyboard` is another to read from."""
+                 keyboard: int | None = None, shows_errors: bool = False,
+                 environ: Mapping[str, str] | None = None) -> None:
+        """Start it. With `controls` the terminal is the one that sends signals; `keyboard` is another to read from.
+
+        With `shows_errors` standard error is on it too, and not kept.
+        """
         self.shown = b""
         self._master, self._slave = os.openpty()
         self.resize(columns, rows)
         self._modes = termios.tcgetattr(self._slave)
         self.process = subprocess.Popen(
             [DUCTILECTL, "-c", home, *arguments], stdin=self._slave if keyboard is None else keyboard,
-            stdout=self._slave, stderr=subprocess.PIPE,
+            stdout=self._slave, stderr=self._slave if shows_errors else subprocess.PIPE,
             env={"TERM": "xterm", "LANG": _LANGUAGE, **(environ or {})}, cwd="/", start_new_session=True,
             preexec_fn=(lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)) if controls else None)
 
@@ -61,10 +65,6 @@ class Pty:
                 raise AssertionError(f"waited too long for {what!r}; so far:\n{self.shown!r}")
             self.shown += os.read(self._master, 65536)
 
-    def quiet_for(self, seconds: float) -> bool:
-        """Say whether nothing is written for so long."""
-        return not select.select([self._master], [], [], seconds)[0]
-
     def go_away(self) -> None:
         """Hang up: the terminal is no more."""
         os.close(self._slave)
@@ -76,7 +76,7 @@ class Pty:
         _, err = self.process.communicate(timeout=PATIENCE_SECONDS)
         while self._master >= 0 and select.select([self._master], [], [], 0)[0]:
             self.shown += os.read(self._master, 65536)
-        return self.process.returncode, err.decode()
+        return self.process.returncode, (err or b"").decode()
 
     @property
     def is_as_it_was(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ctl.desk import Desk
+from ctl.json_keys import WITHOUT
 
 from ductile.ctl.commandline import parse
 
@@ -29,6 +30,13 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
     assert out.startswith(f"usage: ductilectl {command} [-h]")
     assert f"\nexample:\n  ductilectl {command}" in out
     assert max(map(len, out.splitlines())) <= 79
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_without_a_document_does_not_offer_one(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse([command, "--help"])
+    assert ("--json" in capsys.readouterr().out.partition("\nexample:")[0]) is (command not in WITHOUT)
 
 
 def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

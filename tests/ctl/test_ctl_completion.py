@@ -79,6 +79,14 @@ def test_what_is_configured_and_stored(filled: Desk, words: list[str], expected:
     assert complete("-c", str(filled.home), *words, cwd=Path("/")) == expected
 
 
+@pytest.mark.parametrize("words", [("--config={}",), ("--config", "=", "{}"), ("--config", "{}")])
+def test_a_configuration_may_stand_behind_an_equals_sign(filled: Desk, words: tuple[str, ...]) -> None:
+    named = [word.format(filled.home) for word in words]
+    assert complete(*named, "run", "ec", cwd=Path("/")) == ["echo"]
+    assert complete(*named, "run", "echo", "h", cwd=Path("/")) == ["handle", "health"]
+    assert complete("pipelines", *named, "vo", cwd=Path("/")) == ["voice"]
+
+
 def test_an_old_job_is_found_by_four_characters(filled: Desk) -> None:
     with filled.ledger() as conn:
         put_ended(conn, range(99_000_000, 99_000_300), at="2026-02-09T10:00:00.000Z")
@@ -131,7 +139,8 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
 
 
 def options(parser: argparse.ArgumentParser) -> set[str]:
-    return {text for action in parser._actions for text in action.option_strings}
+    """Return the options of a parser that its help names."""
+    return {text for action in parser._actions if action.help != argparse.SUPPRESS for text in action.option_strings}
 
 
 def test_every_command_is_completed(tmp_path: Path) -> None:
@@ -163,3 +172,9 @@ def test_bash_knows_for_which_command_it_is(program: str) -> None:
     done = subprocess.run(["bash", "-c", 'source "$1"; complete -p "$2"', "bash", SCRIPTS / f"{program}.bash", program],
                           env={}, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert (done.returncode, done.stdout) == (0, f"complete -F _{program} {program}\n")
+
+
+@pytest.mark.parametrize("program", ["ductilectl", "ductiled"])
+def test_no_line_of_a_script_is_too_long(program: str) -> None:
+    lines = (SCRIPTS / f"{program}.bash").read_text(encoding="utf-8").splitlines()
+    assert [number for number, line in enumerate(lines, start=1) if len(line) > 120] == []

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from ctl.desk import Desk, Said, job_id, load
+from ctl.terminals import terminal
 
 from ductile import db
 from ductile.plugin import rows as plugin_rows
@@ -105,3 +107,18 @@ def test_an_unknown_plugin_is_66(desk: Desk) -> None:
 
 def test_without_plugins_it_says_so(desk: Desk) -> None:
     assert desk.call("health") == Said(code=0, out="no plugin is enabled\n", err="")
+
+
+def test_on_a_terminal_it_is_told_whom_it_waits_for(desk: Desk) -> None:
+    desk.plugin("first")
+    desk.plugin("slow", program=f"#!/bin/sh\nread line <'{desk.home}/go'\nprintf '{{\"status\":\"ok\"}}'\n",
+                timeouts={"health": "30s"})
+    os.mkfifo(desk.home / "go")
+    # For both ways: it opens at once, whether the plugin has come so far or not.
+    with open(desk.home / "go", "r+b", buffering=0) as go, \
+            terminal(desk.home, "health", shows_errors=True, environ={"PATH": PATH}) as pty:
+        pty.await_text("\rslow health runs, for 30 s at most …")
+        go.write(b"\n")
+        pty.await_text("\r\x1b[KPLUGIN")
+        assert pty.ends()[0] == 0
+    assert b"first health runs" not in pty.shown

@@ -107,7 +107,7 @@ def followed(daemon: RealDaemon) -> list[Any]:
     """What `logs -f` shows, one document a line."""
     out = io.StringIO()
     with closing(db.connect_again(daemon.database)) as conn:
-        logs.follow(conn, plugin=None, limit=20, as_json=True, out=out, goes_on=lambda: False)
+        logs.follow(conn, plugin=None, known={}, limit=20, as_json=True, out=out, goes_on=lambda: False)
         assert len(latest(conn, None, 20)) == len(out.getvalue().splitlines())
     return [json.loads(line) for line in out.getvalue().splitlines()]
 

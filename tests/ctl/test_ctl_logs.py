@@ -82,6 +82,30 @@ def test_without_attempts_it_says_so(conn: sqlite3.Connection, desk: Desk) -> No
     assert desk.call("logs", "--json").json == []
 
 
+def test_no_attempts_are_none(conn: sqlite3.Connection, desk: Desk) -> None:
+    fill(conn)
+    assert desk.call("logs", "-n", "0") == Said(code=0, out="", err="")
+    assert desk.call("logs", "-n", "0", "--json").json == []
+
+
+def test_a_plugin_without_attempts_says_so(conn: sqlite3.Connection, desk: Desk) -> None:
+    fill(conn)
+    desk.configure(plugins={"fresh": {}})
+    assert desk.call("logs", "fresh") == Said(code=0, out="no attempt of plugin fresh has ended yet\n", err="")
+
+
+@pytest.mark.parametrize("options", [[], ["-f"], ["--json"], ["-n", "0"]])
+def test_a_plugin_that_nobody_knows_is_66(conn: sqlite3.Connection, desk: Desk, options: list[str]) -> None:
+    fill(conn)
+    desk.configure(plugins={"fresh": {}})
+    assert desk.process("logs", "typo", *options) == Said(
+        code=66, out="", err="no plugin 'typo' is configured or in the log\n")
+    assert desk.process("logs", "ecko", *options).err == (
+        "no plugin 'ecko' is configured or in the log (did you mean 'echo'?)\n")
+    assert desk.process("logs", "frehs", *options).err == (
+        "no plugin 'frehs' is configured or in the log (did you mean 'fresh'?)\n")
+
+
 def steps(*acts: Callable[[], None]) -> Callable[[], bool]:
     """Between two looks, do one of the acts; after the last, end."""
     left = list(acts)
@@ -98,7 +122,7 @@ def steps(*acts: Callable[[], None]) -> Callable[[], bool]:
 def followed(conn: sqlite3.Connection, *acts: Callable[[], None], plugin: str | None = None,
              limit: int = 20) -> list[str]:
     out = io.StringIO()
-    assert logs.follow(conn, plugin=plugin, limit=limit, as_json=True, out=out, goes_on=steps(*acts)) == 0
+    assert logs.follow(conn, plugin=plugin, known={}, limit=limit, as_json=True, out=out, goes_on=steps(*acts)) == 0
     return [json.loads(line)["job_id"] for line in out.getvalue().splitlines()]
 
 

@@ -62,6 +62,16 @@ def test_what_ended_last_comes_first(conn: sqlite3.Connection) -> None:
     assert (found[2]["status"], found[2]["completed_at"]) == ("dead", "2026-02-08T10:00:07.000Z")
 
 
+def test_the_plugins_in_the_log_are_those_with_an_attempt(conn: sqlite3.Connection) -> None:
+    assert glance.logged_plugins(conn) == set()
+    put_job(conn, job_id(1), plugin="waits")
+    for number, plugin in ((2, "z"), (3, "a"), (4, "z")):
+        job = put_job(conn, job_id(number), Status.RUNNING, plugin=plugin)
+        with db.transaction(conn):
+            history.append(conn, job, LogEntry(id=f"log-{number}", status="failed", completed_at=START), None)
+    assert glance.logged_plugins(conn) == {"a", "z"}
+
+
 def test_a_long_error_is_cut_where_it_is_read(conn: sqlite3.Connection) -> None:
     put_job(conn, job_id(1))
     conn.execute("UPDATE job_queue SET last_error = ?", ("x" * 9000,))
@@ -97,7 +107,7 @@ def test_of_a_chain_without_end_the_chosen_job_is_there_in_any_case(conn: sqlite
 
 @pytest.mark.parametrize("look", [
     lambda conn: glance.open_jobs(conn, 20), lambda conn: glance.ended_jobs(conn, 20),
-    lambda conn: glance.chain(conn, job_id(1)),
+    lambda conn: glance.chain(conn, job_id(1)), glance.logged_plugins,
 ])
 def test_a_look_costs_the_same_however_much_there_is(conn: sqlite3.Connection, look: Callable) -> None:
     def fill(first: int, last: int) -> None:

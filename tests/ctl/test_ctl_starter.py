@@ -86,5 +86,8 @@ def test_a_file_in_the_way_leaves_nothing_half_done(tmp_path: Path) -> None:
 def test_an_ordinary_user_who_may_not_write_there_is_refused(tmp_path: Path) -> None:
     nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
     said = init("/etc/ductile-of-nobody", cwd=Path("/"), become=nobody)
-    assert said == Said(code=74, out="", err=(
+    assert said == Said(code=77, out="", err=(
         "cannot write /etc/ductile-of-nobody/config.yaml: Permission denied; nothing was made\n"))
+    (tmp_path / "closed").mkdir(mode=0o700)
+    assert init(tmp_path / "closed" / "x", cwd=Path("/"), become=nobody) == Said(code=77, out="", err=(
+        f"cannot write {tmp_path}/closed/x/config.yaml: Permission denied; nothing was made\n"))

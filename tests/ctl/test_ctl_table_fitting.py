@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from ductile.ctl import cells, table
-from ductile.ctl.fitting import Terminal, narrowed
+from ductile.ctl.fitting import Terminal, narrowed, wrapped
 from ductile.ctl.page import terminal
 from ductile.units import utc_text
 from support.clock import START
@@ -44,8 +44,84 @@ x         y       running  日本語日本語日本語日本…
 
 @pytest.mark.parametrize("columns", range(7, 100))
 def test_no_line_is_wider_than_the_terminal(columns: int) -> None:
-    for line in table.lines(HEADER, ROWS, page=page(columns)).splitlines():
-        assert cells.count(line) <= max(columns, 10)
+    for line in table.lines(HEADER, ROWS, page=page(columns), whole="says").splitlines():
+        assert cells.count(line) <= max(columns, 8)
+
+
+@pytest.mark.parametrize("columns", range(1, 100))
+def test_an_id_is_not_cut(columns: int) -> None:
+    header = ("job", "plugin", "command", "status", "attempt", "age", "submitted by")
+    rows = [("1a2b3c4d", "a-long-name", "handle", "waiting for 2h", "1/4", "1h 30m", "scheduler")]
+    line = table.lines(header, rows, page=page(columns)).splitlines()[1]
+    assert line.split()[0] == "1a2b3c4d"
+    assert len(line) <= max(columns, 8)
+
+
+def test_where_there_is_no_room_the_last_columns_are_left_out() -> None:
+    assert table.lines(HEADER, ROWS[:1], page=page(16)) == """\
+JOB       P…  S…
+1a2b3c4d  e…  d…
+"""
+    assert table.lines(HEADER, ROWS[:1], page=page(7)) == "JOB\n1a2b3c4d\n"
+
+
+def test_what_is_cut_of_the_column_that_matters_is_told_below() -> None:
+    rows = [("one", "fine"), ("two", "a long text about what was wrong"), ("three", None)]
+    assert table.lines(("plugin", "says"), rows, page=page(20), whole="says") == """\
+PLUGIN  SAYS
+one     fine
+two     a long text…
+three   -
+
+two: a long text
+  about what was
+  wrong
+"""
+
+
+@pytest.mark.parametrize("columns", [42, 80])
+def test_what_fits_is_not_told_again(columns: int) -> None:
+    rows = [("one", "fine"), ("two", "a long text about what was wrong")]
+    text = table.lines(("plugin", "says"), rows, page=page(columns), whole="says")
+    assert text == table.lines(("plugin", "says"), rows)
+
+
+def test_what_another_column_loses_is_not_told() -> None:
+    rows = [("a long text about what was wrong", "fine")]
+    assert table.lines(("plugin", "says"), rows, page=page(20), whole="says").splitlines()[2:] == []
+
+
+def test_the_same_of_several_rows_is_told_once() -> None:
+    rows = [("one", "x" * 30), ("one", "x" * 30), ("two", "x" * 30)]
+    below = table.lines(("plugin", "says"), rows, page=page(36), whole="says").splitlines()[4:]
+    assert below == ["", "one:", f"  {'x' * 30}", "two:", f"  {'x' * 30}"]
+
+
+def test_a_column_that_is_left_out_is_told_too() -> None:
+    rows = [("1a2b3c4d", "echo", None), ("1a2b3c4e", "echo", "wrong")]
+    assert table.lines(("job", "plugin", "says"), rows, page=page(13), whole="says") == """\
+JOB       PL…
+1a2b3c4d  ec…
+1a2b3c4e  ec…
+
+1a2b3c4e:
+  wrong
+"""
+
+
+def test_below_too_nothing_moves_the_cursor_and_ascii_is_all_there_is() -> None:
+    rows = [("one", "\x1b[2J é " + "x" * 30)]
+    text = table.lines(("plugin", "says"), rows, page=page(30, ascii_only=True), whole="says")
+    assert text.splitlines()[2:] == ["", "one: \\x1b[2J ?", f"  {'x' * 28}", "  xx"]
+
+
+@pytest.mark.parametrize(("text", "width", "expected"), [
+    ("", 10, [""]), ("one two", 10, ["one two"]), ("one two", 9, ["one two"]), ("one two", 8, ["one", "  two"]),
+    ("a /usr/local/lib b", 10, ["a", "  /usr/loc", "  al/lib b"]), ("one  two", 9, ["one ", "  two"]),
+    ("日本語", 6, ["日本", "  語"]), ("日本", 1, ["日", "  本"]), ("ae\u0301i", 4, ["ae\u0301", "  i"]),
+])
+def test_a_text_is_broken_at_spaces(text: str, width: int, expected: list[str]) -> None:
+    assert list(wrapped(text, width)) == expected
 
 
 def test_wide_and_joined_characters_stand_in_columns() -> None:
@@ -101,7 +177,15 @@ def test_a_wait_is_seen_from_now(seconds: float, expected: str) -> None:
     ([5, 5, 5], 1, [1, 1, 1]), ([1000, 2], 10, [8, 2]), ([1], 0, [1]),
 ])
 def test_the_widest_gives_first(widths: list[int], available: int, expected: list[int]) -> None:
-    assert narrowed(widths, available) == expected
+    assert narrowed(widths, [1] * len(widths), available) == expected
+
+
+@pytest.mark.parametrize(("widths", "least", "available", "expected"), [
+    ([8, 9, 9], [8, 1, 1], 14, [8, 3, 3]), ([10, 10], [8, 1], 12, [8, 4]), ([10, 10], [8, 1], 18, [9, 9]),
+    ([8, 5], [8, 5], 3, [8, 5]), ([9, 2], [8, 1], 9, [8, 1]),
+])
+def test_none_goes_under_its_least(widths: list[int], least: list[int], available: int, expected: list[int]) -> None:
+    assert narrowed(widths, least, available) == expected
 
 
 class Terminals(io.StringIO):

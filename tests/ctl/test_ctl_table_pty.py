@@ -9,11 +9,15 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from ctl.desk import PATIENCE_SECONDS, Desk, job_id, start
+from ctl.desk import PATIENCE_SECONDS, Desk, job_id, load, start
 from ctl.terminals import terminal
 
+from ductile import db
 from ductile.ctl.progress import progress
 from ductile.queue.job import Status
+from ductile.scheduler import rows as scheduler_rows
+from ductile.scheduler.breaker import Breaker
+from support.clock import START
 from support.ledger import put_job
 
 TABLES = (("status",), ("queue",), ("plugins",), ("health",), ("pipelines",))
@@ -57,6 +61,58 @@ def test_on_a_terminal_times_are_seen_from_now(filled: Desk) -> None:
     (row,) = on_terminal(filled, "queue", columns=200)[1:]
     assert "  \x1b[33mwaiting for 2h\x1b[0m  " in row
     assert "waiting until 2" in filled.process("queue").out
+
+
+@pytest.fixture
+def held(desk: Desk) -> Desk:
+    """A plugin whose breaker is open, and one whose entrypoint is missing."""
+    desk.plugin("brk", circuit_breaker={"reset_after": "36500d"})
+    (desk.plugin("gone") / "run").unlink()
+    reason = f"{desk.home}/plugins/gone/run: the entrypoint is missing; put it there, or mend 'entrypoint'"
+    with desk.ledger() as conn:
+        desk.loaded(conn, load("brk"), load("gone", version=None, reason=reason))
+        with db.transaction(conn):
+            scheduler_rows.put_breaker(conn, "brk", "poll", Breaker(state="open", failure_count=3, opened_at=START),
+                                       START)
+    return desk
+
+
+def told_below(lines: list[str]) -> str:
+    """What stands below a table, with its broken lines joined again."""
+    below = lines[len(lines) - lines[::-1].index(""):]
+    return "\n".join(below).replace("\n  ", " ")
+
+
+@pytest.mark.parametrize("columns", [80, 60, 30])
+def test_why_a_plugin_is_held_back_is_told_in_full(held: Desk, columns: int) -> None:
+    lines = on_terminal(held, "status", columns=columns)
+    whys = {row["plugin"]: row["held"][0] for row in held.process("status", "--json").json["plugins"]}
+    assert whys["brk"] == "breaker of poll open until 2126-01-15T10:00:00.000Z"
+    assert max(map(len, lines[lines.index(""):])) <= columns
+    # A path may be longer than a line.
+    assert told_below(lines).replace(" ", "") == f"brk: {whys['brk']}\ngone: {whys['gone']}".replace(" ", "")
+
+
+@pytest.mark.parametrize("columns", [80, 60, 30])
+def test_why_a_plugin_is_not_loaded_is_told_in_full(held: Desk, columns: int) -> None:
+    lines = on_terminal(held, "plugins", columns=columns)
+    (why,) = (row["not_loaded"] for row in held.process("plugins", "--json").json if row["not_loaded"])
+    assert max(map(len, lines)) <= columns
+    assert told_below(lines).replace(" ", "") == f"gone: {why}".replace(" ", "")
+
+
+@pytest.mark.parametrize("command", ["status", "plugins"])
+def test_what_is_not_cut_is_not_told_twice(held: Desk, command: str) -> None:
+    assert "".join(on_terminal(held, command, columns=500)).count("the entrypoint is missing") == 1
+    assert held.process(command).out.count("the entrypoint is missing") == 1
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60])
+def test_ids_are_long_enough_to_be_used(filled: Desk, columns: int) -> None:
+    lines = on_terminal(filled, "queue", columns=columns, environ={"NO_COLOR": "1"})
+    assert max(map(len, lines)) <= columns
+    assert filled.process("inspect", lines[1].split()[0]).code == 0
+    assert lines[1].split()[0] == job_id(1)[:8]
 
 
 def test_without_colours_there_are_none(filled: Desk) -> None:

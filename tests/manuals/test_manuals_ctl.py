@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 import ast
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from ctl.json_keys import ANY, DOCUMENTS, WITHOUT
+from ctl.json_keys import DOCUMENTS, WITHOUT, places
 
 from ductile import errors
-from ductile.ctl import commandline, screen
+from ductile.ctl import commandline, main, screen
 from ductile.ctl.view import HELP
-from support.manuals import examples, parts, section
+from support.manuals import examples, parts, plain, section
 from support.pages import options
 
 PAGE = "ductilectl.1"
@@ -101,33 +101,95 @@ def test_the_keys_of_the_monitor_are_those_that_it_shows() -> None:
     assert f"{screen.LEAST_COLUMNS} columns and {screen.LEAST_ROWS} rows" in source
 
 
+def reaches(module: str) -> set[str]:
+    """Return a module of `ductile.ctl`, and those that it imports, at any remove."""
+    found, left = set(), [module]
+    while left:
+        name = left.pop()
+        if name in found or not (CTL / f"{name}.py").exists():
+            continue
+        found.add(name)
+        for node in ast.walk(ast.parse((CTL / f"{name}.py").read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("ductile.ctl"):
+                left += [node.module.rpartition(".")[2], *(alias.name for alias in node.names)]
+    return found
+
+
+@pytest.mark.parametrize(("sentence", "modules"), [
+    (r"SIGTERM and SIGHUP end\n\.BR (.+)\nwith 128 and the signal's number", {"ending", "terminal"}),
+    (r"There\n\.BR (.+)\nsay what they are at, too, where that takes longer", {"progress"}),
+])
+def test_the_commands_are_told_that_use_what_a_sentence_is_about(sentence: str, modules: set[str]) -> None:
+    using = {name for name, act in main._ACTS.items()
+             for module in re.findall(r'_module\("ctl\.(\w+)"\)', inspect.getsource(act)) if reaches(module) & modules}
+    source = (Path(__file__).resolve().parents[2] / "contrib" / "man" / PAGE).read_text()
+    [commands] = re.findall(sentence, source)
+    assert set(re.findall(r"\w+", commands)) - {"and"} == using
+
+
 # Documents
 
-def names(form: Any) -> Iterator[str]:
-    """Yield every key of a form at every depth."""
-    if isinstance(form, list):
-        yield from names(form[0])
-    elif isinstance(form, dict):
-        for name, below in form.items():
-            yield name.rstrip("?")
-            yield from names(below)
+
+def fonts(source: str) -> Iterator[tuple[bool, str]]:
+    """Yield the texts of an entry's body in turn, each with whether it is set in bold."""
+    for line in source.splitlines():
+        macro, _, rest = line.partition(" ") if line.startswith(".") else ("", "", line)
+        if macro in ("", ".B"):
+            yield macro == ".B", plain(rest)
+        else:
+            assert macro in (".BR", ".RB"), line
+            for index, (quoted, word) in enumerate(re.findall(r'"([^"]*)"|(\S+)', rest)):
+                yield (index % 2 == 0) == (macro == ".BR"), plain(quoted or word)
+        yield False, " "
+
+
+def levels(source: str) -> set[str]:
+    """Return the keys that an entry tells, each behind those above it: what stands in parentheses is below the key
+    before them.
+    """
+    found: set[str] = set()
+    above: list[str] = []
+    key, said = "", ""
+    for is_bold, text in fonts(source):
+        if not is_bold:
+            said += text
+            for bracket in re.findall(r"[()]", text):
+                above = [*above, key] if bracket == "(" else above[:-1]
+            continue
+        before, said = " ".join(said.split()[-2:]), ""
+        if before == "columns of":
+            found |= {each.tag for each in section("ductiled.8", "TABLES", text).entries}
+        elif before == "but for":
+            found.remove(text)
+        elif before == "as in":
+            found |= {".".join([*above, key, each]) for each in told(text)}
+        elif not before.endswith("see") and not text.startswith("--"):
+            key = text
+            found.add(".".join([*above, key]))
+    assert above == [], source
+    return found
 
 
 def promised(command: str) -> set[str]:
-    return {name for call, form in DOCUMENTS.items() if call.split()[0] == command and form is not ANY
-            for name in names(form)}
+    """Return every key of a command's documents, each behind those above it."""
+    found = {place for call, form in DOCUMENTS.items() if call.split()[0] == command for place in places(form)}
+    return {place.replace("[]", "").lstrip(".") for place in found} - {""}
 
 
 def told(command: str) -> set[str]:
     """Return the keys that the manual tells for a command, those of another that it refers to among them."""
     [entry] = [each for each in section(PAGE, "JSON").entries if each.tag == command]
-    words = {word for word in entry.bold if not word.startswith("--")} - {"ductiled", "seq"}
-    if "job_queue" in words:
-        columns = [each.tag for each in section("ductiled.8", "TABLES", "job_queue").entries]
-        words = words - {"job_queue"} | set(columns) - {"seq"}
-    if command != "logs" and "logs" in words:
-        words = words - {"logs"} | told("logs")
-    return words
+    return levels(entry.source)
+
+
+@pytest.mark.parametrize(("source", "expected"), [
+    (".BR a \", \" b .", {"a", "b"}), (".B a\n.RB ( b ); \n.BR c .", {"a", "a.b", "c"}),
+    (".BR a ,\na list\n.RB ( b ;\n.B c\n.RB ( d ));\n.B e", {"a", "a.b", "a.c", "a.c.d", "e"}),
+    (".BR a (null)\nand, with\n.BR \\-\\-all ,\n.BR b .", {"a", "b"}),
+    (".B a\nas in\n.BR init ;\n.BR b .", {"a", "a.config", "b"}),
+])
+def test_a_key_is_told_at_its_level(source: str, expected: set[str]) -> None:
+    assert levels(source) == expected
 
 
 @pytest.mark.parametrize("command", [name for name in PARSERS if name not in WITHOUT])

@@ -117,11 +117,12 @@ OFTEN: list[Callable] = [
     lambda conn: rows.has_open(conn, "echo", "init"),
     lambda conn: rows.get(conn, "running"),
     lambda conn: history.has_attempt(conn, "running", 1),
+    # What the operator looks at, however long the queue is.
+    lambda conn: rows.open_jobs(conn, 10),
 ]
 # What the operator asks for: it may read an index, but not the table row by row.
 ON_DEMAND: list[Callable] = [
     lambda conn: rows.with_prefix(conn, "abcd", 2),
-    lambda conn: rows.open_jobs(conn, 10),
     lambda conn: rows.of_chain(conn, "running"),
     lambda conn: rows.count_waiting(conn),
     lambda conn: history.latest(conn, "echo", 10),
@@ -215,6 +216,7 @@ def submit_and_take_back(conn):
 REPEATABLE: list[Callable] = [
     claim_and_put_back, submit_and_take_back, prune_nothing, release,
     lambda conn: rows.queued_outside(conn, ["echo"], 1),
+    lambda conn: rows.open_jobs(conn, 10),
     lambda conn: rows.next_retry_at(conn),
     lambda conn: rows.running(conn),
     lambda conn: rows.is_full(conn, 100),

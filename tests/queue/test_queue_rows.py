@@ -276,6 +276,24 @@ def test_open_jobs_are_listed_oldest_first(conn):
     assert [job.id for job in rows.open_jobs(conn, 2)] == ["b", "a"]
 
 
+def test_open_jobs_of_every_kind_are_merged_in_the_order_of_the_queue(conn):
+    kinds = [(plugin, command, submitter) for plugin in ("z", "a", "m") for command in ("poll", "handle")
+             for submitter in (Submitter.WEBHOOK, Submitter.CLI, Submitter.SCHEDULER)]
+    for number in range(60):
+        plugin, command, submitter = kinds[number * 7 % len(kinds)]
+        name, status = f"{number:02}", (Status.QUEUED, Status.QUEUED, Status.DEAD, Status.QUEUED)[number % 4]
+        fields = {"plugin": plugin, "command": command, "submitted_by": submitter}
+        if number % 5 == 0:
+            waiting(conn, name, START + (60 - number) * HOUR, **fields)
+        else:
+            put_job(conn, name, status, **fields)
+    put_job(conn, "60", Status.RUNNING, plugin="a")
+    expected = [f"{number:02}" for number in range(61) if number % 5 == 0 or number % 4 != 2]
+    assert len(expected) == 49
+    assert [[job.id for job in rows.open_jobs(conn, limit)] for limit in (0, 1, 10, 100)] == [
+        [], expected[:1], expected[:10], expected]
+
+
 def test_running_jobs_are_listed(conn):
     put_job(conn, "a", Status.RUNNING)
     put_job(conn, "b")
