@@ -75,7 +75,7 @@ def test_the_directory_of_workspaces_may_not_be_or_hold_what_is_not_the_janitors
     "state: {path: link.db}\nworkspace: {path: link.db-wal}\n",
     # Through a directory of workspaces and out of it again.
     "state: {path: data/ws/../state.db}\n",
-    "state: {path: shared/s.db}\nworkspace: {path: shared/ws}\nservice: {log: shared/log}\n",
+    "state: {path: common/s.db}\nworkspace: {path: common/ws}\nservice: {log: common/log}\n",
     "pipelines_dir: loop\nservice: {log: loop/log}\n",
 ])
 def test_beside_or_below_is_no_harm(directory, text):
