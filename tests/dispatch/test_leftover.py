@@ -12,7 +12,7 @@ import pytest
 
 from ductile.dispatch.leftover import JOB_ID_VARIABLE, RunLocks
 from ductile.dispatch.processes import boot_id, process, ticks_since_boot
-from support.launch import NOBODY, in_a_child, writable_by_all
+from support.launch import NOBODY, ended_pid, in_a_child, writable_by_all
 
 JOB = "0f5a2c1e-7f7a-4a53-9d0c-3a1c8c8d2b11"
 OTHER = "0f5a2c1e-7f7a-4a53-9d0c-3a1c8c8d2b12"
@@ -113,7 +113,7 @@ def test_a_lock_that_is_still_held_is_kept_for_its_job_and_stops_no_other(
     os.close(fd)
     assert locks.release(JOB) is False
     assert locks.job_ids() == [JOB]
-    marked_by(locks, os.getpid(), OTHER)
+    marked_by(locks, ended_pid(), OTHER)
     assert locks.release(OTHER) is True
     assert locks.end(OTHER, PATIENCE) == (True, [])
     assert holder.poll() is None
@@ -149,10 +149,8 @@ def test_a_mark_names_the_job_the_boot_the_leader_and_a_time_at_which_it_ran(
     assert process(leader.pid).started <= int(noted) <= ticks_since_boot()
 
 
-def test_a_leader_that_is_gone_leaves_nothing_to_end(locks: RunLocks, start: Start) -> None:
-    gone = start(["/bin/true"])
-    gone.wait(timeout=PATIENCE)
-    marked_by(locks, gone.pid)
+def test_a_leader_that_is_gone_leaves_nothing_to_end(locks: RunLocks) -> None:
+    marked_by(locks, ended_pid())
     assert locks.end(JOB, PATIENCE) == (True, [])
 
 
@@ -243,7 +241,7 @@ def test_a_mark_that_cannot_be_read_is_no_evidence_and_no_error(
 
 def test_neither_this_process_nor_its_parent_is_ever_evidence(locks: RunLocks) -> None:
     fd = locks.take()
-    locks.mark(JOB, os.getpid())
+    locks.mark(JOB, ended_pid())
     try:
         assert locks.end(JOB, PATIENCE) == (False, [])
     finally:

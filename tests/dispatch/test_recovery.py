@@ -11,6 +11,7 @@ from random import Random
 import pytest
 from support import logs, worlds
 from support.clock import START
+from support.launch import ended_pid
 from support.ledger import dump, ids, opened, put_job
 
 from ductile import history
@@ -97,7 +98,7 @@ def test_a_job_of_which_something_lives_waits_and_the_next_is_recovered(
         put_job(conn, job_id, Status.RUNNING)
     # This process itself holds the lock: it is never counted as evidence, and so cannot be ended.
     lock = recovery.locks.take()
-    recovery.locks.mark("a", os.getpid())
+    recovery.locks.mark("a", ended_pid())
     try:
         assert recovery.recover(WORLD, START, patience=0.1) == {"a"}
         assert queue_rows.get(conn, "a").status is Status.RUNNING
@@ -115,7 +116,7 @@ def test_a_finished_job_of_which_something_lives_still_waits_but_its_row_stays(
 ) -> None:
     put_job(conn, "a", Status.SUCCEEDED)
     lock = recovery.locks.take()
-    recovery.locks.mark("a", os.getpid())
+    recovery.locks.mark("a", ended_pid())
     assert recovery.locks.release("a") is False
     before = dump(conn)
     try:
@@ -133,7 +134,7 @@ def test_what_lives_is_told_of_once_until_it_has_ended(
     with logs.kept(tmp_path) as path:
         for _ in range(2):
             lock = recovery.locks.take()
-            recovery.locks.mark("a", os.getpid())
+            recovery.locks.mark("a", ended_pid())
             try:
                 for _ in range(3):
                     assert recovery.recover(WORLD, START, patience=0.0) == {"a"}

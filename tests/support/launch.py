@@ -8,6 +8,7 @@ import resource
 import select
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -167,6 +168,12 @@ def descriptors() -> list[str]:
             # The one that lists the directory.
             continue
     return found
+
+
+def ended_pid() -> int:
+    """Return the PID of a process that has ended: it leads no session, as this one's own PID may."""
+    with subprocess.Popen(["/bin/true"]) as ended:
+        return ended.pid
 
 
 def children() -> list[int]:
