@@ -20,21 +20,22 @@ def end_strays(seconds: float) -> bool:
     Orphans become our children because this process is a subreaper. Only named PIDs are reaped, so that the
     exit status of a process that somebody else waits for is never taken. Return whether none is left.
     """
-    if not _has_children():
-        return True
     deadline = time.monotonic() + seconds
-    while True:
-        strays = _reap(_children())
+    while _has_children():
+        found = _children()
+        strays = _reap(found)
         fresh = [pid for pid in strays if pid not in _unkillable]
-        if not fresh:
-            return not strays
         for pid in fresh:
             kill(pid)
         left = deadline - time.monotonic()
-        if left <= 0:
+        # One that has been reaped may have left us another since they were listed.
+        are_all = found and strays == found
+        if left <= 0 or (are_all and not fresh):
             _unkillable.update(fresh)
             return False
-        await_end(fresh[0], left)
+        if fresh:
+            await_end(fresh[0], left)
+    return True
 
 
 def spare_children() -> None:

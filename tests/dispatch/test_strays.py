@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -16,6 +17,9 @@ from support.launch import NOBODY, children, in_a_child
 FOREVER = ["sleep", "600"]
 # Ignores SIGTERM, leaves its session and its parent, and says so.
 LEAVES = "import os, signal\nif os.fork(): os._exit(0)\nos.setsid()\nos.write(1, b'!')\nsignal.pause()"
+
+THREADS = 300
+HEIRS = 40
 
 
 def test_children_and_what_they_leave_are_killed_and_reaped() -> None:
@@ -34,6 +38,28 @@ def end_a_family() -> tuple[bool, list[int], bool]:
     for process in (here, leaves):
         process.returncode = 0
     return proved, children(), before == 3
+
+
+def test_a_child_that_ends_while_it_is_looked_for_leaves_nothing_behind() -> None:
+    assert in_a_child(end_what_has_heirs) == [(True, [])] * HEIRS
+
+
+def end_what_has_heirs() -> list[tuple[bool, list[int]]]:
+    """End a child that leaves one of its own to us, often amid the look for it: with many threads that takes long."""
+    become_subreaper()
+    over = threading.Event()
+    threads = [threading.Thread(target=over.wait) for _ in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    looks = []
+    for _ in range(HEIRS):
+        leaves = subprocess.Popen(["/bin/sh", "-c", "sleep 600 &"])
+        looks.append((end_strays(10), children()))
+        leaves.returncode = 0
+    over.set()
+    for thread in threads:
+        thread.join()
+    return looks
 
 
 def test_a_process_without_children_has_no_strays() -> None:
