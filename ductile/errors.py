@@ -17,6 +17,11 @@ EXIT_CONFIG = 78
 EXIT_INTERRUPTED = 130
 
 
+def io_exit_code(error: Exception) -> int:
+    """Return what `ductilectl` ends with where a file cannot be read or written: 77 for want of permission, else 74."""
+    return EXIT_PERMISSION if isinstance(error, PermissionError) else EXIT_IO
+
+
 class DuctileError(Exception):
     """A condition that the operator can mend; each line says what, where and how.
 

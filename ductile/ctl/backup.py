@@ -16,7 +16,7 @@ from ductile import db
 from ductile.ctl.document import document
 from ductile.ctl.ending import noted
 from ductile.ctl.progress import progress
-from ductile.errors import EXIT_DATA, EXIT_IO, EXIT_OK, EXIT_PERMISSION, DuctileError
+from ductile.errors import EXIT_DATA, EXIT_IO, EXIT_OK, DuctileError, io_exit_code
 from ductile.text import one_line
 from ductile.units import format_size, utc_text
 
@@ -47,8 +47,7 @@ def backup(conn: sqlite3.Connection, *, file: Path, state_path: Path, now: datet
         with noted() as got:
             size = _make(conn, file, state_path, lambda: bool(got), err)
     except OSError as error:
-        denied = isinstance(error, PermissionError)
-        raise _not_written(file, error.strerror, EXIT_PERMISSION if denied else EXIT_IO) from error
+        raise _not_written(file, error.strerror, io_exit_code(error)) from error
     if as_json:
         out.write(document({"file": str(file), "bytes": size, "taken_at": utc_text(now)}))
     else:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ductile.check import kind_of
-from ductile.errors import EXIT_DATA, EXIT_IO, EXIT_PERMISSION, DuctileError
+from ductile.errors import EXIT_DATA, DuctileError, io_exit_code
 from ductile.strictjson import JSONRefused, decode
 from ductile.text import one_line
 
@@ -27,8 +27,7 @@ def read_json(name: str, stdin: BinaryIO) -> Any:
     try:
         content = stdin.read() if name == STDIN else Path(name).read_bytes()
     except OSError as error:
-        code = EXIT_PERMISSION if isinstance(error, PermissionError) else EXIT_IO
-        raise DuctileError(f"{place(name)}: cannot be read: {error.strerror}", exit_code=code) from error
+        raise DuctileError(f"{place(name)}: cannot be read: {error.strerror}", exit_code=io_exit_code(error)) from error
     try:
         return decode(content)
     except JSONRefused as error:

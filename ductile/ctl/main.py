@@ -21,7 +21,7 @@ from ductile.config import place
 from ductile.ctl.commandline import parse
 from ductile.errors import (
     EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EXIT_PERMISSION, EXIT_SYSTEM, EXIT_UNAVAILABLE, EXIT_USAGE,
-    DuctileError,
+    DuctileError, io_exit_code,
 )
 
 _LOOK_SECONDS = 0.5    # between two looks of `logs -f`
@@ -68,10 +68,8 @@ def main(arguments: Sequence[str], environ: Mapping[str, str], *, out: TextIOBas
         lines, code = (f"{error}{doubt}",), EXIT_IO
     except BrokenPipeError:
         raise
-    except PermissionError as error:
-        lines, code = (f"{error.filename or 'ductilectl'}: {error.strerror}",), EXIT_PERMISSION
     except OSError as error:
-        lines, code = (f"{error.filename or 'ductilectl'}: {error.strerror}",), EXIT_IO
+        lines, code = (f"{error.filename or 'ductilectl'}: {error.strerror}",), io_exit_code(error)
     # What went wrong is said, and in that order where it can be, whatever becomes of the rest.
     with suppress(OSError):
         out.flush()

@@ -14,7 +14,7 @@ from tempfile import mkdtemp
 from ductile.ctl import skeleton_texts
 from ductile.ctl.configured import shown
 from ductile.ctl.document import document
-from ductile.errors import EXIT_IO, EXIT_OK, EXIT_PERMISSION, EXIT_USAGE, DuctileError
+from ductile.errors import EXIT_IO, EXIT_OK, EXIT_USAGE, DuctileError, io_exit_code
 from ductile.plugin.manifest import as_name
 from ductile.protocol import RESERVED_TYPES
 from ductile.text import one_line
@@ -43,9 +43,8 @@ def new_plugin(name: str, *, language: str, parent: Path, as_json: bool, out: Te
     try:
         _make(directory, texts, skeleton_texts.entrypoint(language))
     except OSError as error:
-        denied = isinstance(error, PermissionError)
         raise DuctileError(f"cannot make {one_line(str(directory))}: {error.strerror}; nothing was made",
-                           exit_code=EXIT_PERMISSION if denied else EXIT_IO) from error
+                           exit_code=io_exit_code(error)) from error
     if as_json:
         out.write(document({"plugin": name, "directory": str(directory), "files": sorted(texts)}))
     else:

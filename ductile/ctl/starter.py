@@ -12,7 +12,7 @@ from pathlib import Path
 from ductile import shipped
 from ductile.config.place import FILE_NAME
 from ductile.ctl.document import document
-from ductile.errors import EXIT_IO, EXIT_OK, EXIT_PERMISSION, DuctileError
+from ductile.errors import EXIT_IO, EXIT_OK, DuctileError, io_exit_code
 from ductile.text import one_line
 
 _DIRECTORY_MODE = 0o755
@@ -89,8 +89,7 @@ def init(directory: Path, *, as_json: bool, out: TextIOBase) -> int:
     except (OSError, UnicodeEncodeError) as error:
         _undo(made)
         why = error.strerror if isinstance(error, OSError) else "the path of the shipped plugins is not UTF-8"
-        code = EXIT_PERMISSION if isinstance(error, PermissionError) else EXIT_IO
-        raise DuctileError(f"cannot write {file}: {why}; nothing was made", exit_code=code) from error
+        raise DuctileError(f"cannot write {file}: {why}; nothing was made", exit_code=io_exit_code(error)) from error
     place = shlex.quote(str(directory))
     out.write(document({"config": str(file)}) if as_json else
               f"{file} is written. To run it, and to see what it does:\n"

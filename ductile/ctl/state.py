@@ -49,7 +49,7 @@ def clear(conn: sqlite3.Connection, *, plugin: str, known: Mapping[str, object],
 def read(name: str, stdin: BinaryIO) -> Mapping[str, Any]:
     """Return the object in a file, or on standard input where `name` is `-`.
 
-    Raises DuctileError: 74 where it cannot be read, 65 where it is not one strict JSON object or over 1 MiB.
+    Raises DuctileError: 77 or 74 where it cannot be read, 65 where it is not one strict JSON object or over 1 MiB.
     """
     state = as_object(read_json(name, stdin), place(name))
     fault = check_size(state)

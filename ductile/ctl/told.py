@@ -33,8 +33,8 @@ def read(*, command: str | None, request: str | None, event: str | None, state: 
     """Return what the files of these names say, `-` being standard input.
 
     The command is the given one, else the request's, else `handle` with an event and `poll` without. An event and a
-    state take the place of the request's. Raises DuctileError: 74 where one cannot be read, 65 where it is not what it
-    should be, 64 where two are to come from standard input.
+    state take the place of the request's. Raises DuctileError: 77 or 74 where one cannot be read, 65 where it is not
+    what it should be, 64 where two are to come from standard input.
     """
     if [request, event, state].count(STDIN) > 1:
         raise DuctileError("ductilectl test: only one of --request, --event and --state can be standard input (-)",
