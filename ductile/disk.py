@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from ductile.text import one_line
@@ -17,13 +18,19 @@ class TooLarge(Exception):
     """The file holds more than it may."""
 
 
-def read(path: Path, limit_bytes: int) -> bytes:
-    """Return what a regular file holds. Raises OSError, NotRegular, and TooLarge past `limit_bytes`."""
+def read(path: Path, limit_bytes: int, *, accept: Callable[[int], None] = lambda mode: None) -> bytes:
+    """Return what a regular file holds. Raises OSError, NotRegular, and TooLarge past `limit_bytes`.
+
+    `accept` is called with the file's mode before anything of it is read, and may raise: nothing else can be put in
+    its place any more.
+    """
     # Without O_NONBLOCK, opening a FIFO waits for somebody to write to it.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
             raise NotRegular
+        accept(mode)
         with open(descriptor, "rb", closefd=False) as file:
             # Some files under /proc would block, and then read as None.
             content = file.read(limit_bytes + 1) or b""

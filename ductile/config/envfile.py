@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from ductile.disk import shown
+from ductile import disk
+from ductile.disk import NotRegular, TooLarge, shown
 
 # A file of secrets is some lines long; past this something else was named by mistake.
 _LARGEST_BYTES = 1024**2
@@ -21,42 +21,33 @@ def read_env_file(path: Path) -> tuple[Mapping[str, str], list[str]]:
     A file that cannot be read, is no regular file, or that others can read or its group can write gives no
     variables. A key that comes twice has its last value, as in a shell.
     """
+    name = shown(path)
     try:
-        content, fault = _read_private(path)
+        content = disk.read(path, _LARGEST_BYTES, accept=_refuse_exposed)
     except OSError as error:
-        return {}, [f"cannot read {shown(path)}: {error.strerror}"]
-    if fault is not None:
-        return {}, [fault]
-    return _parse(content, path)
+        return {}, [f"cannot read {name}: {error.strerror}"]
+    except NotRegular:
+        return {}, [f"expected a regular file, got something else at {name}"]
+    except TooLarge:
+        return {}, [f"expected at most 1MB, got more in {name}"]
+    except _Exposed as error:
+        return {}, [f"expected a file that others cannot read and its group cannot write, got mode {error} "
+                    f"(chmod 640 {name})"]
+    return _parse(content, name)
 
 
-def _read_private(path: Path) -> tuple[bytes, str | None]:
-    # Opened first and judged by descriptor, so that nothing can be put in its place in between.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        fault = _fault(os.fstat(descriptor).st_mode, shown(path))
-        if fault is not None:
-            return b"", fault
-        with open(descriptor, "rb", closefd=False) as file:
-            content = file.read(_LARGEST_BYTES + 1)
-    finally:
-        os.close(descriptor)
-    return content, f"expected at most 1MB, got more in {shown(path)}" if len(content) > _LARGEST_BYTES else None
+class _Exposed(Exception):
+    """Others can read the file, or its group can write it; the text is its mode."""
 
 
-def _fault(mode: int, path: str) -> str | None:
-    if not stat.S_ISREG(mode):
-        return f"expected a regular file, got something else at {path}"
+def _refuse_exposed(mode: int) -> None:
     if mode & 0o027:
-        expected = "expected a file that others cannot read and its group cannot write"
-        return f"{expected}, got mode {stat.S_IMODE(mode):04o} (chmod 640 {path})"
-    return None
+        raise _Exposed(f"{stat.S_IMODE(mode):04o}")
 
 
-def _parse(content: bytes, path: Path) -> tuple[Mapping[str, str], list[str]]:
+def _parse(content: bytes, name: str) -> tuple[Mapping[str, str], list[str]]:
     variables: dict[str, str] = {}
     faults = []
-    name = shown(path)
     for number, line in enumerate(content.split(b"\n"), start=1):
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
