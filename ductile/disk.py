@@ -44,12 +44,12 @@ def read(path: Path, limit_bytes: int, *, accept: Callable[[int], None] = lambda
 def why_not_listed(directory: Path, error: OSError) -> str:
     """Return, on one line, why a directory that the operator has named cannot be listed, and how to mend it."""
     if isinstance(error, FileNotFoundError):
-        return f"the directory {shown(directory)} does not exist"
+        return f"the directory {printable(directory)} does not exist"
     if isinstance(error, PermissionError):
-        return f"cannot list {shown(directory)}: {error.strerror}; let the daemon's user read that directory"
-    return f"cannot list {shown(directory)}: {error.strerror}; name a directory"
+        return f"cannot list {printable(directory)}: {error.strerror}; let the daemon's user read that directory"
+    return f"cannot list {printable(directory)}: {error.strerror}; name a directory"
 
 
-def shown(path: Path) -> str:
+def printable(path: Path) -> str:
     """Return a path as one line of text that can be printed, whatever bytes it is made of."""
     return one_line(os.fsencode(path).decode("utf-8", "backslashreplace"), limit=4096)

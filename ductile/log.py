@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
 
-from ductile.disk import shown
+from ductile.disk import printable
 from ductile.errors import EXIT_SYSTEM, DuctileError
 from ductile.units import utc_text
 
@@ -183,7 +183,7 @@ def _handler(destination: str | Path, name: str) -> logging.Handler:
             return handler
         return _LogFile(destination)
     except OSError as error:
-        place = f"syslog at {_SYSLOG}" if destination == "syslog" else shown(Path(destination))
+        place = f"syslog at {_SYSLOG}" if destination == "syslog" else printable(Path(destination))
         raise DuctileError(
             f"cannot open the log {place}: {error.strerror}; set service.log to a path that can be written",
             exit_code=EXIT_SYSTEM,

@@ -55,7 +55,7 @@ def test_what_cannot_be_opened_keeps_its_error(tmp_path: Path) -> None:
     (b"a b", "a b"), (b"a\nb\x1b[31m", "a\\nb\\x1b[31m"), (b"caf\xc3\xa9", "café"), (b"caf\xe9", "caf\\xe9"),
 ])
 def test_a_path_is_shown_on_one_line(name: bytes, text: str) -> None:
-    assert disk.shown(Path("/x") / os.fsdecode(name)) == f"/x/{text}"
+    assert disk.printable(Path("/x") / os.fsdecode(name)) == f"/x/{text}"
 
 
 @pytest.mark.parametrize(("error", "text"), [

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ductile import disk
-from ductile.disk import NotRegular, TooLarge, shown
+from ductile.disk import NotRegular, TooLarge, printable
 
 # A file of secrets is some lines long; past this something else was named by mistake.
 _LARGEST_BYTES = 1024**2
@@ -21,7 +21,7 @@ def read_env_file(path: Path) -> tuple[Mapping[str, str], list[str]]:
     A file that cannot be read, is no regular file, or that others can read or its group can write gives no
     variables. A key that comes twice has its last value, as in a shell.
     """
-    name = shown(path)
+    name = printable(path)
     try:
         content = disk.read(path, _LARGEST_BYTES, accept=_refuse_exposed)
     except OSError as error:

@@ -18,7 +18,7 @@ from ductile.config.place import CONFIG_LIMIT_BYTES
 from ductile.config.read import read_config
 from ductile.config.schema import Config
 from ductile.config.variables import at, resolve, without_values
-from ductile.disk import NotRegular, TooLarge, shown
+from ductile.disk import NotRegular, TooLarge, printable
 from ductile.errors import EXIT_CONFIG, DuctileError
 from ductile.yamlfile import Document, read_yaml
 
@@ -50,7 +50,7 @@ class Loaded:
 
         `file:line:column: path.to.key: text`; what is nowhere in the file stands at its deepest ancestor.
         """
-        return self.document.locate(shown(self.path), without_values(problem, self.document.value))
+        return self.document.locate(printable(self.path), without_values(problem, self.document.value))
 
 
 def load(path: Path, environ: Mapping[str, str], *, keep_unset: bool = False) -> Loaded:
@@ -60,7 +60,7 @@ def load(path: Path, environ: Mapping[str, str], *, keep_unset: bool = False) ->
     Raises DuctileError (78), with one line, where the file cannot be read or is not YAML.
     """
     content = _content(path)
-    document = read_yaml(content, shown(path))
+    document = read_yaml(content, printable(path))
     loaded, *earlier = (_read(each, content, path, environ, keep_unset) for each in (document, *document.earlier))
     return replace(loaded, earlier=tuple(earlier))
 
@@ -80,7 +80,7 @@ def _read(document: Document, content: bytes, path: Path, environ: Mapping[str, 
     if not keep_unset:
         found += [*env_file_faults, *(problem for problem in unset if problem.path != _ENV_FILE)]
     found.sort(key=lambda problem: document.where(problem.path, problem.at_key))
-    places = [document.locate(shown(path), warning) for warning in warnings]
+    places = [document.locate(printable(path), warning) for warning in warnings]
     return Loaded(
         config=config,
         path=path,
@@ -102,7 +102,7 @@ def _content(path: Path) -> bytes:
         reason = "not a regular file; put the configuration there as a file"
     except TooLarge:
         reason = "larger than 4 MiB, which no configuration is; name another file"
-    raise DuctileError(f"{shown(path)}: {reason}", exit_code=EXIT_CONFIG)
+    raise DuctileError(f"{printable(path)}: {reason}", exit_code=EXIT_CONFIG)
 
 
 def _variables(document: Any, base: Path, environ: Mapping[str, str]) -> tuple[Mapping[str, str], list[Problem]]:

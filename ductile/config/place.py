@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ductile import disk
 from ductile.config import defaults
-from ductile.disk import shown
+from ductile.disk import printable
 from ductile.errors import EXIT_CONFIG, DuctileError
 
 FILE_NAME = "config.yaml"
@@ -71,9 +71,9 @@ def _usual(home: Path | None, system: Path, denied: int) -> Path:
             return place
         except PermissionError as error:
             barred = True
-            looked_at.append(f"{shown(place)}: {error.strerror}")
+            looked_at.append(f"{printable(place)}: {error.strerror}")
         except OSError:
-            looked_at.append(shown(place))
+            looked_at.append(printable(place))
     text = f"no configuration found (looked at {', '.join(looked_at)})"
     if barred:
         raise DuctileError(f"{text}; {_ANOTHER_USER}, or name one with -c", exit_code=denied)
@@ -84,12 +84,13 @@ def _named(text: str, origin: str, denied: int) -> Path:
     path = Path(text)
     status = _status(path, origin, denied) if text else None
     if status is None:
-        what = shown(path) if text else "''"
+        what = printable(path) if text else "''"
         raise DuctileError(f"{what}: no such file or directory, named by {origin}", exit_code=EXIT_CONFIG)
     if not stat.S_ISDIR(status.st_mode):
         return path
     if _status(path / FILE_NAME, origin, denied) is None:
-        raise DuctileError(f"{shown(path)}: no {FILE_NAME} in this directory, named by {origin}", exit_code=EXIT_CONFIG)
+        raise DuctileError(f"{printable(path)}: no {FILE_NAME} in this directory, named by {origin}",
+                           exit_code=EXIT_CONFIG)
     return path / FILE_NAME
 
 
@@ -100,7 +101,7 @@ def _status(path: Path, origin: str, denied: int) -> os.stat_result | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        text = f"{shown(path)}: cannot be looked at: {error.strerror}, named by {origin}"
+        text = f"{printable(path)}: cannot be looked at: {error.strerror}, named by {origin}"
         if isinstance(error, PermissionError):
             raise DuctileError(f"{text}; {_ANOTHER_USER}", exit_code=denied) from error
         raise DuctileError(text, exit_code=EXIT_CONFIG) from error

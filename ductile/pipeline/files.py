@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ductile import disk
-from ductile.disk import NotRegular, TooLarge, shown
+from ductile.disk import NotRegular, TooLarge, printable
 from ductile.errors import DuctileError
 from ductile.pipeline.spec import Fault, PipelineFile, PipelineSpec, read_specs
 from ductile.yamlfile import Document, read_yaml
@@ -57,13 +57,13 @@ def read_pipelines(directory: Path, *, must_exist: bool = False) -> Authored:
         try:
             content = _content(path)
             files.append((name, content))
-            document = read_yaml(content, shown(path))
+            document = read_yaml(content, printable(path))
         except _Unreadable as error:
             problems.append(_fault(path, str(error)))
         except DuctileError as error:
-            problems.append(Fault(file=shown(path), text=error.lines[0]))
+            problems.append(Fault(file=printable(path), text=error.lines[0]))
         else:
-            found, faults = _read_specs(shown(path), document)
+            found, faults = _read_specs(printable(path), document)
             specs += found
             problems += faults
     return Authored(specs=tuple(specs), problems=tuple(sorted(problems)), files=tuple(files), unlisted=None)
@@ -91,4 +91,4 @@ def _read_specs(file: str, document: Document) -> tuple[list[PipelineSpec], list
 
 
 def _fault(path: Path, reason: str) -> Fault:
-    return Fault(file=shown(path), text=f"{shown(path)}: {reason}")
+    return Fault(file=printable(path), text=f"{printable(path)}: {reason}")

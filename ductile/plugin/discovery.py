@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ductile import disk
-from ductile.disk import NotRegular, TooLarge, shown
+from ductile.disk import NotRegular, TooLarge, printable
 from ductile.errors import DuctileError
 from ductile.plugin.manifest import Manifest, manifest_name, parse_manifest
 from ductile.yamlfile import Document, read_yaml
@@ -89,11 +89,11 @@ def _unless_taken(candidate: Found, earlier: Sequence[Found]) -> Found:
         return candidate
     if owner.directory.parent == candidate.directory.parent:
         reason = (
-            f"{shown(candidate.directory / MANIFEST)}: the name {candidate.name!r} is taken by "
-            f"{shown(owner.directory)}; change one of the two names, or remove one of the directories"
+            f"{printable(candidate.directory / MANIFEST)}: the name {candidate.name!r} is taken by "
+            f"{printable(owner.directory)}; change one of the two names, or remove one of the directories"
         )
     else:
-        reason = f"shadowed by {shown(owner.directory)}"
+        reason = f"shadowed by {printable(owner.directory)}"
     return replace(candidate, plugin=None, reason=reason)
 
 
@@ -101,7 +101,7 @@ def look_at(directory: Path) -> Found | None:
     """Return what a directory holds, or None where it has no manifest or is not a directory. Nothing on disk makes
     this raise."""
     path = directory / MANIFEST
-    name, files = _shown_name(directory), ()
+    name, files = _printable_name(directory), ()
     plugin, reason = None, None
     try:
         content = _read_manifest(directory, path)
@@ -127,15 +127,15 @@ def _read_manifest(directory: Path, path: Path) -> bytes | None:
             return None
         raise _unreadable(path, directory, error) from error
     except NotRegular as error:
-        raise _NotLoaded(f"{shown(path)}: not a regular file; put a file in its place") from error
+        raise _NotLoaded(f"{printable(path)}: not a regular file; put a file in its place") from error
     except TooLarge as error:
         raise _NotLoaded(
-            f"{shown(path)}: larger than 1 MiB, which no manifest is; put a manifest in its place") from error
+            f"{printable(path)}: larger than 1 MiB, which no manifest is; put a manifest in its place") from error
 
 
 def _parse(path: Path, content: bytes) -> Document:
     try:
-        return read_yaml(content, shown(path))
+        return read_yaml(content, printable(path))
     except DuctileError as error:
         raise _NotLoaded(error.lines[0]) from error
 
@@ -147,7 +147,7 @@ def _load(directory: Path, path: Path, document: Document) -> Plugin:
     manifest, problems = parse_manifest(document.value)
     problems = [*document.problems, *problems]
     if manifest is None or problems:
-        raise _NotLoaded(document.locate(shown(path), problems[0]))
+        raise _NotLoaded(document.locate(printable(path), problems[0]))
     return Plugin(manifest=manifest, directory=directory, entrypoint=_entrypoint(directory, path, manifest))
 
 
@@ -160,24 +160,25 @@ def _entrypoint(directory: Path, path: Path, manifest: Manifest) -> Path:
         real = Path(os.path.realpath(named, strict=True))
     except FileNotFoundError as error:
         raise _NotLoaded(
-            f"{shown(named)}: the entrypoint is missing; put it there, or mend 'entrypoint' in {shown(path)}"
+            f"{printable(named)}: the entrypoint is missing; put it there, or mend 'entrypoint' in {printable(path)}"
         ) from error
     except OSError as error:
         raise _unreadable(named, directory, error) from error
     if not real.is_relative_to(home):
         raise _NotLoaded(
-            f"{shown(named)}: the entrypoint leads out of the plugin's directory, to {shown(real)}; "
+            f"{printable(named)}: the entrypoint leads out of the plugin's directory, to {printable(real)}; "
             f"replace the link by the file: cp --remove-destination {_quoted(real)} {_quoted(named)}"
         )
     mode = _mode(real, directory)
     if not stat.S_ISREG(mode):
-        raise _NotLoaded(f"{shown(named)}: the entrypoint is not a regular file; mend 'entrypoint' in {shown(path)}")
+        raise _NotLoaded(
+            f"{printable(named)}: the entrypoint is not a regular file; mend 'entrypoint' in {printable(path)}")
     _refuse_writable(real, mode)
     # Whoever may write to a directory on the way can put another file in the entrypoint's place.
     for parent in real.parents[: len(real.relative_to(home).parts) - 1]:
         _refuse_writable(parent, _mode(parent, directory))
     if not os.access(real, os.X_OK):
-        raise _NotLoaded(f"{shown(named)}: the entrypoint is not executable: chmod a+rx {_quoted(real)}")
+        raise _NotLoaded(f"{printable(named)}: the entrypoint is not executable: chmod a+rx {_quoted(real)}")
     return real
 
 
@@ -192,12 +193,12 @@ def _refuse_undecodable(directory: Path) -> None:
     try:
         os.fsencode(directory.name).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _NotLoaded(f"{shown(directory)}: the directory's name is not UTF-8; rename it") from error
+        raise _NotLoaded(f"{printable(directory)}: the directory's name is not UTF-8; rename it") from error
 
 
 def _refuse_writable(path: Path, mode: int) -> None:
     if mode & stat.S_IWOTH:
-        raise _NotLoaded(f"{shown(path)}: writable by others: chmod o-w {_quoted(path)}")
+        raise _NotLoaded(f"{printable(path)}: writable by others: chmod o-w {_quoted(path)}")
 
 
 def _unreadable(path: Path, directory: Path, error: OSError) -> _NotLoaded:
@@ -205,12 +206,12 @@ def _unreadable(path: Path, directory: Path, error: OSError) -> _NotLoaded:
         mend = f"let the daemon's user in: chmod -R a+rX {_quoted(directory)}"
     else:
         mend = "remove it or put a good one in its place"
-    return _NotLoaded(f"{shown(path)}: cannot be read: {error.strerror}; {mend}")
+    return _NotLoaded(f"{printable(path)}: cannot be read: {error.strerror}; {mend}")
 
 
-def _shown_name(directory: Path) -> str:
-    return shown(Path(directory.name))
+def _printable_name(directory: Path) -> str:
+    return printable(Path(directory.name))
 
 
 def _quoted(path: Path) -> str:
-    return shlex.quote(shown(path))
+    return shlex.quote(printable(path))
