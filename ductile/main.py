@@ -21,7 +21,7 @@ import ductile
 from ductile import checking, db, log, streams, world
 from ductile.arguments import Parser
 from ductile.clock import SystemClock
-from ductile.config.collisions import run_locks
+from ductile.config.defaults import run_locks
 from ductile.config.place import find
 from ductile.daemon import STOP_SIGNALS, Daemon, Signal
 from ductile.dispatch.leftover import RunLocks

@@ -109,7 +109,7 @@ ROOMS = """
     intake                 C  chance context.baggage context.row context.rows db errors events plugin.configured plugin.manifest plugin.rows queue.job queue.rows router strictjson units world
     lock                   F  errors
     log                    F  disk errors units
-    main                   C  __init__ arguments checking clock config.collisions config.place daemon db dispatch.leftover dispatch.runner errors lock log notify source streams workspace.directories world
+    main                   C  __init__ arguments checking clock config.defaults config.place daemon db dispatch.leftover dispatch.runner errors lock log notify source streams workspace.directories world
     migrations             P
     mounts                 F
     notify                 F

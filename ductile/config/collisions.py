@@ -38,11 +38,6 @@ class _Own:
         return any(path.is_relative_to(directory.real) for path in (self.real, *self.links))
 
 
-def run_locks(database: Path) -> Path:
-    """Return the directory of run locks for a database."""
-    return database.with_name("running")
-
-
 def collisions(config: Config, file: Path, value: Any, doubtful: Collection[Place]) -> list[Problem]:
     """Return what must not be where the configuration `file` puts it.
 
@@ -110,7 +105,7 @@ class _Look:
             _own("the database's -wal", Path(f"{_real(database)}-wal")),
             _own("the database's -shm", Path(f"{_real(database)}-shm")),
             _own("the PID file beside the database", pid_file(database)),
-            _own("the directory of run locks beside the database", run_locks(database)),
+            _own("the directory of run locks beside the database", defaults.run_locks(database)),
         ]
 
     @cached_property

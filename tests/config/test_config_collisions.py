@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from config.config_files import lines, load_text
 
-from ductile.config.collisions import run_locks
+from ductile.config.defaults import run_locks
 from ductile.lock import pid_file
 from support.daemon import RealDaemon
 
