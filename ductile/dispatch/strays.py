@@ -23,18 +23,19 @@ def end_strays(seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while _has_children():
         found = _children()
-        strays = _reap(found)
-        fresh = [pid for pid in strays if pid not in _unkillable]
+        alive = _reap(found)
+        fresh = [pid for pid in alive if pid not in _unkillable]
         for pid in fresh:
             kill(pid)
         left = deadline - time.monotonic()
-        # One that has been reaped may have left us another since they were listed.
-        are_all = found and strays == found
-        if left <= 0 or (are_all and not fresh):
+        if left <= 0:
             _unkillable.update(fresh)
             return False
         if fresh:
             await_end(fresh[0], left)
+        elif alive and alive == found:
+            # Where one was reaped, it may have left us another since they were listed.
+            return False
     return True
 
 
