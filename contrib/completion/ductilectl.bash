@@ -13,8 +13,7 @@ _ductilectl_paths() {
     mapfile -t COMPREPLY < <(compgen "$1" -- "$cur")
 }
 
-# What only the program knows: plugins, pipelines, jobs. What it cannot tell is not completed, and nothing is said of
-# it.
+# What only the program knows: plugins, pipelines, jobs. What it cannot tell is not completed, and nothing is said.
 _ductilectl_ask() {
     local -a where=()
     [[ -n $config ]] && where=(-c "${config/#\~/"$HOME"}")

@@ -28,8 +28,8 @@ def open_jobs(conn: sqlite3.Connection, limit: int) -> list[dict]:
     """Return up to `limit` jobs that have not ended: what runs, what waits for its turn, what waits for a retry."""
     running = rows(conn, f"SELECT {_JOB} FROM job_queue WHERE status = 'running' ORDER BY seq LIMIT ?", limit)
     retries = rows(conn, f"SELECT {_JOB} FROM job_queue INDEXED BY job_queue_retry"
-                          " WHERE status = 'queued' AND next_retry_at IS NOT NULL ORDER BY next_retry_at LIMIT ?",
-                    limit)
+                         " WHERE status = 'queued' AND next_retry_at IS NOT NULL ORDER BY next_retry_at LIMIT ?",
+                   limit)
     return [*running, *_ready(conn, limit), *retries][:limit]
 
 
@@ -47,7 +47,7 @@ def _ready(conn: sqlite3.Connection, limit: int) -> list[dict]:
 def ended_jobs(conn: sqlite3.Connection, limit: int) -> list[dict]:
     """Return the `limit` jobs that ended last, the latest first."""
     return rows(conn, f"SELECT {_JOB} FROM job_queue INDEXED BY job_queue_ended WHERE completed_at IS NOT NULL"
-                       " ORDER BY completed_at DESC, status DESC, seq DESC LIMIT ?", limit)
+                      " ORDER BY completed_at DESC, status DESC, seq DESC LIMIT ?", limit)
 
 
 def logged_plugins(conn: sqlite3.Connection) -> set[str]:
@@ -73,8 +73,8 @@ def chain(conn: sqlite3.Connection, job_id: str) -> dict | None:
     if job_id not in {job["job_id"] for job in jobs}:
         jobs += asked
     said = rows(conn, f"SELECT attempt, status, exit_code, substr(stderr, 1, {_OUTPUT_CHARACTERS}) AS stderr,"
-                       f" substr(printed, 1, {_OUTPUT_CHARACTERS}) AS printed FROM job_log WHERE job_id = ?"
-                       " ORDER BY attempt DESC, seq DESC LIMIT 1", job_id)
+                      f" substr(printed, 1, {_OUTPUT_CHARACTERS}) AS printed FROM job_log WHERE job_id = ?"
+                      " ORDER BY attempt DESC, seq DESC LIMIT 1", job_id)
     return {
         "job_id": job_id, "jobs": jobs, "attempt": said[0] if said else None,
         "total": conn.execute("SELECT count(*) FROM job_queue WHERE root_job_id = ?", (root,)).fetchone()[0],

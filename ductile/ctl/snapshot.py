@@ -20,7 +20,7 @@ def take(conn: sqlite3.Connection, now: datetime) -> dict:
     `plugins` are the configured ones as the daemon last read them, by name.
     """
     running = rows(conn, "SELECT id AS job_id, plugin, command, attempt, started_at FROM job_queue"
-                          " WHERE status = 'running' ORDER BY seq")
+                         " WHERE status = 'running' ORDER BY seq")
     load = _first(conn, "SELECT loaded_at, ok, errors FROM config_loads ORDER BY id DESC LIMIT 1")
     return {
         "config_load": load and {**load, "ok": bool(load["ok"])},
@@ -84,9 +84,9 @@ def _plugins(conn: sqlite3.Connection) -> list[dict]:
         row["last"] = _first(conn, "SELECT job_id, command, status, completed_at, last_error FROM job_log"
                                    " WHERE plugin = ? ORDER BY seq DESC LIMIT 1", name)
         row["breakers"] = rows(conn, "SELECT command, state, failure_count, opened_at FROM circuit_breakers"
-                                      " WHERE plugin = ? ORDER BY command", name)
+                                     " WHERE plugin = ? ORDER BY command", name)
         row["schedules"] = rows(conn, "SELECT schedule_id, next_run_at, last_run_at, held_reason FROM schedule_entries"
-                                       " WHERE plugin = ? ORDER BY schedule_id", name)
+                                      " WHERE plugin = ? ORDER BY schedule_id", name)
     return plugins
 
 
