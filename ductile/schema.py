@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-VERSION = 2
+VERSION = 3
 
 _HERE = Path(__file__).parent
 

@@ -46,8 +46,8 @@ def refusal(path: Path) -> tuple[int, str]:
 
 
 def test_a_newer_version_is_left_alone(path):
-    execute(path, "PRAGMA user_version = 3")
-    assert refusal(path) == (EXIT_DATA, "the database FILE has version 3, newer than this program's 2; "
+    execute(path, f"PRAGMA user_version = {schema.VERSION + 1}")
+    assert refusal(path) == (EXIT_DATA, f"the database FILE has version {schema.VERSION + 1}, newer than this program's {schema.VERSION}; "
                                         "install the newer Ductile again")
 
 
@@ -193,8 +193,8 @@ def test_the_operator_reads_and_writes_beside_the_daemon(tmp_path):
 
 
 @pytest.mark.parametrize("damage, exit_code, text", [
-    (lambda path: execute(path, "PRAGMA user_version = 3"), EXIT_DATA,
-     "the database FILE has version 3, newer than this program's 2; install the newer Ductile again"),
+    (lambda path: execute(path, f"PRAGMA user_version = {schema.VERSION + 1}"), EXIT_DATA,
+     f"the database FILE has version {schema.VERSION + 1}, newer than this program's {schema.VERSION}; install the newer Ductile again"),
     (lambda path: path.write_text("no database\n" * 100), EXIT_DATA,
      f"the database FILE is damaged (file is not a database); {MEND}"),
     (lambda path: (path.unlink(), path.mkdir()), EXIT_IO,
