@@ -97,10 +97,18 @@ def parse_response(stdout: bytes) -> dict[str, Any]:
     try:
         raw = strictjson.decode(stdout)
     except strictjson.JSONRefused as error:
-        raise ProtocolError(f"not one strict JSON object: {error}") from None
+        raise ProtocolError(f"not one strict JSON object: {error}{_hint(stdout, str(error))}") from None
     if not isinstance(raw, dict):
         raise ProtocolError(f"expected one JSON object, got {_got(raw)}")
     return raw
+
+
+def _hint(stdout: bytes, fault: str) -> str:
+    """Return what to do about text that stands before or after the JSON; nothing where the JSON itself is wrong."""
+    is_before = fault.endswith("expected a value") and not stdout.lstrip().startswith(b"{")
+    if is_before or fault.endswith("got more after the first value"):
+        return "; standard output must hold the JSON alone, print to standard error"
+    return ""
 
 
 def read_response(raw: dict[str, Any]) -> Response:

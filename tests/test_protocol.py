@@ -108,13 +108,18 @@ def test_more_events_than_are_allowed_are_not_a_fault_of_protocol() -> None:
     assert len(decode_response(stdout).events) == 1001
 
 
+ALONE = "standard output must hold the JSON alone, print to standard error"
+
+
 @pytest.mark.parametrize(("stdout", "expected"), [
     (b"", "printed nothing"),
     (b" \r\n\t", "printed nothing"),
-    (b"hello\n", "not one strict JSON object: line 1, column 1: expected a value"),
+    (b"hello\n", f"not one strict JSON object: line 1, column 1: expected a value; {ALONE}"),
+    (b'[debug] {"status":"ok"}', f"not one strict JSON object: line 1, column 2: expected a value; {ALONE}"),
+    (b'{"status":}', "not one strict JSON object: line 1, column 11: expected a value"),
     (b'{"status":"ok"', "not one strict JSON object: line 1, column 15: expected ','"),
     (b'{"status":"ok"}\n{"status":"ok"}',
-     "not one strict JSON object: line 2, column 1: expected the end, got more after the first value"),
+     f"not one strict JSON object: line 2, column 1: expected the end, got more after the first value; {ALONE}"),
     (b'{"status":"ok","result":"\xff"}', "not one strict JSON object: byte 26: not UTF-8"),
     (b'\xef\xbb\xbf{"status":"ok"}',
      "not one strict JSON object: starts with a byte order mark, expected UTF-8 without one"),

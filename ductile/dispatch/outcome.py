@@ -127,10 +127,10 @@ def classify(facts: Facts, *, timeout: int, workspace_dir: str | None = None) ->
     if facts.ended_by == "deadline":
         return TimedOut(error=f"timed out after {timeout}s", **seen)
     if facts.exit_code == _EXIT_CONFIG:
-        return Refused(error=_misconfigured(response), **seen)
+        return Refused(error=_misconfigured(response, facts, seen["stderr"]), **seen)
     if facts.could_not_start is not None:
         return Unrunnable(error=one_line(f"could not be started: {facts.could_not_start}"), **seen)
-    broken = _broken(facts, fault)
+    broken = _broken(facts, fault, seen["stderr"])
     if broken is not None:
         return Failed(error=one_line(broken), **seen)
     return _answered(response, seen)
@@ -146,7 +146,7 @@ def _response(facts: Facts, portable: Callable[[Any], Any]) -> tuple[Response | 
         return None, f"protocol error: {portable(str(error))}"
 
 
-def _broken(facts: Facts, fault: str | None) -> str | None:
+def _broken(facts: Facts, fault: str | None, stderr: str) -> str | None:
     # The flood comes first: it is why the group was killed.
     if facts.stdout_overflowed:
         return fault
@@ -154,9 +154,20 @@ def _broken(facts: Facts, fault: str | None) -> str | None:
         return f"killed by {_SIGNALS.get(facts.signal, f'signal {facts.signal}')}"
     if facts.exit_code is None:
         return "how it ended is not known"
-    if fault is not None and facts.exit_code != 0:
-        return f"{fault} (exited {facts.exit_code})"
-    return fault
+    if fault is None or facts.exit_code == 0:
+        return fault
+    exited = _with_reason(f"exited {facts.exit_code}", _last_line(facts, stderr))
+    return f"{fault} ({exited})" if facts.stdout.strip() else exited
+
+
+def _last_line(facts: Facts, stderr: str) -> str | None:
+    """Return the last line of standard error, which names the error of most programs; None where it was not kept."""
+    lines = stderr.strip().splitlines()
+    return lines[-1] if lines and not facts.stderr_dropped else None
+
+
+def _with_reason(text: str, reason: str | None) -> str:
+    return f"{text}: {reason}" if reason else text
 
 
 def _answered(response: Response, seen: dict[str, Any]) -> Outcome:
@@ -171,10 +182,9 @@ def _answered(response: Response, seen: dict[str, Any]) -> Outcome:
     return Succeeded(**seen)
 
 
-def _misconfigured(response: Response | None) -> str:
-    text = f"exited {_EXIT_CONFIG} (configuration error)"
-    said = response.error if response is not None else None
-    return one_line(f"{text}: {said}" if said else text)
+def _misconfigured(response: Response | None, facts: Facts, stderr: str) -> str:
+    reason = response.error if response is not None else _last_line(facts, stderr)
+    return one_line(_with_reason(f"exited {_EXIT_CONFIG} (configuration error)", reason))
 
 
 def _stderr(facts: Facts) -> str:

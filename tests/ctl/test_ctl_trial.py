@@ -134,7 +134,9 @@ def test_every_fault_of_the_protocol_is_named(desk: Desk) -> None:
 
 @pytest.mark.parametrize(("program", "outcome", "exit_code", "number", "retried", "error"), [
     ("#!/bin/sh\necho no json\n", "failed", 0, None, True,
-     "protocol error: not one strict JSON object: line 1, column 1: expected a value"),
+     "protocol error: not one strict JSON object: line 1, column 1: expected a value;"
+     " standard output must hold the JSON alone, print to standard error"),
+    ("#!/bin/sh\necho oops >&2\nexit 1\n", "failed", 1, None, True, "exited 1: oops"),
     ("#!/bin/sh\n", "failed", 0, None, True, "protocol error: printed nothing"),
     ("#!/bin/sh\nkill -KILL $$\n", "failed", None, 9, True, "killed by SIGKILL"),
     (SAYS % '{"status":"error","error":"no","retry":false}', "failed", 0, None, False, "no"),
@@ -159,7 +161,8 @@ def test_what_is_no_response_is_shown_as_it_was_printed(desk: Desk) -> None:
     lines = said.out.splitlines()
     assert lines[lines.index("printed:"):-1] == [
         "printed:", "    one\\x1b", "    two", "protocol faults:",
-        "    not one strict JSON object: line 1, column 1: expected a value"]
+        "    not one strict JSON object: line 1, column 1: expected a value;"
+        " standard output must hold the JSON alone, print to standard error"]
 
 
 def test_a_state_that_would_be_too_large_is_no_success(desk: Desk) -> None:

@@ -56,7 +56,19 @@ ROWS = [
     pytest.param({"signal": 34}, Failed, "killed by signal 34", id="signal without a name"),
     pytest.param({"stdout": OK}, Failed, "how it ended is not known", id="unknown end"),
     pytest.param({"exit_code": 0}, Failed, "protocol error: printed nothing", id="nothing printed"),
-    pytest.param({"exit_code": 1}, Failed, "protocol error: printed nothing (exited 1)", id="nothing and exit 1"),
+    pytest.param({"exit_code": 1}, Failed, "exited 1", id="nothing and exit 1"),
+    pytest.param({"exit_code": 1, "stderr": b"Traceback\nValueError: boom\n\n"}, Failed, "exited 1: ValueError: boom",
+                 id="nothing and exit 1 with a traceback"),
+    pytest.param({"exit_code": 1, "stdout": b" \n", "stderr": f"no {FILE}".encode()}, Failed, f"exited 1: no {FILE}",
+                 id="blanks and exit 1"),
+    pytest.param({"exit_code": 1, "stderr": b"half a", "stderr_dropped": 9}, Failed, "exited 1",
+                 id="a last line that was not kept"),
+    pytest.param({"exit_code": 0, "stderr": b"ValueError: boom"}, Failed, "protocol error: printed nothing",
+                 id="nothing printed, exit 0, and a word on standard error"),
+    pytest.param({"exit_code": 2, "stdout": b"{}", "stderr": b"boom"}, Failed,
+                 "protocol error: the key 'status' is missing (exited 2: boom)", id="protocol error and exit code"),
+    pytest.param({"exit_code": 78, "stderr": b"set api_url\n"}, Refused,
+                 "exited 78 (configuration error): set api_url", id="exit code 78 with standard error"),
     pytest.param({"exit_code": 0, "stdout": b'{"status":"error","retry":1}'},
                  Failed, "protocol error: retry: expected true or false, got 1", id="protocol error"),
     pytest.param({"exit_code": 0, "stdout": ERROR}, Failed, "no such user", id="status error"),
@@ -100,6 +112,11 @@ def test_a_valid_response_is_kept_whatever_the_outcome(facts: dict[str, Any], st
     assert found.response.state_updates == {"token": "new"}
     assert found.response.logs == (LogLine(level="info", message="rotated"),)
     assert found.printed is None
+
+
+def test_the_last_line_of_standard_error_names_files_so_that_they_can_be_found_later() -> None:
+    found = classify(Facts(exit_code=1, stderr=f"cannot read {FILE}\n".encode()), timeout=60, workspace_dir=WORKSPACE)
+    assert found.error == f"exited 1: cannot read {PORTABLE}"
 
 
 def test_a_flood_holds_no_response_even_where_its_beginning_is_one() -> None:

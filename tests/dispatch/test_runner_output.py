@@ -87,7 +87,8 @@ def test_a_plugin_is_given_the_whole_request_and_then_its_end(tmp_path: Path, si
     (b'{"status": "ok", "state_updates": {"a": NaN}}',
      "protocol error: not one strict JSON object: NaN is not allowed"),
     (OK + b"\n" + OK,
-     "protocol error: not one strict JSON object: line 2, column 1: expected the end, got more after the first value"),
+     "protocol error: not one strict JSON object: line 2, column 1: expected the end, got more after the first value;"
+     " standard output must hold the JSON alone, print to standard error"),
     (b"[" * 100_000 + b"]" * 100_000, "protocol error: not one strict JSON object: nested more than 100 deep"),
     (b'{"status": "ok", "result": "\\ud800"}',
      "protocol error: not one strict JSON object: line 1, column 29: a lone surrogate is not allowed"),
