@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -77,6 +78,7 @@ def read_yaml(text: bytes, name: str) -> Document:
         root = _Parser(yaml.parse(characters, Loader=_Loader), name).document()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        _check_levels(characters[: mark.index], name)
         raise _refusal(name, (mark.line + 1, mark.column + 1), f"not YAML: {error.problem}") from error
     if root is None:
         return Document(value={}, problems=(), positions={}, key_positions={})
@@ -88,6 +90,23 @@ def read_yaml(text: bytes, name: str) -> Document:
 
 def _refusal(name: str, place: tuple[int, int], text: str) -> DuctileError:
     return DuctileError(f"{name}:{place[0]}:{place[1]}: {text}", exit_code=EXIT_CONFIG)
+
+
+def _check_levels(characters: str, name: str) -> None:
+    """Refuse what is nested too deep.
+
+    libyaml looks ahead, and since 0.2.6 it has a limit of its own: it may fail before our parser has seen a level.
+    """
+    level = 0
+    with suppress(yaml.MarkedYAMLError):
+        for event in yaml.parse(characters, Loader=_Loader):
+            if level == MOST_LEVELS and isinstance(event, yaml.NodeEvent):
+                raise _too_many_levels(name, event)
+            level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+
+
+def _too_many_levels(name: str, event: Any) -> DuctileError:
+    return _refusal(name, _place(event), f"expected at most {MOST_LEVELS} levels, got more")
 
 
 def _decode(text: bytes, name: str) -> str:
@@ -141,7 +160,7 @@ class _Parser:
 
     def _node(self, event: Any, level: int) -> _Node:
         if level > MOST_LEVELS:
-            raise _refusal(self._name, _place(event), f"expected at most {MOST_LEVELS} levels, got more")
+            raise _too_many_levels(self._name, event)
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event)
         if event.anchor is not None:

@@ -86,6 +86,12 @@ def test_what_yaml_allows_and_ductile_does_not_is_a_problem(text, expected):
         (b"a: \x1b[31m\n", "f.yaml:1:4: expected printable text, got the character U+001B"),
         (b"[" * 200_000, "f.yaml:1:101: expected at most 100 levels, got more"),
         (b"a: " + b"{a: " * 200, "f.yaml:1:397: expected at most 100 levels, got more"),
+        (b"a: " + b"{a: " * 20_000, "f.yaml:1:397: expected at most 100 levels, got more"),
+        ("é:\r\n  ".encode() + b"[" * 20_000, "f.yaml:2:102: expected at most 100 levels, got more"),
+        (b"- " * 20_000, "f.yaml:1:201: expected at most 100 levels, got more"),
+        (b"? " * 20_000, "f.yaml:1:201: expected at most 100 levels, got more"),
+        ("\n".join(" " * n + "a:" for n in range(2_000)).encode(),
+         "f.yaml:100:100: expected at most 100 levels, got more"),
     ],
 )
 def test_what_cannot_be_read_at_all_is_one_line(content, expected):
@@ -94,7 +100,7 @@ def test_what_cannot_be_read_at_all_is_one_line(content, expected):
     assert (caught.value.lines, caught.value.exit_code) == ((expected,), EXIT_CONFIG)
 
 
-# The rest of the text is the parser's, and libyaml's differs from that of PyYAML.
+# The rest of the text is the parser's.
 @pytest.mark.parametrize(
     ("text", "place"),
     [
