@@ -26,6 +26,7 @@ from ductile.config.place import find
 from ductile.daemon import STOP_SIGNALS, Daemon, Signal
 from ductile.dispatch.leftover import RunLocks
 from ductile.dispatch.runner import become_subreaper
+from ductile.dispatch.strays import spare_children
 from ductile.errors import (
     EXIT_CONFIG, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_SYSTEM, EXIT_USAGE, DuctileError,
 )
@@ -141,6 +142,7 @@ def serve(reading: world.Reading, source: Source, report: Any) -> None:
         conn = db.open_for_daemon(config.state_path)
         try:
             notifier = Notifier(source.environ)
+            spare_children()
             become_subreaper()
             daemon = Daemon(
                 reading.world, conn, clock=clock, rng=random.Random(), new_id=lambda: str(uuid.uuid4()),

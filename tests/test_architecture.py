@@ -99,7 +99,7 @@ ROOMS = """
     dispatch.record        P  protocol strictjson text
     dispatch.recovery      C  chance config.schema db dispatch.conclude dispatch.leftover dispatch.lifecycle dispatch.onward dispatch.outcome log queue.job queue.rows workspace.directories world
     dispatch.retry         P  chance
-    dispatch.runner        F  dispatch.outcome dispatch.strays
+    dispatch.runner        F  dispatch.leftover dispatch.outcome dispatch.strays
     dispatch.strays        F  dispatch.processes
     dispatch.waiter        F
     errors                 P
@@ -109,7 +109,7 @@ ROOMS = """
     intake                 C  chance context.baggage context.row context.rows db errors events plugin.configured plugin.manifest plugin.rows queue.job queue.rows router strictjson units world
     lock                   F  errors
     log                    F  disk errors units
-    main                   C  __init__ arguments checking clock config.defaults config.place daemon db dispatch.leftover dispatch.runner errors lock log notify source streams workspace.directories world
+    main                   C  __init__ arguments checking clock config.defaults config.place daemon db dispatch.leftover dispatch.runner dispatch.strays errors lock log notify source streams workspace.directories world
     migrations             P
     mounts                 F
     notify                 F

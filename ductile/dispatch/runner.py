@@ -15,8 +15,9 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ductile.dispatch.leftover import JOB_ID_VARIABLE
 from ductile.dispatch.outcome import STDERR_LIMIT_BYTES, STDOUT_LIMIT_BYTES, Facts
-from ductile.dispatch.strays import end_strays
+from ductile.dispatch.strays import Marks, end_strays
 
 _GRACE_SECONDS = 5.0      # between SIGTERM and SIGKILL
 _DRAIN_SECONDS = 1.0      # how long pipes may stay open after the leader has gone
@@ -64,6 +65,7 @@ class Run:
                 pass_fds=() if launch.keep_open is None else (launch.keep_open,),
             )
             self.pid = self._process.pid
+            self._marks = _marks(launch, self.pid)
             try:
                 self._pidfd = _close_later(kept, os.pidfd_open(self.pid))
             except OSError:
@@ -101,7 +103,7 @@ class Run:
             self._open.close()
         with suppress(OSError):
             # What cannot be looked for holds the run's lock, or is found by the next sweep.
-            end_strays(_LAST_SECONDS)
+            end_strays(_LAST_SECONDS, self._marks)
         if self._process.returncode is None:
             # Not even SIGKILL has ended it (a device that hangs): it is a stray from now on.
             self._process.returncode = -signal.SIGKILL
@@ -208,6 +210,14 @@ class _Watch:
             stderr_dropped=self._stderr_dropped,
             ended_by=self._ended_by,
         )
+
+
+def _marks(launch: Launch, leader: int) -> Marks:
+    job_id = launch.environ.get(JOB_ID_VARIABLE)
+    return Marks(
+        assignment=b"" if job_id is None else f"{JOB_ID_VARIABLE}={job_id}".encode(), leader=leader,
+        lock=None if launch.keep_open is None else Path(os.readlink(f"/proc/self/fd/{launch.keep_open}")),
+    )
 
 
 def _close_later(stack: ExitStack, fd: int) -> int:

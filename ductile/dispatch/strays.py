@@ -4,44 +4,89 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
-from ductile.dispatch.processes import await_end, children_of, kill
+from ductile.dispatch.processes import Process, await_end, children_of, environment_has, has_open, kill, process
 
 _TASKS = "/proc/self/task"
 
-# Children that SIGKILL did not end in time, or that are not ours to end: looked at again at each sweep, never waited
-# for again.
-_unkillable: set[int] = set()
+# Children that SIGKILL did not end in time: looked at again at each sweep, never waited for again.
+_ignored_children: set[int] = set()
+# Sessions that no plugin can be in: our own, and those of the children from before the exec(2) of this program.
+_foreign_sessions: set[int] = set()
+# The children from before the exec.
+_foreign_children: set[int] = set()
 
 
-def end_strays(seconds: float) -> bool:
-    """Kill and reap every child of this process, and what they leave to it, for at most `seconds`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marks:
+    """What a process of one run carries: its job's id in the environment, its leader's session, the run's lock.
 
-    Orphans become our children because this process is a subreaper. Only named PIDs are reaped, so that the
-    exit status of a process that somebody else waits for is never taken. Return whether none is left.
+    `assignment` is the environment's `NAME=value`, empty where there is none; `lock` is None for a run without one.
+    """
+
+    assignment: bytes
+    leader: int
+    lock: Path | None
+
+
+def end_strays(seconds: float, marks: Marks) -> bool:
+    """Kill and reap what a run has left to this process, and what that leaves, for at most `seconds`.
+
+    Orphans become our children because this process is a subreaper, so a child is a run's by that alone. Where this
+    process had children before it became this program, or is PID 1, orphans of others come to it too: then a child
+    is killed only if it carries one of the `marks`. Only named PIDs are reaped, so that the exit status of a process
+    that somebody else waits for is never taken. Return whether none is left.
     """
     deadline = time.monotonic() + seconds
+    # A new leader has this number: no process is left of a session that had it before.
+    _foreign_sessions.discard(marks.leader)
     while _has_children():
-        found = _children()
+        found = _strays(marks)
         alive = _reap(found)
-        fresh = [pid for pid in alive if pid not in _unkillable]
+        fresh = [pid for pid in alive if pid not in _ignored_children]
         for pid in fresh:
             kill(pid)
         left = deadline - time.monotonic()
         if left <= 0:
-            _unkillable.update(fresh)
-            return False
+            _ignored_children.update(fresh)
+            return not found
         if fresh:
             await_end(fresh[0], left)
-        elif alive and alive == found:
+        elif alive == found:
             # Where one was reaped, it may have left us another since they were listed.
-            return False
+            return not found
     return True
 
 
 def spare_children() -> None:
-    """Leave alone, for good, the children that there are now: who started them has become this program by exec(2)."""
-    _unkillable.update(_children())
+    """Leave alone the children that there are now, with their sessions: they were there before this program.
+
+    Whoever started them has become this program by exec(2). Called again, it adds those that have come since.
+    """
+    _foreign_sessions.add(os.getsid(0))
+    for pid in _children():
+        _foreign_children.add(pid)
+        found = process(pid)
+        if found is not None:
+            _foreign_sessions.add(found.session)
+
+
+def _strays(marks: Marks) -> list[int]:
+    """Return our children that are a run's, and those that have ended and that nobody else waits for."""
+    found = _children()
+    if not _foreign_children and os.getpid() != 1:
+        return found
+    return [pid for pid in found if pid not in _foreign_children and _is_stray(process(pid), marks)]
+
+
+def _is_stray(child: Process | None, marks: Marks) -> bool:
+    if child is None or child.session in _foreign_sessions:
+        return False
+    return (child.state in "ZX" or child.session == marks.leader
+            or (marks.assignment != b"" and environment_has(child.pid, marks.assignment))
+            or (marks.lock is not None and has_open(child.pid, marks.lock)))
 
 
 def _has_children() -> bool:
@@ -78,5 +123,5 @@ def _reap(pids: list[int]) -> list[int]:
                 continue
         except ChildProcessError:
             pass
-        _unkillable.discard(pid)
+        _ignored_children.discard(pid)
     return alive

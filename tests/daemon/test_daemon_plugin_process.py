@@ -134,3 +134,16 @@ def test_a_retry_waits_for_its_time_and_lets_others_pass(daemon: RealDaemon) -> 
     daemon.await_job(failing, "dead")
     assert daemon.rows("SELECT started_at >= (SELECT completed_at FROM job_log WHERE job_id = ?1 AND attempt = 1)"
                        " FROM job_log WHERE job_id = ?1 AND attempt = 2", failing) == [(1,)]
+
+
+def test_a_helper_that_was_started_before_the_daemon_in_the_same_process_is_left_alone(daemon: RealDaemon) -> None:
+    # As the entrypoint of a container has it.
+    daemon.become = ("/bin/sh", "-c", 'sleep 600 & exec "$@"', "sh")
+    daemon.install("describes")
+    daemon.start()
+    [helper] = daemon.started()
+    daemon.await_job(daemon.submit("describes"), "succeeded")
+    assert daemon.started() == [helper]
+    daemon.send(signal.SIGTERM)
+    daemon.ends(0)
+    assert daemon.survivors() == {helper}
