@@ -7,8 +7,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 
-from ductile.dispatch.conclude import LogEntry
-from ductile.queue.job import Job
+from ductile.queue.job import Job, LogEntry
 from ductile.units import parse_utc, utc_text
 
 

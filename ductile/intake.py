@@ -17,7 +17,7 @@ from ductile.errors import EXIT_DATA, DuctileError
 from ductile.events import ANNOUNCED
 from ductile.plugin import rows as plugin_rows
 from ductile.plugin.configured import ConfiguredPlugin
-from ductile.plugin.manifest import INIT
+from ductile.protocol import INIT
 from ductile.queue import rows as queue_rows
 from ductile.queue.job import NewJob, Submitter
 from ductile.router import Dispatch

@@ -28,7 +28,13 @@ from ductile.dispatch.leftover import RunLocks
 from ductile.dispatch.runner import become_subreaper
 from ductile.dispatch.strays import spare_children
 from ductile.errors import (
-    EXIT_CONFIG, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_SYSTEM, EXIT_USAGE, DuctileError,
+    EXIT_CONFIG,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_SYSTEM,
+    EXIT_USAGE,
+    DuctileError,
 )
 from ductile.lock import PidLock, pid_file
 from ductile.notify import Notifier

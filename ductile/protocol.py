@@ -13,6 +13,9 @@ from ductile.text import one_line
 T = TypeVar("T")
 Level = Literal["debug", "info", "warn", "error"]
 
+# The commands that mean something to the core; a plugin may have others.
+POLL, HANDLE, HEALTH, INIT = "poll", "handle", "health", "init"
+
 # Event types that start so are the core's own.
 RESERVED_TYPES = "ductile."
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ductile.config.schema import Route
-from ductile.pipeline.graph import Node, Pipeline
-from ductile.plugin.manifest import HANDLE
+from ductile.pipeline.graph import Pipeline, Place
+from ductile.protocol import HANDLE
 from ductile.queue.job import Submitter
 
 
@@ -21,23 +21,6 @@ class Dispatch:
     pipeline_name: str | None = None
     pipeline_hash: str | None = None
     step_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where in a pipeline a job stands."""
-
-    pipeline: Pipeline
-    step_id: str
-
-    @property
-    def node(self) -> Node:
-        """Return the step itself."""
-        return self.pipeline.nodes[self.step_id]
-
-    def following(self) -> tuple[Dispatch, ...]:
-        """Return the steps that come next, in the order of the file."""
-        return tuple(_step(self.pipeline, step_id) for step_id in self.node.next)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +53,14 @@ class Router:
         that type; then every route, in the order of the configuration. `source_plugin` is the plugin that emitted the
         event, None for one from outside or from the core, which no route takes.
         """
-        steps = () if place is None else place.following()
+        steps = () if place is None else following(place)
         routes = () if source_plugin is None else self._by_route.get((source_plugin, event_type), ())
         return (*steps, *self._by_type.get(event_type, ()), *routes)
+
+
+def following(place: Place) -> tuple[Dispatch, ...]:
+    """Return the steps that come next, in the order of the file."""
+    return tuple(_step(place.pipeline, step_id) for step_id in place.node.next)
 
 
 def _step(pipeline: Pipeline, step_id: str) -> Dispatch:

@@ -7,7 +7,8 @@ import pytest
 from ductile.config.schema import Route
 from ductile.pipeline.graph import Node, Pipeline, build
 from ductile.queue.job import Submitter
-from ductile.router import Dispatch, Place, Router
+from ductile.pipeline.graph import Place
+from ductile.router import Dispatch, Router, following
 
 
 def route(source: str, event_type: str, target: str) -> Route:
@@ -133,7 +134,7 @@ def test_every_event_of_a_step_goes_to_each_step_that_comes_next(
 ) -> None:
     place = Place(pipeline=WEIGHT, step_id=step_id)
     assert steps(BOTH.next(event_type, "look-plugin", place)) == expected
-    assert steps(place.following()) == expected
+    assert steps(following(place)) == expected
     assert place.node is WEIGHT.nodes[step_id]
 
 

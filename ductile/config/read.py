@@ -24,11 +24,17 @@ from ductile.config.schema import (
     Service,
 )
 from ductile.config.values import (
-    as_duration, as_name, as_path, as_plugins_event, as_variable, sections, texts,
+    as_duration,
+    as_name,
+    as_path,
+    as_plugins_event,
+    as_variable,
+    sections,
+    texts,
 )
 from ductile.config.variables import at, without_values
 from ductile.config.webhooks import read_webhooks
-from ductile.plugin.manifest import HANDLE
+from ductile.protocol import HANDLE
 
 _LOG_LEVELS = ("debug", "info", "warn", "error")
 _LOG_WORDS = ("stdout", "syslog")

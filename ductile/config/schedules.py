@@ -7,14 +7,41 @@ from datetime import time, timezone, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
+from ductile import units
 from ductile.check import Path, Section, as_integer, as_text, kind_of, nearest
+from ductile.config.schema import Every, Schedule, Unit, Window
 from ductile.config.values import as_duration, as_name, sections
-from ductile.plugin.manifest import HEALTH, INIT, POLL
-from ductile.scheduler.schedule import Every, Schedule, Unit, Window, parse_every
+from ductile.protocol import HEALTH, INIT, POLL
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _TIME = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
 _NEVER_SCHEDULED = (HEALTH, INIT)
+_LONGEST_EVERY = 366 * units.DAY
+_NAMED = {
+    "hourly": Every(count=units.HOUR, unit=Unit.SECONDS),
+    "daily": Every(count=1, unit=Unit.DAYS),
+    "weekly": Every(count=1, unit=Unit.WEEKS),
+    "monthly": Every(count=1, unit=Unit.MONTHS),
+}
+_CALENDAR = {"d": Unit.DAYS, "w": Unit.WEEKS}
+
+
+def parse_every(text: Any) -> Every:
+    """Return the interval in `90s`, `5m`, `2h`, `1d`, `1w`, `hourly`, `daily`, `weekly` or `monthly`.
+
+    Raises ValueError, with a text for the operator, for anything else and outside 1s to 366d.
+    """
+    if isinstance(text, str) and text in _NAMED:
+        return _NAMED[text]
+    try:
+        seconds = units.parse_duration(text if isinstance(text, str) else "")
+    except ValueError:
+        expected = "expected an interval such as 5m, 6h, daily or monthly"
+        raise ValueError(f"{expected}, got {kind_of(text)}") from None
+    if not 1 <= seconds <= _LONGEST_EVERY:
+        raise ValueError(f"expected an interval from 1s to 366d, got {text!r}")
+    unit = _CALENDAR.get(text[-1], Unit.SECONDS)
+    return Every(count=seconds // Every(count=1, unit=unit).seconds, unit=unit)
 
 
 def read_schedules(plugin: Section, local_zone: tzinfo) -> tuple[tuple[Schedule, ...], dict[Path, str]]:

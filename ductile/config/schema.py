@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import time, tzinfo
 from pathlib import Path
 from typing import Any
 
 from ductile import units
 from ductile.check import Path as Place
-from ductile.scheduler.schedule import Schedule
 
 # Seconds. A command of any other name has as long as `handle`.
 DEFAULT_TIMEOUTS = {"poll": 60, "handle": 120, "health": 10, "init": 30}
@@ -46,6 +47,79 @@ class BreakerRule:
 
     threshold: int = 3
     reset_after: int = 30 * units.MINUTE
+
+
+class Unit(enum.Enum):
+    """What an interval is counted in; seconds are elapsed time, the others steps of the calendar."""
+
+    SECONDS = "s"
+    DAYS = "d"
+    WEEKS = "w"
+    MONTHS = "month"
+
+
+# A month counts as its shortest case.
+_NOMINAL_SECONDS = {
+    Unit.SECONDS: units.SECOND,
+    Unit.DAYS: units.DAY,
+    Unit.WEEKS: units.WEEK,
+    Unit.MONTHS: 28 * units.DAY,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Every:
+    """An interval: `count` times `unit`."""
+
+    count: int
+    unit: Unit
+
+    @property
+    def seconds(self) -> int:
+        """The interval's nominal length in seconds, for comparisons; a month has 28 days."""
+        return self.count * _NOMINAL_SECONDS[self.unit]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """The wall times `[start, end)` of each day; across midnight where `end` is not later than `start`.
+
+    So an `end` of 00:00 is the midnight that ends the day.
+    """
+
+    start: time
+    end: time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """One schedule of a plugin. `jitter` is in seconds.
+
+    `at` is the grid's time of day, for calendar intervals only. `day` goes with `at`: a weekday from
+    0, Monday, to 6 for weeks; a day of the month from 1 to 31 for months. `zone_name` is the zone as the
+    operator wrote it, None where the system's is meant.
+    """
+
+    id: str
+    command: str = "poll"
+    every: Every
+    at: time | None = None
+    day: int | None = None
+    jitter: int = 0
+    window: Window | None = None
+    zone: tzinfo
+    zone_name: str | None = None
+
+    def rule(self) -> str:
+        """Return the text of what the grid depends on: where it changes, a new grid begins."""
+        parts = [f"every {self.every.count} {self.every.unit.value}"]
+        if self.at is not None:
+            parts.append(f"at {self.at.isoformat()}")
+        if self.day is not None:
+            parts.append(f"day {self.day}")
+        if self.zone_name is not None:
+            parts.append(f"in {self.zone_name}")
+        return " ".join(parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

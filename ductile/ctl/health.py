@@ -19,7 +19,7 @@ from ductile.dispatch.outcome import Succeeded
 from ductile.errors import EXIT_FAILED, EXIT_OK
 from ductile.plugin import rows as plugin_rows
 from ductile.plugin.configured import ConfiguredPlugin
-from ductile.plugin.manifest import HEALTH
+from ductile.protocol import HEALTH
 from ductile.state import rows as state_rows
 from ductile.text import one_line
 from ductile.world import World

@@ -20,8 +20,16 @@ from ductile import db, streams
 from ductile.config import place
 from ductile.ctl.commandline import parse
 from ductile.errors import (
-    EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EXIT_PERMISSION, EXIT_SYSTEM, EXIT_UNAVAILABLE, EXIT_USAGE,
-    DuctileError, io_exit_code,
+    EXIT_CONFIG,
+    EXIT_INTERRUPTED,
+    EXIT_IO,
+    EXIT_OK,
+    EXIT_PERMISSION,
+    EXIT_SYSTEM,
+    EXIT_UNAVAILABLE,
+    EXIT_USAGE,
+    DuctileError,
+    io_exit_code,
 )
 
 _LOOK_SECONDS = 0.5    # between two looks of `logs -f`

@@ -22,7 +22,7 @@ from ductile.pipeline import rows as pipeline_rows
 from ductile.plugin import rows as plugin_rows
 from ductile.plugin.configured import ConfiguredPlugin
 from ductile.plugin.discovery import Found
-from ductile.plugin.manifest import INIT
+from ductile.protocol import INIT
 from ductile.queue import rows as queue_rows
 from ductile.queue.job import NewJob, Submitter
 from ductile.scheduler import rows as scheduler_rows

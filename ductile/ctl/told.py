@@ -15,7 +15,7 @@ from ductile.ctl.run import DEFAULT_TYPE
 from ductile.ctl.scratch import Told
 from ductile.ctl.state import read as read_state
 from ductile.errors import EXIT_DATA, EXIT_USAGE, DuctileError
-from ductile.plugin.manifest import HANDLE, POLL
+from ductile.protocol import HANDLE, POLL
 
 _EVENT_KEYS = ("type", "payload", "source", "timestamp", "event_id", "dedupe_key", "http")
 

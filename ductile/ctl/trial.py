@@ -26,8 +26,7 @@ from ductile.dispatch.outcome import Outcome, Refused, Succeeded, log_status, re
 from ductile.errors import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_OK, DuctileError
 from ductile.plugin.configured import ConfiguredPlugin, bind
 from ductile.plugin.discovery import MANIFEST, Registry, look_at
-from ductile.plugin.manifest import INIT
-from ductile.protocol import ProtocolError, parse_response
+from ductile.protocol import INIT, ProtocolError, parse_response
 from ductile.state.merge import check_size, merge
 from ductile.text import one_line
 from ductile.units import format_size

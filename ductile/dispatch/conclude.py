@@ -13,12 +13,11 @@ from ductile.context.row import Context
 from ductile.dispatch.onward import Map, Next, Onward, names_of_the_core, plan, tell
 from ductile.dispatch.outcome import Interrupted, Outcome, Refused, Succeeded, log_status, retryable
 from ductile.dispatch.record import Way
-from ductile.dispatch.retry import delay
 from ductile.events import JOB_DEAD
-from ductile.plugin.manifest import INIT
-from ductile.protocol import Event, Response
-from ductile.queue.job import Job, Status, Submitter
-from ductile.router import Place
+from ductile.pipeline.graph import Place
+from ductile.protocol import INIT, Event, Response
+from ductile.queue.job import Job, LogEntry, Status, Submitter
+from ductile.queue.retry import delay
 from ductile.scheduler.breaker import Breaker, after, turned
 from ductile.state.merge import check_size, merge
 from ductile.workspace.artifact import Artifact
@@ -53,19 +52,6 @@ class Before:
     cut_short: int
     context: Context | None = None
     place: Place | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogEntry:
-    """What the ledger keeps of one attempt, but for its response. `printed` is as `job_log` has it."""
-
-    id: str
-    status: str
-    completed_at: datetime
-    exit_code: int | None = None
-    error: str | None = None
-    stderr: str | None = None
-    printed: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

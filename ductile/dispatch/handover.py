@@ -40,7 +40,7 @@ def inherited(conn: sqlite3.Connection, job: Job, router: Router, workspaces: Wo
         artifacts = artifact_rows.of_job(conn, job.parent_job_id)
         if not artifacts and workspaces.open(job.parent_job_id) is None:
             return None
-        place = pipeline_rows.place_of(conn, job, router)
+        place = pipeline_rows.place_of(conn, job, router.pipelines)
     return Inherited(parent_id=job.parent_job_id, artifacts=artifacts, deep=place is not None and place.node.deep_copy)
 
 

@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ductile.dispatch.processes import (
-    Process, await_end, boot_id, environment_has, has_open, kill, process, processes, ticks_since_boot,
+    Process,
+    await_end,
+    boot_id,
+    environment_has,
+    has_open,
+    kill,
+    process,
+    processes,
+    ticks_since_boot,
 )
 
 JOB_ID_VARIABLE = "DUCTILE_JOB_ID"

@@ -257,5 +257,5 @@ def _read(conn: sqlite3.Connection, job: Job, outcome: Outcome, rules: Rules) ->
         breaker=scheduler_rows.breaker(conn, job.plugin, job.command) if scheduled else CLOSED,
         cut_short=history.cut_short(conn, job.id) if isinstance(outcome, Interrupted) else 0,
         context=None if job.event_context_id is None else context_rows.get(conn, job.event_context_id),
-        place=pipeline_rows.place_of(conn, job, rules.ways.router),
+        place=pipeline_rows.place_of(conn, job, rules.ways.router.pipelines),
     )

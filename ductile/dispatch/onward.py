@@ -12,9 +12,10 @@ from ductile.chance import NewId
 from ductile.context.baggage import Origin, add, anchor, check, misnamed, without_credentials
 from ductile.context.row import Context, NewContext
 from ductile.events import SOURCE, STEP_SUCCEEDED
+from ductile.pipeline.graph import Place
 from ductile.protocol import Event, Response
 from ductile.queue.job import Job, NewJob
-from ductile.router import Dispatch, Place, Router
+from ductile.router import Dispatch, Router, following
 from ductile.strictjson import encode
 from ductile.units import utc_text
 
@@ -123,7 +124,7 @@ def _pass_on(job: Job, context: Context | None, place: Place, ways: Map, *, now:
     if fault is not None:
         return Onward(fault=fault)
     sent = _Sent(number=None, event=Event(type=STEP_SUCCEEDED, payload=payload), source=job.plugin,
-                 targets=place.following(), payload=payload, accumulated=added.accumulated, hop=hop,
+                 targets=following(place), payload=payload, accumulated=added.accumulated, hop=hop,
                  core_event=job.core_event)
     return Onward(jobs=tuple(_jobs(sent, job, context, ways, now=now, new_id=new_id)))
 

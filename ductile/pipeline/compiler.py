@@ -15,7 +15,7 @@ from itertools import pairwise
 from ductile.check import Path, dotted, nearest
 from ductile.pipeline.graph import Node, Pipeline, build
 from ductile.pipeline.spec import Call, Fault, PipelineSpec, Split, Step, Steps, Uses, walk
-from ductile.plugin.manifest import HANDLE
+from ductile.protocol import HANDLE
 
 # Calls that double at each level ask for billions of nodes in a few lines; nobody means more than these.
 MOST_NODES = 10_000

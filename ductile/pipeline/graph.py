@@ -42,6 +42,19 @@ class Pipeline:
     hash: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where in a pipeline a job stands."""
+
+    pipeline: Pipeline
+    step_id: str
+
+    @property
+    def node(self) -> Node:
+        """Return the step itself."""
+        return self.pipeline.nodes[self.step_id]
+
+
 def build(*, name: str, on: str | None, entry: tuple[str, ...], nodes: Iterable[Node]) -> Pipeline:
     """Return the pipeline of these nodes with its hash."""
     by_id = {node.id: node for node in nodes}

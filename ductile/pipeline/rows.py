@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from ductile.pipeline.graph import Pipeline, canonical, from_canonical
+from ductile.pipeline.graph import Pipeline, Place, canonical, from_canonical
 from ductile.queue.job import Job
-from ductile.router import Place, Router
 from ductile.units import utc_text
 
 
@@ -31,14 +30,14 @@ def get(conn: sqlite3.Connection, digest: str) -> Pipeline | None:
     return pipeline if pipeline is not None and pipeline.hash == digest else None
 
 
-def place_of(conn: sqlite3.Connection, job: Job, router: Router) -> Place | None:
+def place_of(conn: sqlite3.Connection, job: Job, pipelines: Mapping[str, Pipeline]) -> Place | None:
     """Return where a job stands in the version that it began with; None outside, and where that is not known.
 
-    What runs now is looked at first, so that the table is read for older versions alone.
+    `pipelines`, those that run now, are looked at first, so that the table is read for older versions alone.
     """
     if job.pipeline_hash is None:
         return None
-    pipeline = router.pipelines.get(job.pipeline_name)
+    pipeline = pipelines.get(job.pipeline_name)
     if pipeline is None or pipeline.hash != job.pipeline_hash:
         pipeline = get(conn, job.pipeline_hash)
     if pipeline is None or job.step_id not in pipeline.nodes:

@@ -8,7 +8,8 @@ from blake3 import blake3
 
 from ductile.config.schema import PluginConfig
 from ductile.plugin.discovery import Plugin, Registry
-from ductile.plugin.manifest import INIT, missing_keys
+from ductile.plugin.manifest import missing_keys
+from ductile.protocol import INIT
 from ductile.strictjson import canonical
 from ductile.text import one_line
 

@@ -10,8 +10,6 @@ from ductile.check import Problem, Section, as_choice, as_text, kind_of
 from ductile.config.values import as_name
 
 PROTOCOLS = (1, 2)
-# The commands that mean something to the core; a plugin may have others.
-POLL, HANDLE, HEALTH, INIT = "poll", "handle", "health", "init"
 COMMAND_TYPES = ("read", "write")
 
 

@@ -101,3 +101,16 @@ class Job:
     step_id: str | None
     replay_of: str | None
     core_event: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEntry:
+    """What the ledger keeps of one attempt, but for its response. `printed` is as `job_log` has it."""
+
+    id: str
+    status: str
+    completed_at: datetime
+    exit_code: int | None = None
+    error: str | None = None
+    stderr: str | None = None
+    printed: str | None = None

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import bisect
 import calendar
-import enum
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
-from typing import Any
 
 from ductile import units
 from ductile.chance import Chance
-from ductile.check import kind_of
+from ductile.config.schema import Every, Schedule, Unit, Window
 
-_LONGEST_EVERY = 366 * units.DAY
+_DAILY = Every(count=1, unit=Unit.DAYS)
+_WEEKLY = Every(count=1, unit=Unit.WEEKS)
 _ONE_DAY = timedelta(days=1)
 _ONE_SECOND = timedelta(seconds=1)
 _ONE_MILLISECOND = timedelta(milliseconds=1)
@@ -31,106 +30,6 @@ _LAST_CLOCK = datetime(9999, 12, 1, tzinfo=timezone.utc)
 _LAST_POINT = datetime(9999, 12, 5, tzinfo=timezone.utc)
 _FIRST_WALL = datetime(1, 1, 3)
 _LAST_WALL = datetime(9999, 12, 5)
-
-
-class Unit(enum.Enum):
-    """What an interval is counted in; seconds are elapsed time, the others steps of the calendar."""
-
-    SECONDS = "s"
-    DAYS = "d"
-    WEEKS = "w"
-    MONTHS = "month"
-
-
-# A month counts as its shortest case.
-_NOMINAL_SECONDS = {
-    Unit.SECONDS: units.SECOND,
-    Unit.DAYS: units.DAY,
-    Unit.WEEKS: units.WEEK,
-    Unit.MONTHS: 28 * units.DAY,
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Every:
-    """An interval: `count` times `unit`."""
-
-    count: int
-    unit: Unit
-
-    @property
-    def seconds(self) -> int:
-        """The interval's nominal length in seconds, for comparisons; a month has 28 days."""
-        return self.count * _NOMINAL_SECONDS[self.unit]
-
-
-_NAMED = {
-    "hourly": Every(count=units.HOUR, unit=Unit.SECONDS),
-    "daily": Every(count=1, unit=Unit.DAYS),
-    "weekly": Every(count=1, unit=Unit.WEEKS),
-    "monthly": Every(count=1, unit=Unit.MONTHS),
-}
-_CALENDAR = {"d": Unit.DAYS, "w": Unit.WEEKS}
-
-
-def parse_every(text: Any) -> Every:
-    """Return the interval in `90s`, `5m`, `2h`, `1d`, `1w`, `hourly`, `daily`, `weekly` or `monthly`.
-
-    Raises ValueError, with a text for the operator, for anything else and outside 1s to 366d.
-    """
-    if isinstance(text, str) and text in _NAMED:
-        return _NAMED[text]
-    try:
-        seconds = units.parse_duration(text if isinstance(text, str) else "")
-    except ValueError:
-        expected = "expected an interval such as 5m, 6h, daily or monthly"
-        raise ValueError(f"{expected}, got {kind_of(text)}") from None
-    if not 1 <= seconds <= _LONGEST_EVERY:
-        raise ValueError(f"expected an interval from 1s to 366d, got {text!r}")
-    unit = _CALENDAR.get(text[-1], Unit.SECONDS)
-    return Every(count=seconds // _NOMINAL_SECONDS[unit], unit=unit)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
-    """The wall times `[start, end)` of each day; across midnight where `end` is not later than `start`.
-
-    So an `end` of 00:00 is the midnight that ends the day.
-    """
-
-    start: time
-    end: time
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
-    """One schedule of a plugin. `jitter` is in seconds.
-
-    `at` is the grid's time of day, for calendar intervals only. `day` goes with `at`: a weekday from
-    0, Monday, to 6 for weeks; a day of the month from 1 to 31 for months. `zone_name` is the zone as the
-    operator wrote it, None where the system's is meant.
-    """
-
-    id: str
-    command: str = "poll"
-    every: Every
-    at: time | None = None
-    day: int | None = None
-    jitter: int = 0
-    window: Window | None = None
-    zone: tzinfo
-    zone_name: str | None = None
-
-    def rule(self) -> str:
-        """Return the text of what the grid depends on: where it changes, a new grid begins."""
-        parts = [f"every {self.every.count} {self.every.unit.value}"]
-        if self.at is not None:
-            parts.append(f"at {self.at.isoformat()}")
-        if self.day is not None:
-            parts.append(f"day {self.day}")
-        if self.zone_name is not None:
-            parts.append(f"in {self.zone_name}")
-        return " ".join(parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,8 +136,8 @@ def _origin(schedule: Schedule, at: time, now: datetime) -> datetime:
         return datetime.combine(date(today.year, 1, day), at)
     if unit is Unit.WEEKS and day is not None:
         candidate = today + _ONE_DAY * ((day - today.weekday()) % 7)
-        return _next_wall(datetime.combine(candidate, at), _NAMED["weekly"], schedule.zone, now)
-    return _next_wall(datetime.combine(today, at), _NAMED["daily"], schedule.zone, now)
+        return _next_wall(datetime.combine(candidate, at), _WEEKLY, schedule.zone, now)
+    return _next_wall(datetime.combine(today, at), _DAILY, schedule.zone, now)
 
 
 def _next_wall(origin: datetime, every: Every, zone: tzinfo, after: datetime) -> datetime:

@@ -10,16 +10,17 @@ from typing import Any
 
 from ductile import intake
 from ductile.chance import Chance, NewId
+from ductile.config.schema import Schedule
 from ductile.db import transaction
-from ductile.dispatch.retry import longest
 from ductile.plugin import rows as plugin_rows
 from ductile.plugin.configured import ConfiguredPlugin
 from ductile.queue import rows as queue_rows
 from ductile.queue.job import Submitter
+from ductile.queue.retry import longest
 from ductile.scheduler import rows
 from ductile.scheduler.breaker import Breaker, Gate, gate
 from ductile.scheduler.rows import Entry
-from ductile.scheduler.schedule import Schedule, advance, first, in_window, next_in_window, redraw_if_stalled
+from ductile.scheduler.schedule import advance, first, in_window, next_in_window, redraw_if_stalled
 from ductile.units import utc_text
 from ductile.world import World
 

@@ -20,16 +20,16 @@ from ductile.db import Damaged, FateUnknown, NotWritten
 from ductile.errors import DuctileError
 from ductile.group import GroupCommit
 from ductile.log import Component
-from ductile.plugin.manifest import HANDLE
+from ductile.protocol import HANDLE
 from ductile.queue import rows as queue_rows
 from ductile.queue.job import Submitter
 from ductile.scheduler import rows as scheduler_rows
 from ductile.strictjson import encode
+from ductile.vitals import Vitals
 from ductile.webhook.head import Head, body_length
 from ductile.webhook.request import DEFAULT_TYPE, http_of, payload_of, source_of
 from ductile.webhook.server import Expected, Reply
 from ductile.webhook.signature import verify
-from ductile.vitals import Vitals
 from ductile.world import World
 
 HEALTH_PATH = "/healthz"

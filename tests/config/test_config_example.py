@@ -10,7 +10,7 @@ from config.config_files import lines, load_text
 
 from ductile.config.load import load
 from ductile.world import read
-from ductile.scheduler.schedule import Every, Unit
+from ductile.config.schema import Every, Unit
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "etc" / "ductile" / "config.yaml"

@@ -11,7 +11,7 @@ import pytest
 from config.config_files import ECHO, SCHEDULE, SECRET, TWO_PLUGINS, endpoint, lines, load_text
 
 from ductile.config.schema import BreakerRule, Endpoint, PluginConfig, Retry, Route, Service
-from ductile.scheduler.schedule import Every, Schedule, Unit, Window
+from ductile.config.schema import Every, Schedule, Unit, Window
 
 UTC = datetime.timezone.utc
 

@@ -15,7 +15,7 @@ from ctl.desk import PATIENCE_SECONDS, SAYS_OK, Desk, Said, job_id, start
 from ductile import db, history
 from ductile.context import rows as context_rows
 from ductile.context.row import NewContext
-from ductile.dispatch.conclude import LogEntry
+from ductile.queue.job import LogEntry
 from ductile.queue import rows as queue_rows
 from ductile.queue.job import Status
 from ductile.workspace import rows as artifact_rows

@@ -13,7 +13,7 @@ from ctl.desk import Desk, Said, job_id
 
 from ductile import db, history
 from ductile.ctl import job as jobs
-from ductile.dispatch.conclude import LogEntry
+from ductile.queue.job import LogEntry
 from ductile.queue import rows as queue_rows
 from ductile.queue.job import Status
 from support.clock import START

@@ -15,7 +15,7 @@ from ctl.desk import PATIENCE_SECONDS, Desk, Said, job_id, start
 
 from ductile import db, history
 from ductile.ctl import logs
-from ductile.dispatch.conclude import LogEntry
+from ductile.queue.job import LogEntry
 from ductile.queue import rows as queue_rows
 from ductile.queue.job import Status
 from support.clock import START

@@ -14,7 +14,7 @@ from support.ledger import opened, put_ended, put_job, steps
 
 from ductile import db, history
 from ductile.ctl import glance
-from ductile.dispatch.conclude import LogEntry
+from ductile.queue.job import LogEntry
 from ductile.queue import rows as queue_rows
 from ductile.queue.job import Status
 from ductile.units import utc_text

@@ -15,7 +15,8 @@ from ductile.dispatch.record import RESULT_LIMIT_BYTES, stored
 from ductile.pipeline.graph import Node, Pipeline, build
 from ductile.protocol import Response, decode_response
 from ductile.queue.job import Job, Status, Submitter
-from ductile.router import Place, Router
+from ductile.pipeline.graph import Place
+from ductile.router import Router
 from ductile.scheduler.breaker import CLOSED, Breaker
 from ductile.workspace.artifact import Artifact
 from support.clock import START

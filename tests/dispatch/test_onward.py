@@ -14,7 +14,8 @@ from ductile.events import BREAKER_OPENED, JOB_DEAD
 from ductile.pipeline.graph import Node, Pipeline, build
 from ductile.protocol import Event, Response, decode_response
 from ductile.queue.job import Job, NewJob, Status, Submitter
-from ductile.router import Place, Router
+from ductile.pipeline.graph import Place
+from ductile.router import Router
 from support.clock import START
 from support.ledger import ids
 

@@ -18,7 +18,8 @@ from ductile.dispatch.lifecycle import plugin_environment
 from ductile.dispatch.outcome import Facts
 from ductile.plugin import discovery
 from ductile.plugin.configured import ConfiguredPlugin
-from ductile.plugin.manifest import HANDLE, HEALTH, INIT, POLL, parse_manifest
+from ductile.plugin.manifest import parse_manifest
+from ductile.protocol import HANDLE, HEALTH, INIT, POLL
 from ductile.protocol import ProtocolError, decode_response, encode_request
 from ductile.state import merge
 from ductile.strictjson import MOST_DIGITS, MOST_NESTING

@@ -13,7 +13,7 @@ from pipeline.pipeline_files import compiled
 from ductile.pipeline import rows
 from ductile.pipeline.graph import Node, Pipeline, build, canonical
 from ductile.queue.job import Job
-from ductile.router import Place, Router
+from ductile.pipeline.graph import Place
 from support.clock import START
 from support.ledger import opened, put_job
 
@@ -109,7 +109,7 @@ def job(conn: sqlite3.Connection, version: Pipeline | None, step_id: str | None)
 
 
 def test_a_job_outside_a_pipeline_has_no_place(conn: sqlite3.Connection) -> None:
-    assert rows.place_of(conn, job(conn, None, None), Router((), {"wisdom": pipeline("a")})) is None
+    assert rows.place_of(conn, job(conn, None, None), {"wisdom": pipeline("a")}) is None
 
 
 def test_a_job_of_the_version_in_force_has_its_place_there_without_a_look_at_the_table(
@@ -119,7 +119,7 @@ def test_a_job_of_the_version_in_force_has_its_place_there_without_a_look_at_the
     found = job(conn, version, "b")
     asked: list[str] = []
     conn.set_trace_callback(asked.append)
-    place = rows.place_of(conn, found, Router((), {"wisdom": version}))
+    place = rows.place_of(conn, found, {"wisdom": version})
     conn.set_trace_callback(None)
     assert (place, asked) == (Place(pipeline=version, step_id="b"), [])
 
@@ -129,9 +129,9 @@ def test_a_job_of_an_older_version_has_its_place_in_that(conn: sqlite3.Connectio
     version = pipeline("a", "b")
     rows.add(conn, [version], START)
     found = job(conn, version, "a")
-    place = rows.place_of(conn, found, Router((), in_force))
+    place = rows.place_of(conn, found, in_force)
     assert place == Place(pipeline=version, step_id="a")
-    assert [each.step_id for each in place.following()] == ["b"]
+    assert place.node.next == ("b",)
 
 
 @pytest.mark.parametrize("in_force", [True, False])
@@ -140,9 +140,8 @@ def test_a_step_that_its_version_does_not_have_is_no_place(conn: sqlite3.Connect
                                                            step_id: str | None) -> None:
     version = pipeline("a")
     rows.add(conn, [version], START)
-    router = Router((), {"wisdom": version} if in_force else {})
-    assert rows.place_of(conn, job(conn, version, step_id), router) is None
+    assert rows.place_of(conn, job(conn, version, step_id), {"wisdom": version} if in_force else {}) is None
 
 
 def test_a_job_of_a_version_that_is_gone_has_no_place(conn: sqlite3.Connection) -> None:
-    assert rows.place_of(conn, job(conn, pipeline("a"), "a"), Router((), {"wisdom": pipeline("a", "b")})) is None
+    assert rows.place_of(conn, job(conn, pipeline("a"), "a"), {"wisdom": pipeline("a", "b")}) is None

@@ -8,7 +8,7 @@ from support.clock import START
 from support.ledger import opened, put_job
 
 from ductile import history
-from ductile.dispatch.conclude import LogEntry
+from ductile.queue.job import LogEntry
 from ductile.queue.job import Status
 
 T0, T1 = "2026-02-08T10:00:00.000Z", "2026-02-08T10:00:02.500Z"

@@ -6,7 +6,9 @@ from datetime import datetime, time, timezone
 from random import Random
 from zoneinfo import ZoneInfo
 
-from ductile.scheduler.schedule import Schedule, Window, advance, first, parse_every
+from ductile.config.schema import Schedule, Window
+from ductile.config.schedules import parse_every
+from ductile.scheduler.schedule import advance, first
 
 UTC = timezone.utc
 NOW = datetime(2026, 2, 8, 10, tzinfo=UTC)    # a Sunday

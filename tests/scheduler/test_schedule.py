@@ -9,7 +9,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from scheduler.schedules import NOW, UTC, local, runs, schedule, utc
 
-from ductile.scheduler.schedule import Every, Schedule, Unit, Window, advance, first, parse_every
+from ductile.config.schema import Every, Schedule, Unit, Window
+from ductile.config.schedules import parse_every
+from ductile.scheduler.schedule import advance, first
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)

@@ -7,16 +7,8 @@ from random import Random
 import pytest
 from scheduler.schedules import NOW, UTC, runs, schedule, utc
 
-from ductile.scheduler.schedule import (
-    Schedule,
-    Slot,
-    Unit,
-    advance,
-    first,
-    in_window,
-    next_in_window,
-    redraw_if_stalled,
-)
+from ductile.config.schema import Schedule, Unit
+from ductile.scheduler.schedule import Slot, advance, first, in_window, next_in_window, redraw_if_stalled
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)

@@ -12,7 +12,7 @@ from ductile.plugin.configured import ConfiguredPlugin
 from ductile.plugin.discovery import Plugin, Registry
 from ductile.plugin.manifest import Command, Manifest
 from ductile.router import Router
-from ductile.scheduler.schedule import Schedule
+from ductile.config.schema import Schedule
 from ductile.world import World
 
 NOWHERE = Path("/nowhere")

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from ductile.dispatch.retry import delay, longest
+from ductile.queue.retry import delay, longest
 
 
 class Fixed:
