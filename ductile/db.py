@@ -303,7 +303,6 @@ def _prepare(conn: sqlite3.Connection, path: Path) -> None:
                            f"set state.path to a local disk", exit_code=EXIT_SYSTEM)
     _tune(conn)
     migrate(conn, version)
-    conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     _check_size(conn, path)
     _check_schema(conn, path)
 
@@ -325,7 +324,16 @@ def _check_version(conn: sqlite3.Connection, path: Path) -> int:
 
 
 def _check_size(conn: sqlite3.Connection, path: Path) -> None:
+    """Refuse a file that is shorter than its pages, where all of the write-ahead log is in it.
+
+    A reader of another program keeps a part of the log out of the file: then its size says nothing
+    (sqlite.org/pragma.html#pragma_wal_checkpoint).
+    """
+    # Before the checkpoint: what `ductilectl` writes in between can only make the file longer.
     pages = conn.execute("PRAGMA page_count").fetchone()[0]
+    busy, logged, moved = conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    if busy or logged != moved:
+        return
     expected = pages * conn.execute("PRAGMA page_size").fetchone()[0]
     actual = path.stat().st_size
     if actual < expected:

@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from ductile.errors import EXIT_DATA, EXIT_IO, EXIT_PERMISSION, EXIT_SYSTEM, Duc
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_SECONDS = 60
+BUSY_SECONDS = 5
 ORDINARY_USER = 65534
 MEND = "stop ductiled, keep a copy of the file and its -wal, and restore a backup"
 T0 = "2026-02-08T10:00:00.000Z"
@@ -71,6 +73,30 @@ def test_a_file_cut_in_half_is_damaged(path):
 def test_a_file_that_lost_its_last_byte_is_damaged(path):
     os.truncate(path, path.stat().st_size - 1)
     assert refusal(path)[0] == EXIT_DATA
+
+
+def test_a_reader_that_keeps_the_log_from_being_moved_is_no_damage(path):
+    """As a backup tool or `sqlite3` is, which began before the last daemon was killed."""
+    writer, reader = (sqlite3.connect(path, isolation_level=None) for _ in range(2))
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM job_log").fetchone()
+    put_ended(writer, range(300, 900), at=T0, result="x" * 500)
+    writer.close()
+    began = time.monotonic()
+    daemon = db.open_for_daemon(path)
+    assert time.monotonic() - began < BUSY_SECONDS
+    assert daemon.execute("SELECT count(*) FROM job_log").fetchone() == (900,)
+    reader.close()
+    daemon.close()
+
+
+def test_a_reader_does_not_hide_that_a_file_is_cut(path):
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM plugin_state").fetchone()
+    os.truncate(path, path.stat().st_size - 1)
+    assert refusal(path)[0] == EXIT_DATA
+    reader.close()
 
 
 def test_an_empty_file_with_a_log_beside_it_is_damaged(tmp_path):
