@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -20,6 +20,7 @@ _BUSY_SECONDS = 5.0           # how long to wait for another process's write
 _DIRECTORY_MODE = 0o700
 _FILE_MODE = 0o600
 _OLDEST_SQLITE = (3, 35, 0)   # RETURNING
+_OPENINGS = 3                 # how often a connection is opened that turns out to be read-only
 _JOURNAL_LIMIT_BYTES = 16 * 1024 * 1024
 # Four times SQLite's default: a page that each job writes goes to its place once for four, which spares a slow card.
 _CHECKPOINT_PAGES = 4000
@@ -173,13 +174,7 @@ def open_for_daemon(path: Path) -> sqlite3.Connection:
                            exit_code=EXIT_SYSTEM)
     try:
         _make_file(path)
-        conn = _connect(path)
-        try:
-            _prepare(conn, path)
-        except BaseException:
-            conn.close()
-            raise
-        return conn
+        return _open_to_write(lambda: _connect(path), lambda conn: _prepare(conn, path))
     except OSError as error:
         raise DuctileError(
             f"cannot open the database {path}: {error.strerror}; the directory must be writable by this user",
@@ -239,19 +234,42 @@ def connect_again(path: Path) -> sqlite3.Connection:
 
     Threads may share it, one at a time. Raises DuctileError: 65 damaged, 71 where it cannot be opened.
     """
-    conn = None
     try:
-        conn = _connect(path, shared=True)
-        _tune(conn)
-        return conn
+        return _open_to_write(lambda: _connect(path, shared=True), _tune)
     except sqlite3.Error as error:
-        if conn is not None:
-            conn.close()
         raise _as_start_error(error, path) from error
 
 
+def _open_to_write(connect: Callable[[], sqlite3.Connection], prepare: Callable[[sqlite3.Connection], None],
+                   tries: int = _OPENINGS) -> sqlite3.Connection:
+    """Open and prepare a connection; one that turns out to be read-only is opened once more.
+
+    Where SQLite cannot write the file or its log for one moment it opens them read-only for ever (unixOpen, os_unix.c).
+    """
+    conn = connect()
+    try:
+        prepare(conn)
+        return conn
+    except BaseException as error:
+        conn.close()
+        if tries == 1 or getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_READONLY:
+            raise
+    return _open_to_write(connect, prepare, tries - 1)
+
+
+def _refuse_read_only(conn: sqlite3.Connection) -> None:
+    """Raise SQLITE_READONLY now and not at the first write. That another process writes (busy) proves nothing."""
+    try:
+        conn.execute("BEGIN IMMEDIATE")
+        conn.execute("ROLLBACK")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+
+
 def _tune(conn: sqlite3.Connection) -> None:
-    """Set what holds for one connection and not for the file."""
+    """Set what holds for one connection and not for the file; see that it can write."""
+    _refuse_read_only(conn)
     conn.execute("PRAGMA synchronous = FULL")
     conn.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT_BYTES}")
     conn.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
@@ -364,6 +382,9 @@ def _as_start_error(error: sqlite3.Error, path: Path) -> DuctileError:
     if isinstance(meaning, FateUnknown):
         return DuctileError(f"cannot open the database {path}: {error} ({error.sqlite_errorname}); "
                             f"check the disk and its room", exit_code=EXIT_SYSTEM)
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
+        return DuctileError(f"cannot write the database {path}: it or its -wal can only be opened for reading; check "
+                            f"their permissions and the limit on open files", exit_code=EXIT_SYSTEM)
     return DuctileError(f"cannot open the database {path}: {error}", exit_code=EXIT_SYSTEM)
 
 
