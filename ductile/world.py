@@ -9,7 +9,6 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from ductile.check import Path as Place
 from ductile.check import Problem, nearest
 from ductile.config.load import Loaded, load
 from ductile.config.schema import DEFAULT_TIMEOUTS, AskedCommand, AskedEvent, Config
@@ -23,9 +22,6 @@ from ductile.plugin.discovery import Registry, discover
 from ductile.router import Router
 
 _PIPELINES_DIR = ("pipelines_dir",)
-
-# A path in the configuration, and the line and column where that is in the file.
-_Spot = tuple[Place, tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,11 +70,10 @@ def read(path: Path, environ: Mapping[str, str], *, keep_unset: bool = False) ->
     """
     loaded = load(path, environ, keep_unset=keep_unset)
     world, found, of_pipelines = _look(loaded)
-    of_others = [(each, _look(each)[1]) for each in loaded.earlier]
     return Reading(
         path=path.absolute(),
         world=world,
-        problems=(*_lines([(loaded, found), *of_others]), *map(str, of_pipelines)),
+        problems=(*_lines(loaded, found), *map(str, of_pipelines)),
         faults=tuple(f"plugin {name} is not loaded: {plugin.reason}" for name, plugin in world.plugins.items()
                      if plugin.reason is not None and plugin.settings.enabled),
         warnings=loaded.warnings,
@@ -112,28 +107,10 @@ def _look(loaded: Loaded) -> tuple[World, list[Problem], list[Fault]]:
     return world, found, sorted([*authored.problems, *compiled.problems])
 
 
-def _lines(readings: Sequence[tuple[Loaded, Sequence[Problem]]]) -> list[str]:
-    """Return all that is wrong with a configuration, in the order of the file.
-
-    Where a key is repeated there are several readings. What is wrong in one of them and right in another that has the
-    same place is left out: which of them is meant shows when the key is no longer repeated.
-    """
-    wrong = [{_spot(loaded, problem) for problem in problems} for loaded, problems in readings]
-    told: set[_Spot] = set()
-    lines: list[tuple[tuple[int, int], str]] = []
-    for (loaded, problems), spots in zip(readings, wrong):
-        for problem in problems:
-            spot = _spot(loaded, problem)
-            mended = any(spot == _spot(other, problem) and spot not in others
-                         for (other, _), others in zip(readings, wrong))
-            if spot not in told and not mended:
-                lines.append((spot[1], loaded.locate(problem)))
-        told |= spots
-    return [line for _, line in sorted(lines, key=itemgetter(0))]
-
-
-def _spot(loaded: Loaded, problem: Problem) -> _Spot:
-    return problem.path, loaded.document.where(problem.path, problem.at_key)
+def _lines(loaded: Loaded, problems: Sequence[Problem]) -> list[str]:
+    """Return all that is wrong with a configuration, in the order of the file."""
+    placed = [(loaded.document.where(problem.path, problem.at_key), loaded.locate(problem)) for problem in problems]
+    return [line for _, line in sorted(placed, key=itemgetter(0))]
 
 
 def _compile(authored: Authored, config: Config, plugins: Mapping[str, ConfiguredPlugin]) -> Compiled:

@@ -6,7 +6,7 @@ import codecs
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -14,16 +14,15 @@ from yaml.reader import Reader
 
 from ductile.check import Path, Problem, kind_of
 from ductile.errors import EXIT_CONFIG, DuctileError
+from ductile.yamlfault import LINE_BREAK, LOADER, explain
 
 # Deep enough for any configuration; the parsers of PyYAML end the process at some ten thousand levels.
 MOST_LEVELS = 100
-# Values after aliases are followed: a few lines of nested aliases could ask for billions.
+# Values, keys apart. Counted as they are read, which bounds time and memory, and again with aliases followed: a few
+# lines of nested aliases could ask for billions.
 MOST_VALUES = 100_000
-# Ways to read a file in which keys are repeated: a slip repeats a key once or twice.
-MOST_READINGS = 20
-
-# libyaml is ten times as fast, but an installation may be without it.
-_Loader = yaml.CBaseLoader if yaml.__with_libyaml__ else yaml.BaseLoader
+# Places of a repeated key that one message names.
+_MOST_PLACES = 3
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,99})")
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,99})\.[0-9]{1,100}")
@@ -32,22 +31,19 @@ _WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
 _UNPRINTABLE = Reader.NON_PRINTABLE
 # What an escape can still put into a text, and neither UTF-8 nor a C string can carry.
 _UNFIT = re.compile("[\0\ud800-\udfff]")
-_LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
     """What a YAML file says. `problems` are what YAML allows and Ductile does not; `value` is the rest.
 
-    The last value of a repeated key counts. In each of `earlier` another one stands in its place, so that what is
-    wrong with any of them can be found.
+    The last value of a repeated key counts.
     """
 
     value: Any
     problems: tuple[Problem, ...]
     positions: Mapping[Path, tuple[int, int]]
     key_positions: Mapping[Path, tuple[int, int]]
-    earlier: tuple[Document, ...] = ()
 
     def where(self, path: Path, at_key: bool = False) -> tuple[int, int]:
         """Return line and column, from 1, of the value at `path`, or of its key.
@@ -66,26 +62,23 @@ class Document:
         return f"{name}:{line}:{column}: {problem}"
 
 
-def read_yaml(text: bytes, name: str) -> Document:
+def read_yaml(text: bytes, name: str, *, most_values: int = MOST_VALUES) -> Document:
     """Return the one document in `text`, a file known to the operator as `name`; an empty file is an empty mapping.
 
-    Only `true` and `false` are booleans, only plain decimals are numbers, every other plain word is a text.
+    Only `true` and `false` are booleans, only plain decimals are numbers, every other plain word is a string.
     Raises DuctileError with one line `file:line:column: what is wrong` for what is not YAML, is nested too
-    deep or grows too large through aliases.
+    deep or has too many values.
     """
     characters = _decode(text, name)
     try:
-        root = _Parser(yaml.parse(characters, Loader=_Loader), name).document()
+        root = _Parser(yaml.parse(characters, Loader=LOADER), name, most_values).document()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         _check_levels(characters[: mark.index], name)
-        raise _refusal(name, (mark.line + 1, mark.column + 1), f"not YAML: {error.problem}") from error
+        raise _refusal(name, *explain(characters, error)) from error
     if root is None:
         return Document(value={}, problems=(), positions={}, key_positions={})
-    readings = _Readings(name)
-    document = _Walk(name, readings).document(root, 0)
-    turns = range(1, min(readings.of(root), MOST_READINGS))
-    return replace(document, earlier=tuple(_Walk(name, readings).document(root, turn) for turn in turns))
+    return _Walk(name, most_values).document(root)
 
 
 def _refusal(name: str, place: tuple[int, int], text: str) -> DuctileError:
@@ -99,7 +92,7 @@ def _check_levels(characters: str, name: str) -> None:
     """
     level = 0
     with suppress(yaml.MarkedYAMLError):
-        for event in yaml.parse(characters, Loader=_Loader):
+        for event in yaml.parse(characters, Loader=LOADER):
             if level == MOST_LEVELS and isinstance(event, yaml.NodeEvent):
                 raise _too_many_levels(name, event)
             level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -124,7 +117,7 @@ def _decode(text: bytes, name: str) -> str:
 
 
 def _place_after(before: str) -> tuple[int, int]:
-    lines = _LINE_BREAK.split(before)
+    lines = LINE_BREAK.split(before)
     return len(lines), len(lines[-1]) + 1
 
 
@@ -142,9 +135,11 @@ class _Node:
 class _Parser:
     """Builds nodes from parser events; PyYAML's own composer knows no limit to its recursion."""
 
-    def __init__(self, events: Iterator[Any], name: str) -> None:
+    def __init__(self, events: Iterator[Any], name: str, most_values: int) -> None:
         self._events = events
         self._name = name
+        self._most_values = most_values
+        self._count = 0
         self._anchors: dict[str, _Node] = {}
         self._open_anchors: set[str] = set()
 
@@ -161,6 +156,9 @@ class _Parser:
     def _node(self, event: Any, level: int) -> _Node:
         if level > MOST_LEVELS:
             raise _too_many_levels(self._name, event)
+        self._count += 1
+        if self._count > 2 * self._most_values:
+            raise _too_many(self._name, _place(event), self._most_values)
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event)
         if event.anchor is not None:
@@ -202,104 +200,65 @@ def _place(event: Any) -> tuple[int, int]:
     return event.start_mark.line + 1, event.start_mark.column + 1
 
 
-class _Readings:
-    """The ways to read a file in which keys are repeated: each value of each key is in at least one of them.
-
-    A way has a number, its turn; in that of turn 0 every repeated key has its last value.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        # By identity: an alias is the node of its anchor, and may stand anywhere any number of times.
-        self._known: dict[int, int] = {}
-
-    def of(self, node: _Node, level: int = 1) -> int:
-        """Return how many ways there are to read a node."""
-        if level > MOST_LEVELS:
-            raise _too_deep(self._name, node)
-        if isinstance(node.content, str):
-            return 1
-        if id(node) not in self._known:
-            self._known[id(node)] = self._most(node, level + 1)
-        return self._known[id(node)]
-
-    def _most(self, node: _Node, level: int) -> int:
-        if not node.mapping:
-            return max((self.of(item, level) for item in node.content), default=1)
-        ways: dict[Any, int] = {}
-        for key, value in node.content:
-            if _key_fault(key) is None:
-                ways[key.content] = ways.get(key.content, 0) + self.of(value, level)
-        return max(ways.values(), default=1)
-
-    def choose(self, values: list[_Node], turn: int) -> tuple[int, int]:
-        """Return which of a key's values is read in a turn, and in which turn of its own."""
-        last = len(values) - 1
-        if turn > 0:
-            for index in range(last, -1, -1):
-                ways = self.of(values[index])
-                if turn < ways:
-                    return index, turn
-                turn -= ways
-        return last, 0
-
-
 class _Walk:
-    """Turns nodes into values, noting where each stands and what is wrong with it."""
+    """Turns nodes into values, noting where each is and what is wrong with it."""
 
-    def __init__(self, name: str, readings: _Readings) -> None:
+    def __init__(self, name: str, most_values: int) -> None:
         self._name = name
-        self._readings = readings
+        self._most_values = most_values
+        self._count = 0
         self._problems: list[Problem] = []
         self._positions: dict[Path, tuple[int, int]] = {}
         self._key_positions: dict[Path, tuple[int, int]] = {}
 
-    def document(self, root: _Node, turn: int) -> Document:
-        """Return what a file says in one of the ways to read it."""
-        value = self._value(root, (), turn)
+    def document(self, root: _Node) -> Document:
+        """Return what a file says."""
+        value = self._value(root, ())
         return Document(value=value, problems=tuple(self._problems), positions=self._positions,
                         key_positions=self._key_positions)
 
-    def _value(self, node: _Node, path: Path, turn: int) -> Any:
+    def _value(self, node: _Node, path: Path) -> Any:
         """Return what `node` means at `path`; an alias is walked anew at each place that uses it."""
         if len(path) > MOST_LEVELS:
-            raise _too_deep(self._name, node)
+            raise _refusal(self._name, node.place, f"expected at most {MOST_LEVELS} levels, got more through aliases")
         self._positions[path] = node.place
-        if len(self._positions) > MOST_VALUES:
-            raise _refusal(self._name, node.place, f"expected at most {MOST_VALUES} values, got more through aliases")
+        self._count += 1
+        if self._count > self._most_values:
+            raise _too_many(self._name, node.place, self._most_values)
         if node.tag is not None:
             self._problems.append(Problem(path, f"expected a value without a tag, got {_short(node.tag)}"))
         if isinstance(node.content, str):
             return _meaning(node.content) if node.plain else self._text(node.content, path)
         if node.mapping:
-            return self._mapping(node.content, path, turn)
-        return [self._value(item, (*path, index), self._readings.choose([item], turn)[1])
-                for index, item in enumerate(node.content)]
+            return self._mapping(node.content, path)
+        return [self._value(item, (*path, index)) for index, item in enumerate(node.content)]
 
     def _text(self, text: str, path: Path) -> str:
         unfit = _UNFIT.search(text)
         if unfit is not None:
-            fault = f"expected a text that UTF-8 can carry, without NUL, got U+{ord(unfit[0]):04X} in it"
+            fault = f"expected a string that UTF-8 can carry, without NUL, got U+{ord(unfit[0]):04X} in it"
             self._problems.append(Problem(path, fault))
         return _UNFIT.sub("", text)
 
-    def _mapping(self, pairs: Any, path: Path, turn: int) -> dict[str, Any]:
+    def _mapping(self, pairs: Any, path: Path) -> dict[str, Any]:
         result: dict[str, Any] = {}
         repeated = []
         for name, entries in self._entries(pairs, path).items():
-            chosen, inner = self._readings.choose([value for _, value in entries], turn)
-            key, value = entries[chosen]
+            key, value = entries[-1]
             self._key_positions[(*path, name)] = key.place
-            result[name] = self._value(value, (*path, name), inner)
-            before = [f"line {other.place[0]}, column {other.place[1]}" for other, _ in entries[:-1]]
-            if before and chosen == len(entries) - 1:
-                fault = f"repeated key, also at {' and '.join(before)}"
+            result[name] = self._value(value, (*path, name))
+            if len(entries) > 1:
+                places = [f"line {other.place[0]}, column {other.place[1]}" for other, _ in entries[:_MOST_PLACES]]
+                more = len(entries) - 1 - _MOST_PLACES
+                if more > 0:
+                    places.append(f"{more} more places")
+                fault = f"repeated key, also at {' and '.join(places[:len(entries) - 1])}"
                 repeated.append(Problem((*path, name), fault, at_key=True))
         self._problems += repeated
         return result
 
     def _entries(self, pairs: Any, path: Path) -> dict[str, list[tuple[_Node, _Node]]]:
-        """Return the good keys of a mapping, each with every place that it stands at and the value there."""
+        """Return the good keys of a mapping, each with every place that it is at and the value there."""
         entries: dict[str, list[tuple[_Node, _Node]]] = {}
         for key, value in pairs:
             fault = _key_fault(key)
@@ -313,21 +272,21 @@ class _Walk:
         return entries
 
 
-def _too_deep(name: str, node: _Node) -> DuctileError:
-    return _refusal(name, node.place, f"expected at most {MOST_LEVELS} levels, got more through aliases")
+def _too_many(name: str, place: tuple[int, int], most: int) -> DuctileError:
+    return _refusal(name, place, f"expected at most {most:,} values in one file, got more")
 
 
 def _key_fault(key: _Node) -> str | None:
     if key.tag is not None:
         return f"expected a key without a tag, got {_short(key.tag)}"
     if not isinstance(key.content, str):
-        return f"expected a text as key, got {'a mapping' if key.mapping else 'a list'}"
+        return f"expected a string as key, got {'a mapping' if key.mapping else 'a list'}"
     if not key.content.isprintable():
         return f"expected a key of printable characters, got {key.content!r}"
     if key.plain and key.content == "<<":
         return "expected every key written out, got the merge key '<<'"
     if key.plain and not isinstance(_meaning(key.content), str):
-        return f"expected a text as key, got {kind_of(_meaning(key.content))}"
+        return f"expected a string as key, got {kind_of(_meaning(key.content))}"
     return None
 
 
@@ -336,7 +295,7 @@ def _short(tag: str) -> str:
 
 
 def _meaning(word: str) -> Any:
-    """Return what a word without quotes means; YAML 1.1's `on`, `0755`, `1:30` and dates stay texts."""
+    """Return what a word without quotes means; YAML 1.1's `on`, `0755`, `1:30` and dates stay strings."""
     if word in _WORDS:
         return _WORDS[word]
     if _INTEGER.fullmatch(word):

@@ -21,7 +21,8 @@ PURE = set("""
     ctl.fitting ctl.outline ctl.screen ctl.skeleton_texts ctl.table ctl.view dispatch.conclude dispatch.onward
     dispatch.outcome dispatch.record errors events pipeline.compiler pipeline.graph pipeline.spec plugin.manifest
     protocol queue.job queue.retry router scheduler.breaker scheduler.schedule state.merge strictjson text units vitals
-    webhook.head webhook.request webhook.signature workspace.artifact workspace.operations yamlfile
+    webhook.head webhook.request webhook.signature workspace.artifact workspace.operations yamlfault
+    yamlfile
 """.split())
 WORLDLY = {"os", "sqlite3", "subprocess", "socket", "threading", "signal", "logging", "time", "random", "queue"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class Loaded:
     `path` is as the caller gave it. `files` are the files that were read, by name relative to the
     configuration's directory, for a digest; the env_file, being secrets, is not among them. `environ` is the
     environment with the env_file's variables over it. `unknown` are the places of values that nothing can be said of,
-    for a variable in them is unset. `earlier` is the same file read with other values of its repeated keys.
+    for a variable in them is unset.
     """
 
     config: Config
@@ -43,7 +43,6 @@ class Loaded:
     warnings: tuple[str, ...]
     document: Document = field(repr=False)
     unknown: frozenset[Place]
-    earlier: tuple[Loaded, ...] = ()
 
     def locate(self, problem: Problem) -> str:
         """Return a problem as the operator reads it, without the value of any variable.
@@ -61,11 +60,6 @@ def load(path: Path, environ: Mapping[str, str], *, keep_unset: bool = False) ->
     """
     content = _content(path)
     document = read_yaml(content, printable(path))
-    loaded, *earlier = (_read(each, content, path, environ, keep_unset) for each in (document, *document.earlier))
-    return replace(loaded, earlier=tuple(earlier))
-
-
-def _read(document: Document, content: bytes, path: Path, environ: Mapping[str, str], keep_unset: bool) -> Loaded:
     # Absolute, because the daemon leaves its working directory; not resolved, so a linked file keeps its neighbours.
     base = Path(os.path.abspath(path.parent))
     variables, env_file_faults = _variables(document.value, base, environ)

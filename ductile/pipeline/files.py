@@ -11,7 +11,7 @@ from ductile import disk
 from ductile.disk import NotRegular, TooLarge, printable
 from ductile.errors import DuctileError
 from ductile.pipeline.spec import Fault, PipelineFile, PipelineSpec, read_specs
-from ductile.yamlfile import Document, read_yaml
+from ductile.yamlfile import read_yaml
 
 # Some ten thousand steps; what is larger is something else.
 PIPELINES_LIMIT_BYTES = 4 * 1024**2
@@ -63,7 +63,7 @@ def read_pipelines(directory: Path, *, must_exist: bool = False) -> Authored:
         except DuctileError as error:
             problems.append(Fault(file=printable(path), text=error.lines[0]))
         else:
-            found, faults = _read_specs(printable(path), document)
+            found, faults = read_specs(PipelineFile(name=printable(path), document=document))
             specs += found
             problems += faults
     return Authored(specs=tuple(specs), problems=tuple(sorted(problems)), files=tuple(files), unlisted=None)
@@ -80,14 +80,6 @@ def _content(path: Path) -> bytes:
             "not a regular file; put a file in its place, or give it another ending than .yaml") from error
     except TooLarge as error:
         raise _Unreadable("larger than 4 MiB; spread its pipelines over several files") from error
-
-
-def _read_specs(file: str, document: Document) -> tuple[list[PipelineSpec], list[Fault]]:
-    """Return the pipelines of a file, and all that is wrong with it, also with each value of a repeated key."""
-    found, faults = read_specs(PipelineFile(name=file, document=document))
-    for earlier in document.earlier:
-        faults += read_specs(PipelineFile(name=file, document=earlier))[1]
-    return found, list(dict.fromkeys(faults))
 
 
 def _fault(path: Path, reason: str) -> Fault:

@@ -115,7 +115,7 @@ routes:
         "8:22: plugins.echo.timeouts.poll: expected a duration such as 30s, got 'soon'",
         "9:35: plugins.echo.schedule.jitter: expected no more than the interval in 'every', got '1h'",
         "10:21: plugins.echo.config.token: the variable TOKEN is not set",
-        "11:3: plugins.1: expected a text as key, got 1",
+        "11:3: plugins.1: expected a string as key, got 1",
         "13:11: webhooks.listen: expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081, got 'here'",
         "15:7: webhooks.endpoints[0]: the key 'signature_header' is missing",
         "15:14: webhooks.endpoints[0].path: expected a path that starts with '/', in ASCII without spaces, got 'hook'",

@@ -18,11 +18,11 @@ MALFORMED = [
     ("~\n", ["1:1: expected a pipeline, or a list of them under 'pipelines', got nothing"]),
     (
         "1: a\n",
-        ["1:1: 1: expected a text as key, got 1", "1:1: the key 'name' is missing", "1:1: the key 'steps' is missing"],
+        ["1:1: 1: expected a string as key, got 1", "1:1: the key 'name' is missing", "1:1: the key 'steps' is missing"],
     ),
     ("[]\n", ["1:1: expected a mapping, got a list"]),
     ("echo\n", ["1:1: expected a mapping, got 'echo'"]),
-    ("name: [a\n", ["2:1: not YAML: did not find expected ',' or ']'"]),
+    ("name: [a\n", ["1:7: the '[' that opens here is not closed: expected ',' or ']' at line 2, column 1"]),
     ("name: a\n---\nname: b\n", ["2:1: expected one document, got another after it"]),
     ("pipelines:\n", ["1:11: pipelines: expected a list, got nothing"]),
     ("pipelines: {name: a}\n", ["1:12: pipelines: expected a list, got a mapping"]),
