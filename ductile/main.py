@@ -7,18 +7,19 @@ import gc
 import os
 import random
 import signal
+import sqlite3
 import sys
 import time
 import traceback
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 import ductile
-from ductile import checking, db, log, streams, world
+from ductile import checking, daemon_run_table, db, log, streams, world
 from ductile.arguments import Parser
 from ductile.clock import SystemClock
 from ductile.config.defaults import run_locks
@@ -141,12 +142,15 @@ def serve(reading: world.Reading, source: Source, report: Any) -> None:
     db.make_directory(config.state_path)
     lock = PidLock(pid_file(config.state_path))
     _handle_signals(inbox)
-    lock.write()
     try:
         workspaces = Workspaces(config.workspace_path)
         workspaces.make_root()
         conn = db.open_for_daemon(config.state_path)
         try:
+            _record_run(conn, config.state_path, lambda: daemon_run_table.start(
+                conn, pid=os.getpid(), version=ductile.__version__, now=clock.now()))
+            # Only now: who reads a PID finds a database, and not the row of an earlier run that had the same PID.
+            lock.write()
             notifier = Notifier(source.environ)
             spare_children()
             become_subreaper()
@@ -156,6 +160,7 @@ def serve(reading: world.Reading, source: Source, report: Any) -> None:
                 notifier=notifier, inbox=inbox, source=source,
             )
             daemon.prepare()
+            _record_run(conn, config.state_path, lambda: daemon_run_table.ready(conn, clock.now()))
             _log.info("ready", version=ductile.__version__, pid=os.getpid(), config=str(reading.path),
                       seconds=round(clock.monotonic() - started, 3))
             notifier.send(READY="1", STATUS="running")
@@ -170,6 +175,15 @@ def serve(reading: world.Reading, source: Source, report: Any) -> None:
     finally:
         lock.release()
     _log.info("stopped")
+
+
+def _record_run(conn: sqlite3.Connection, database: Path, write: Callable[[], None]) -> None:
+    """Store what `ductilectl wait` looks for. Raises DuctileError (71)."""
+    try:
+        with db.transaction(conn):
+            write()
+    except db.NotWritten as error:
+        raise DuctileError(f"cannot write the database {database}: {error}", exit_code=EXIT_SYSTEM) from error
 
 
 def _warn(reading: world.Reading) -> None:

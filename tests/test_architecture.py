@@ -31,6 +31,7 @@ OWNERS = {
     "artifacts": "workspace.rows",
     "circuit_breakers": "scheduler.rows",
     "config_loads": "config.rows",
+    "daemon_run": "daemon_run_table",
     "event_context": "context.rows",
     "job_log": "history",
     "job_queue": "queue.rows",
@@ -40,7 +41,7 @@ OWNERS = {
     "plugin_state": "state.rows",
     "schedule_entries": "scheduler.rows",
 }
-NOT_USED_YET = {"daemon_run", "paused_plugins"}
+NOT_USED_YET = {"paused_plugins"}
 # Who reads the tables of all rooms, and writes none.
 READS_ALL = {"ctl.glance", "ctl.snapshot"}
 

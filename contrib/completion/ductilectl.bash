@@ -31,6 +31,7 @@ _ductilectl_options() {
         emit) options+=' --payload --source' ;;
         logs) options+=' -f --follow -n' ;;
         test) options+=' --event --state --request' ;;
+        wait) options+=' --timeout' ;;
         state) options+=' --set --clear' ;;
         new-plugin) options+=' --lang --dir' ;;
         monitor) options=${options% --json} ;;
@@ -41,7 +42,7 @@ _ductilectl_options() {
 _ductilectl() {
     local program=$1 cur=${COMP_WORDS[COMP_CWORD]}
     local command= option= config= position=0 index word
-    local valued=' -c --config -n --payload --type --source --set --event --state --request --lang --dir '
+    local valued=' -c --config -n --payload --type --source --set --event --state --request --lang --dir --timeout '
     COMPREPLY=()
     for ((index = 1; index < COMP_CWORD; index++)); do
         word=${COMP_WORDS[index]}
@@ -77,7 +78,7 @@ _ductilectl() {
     fi
     case $command:$position in
         :*) _ductilectl_words 'init check status plugins pipelines queue run emit logs inspect retry replay cancel
-                reset health test reload state backup new-plugin monitor' ;;
+                reset health test reload wait state backup new-plugin monitor' ;;
         init:0) _ductilectl_paths -d ;;
         backup:0) _ductilectl_paths -f ;;
         pipelines:0) _ductilectl_ask pipelines ;;

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import ductile
 from ductile.arguments import Parser
+from ductile.units import parse_duration
 
 _HELP_COLUMNS = 79
 _QUEUE_ROWS = 100
 _LOG_ROWS = 20
+_WAIT_SECONDS = 10
 _CONFIG_HELP = "a config.yaml, or the directory that holds it"
 _JSON_HELP = "show one JSON document"
 _A_JOB = "1a2b3c4d"
@@ -267,6 +269,14 @@ It is checked here first, but for variables. Where the daemon refuses it, 78:
 the one before stays in force.""")
 
 
+def _add_wait(commands: Commands, name: str) -> None:
+    parser = _command(commands, name, "wait until the daemon is ready", "--timeout 30s", """\
+Exits with 0 as soon as ductiled is ready to work, and with 69 if it is not in
+time. For scripts that start the daemon in the background.""")
+    parser.add_argument("--timeout", metavar="TIME", type=_duration, default=_WAIT_SECONDS,
+                        help="how long to wait at most, such as 30s or 2m (default: 10s)")
+
+
 def _add_state(commands: Commands, name: str) -> None:
     parser = _command(commands, name, "show what a plugin remembers, or change it", "echo --set state.json", """\
 As JSON in any case. A job that runs meanwhile lays its own changes over it.""")
@@ -290,6 +300,13 @@ def _word(text: str) -> str:
     return text
 
 
+def _duration(text: str) -> int:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
         raise argparse.ArgumentTypeError(f"expected a number from 0 to 999999999, got {text!r}")
@@ -300,7 +317,7 @@ _COMMANDS: Mapping[str, Callable[[Commands, str], None]] = {
     "init": _add_init, "check": _add_check, "status": _add_status, "plugins": _add_plugins,
     "pipelines": _add_pipelines, "queue": _add_queue, "run": _add_run, "emit": _add_emit, "logs": _add_logs,
     "inspect": _add_inspect, "retry": _add_retry, "replay": _add_replay, "cancel": _add_cancel, "reset": _add_reset,
-    "health": _add_health, "test": _add_test, "reload": _add_reload, "state": _add_state, "backup": _add_backup,
+    "health": _add_health, "test": _add_test, "reload": _add_reload, "wait": _add_wait, "state": _add_state, "backup": _add_backup,
     "new-plugin": _add_new_plugin, "monitor": _add_monitor,
 }
 # For programs: neither help nor an error names them.

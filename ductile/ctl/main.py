@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
@@ -34,7 +35,7 @@ from ductile.errors import (
 
 _LOOK_SECONDS = 0.5    # between two looks of `logs -f`
 # The commands that never leave anything changed behind them; `state` may, and `test` and `health` run plugins.
-_READ_ONLY = frozenset({"check", "status", "plugins", "pipelines", "queue", "logs", "inspect", "complete"})
+_READ_ONLY = frozenset({"check", "status", "plugins", "pipelines", "queue", "logs", "inspect", "wait", "complete"})
 
 Options = Namespace
 
@@ -281,6 +282,12 @@ def _reload(options: Options) -> int:
         err=options.err))
 
 
+def _wait(options: Options) -> int:
+    return _module("ctl.wait").wait(state_path=_state_path(options), seconds=options.timeout,
+                                    clock=_module("clock").SystemClock(), sleep=time.sleep, as_json=options.json,
+                                    out=options.out)
+
+
 def _test(options: Options) -> int:
     told, trial = _module("ctl.told"), _module("ctl.trial")
     asked = told.read(command=options.command, request=options.request, event=options.event, state=options.state,
@@ -347,6 +354,6 @@ def _monitor(options: Options) -> int:
 _ACTS: Mapping[str, Callable[[Options], int]] = {
     "init": _init, "check": _check, "status": _status, "plugins": _plugins, "pipelines": _pipelines, "queue": _queue,
     "run": _run, "emit": _emit, "logs": _logs, "inspect": _inspect, "retry": _retry, "replay": _replay,
-    "cancel": _cancel, "reset": _reset, "health": _health, "test": _test, "reload": _reload, "state": _state,
+    "cancel": _cancel, "reset": _reset, "health": _health, "test": _test, "reload": _reload, "wait": _wait, "state": _state,
     "backup": _backup, "new-plugin": _new_plugin, "monitor": _monitor, "complete": _complete,
 }

@@ -80,6 +80,7 @@ DOCUMENTS: dict[str, Any] = {
         "request": ANY, "response": ANY, "files": [keys("path kind size")],
     },
     "reload": keys("loaded_at ok changes errors"),
+    "wait": keys("pid version started_at ready_at"),
     "state PLUGIN": ANY,
     "state PLUGIN --set FILE": keys("plugin state_bytes"),
     "state PLUGIN --clear": keys("plugin had_state"),

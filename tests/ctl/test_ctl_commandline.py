@@ -9,7 +9,7 @@ from ctl.json_keys import WITHOUT
 from ductile.ctl.commandline import parse
 
 COMMANDS = ("init", "check", "status", "plugins", "pipelines", "queue", "run", "emit", "logs", "inspect", "retry",
-            "replay", "cancel", "reset", "health", "test", "reload", "state", "backup", "new-plugin", "monitor")
+            "replay", "cancel", "reset", "health", "test", "reload", "wait", "state", "backup", "new-plugin", "monitor")
 
 
 def wrong(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -157,7 +157,7 @@ def test_a_stop_with_the_end_of_a_job_unwritten_says_so_and_the_next_start_runs_
 
 
 @pytest.mark.parametrize(("before", "file"), [
-    ("nothing", "ductiled.pid"), ("stopped", "ductiled.pid"), ("killed", "state.db"),
+    ("nothing", "ductiled.pid"), ("stopped", "state.db"), ("killed", "state.db"),
 ])
 def test_a_start_on_a_full_disk_says_what_cannot_be_written(
         daemon: RealDaemon, disk: Disk, before: str, file: str) -> None:
