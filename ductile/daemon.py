@@ -12,23 +12,21 @@ from queue import Empty, SimpleQueue
 from ductile import intake, log
 from ductile.chance import Chance, NewId
 from ductile.clock import Clock
-from ductile.config import rows as config_rows
-from ductile.db import Damaged, FateUnknown, NotWritten, is_written, reading, transaction
+from ductile.db import NotWritten, is_written, reading
 from ductile.dispatch.dispatcher import WRITE_AGAIN_SECONDS, Cloned, Dispatcher, Finished
 from ductile.dispatch.leftover import RunLocks
 from ductile.dispatch.recovery import Recovery
 from ductile.errors import EXIT_SYSTEM, DuctileError
 from ductile.notify import Notifier
-from ductile.pipeline import rows as pipeline_rows
-from ductile.plugin import rows as plugin_rows
 from ductile.queue import rows as queue_rows
+from ductile.reload import Reload
 from ductile.scheduler import sweep
 from ductile.scheduler.heartbeat import Heartbeat
 from ductile.source import Source
 from ductile.vitals import Vitals
 from ductile.webhook.front import Front
 from ductile.workspace.directories import Workspaces
-from ductile.world import Reading, World, compare
+from ductile.world import World
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -69,11 +67,11 @@ class Daemon:
         self._new_id = new_id
         self._notifier = notifier
         self._inbox = inbox
-        self._source = source
         self._started = self._turned_at = clock.monotonic()
         self._wants_word = True                # of a webhook's job: set before each look, so that no word is lost
         self._front = Front(world.config.state_path, clock=clock, new_id=new_id, health=self._vitals,
                             post=self._take_word)
+        self._reloader = Reload(conn, source=source, front=self._front)
         self._dispatcher = Dispatcher(conn, clock=clock, rng=rng, new_id=new_id, locks=locks, workspaces=workspaces,
                                       post=inbox.put)
         self._recovery = Recovery(conn=conn, locks=locks, workspaces=workspaces, rng=rng, new_id=new_id)
@@ -109,17 +107,8 @@ class Daemon:
 
     def _prepare(self, now: datetime) -> None:
         self._dispatcher.held = self._recovery.recover(self._world, now, patience=_PATIENCE_SECONDS)
-        self._front.follow(self._world)
-        self._record((), now)
+        self._reloader.start(self._world, now)
         self._settle_plugins()
-
-    def _record(self, changes: tuple[str, ...], now: datetime) -> None:
-        """Tell the ledger which world is in force from now on."""
-        with transaction(self._conn):
-            config_rows.add(self._conn, digest=self._world.digest, errors=(), changes=changes,
-                            listen=self._front.address, now=now)
-            plugin_rows.replace_loads(self._conn, _loads(self._world), now)
-            pipeline_rows.add(self._conn, self._world.router.pipelines.values(), now)
 
     def _settle_plugins(self) -> None:
         """End queued jobs that nobody can run any more, and queue `init` where it is due."""
@@ -191,57 +180,16 @@ class Daemon:
             self._reload()
 
     def _reload(self) -> None:
-        """Build another world, compare, swap; where anything is wrong nothing has happened."""
+        """Read everything again and run on it; where anything is wrong nothing has happened."""
         if self._stopping:
             return
-        before, now = self._world, self._clock.now()
         self._reloaded_at = self._clock.monotonic()
-        self._notifier.send(RELOADING="1", MONOTONIC_USEC=str(int(self._clock.monotonic() * 1_000_000)))
-        try:
-            reading = self._source.read_again(before)
-            self._swap(before, reading, now)
-        except (Damaged, FateUnknown):
-            # Not a reason to refuse: what is on the disk has to be read anew.
-            raise
-        except (DuctileError, NotWritten) as error:
-            self._world = before
-            self._refuse(error.lines if isinstance(error, DuctileError) else (str(error),), now)
+        self._notifier.send(RELOADING="1", MONOTONIC_USEC=str(int(self._reloaded_at * 1_000_000)))
+        world = self._reloader.read_again(self._world, self._clock.now())
+        if world is not None:
+            self._world = world
+            self._is_settled = False
         self._notifier.send(READY="1")
-
-    def _swap(self, before: World, reading: Reading, now: datetime) -> None:
-        """Put another world in force. Raises DuctileError or NotWritten, and then all but `_world` is as it was."""
-        changes = compare(before, reading.world)
-        self._source.open_log(reading.world.config)
-        try:
-            self._front.follow(reading.world)
-            self._world = reading.world
-            self._record(changes, now)
-        except (Damaged, FateUnknown):
-            # The daemon ends with it: a way back that fails could only hide it.
-            raise
-        except (DuctileError, NotWritten):
-            # The log first: to have the old address again may fail, and must be said.
-            self._source.open_log(before.config)
-            self._front.follow(before)
-            raise
-        finally:
-            log.hold()
-        self._is_settled = False
-        for line in reading.faults:
-            _log.error(line)
-        for line in reading.warnings:
-            _log.warn(line)
-        _log.info("configuration reloaded", changes=changes)
-
-    def _refuse(self, errors: tuple[str, ...], now: datetime) -> None:
-        for line in errors:
-            _log.error(line)
-        _log.error("reload refused; the configuration in force stays")
-        try:
-            with transaction(self._conn):
-                config_rows.add(self._conn, digest="", errors=errors, now=now)
-        except NotWritten as error:
-            _log.error("refused reload not recorded", error=str(error))
 
     def _stop(self, number: int) -> None:
         if self._stopping:
@@ -380,11 +328,3 @@ class Daemon:
         if self._notifier.watchdog is not None and now >= self._watchdog_at:
             self._watchdog_at = now + self._notifier.watchdog / 2
             self._notifier.send(WATCHDOG="1")
-
-
-def _loads(world: World) -> list[plugin_rows.Load]:
-    return [
-        plugin_rows.Load(plugin=name, version=plugin.version, enabled=plugin.settings.enabled,
-                         needs_init=plugin.needs_init, reason=plugin.reason)
-        for name, plugin in world.plugins.items()
-    ]

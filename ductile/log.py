@@ -115,21 +115,41 @@ class Component:
             _ROOT.handle(record)
 
 
-def set_up(destination: str | Path, level: str, name: str = "ductile") -> None:
-    """Send the log to `stdout`, `syslog` or a file from now on, from `level` upwards; `name` is who speaks in syslog.
+class Opened:
+    """A log that is open: it is in force from `use` on, or closed again."""
 
-    Raises DuctileError (71) where the file cannot be opened or there is no syslog; the log
-    then stays where it was. A line that cannot be written later is dropped: a full disk or a
-    closed pipe must not end the daemon.
+    def __init__(self, handler: logging.Handler, level: str) -> None:
+        self._handler = handler
+        self._level = level
+
+    def use(self) -> None:
+        """Send all lines here from now on, in the place of what was in force."""
+        logging.raiseExceptions = False
+        # No line shows these, and each is looked up for each line.
+        logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+        _ROOT.setLevel(_LEVELS[self._level])
+        _ROOT.propagate = False
+        _replace_handlers(self._handler)
+
+    def close(self) -> None:
+        """Give it up: what is in force stays."""
+        self._handler.close()
+
+
+def opened(destination: str | Path, level: str, name: str = "ductile") -> Opened:
+    """Open `stdout`, `syslog` or a file, for lines from `level` upwards; `name` is who speaks in syslog.
+
+    Raises DuctileError (71) where the file cannot be opened or there is no syslog. A line that cannot be written later
+    is dropped: a full disk or a closed pipe must not end the daemon.
     """
-    logging.raiseExceptions = False
-    # No line shows these, and each is looked up for each line.
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = _handler(destination, name)
     handler.setFormatter(_Lines())
-    _ROOT.setLevel(_LEVELS[level])
-    _ROOT.propagate = False
-    _replace_handlers(handler)
+    return Opened(handler, level)
+
+
+def set_up(destination: str | Path, level: str, name: str = "ductile") -> None:
+    """Send the log there from now on. Raises DuctileError (71), and then it stays where it was."""
+    opened(destination, level, name).use()
 
 
 def hold() -> None:

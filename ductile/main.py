@@ -136,7 +136,7 @@ def serve(reading: world.Reading, source: Source, report: Any) -> None:
     config = reading.world.config
     clock = SystemClock()
     started = clock.monotonic()
-    source.open_log(config)
+    source.open_log(config).use()
     _warn(reading)
     inbox: SimpleQueue = SimpleQueue()
     db.make_directory(config.state_path)

@@ -34,8 +34,8 @@ class Source:
             raise DuctileError(*moved, exit_code=EXIT_CONFIG)
         return reading
 
-    def open_log(self, config: Config) -> None:
-        """Send the log where the configuration says. Raises DuctileError (71), and then it stays where it was."""
+    def open_log(self, config: Config) -> log.Opened:
+        """Open the log that the configuration names; it is not in force yet. Raises DuctileError (71)."""
         service = config.service
         destination = "syslog" if self.detached and service.log == "stdout" else service.log
-        log.set_up(destination, service.log_level, service.name)
+        return log.opened(destination, service.log_level, service.name)

@@ -49,8 +49,8 @@ READS_ALL = {"ctl.glance", "ctl.snapshot"}
 LOADS_ON_DEMAND = {"ctl.main", "main", "webhook.front"}
 
 # What only the daemon knows.
-DAEMON = {"daemon", "detach", "dispatch.dispatcher", "dispatch.recovery", "main", "notify", "scheduler.heartbeat",
-          "webhook.front"}
+DAEMON = {"daemon", "detach", "dispatch.dispatcher", "dispatch.recovery", "main", "notify", "reload",
+          "scheduler.heartbeat", "webhook.front"}
 
 
 def _name(path: Path) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import signal
 import socket
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from support import failing, plugins_on_disk
 from support.failing import FailingConnection
 from support.hooks import free_port
 from support.ledger import opened
-from support.logs import kept
+from support.logs import kept, lines
 from support.loop import Loop
 from support.wire import SECRET, ask, signed
 
@@ -172,3 +173,68 @@ def test_no_way_back_hides_that_the_database_is_lost(tmp_path: Path, code: int) 
         with pytest.raises((db.FateUnknown, db.Damaged)):
             made.reload()
         assert made.onlooker.execute("SELECT count(*) FROM config_loads WHERE NOT ok").fetchone() == (0,)
+
+
+def test_a_log_that_cannot_be_opened_again_leaves_nothing_of_a_refused_reload_in_force(tmp_path: Path) -> None:
+    with place(tmp_path / "place") as made:
+        plugins = {"hook": {}}
+        made.configure("/before", made.ports[0], plugins=plugins, log_file=str(tmp_path / "logs" / "ductile.log"))
+        (tmp_path / "logs").mkdir()
+        made.loop.turn(signal.SIGHUP)
+        shutil.rmtree(tmp_path / "logs")
+        made.configure("/after", made.ports[0], plugins=plugins)
+        made.conn.fail_once_at("COMMIT", sqlite3.SQLITE_FULL)
+        made.reload()
+        errors = made.onlooker.execute("SELECT errors FROM config_loads WHERE NOT ok").fetchall()
+        assert errors == [("as if SQLITE_FULL (SQLITE_FULL)",)]
+        assert (made.serves(), made.loads()) == (["/before"], [made.ports[0]] * 2)
+
+
+def test_where_the_old_address_cannot_be_had_again_both_errors_are_told_and_the_old_endpoints_count(
+        tmp_path: Path) -> None:
+    with place(tmp_path / "place") as made, closing(socket.socket()) as thief:
+        before, after = made.ports
+
+        def steal(*_: object) -> int:
+            """Take the old address as soon as it is given up."""
+            if thief.getsockname()[1] == 0:
+                with suppress(OSError):
+                    thief.bind(("127.0.0.1", before))
+            return 0
+
+        made.conn.fail_once_at("COMMIT", sqlite3.SQLITE_FULL)
+        made.conn.set_progress_handler(steal, 1)
+        said = made.reload()
+        made.conn.set_progress_handler(None, 1)
+        assert said[-1] == REFUSED
+        assert [line.split(":")[0] for line in said[-3:-1]] == [
+            "error as if SQLITE_FULL (SQLITE_FULL)", "error cannot listen on 127.0.0.1"]
+        assert (made.serves(), made.loads()) == (["/before"], [before])
+
+
+@pytest.mark.parametrize("name", ["read_again", "open_log"])
+def test_a_bug_in_reading_a_configuration_is_told_with_its_traceback_and_nothing_changes(
+        tmp_path: Path, name: str) -> None:
+    with place(tmp_path / "place") as made:
+        made.loop.daemon._reloader._source = Buggy(name)
+        said = made.reload()
+        assert said == ["error the configuration cannot be read because of a bug in ductiled",
+                        "error a bug in ductiled, please report it: RecursionError: nobody foresaw this", REFUSED]
+        [line] = [line for line in lines(made.loop.log) if "traceback" in line]
+        assert "in read_again\n" in line["traceback"]
+        errors = made.onlooker.execute("SELECT errors FROM config_loads WHERE NOT ok").fetchall()
+        assert errors == [(said[1].removeprefix("error "),)]
+        assert (made.serves(), made.loads(), made.loop.daemon.done) == (["/before"], [made.ports[0]], False)
+
+
+class Buggy:
+    """A source that has a bug in one of its steps."""
+
+    def __init__(self, name: str) -> None:
+        setattr(self, name, self._fail)
+
+    def _fail(self, *_: object) -> None:
+        raise RecursionError("nobody foresaw this")
+
+    def read_again(self, in_force: world.World) -> world.Reading:
+        return world.Reading(path=Path("config.yaml"), world=in_force, problems=(), faults=(), warnings=())

@@ -64,9 +64,15 @@ class Front:
         # Before the first request on the new address, which is to find the new endpoints.
         self._reception.world = world
         if fresh is not None:
+            _start(fresh)
             self.close()
-            fresh.start()
             self._listener, self._wanted = fresh, wanted
+
+    def go_back(self, world: World) -> None:
+        """`follow` the world that was in force: its endpoints count even where its address cannot be had again."""
+        if self._reception is not None:
+            self._reception.world = world
+        self.follow(world)
 
     def close(self) -> None:
         """Stop listening. What is being answered is answered."""
@@ -113,13 +119,24 @@ class Front:
             return self._bind(wanted)
         except DuctileError:
             with contextlib.suppress(DuctileError):
-                self._listener = self._bind(before)
-                self._listener.start()
-                self._wanted = before
+                listener = self._bind(before)
+                _start(listener)
+                self._listener, self._wanted = listener, before
             raise
 
     def _bind(self, address: Address) -> Any:
         return _load("ductile.webhook.server").Listener(*address, self._reception.receive)
+
+
+def _start(listener: Any) -> None:
+    """Have a listener accept. Raises DuctileError (71) where there is no thread for it; its address is free then."""
+    try:
+        listener.start()
+    except RuntimeError as error:
+        where = listener.address
+        listener.close()
+        raise DuctileError(f"cannot listen on {where}: {error}; see what the machine lacks (memory, processes)",
+                           exit_code=EXIT_SYSTEM) from error
 
 
 def _load(name: str) -> Any:

@@ -1,0 +1,118 @@
+"""A reload: read everything again, compare, put it in force, or leave everything as it is and say why."""
+
+from __future__ import annotations
+
+import sqlite3
+import traceback
+from datetime import datetime
+
+from ductile import log
+from ductile.config import rows as config_rows
+from ductile.db import Damaged, FateUnknown, NotWritten, transaction
+from ductile.errors import DuctileError
+from ductile.pipeline import rows as pipeline_rows
+from ductile.plugin import rows as plugin_rows
+from ductile.source import Source
+from ductile.text import one_line
+from ductile.webhook.front import Front
+from ductile.world import Reading, World, compare
+
+_log = log.Component("daemon")
+
+
+class Reload:
+    """Replaces the world in force. The daemon holds the one that is; this knows the way from one to the next."""
+
+    def __init__(self, conn: sqlite3.Connection, *, source: Source, front: Front) -> None:
+        self._conn = conn
+        self._source = source
+        self._front = front
+
+    def start(self, world: World, now: datetime) -> None:
+        """Listen where the first world says, and record that it is in force. Raises DuctileError, NotWritten."""
+        self._front.follow(world)
+        self._record(world, (), now)
+
+    def read_again(self, in_force: World, now: datetime) -> World | None:
+        """Return the world that is in force from now on; None where the one in force stays, which is logged.
+
+        No error of reading ends a daemon that runs, not even a bug. Raises Damaged and FateUnknown alone: what is on
+        the disk has to be read by another start then.
+        """
+        try:
+            reading = self._source.read_again(in_force)
+            changes = compare(in_force, reading.world)
+            self._swap(in_force, reading, changes, now)
+        except (Damaged, FateUnknown):
+            raise
+        except Exception as error:
+            self._reject(_reasons(error), now)
+            return None
+        for line in reading.faults:
+            _log.error(line)
+        for line in reading.warnings:
+            _log.warn(line)
+        _log.info("configuration reloaded", changes=changes)
+        return reading.world
+
+    def _swap(self, in_force: World, reading: Reading, changes: tuple[str, ...], now: datetime) -> None:
+        """Follow another world and record it. Where that cannot be, all is as it was."""
+        opened = self._source.open_log(reading.world.config)
+        try:
+            self._follow(in_force, reading.world, changes, now)
+        except BaseException:
+            opened.close()
+            raise
+        opened.use()
+        log.hold()
+
+    def _follow(self, in_force: World, world: World, changes: tuple[str, ...], now: datetime) -> None:
+        try:
+            self._front.follow(world)
+            self._record(world, changes, now)
+        except (Damaged, FateUnknown):
+            # The daemon ends with it: a way back that fails could only hide it.
+            raise
+        except Exception as error:
+            try:
+                self._front.go_back(in_force)
+            except DuctileError as another:
+                raise DuctileError(*_reasons(error), *another.lines, exit_code=another.exit_code) from error
+            raise
+
+    def _record(self, world: World, changes: tuple[str, ...], now: datetime) -> None:
+        """Store which world is in force from now on."""
+        with transaction(self._conn):
+            config_rows.add(self._conn, digest=world.digest, errors=(), changes=changes, listen=self._front.address,
+                            now=now)
+            plugin_rows.replace_loads(self._conn, _loads(world), now)
+            pipeline_rows.add(self._conn, world.router.pipelines.values(), now)
+
+    def _reject(self, errors: tuple[str, ...], now: datetime) -> None:
+        for line in errors:
+            _log.error(line)
+        _log.error("reload refused; the configuration in force stays")
+        try:
+            with transaction(self._conn):
+                config_rows.add(self._conn, digest="", errors=errors, now=now)
+        except NotWritten as error:
+            _log.error("refused reload not recorded", error=str(error))
+
+
+def _reasons(error: Exception) -> tuple[str, ...]:
+    """Return what is wrong, a line each. A bug's traceback goes to the log."""
+    if isinstance(error, DuctileError):
+        return error.lines
+    if isinstance(error, NotWritten):
+        return (str(error),)
+    _log.error("the configuration cannot be read because of a bug in ductiled",
+               traceback="".join(traceback.format_exception(error)))
+    return (one_line(f"a bug in ductiled, please report it: {type(error).__name__}: {error}"),)
+
+
+def _loads(world: World) -> list[plugin_rows.Load]:
+    return [
+        plugin_rows.Load(plugin=name, version=plugin.version, enabled=plugin.settings.enabled,
+                         needs_init=plugin.needs_init, reason=plugin.reason)
+        for name, plugin in world.plugins.items()
+    ]
