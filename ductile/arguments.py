@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from io import TextIOBase
+from typing import Any
 
 from ductile.errors import EXIT_USAGE
 from ductile.text import one_line
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that exits with 64 and one line where the command line is wrong."""
+    """An argument parser that exits with 64 and one line where the command line is wrong.
+
+    `nearest` returns a hint for an unknown command, of the commands that there are.
+    """
+
+    nearest: Callable[[str, Iterable[str]], str] = staticmethod(lambda name, known: "")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        # The base class's words change from one Python to the next, and name every command there is.
+        if action.choices is None or value in action.choices:
+            return
+        if isinstance(action, argparse._SubParsersAction):
+            raise argparse.ArgumentError(None, f"unknown command {value!r}{self.nearest(value, action.choices)}")
+        raise argparse.ArgumentError(action, f"expected one of {', '.join(action.choices)}, got {value!r}")
 
     def error(self, message: str) -> None:
         print(f"{self.prog}: {one_line(message)}; see {self.prog} --help", file=sys.stderr)

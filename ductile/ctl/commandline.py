@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import ductile
 from ductile.arguments import Parser
@@ -29,12 +29,14 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, width=_HELP_COLUMNS)
 
 
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Return what a command line says; `name` is the command's.
+def parse(arguments: Sequence[str], nearest: Callable[[str, Iterable[str]], str]) -> argparse.Namespace:
+    """Return what a command line says; `name` is the command's. `nearest` returns a hint for a mistyped command.
 
     Raises SystemExit: for --help and --version, and with 64 for a command line that is wrong.
     """
-    return _parser(arguments).parse_args(arguments)
+    parser = _parser(arguments)
+    parser.nearest = nearest
+    return parser.parse_args(arguments)
 
 
 def _parser(arguments: Sequence[str]) -> Parser:
@@ -163,7 +165,7 @@ files it made, and where each of its events went, or why it went nowhere."""))
 
 def _add_retry(commands: Commands, name: str) -> None:
     _take_job(_command(commands, name, "put a dead job back in its place in the queue", _A_JOB, """\
-It gets as many attempts again as its plugin has. For a job that is not dead,
+It gets as many attempts more as its plugin has. For a job that is not dead,
 1; to run one that succeeded once more, see `ductilectl replay`."""))
 
 
@@ -198,8 +200,8 @@ Its `init` is queued again, too, where that has not succeeded.""")
 
 def _add_health(commands: Commands, name: str) -> None:
     parser = _command(commands, name, "run the health command of one plugin or all, outside the queue", "echo", """\
-Nothing is stored. A plugin that is not well makes it 1. Variables have to be
-set as they are for the daemon.""")
+Nothing is stored. Exits with 1 if a plugin is unhealthy; one without a health
+command is unknown. Variables have to be set as they are for the daemon.""")
     parser.add_argument("plugin", metavar="PLUGIN", nargs="?", type=_word, help="(default: every enabled one)")
 
 

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str], *, out: TextIOBas
     """
     doubt = ""
     try:
-        options = parse(arguments)
+        options = parse(arguments, lambda name, known: _module("check").nearest(name, known))
         options.environ, options.out, options.err = environ, out, err
         doubt = "" if options.name in _READ_ONLY else "; what was asked may have been done"
         code = _ACTS[options.name](options)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
+
 import pytest
 from ctl.desk import Desk
 from ctl.json_keys import WITHOUT
 
-from ductile.ctl.commandline import parse
+from ductile.check import nearest
+from ductile.ctl import commandline
 
 COMMANDS = ("init", "check", "status", "plugins", "pipelines", "queue", "run", "emit", "logs", "inspect", "retry",
             "replay", "cancel", "reset", "health", "test", "reload", "wait", "state", "backup", "new-plugin", "monitor")
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    return commandline.parse(arguments, nearest)
 
 
 def wrong(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -48,8 +56,11 @@ def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> Non
 
 @pytest.mark.parametrize(("arguments", "expected"), [
     ((), "ductilectl: the following arguments are required: COMMAND; see ductilectl --help\n"),
-    (("stat",), "ductilectl: argument COMMAND: invalid choice: 'stat' (choose from "
-                f"{', '.join(map(repr, COMMANDS))}); see ductilectl --help\n"),
+    (("statsu",), "ductilectl: unknown command 'statsu' (did you mean 'status'?); see ductilectl --help\n"),
+    (("--config=x", "rtry", "1234"), "ductilectl: unknown command 'rtry' (did you mean 'retry'?);"
+                                     " see ductilectl --help\n"),
+    (("xyzzy\x1b",), "ductilectl: unknown command 'xyzzy\\x1b'; see ductilectl --help\n"),
+    (("complte",), "ductilectl: unknown command 'complte'; see ductilectl --help\n"),
     (("--what", "status"), "ductilectl: unrecognized arguments: --what; see ductilectl --help\n"),
     (("reset",), "ductilectl reset: the following arguments are required: PLUGIN; see ductilectl reset --help\n"),
     (("queue", "-n", "-1"), "ductilectl queue: argument -n: expected a number from 0 to 999999999, got '-1';"

@@ -136,8 +136,8 @@ def test_a_name_that_no_plugin_can_have_is_64(tmp_path: Path, name: str, expecte
 
 def test_an_unknown_language_is_64(tmp_path: Path) -> None:
     assert make(tmp_path, "mine", "--lang", "perl") == Said(
-        code=64, out="", err="ductilectl new-plugin: argument --lang: invalid choice: 'perl' (choose from 'sh',"
-                             " 'python'); see ductilectl new-plugin --help\n")
+        code=64, out="", err="ductilectl new-plugin: argument --lang: expected one of sh, python, got 'perl';"
+                             " see ductilectl new-plugin --help\n")
 
 
 def test_a_place_that_is_not_there_is_74(tmp_path: Path) -> None:
