@@ -27,17 +27,29 @@ from ductile.world import World
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """How one plugin is. `says` is its own result, or why it is not healthy."""
+    """How one plugin is. `says` is its own result, or why it is not healthy; `stderr` the first line of that.
+
+    `healthy` is None where it cannot be asked.
+    """
 
     plugin: str
-    healthy: bool
+    healthy: bool | None
     seconds: float | None = None
     says: str | None = None
+    stderr: str | None = None
+
+    @property
+    def said(self) -> str | None:
+        """Return what it says for people, with the line of standard error where that says more."""
+        if self.stderr is None or self.stderr in (self.says or ""):
+            return self.says
+        line = f"standard error: {self.stderr}"
+        return line if self.says is None else f"{self.says}; {line}"
 
 
 def health(conn: sqlite3.Connection | None, *, plugin: str | None, world: World, clock: Clock, new_id: NewId,
            as_json: bool, out: TextIOBase, err: TextIOBase, page: Page = table.PLAIN) -> int:
-    """Show how one plugin is, or all enabled ones; 1 where any is not healthy. Nothing is stored.
+    """Show how one plugin is, or all enabled ones; 1 where any is unhealthy. Nothing is stored.
 
     `conn` is None where there is no database yet. Raises DuctileError (66) for a plugin that is not configured.
     """
@@ -48,10 +60,13 @@ def health(conn: sqlite3.Connection | None, *, plugin: str | None, world: World,
         out.write(document([asdict(each) for each in found]))
     else:
         out.write(table.lines(("plugin", "health", "seconds", "says"), [
-            (each.plugin, "healthy" if each.healthy else "unhealthy",
-             None if each.seconds is None else f"{each.seconds:.3f}", each.says) for each in found
+            (each.plugin, _WORDS[each.healthy], None if each.seconds is None else f"{each.seconds:.3f}",
+             each.said) for each in found
         ], page=page, whole="says") if found else "no plugin is enabled\n")
-    return EXIT_OK if all(each.healthy for each in found) else EXIT_FAILED
+    return EXIT_FAILED if any(each.healthy is False for each in found) else EXIT_OK
+
+
+_WORDS = {True: "healthy", False: "unhealthy", None: "unknown (no health command)"}
 
 
 def _uninitialised(conn: sqlite3.Connection) -> set[str]:
@@ -69,10 +84,15 @@ def _look(conn: sqlite3.Connection | None, plugin: ConfiguredPlugin, uninitialis
     if name in uninitialised:
         return Health(plugin=name, healthy=False, says="init has not succeeded")
     if HEALTH not in plugin.plugin.manifest.commands:
-        return Health(plugin=name, healthy=True, says="has no health command")
+        return Health(plugin=name, healthy=None)
     state = {} if conn is None else state_rows.get(conn, name)
     with progress(f"{name} {HEALTH} runs, for {plugin.settings.timeout(HEALTH)} s at most", err):
         ran = scratch.run(plugin, HEALTH, Told(state=state), environ=environ, clock=clock, job_id=new_id())
     said = ran.outcome.error or (ran.outcome.response.result if ran.outcome.response is not None else None)
     return Health(plugin=name, healthy=isinstance(ran.outcome, Succeeded), seconds=ran.seconds,
-                  says=said and one_line(said))
+                  says=said and one_line(said), stderr=_first_line(ran.outcome.stderr))
+
+
+def _first_line(stderr: str) -> str | None:
+    lines = stderr.strip().splitlines()
+    return one_line(lines[0]) if lines else None

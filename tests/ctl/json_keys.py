@@ -74,7 +74,7 @@ DOCUMENTS: dict[str, Any] = {
     "replay JOB": keys("job_id replay_of"),
     "cancel JOB": keys("job_id status last_error"),
     "reset PLUGIN": keys("plugin breakers_cleared init_job_id"),
-    "health": [keys("plugin healthy seconds says")],
+    "health": [keys("plugin healthy seconds says stderr")],
     "test PLUGIN": {
         **keys("plugin command outcome retried error seconds exit_code signal printed faults ignored stderr"),
         "request": ANY, "response": ANY, "files": [keys("path kind size")],

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
+import pytest
 from ctl.desk import Desk, Said, job_id, load
 from ctl.terminals import terminal
 
@@ -35,9 +37,23 @@ def test_a_plugin_says_that_it_is_well(desk: Desk) -> None:
 def test_the_table_is_of_the_same_rows(desk: Desk) -> None:
     desk.plugin("quiet", commands=("poll",))
     assert desk.call("health") == Said(code=0, err="", out="""\
-PLUGIN  HEALTH   SECONDS  SAYS
-quiet   healthy  -        has no health command
+PLUGIN  HEALTH                       SECONDS  SAYS
+quiet   unknown (no health command)  -        -
 """)
+    assert desk.call("health", "quiet", "--json").json == [
+        {"plugin": "quiet", "healthy": None, "seconds": None, "says": None, "stderr": None}]
+
+
+@pytest.mark.parametrize(("program", "said", "stderr"), [
+    ("echo one >&2; echo two >&2; exit 127", "exited 127: two; standard error: one", "one"),
+    ("printf '\\n one\\033\\n' >&2; exit 127", "exited 127: one\\x1b", "one\\x1b"),
+    ("echo warns >&2; printf '{\"status\":\"ok\"}'", "standard error: warns", "warns"),
+])
+def test_the_first_line_of_standard_error_is_shown(desk: Desk, program: str, said: str, stderr: str) -> None:
+    desk.plugin("odd", program=f"#!/bin/sh\n{program}\n")
+    table = desk.call("health").out.splitlines()
+    assert re.split("  +", table[1], maxsplit=3)[3] == said
+    assert desk.call("health", "--json").json[0]["stderr"] == stderr
 
 
 def test_one_that_is_not_well_makes_it_1(desk: Desk) -> None:
