@@ -23,6 +23,11 @@ def one_line(text: str, limit: int = 1000) -> str:
     return text if len(text) <= limit else text[:limit - 1] + "…"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with the noun that it counts: `1 job`, `1,234 jobs`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def _escape(match: re.Match[str]) -> str:
     char = match[0]
     code = ord(char)

@@ -73,7 +73,7 @@ def _open_row(job: Job, now: datetime) -> dict:
 
 def retry(conn: sqlite3.Connection, *, job: str, world: World, state_path: Path, now: datetime, as_json: bool,
           out: TextIOBase, err: TextIOBase) -> int:
-    """Put a dead job back in its place in the queue, with its plugin's number of attempts added.
+    """Put a dead job back in its place in the queue, with as many attempts more as its plugin has.
 
     Raises DuctileError as `find` does, 66 where its plugin's jobs may not wait, 1 for a job that is not dead.
     """
@@ -83,7 +83,7 @@ def retry(conn: sqlite3.Connection, *, job: str, world: World, state_path: Path,
         plugin = enabled(world, found.plugin)
         used_up = history.has_attempt(conn, found.id, found.attempt)
         attempt = found.attempt + 1 if used_up else found.attempt
-        most = found.max_attempts + intake.max_attempts(plugin, found.command)
+        most = attempt - 1 + intake.max_attempts(plugin, found.command)
         queue_rows.move(conn, found, Status.QUEUED, now, attempt=attempt, max_attempts=most, error=found.last_error)
     runs = wake(state_path, err)
     row = {"job_id": found.id, "status": Status.QUEUED, "attempt": attempt, "max_attempts": most}

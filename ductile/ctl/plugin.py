@@ -27,6 +27,7 @@ from ductile.queue import rows as queue_rows
 from ductile.queue.job import NewJob, Submitter
 from ductile.scheduler import rows as scheduler_rows
 from ductile.scheduler.breaker import CLOSED, turned
+from ductile.text import counted
 from ductile.world import World
 
 
@@ -89,7 +90,7 @@ def reset(conn: sqlite3.Connection, *, plugin: str, world: World, state_path: Pa
             queue_rows.add(conn, [job], now)
     runs = wake(state_path, err)
     row = {"plugin": plugin, "breakers_cleared": count, "init_job_id": job and job.id}
-    text = f"plugin {plugin}: {count} breakers cleared\n"
+    text = f"plugin {plugin}: {counted(count, 'breaker')} cleared\n"
     if job is not None:
         later = "" if runs else ", to run when ductiled does"
         text += f"plugin {plugin}: init is queued as job {job.id}{later}\n"

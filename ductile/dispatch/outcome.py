@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from ductile.context.portable import to_portable
 from ductile.protocol import ProtocolError, Response, parse_response, read_response
-from ductile.text import one_line
+from ductile.text import counted, one_line
 from ductile.workspace.artifact import Artifact
 
 STDOUT_LIMIT_BYTES = 10 * 1024 * 1024
@@ -192,7 +192,7 @@ def _stderr(facts: Facts) -> str:
     if not facts.stderr_dropped:
         return text
     separator = "\n" if text and not text.endswith("\n") else ""
-    return f"{text}{separator}[… {facts.stderr_dropped:,} bytes more were not kept]"
+    return f"{text}{separator}[… {counted(facts.stderr_dropped, 'byte')} more not kept]"
 
 
 def _readable(data: bytes) -> str:

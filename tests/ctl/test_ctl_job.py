@@ -114,15 +114,25 @@ def test_an_attempt_that_was_not_used_up_keeps_its_number(conn: sqlite3.Connecti
     if logged is not None:
         log(conn, job_id(1), status=logged)
     assert desk.call("retry", "00000001", "--json").json == {
-        "job_id": job_id(1), "status": "queued", "attempt": attempt, "max_attempts": 8}
+        "job_id": job_id(1), "status": "queued", "attempt": attempt, "max_attempts": attempt + 3}
+
+
+def test_a_job_that_failed_early_gets_as_many_attempts_more_as_one_that_used_all_of_its_own(
+        conn: sqlite3.Connection, desk: Desk) -> None:
+    for number, attempt in ((1, 1), (2, 4), (3, 8)):
+        put_job(conn, job_id(number), Status.DEAD, max_attempts=8)
+        conn.execute("UPDATE job_queue SET attempt = ? WHERE id = ?", (attempt, job_id(number)))
+        log(conn, job_id(number))
+    found = [desk.call("retry", f"0000000{number}", "--json").json for number in (1, 2, 3)]
+    assert [(each["attempt"], each["max_attempts"]) for each in found] == [(2, 5), (5, 8), (9, 12)]
 
 
 def test_init_gets_one_attempt_more_and_others_what_is_configured(conn: sqlite3.Connection, desk: Desk) -> None:
     desk.configure(plugins={"echo": {"retry": {"max_attempts": 9}}})
     put_job(conn, job_id(1), Status.DEAD, command="init", max_attempts=1)
     put_job(conn, job_id(2), Status.DEAD)
-    assert desk.call("retry", "00000001", "--json").json["max_attempts"] == 2
-    assert desk.call("retry", "00000002", "--json").json["max_attempts"] == 13
+    assert desk.call("retry", "00000001", "--json").json["max_attempts"] == 1
+    assert desk.call("retry", "00000002", "--json").json["max_attempts"] == 9
 
 
 @pytest.mark.parametrize(("command", "status", "rule"), [

@@ -75,6 +75,8 @@ def test_reset_closes_the_breakers_of_one_plugin(conn: sqlite3.Connection, desk:
     assert desk.call("reset", "echo") == Said(code=0, out="plugin echo: 2 breakers cleared\n", err="")
     assert list(scheduler_rows.breakers(conn)) == [("another", "poll")]
     assert queue_rows.open_jobs(conn, 1) == []
+    desk.plugin("another")
+    assert desk.call("reset", "another").out == "plugin another: 1 breaker cleared\n"
 
 
 def test_reset_hands_each_breaker_that_it_closes_to_the_pipelines(conn: sqlite3.Connection, desk: Desk) -> None:

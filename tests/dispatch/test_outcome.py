@@ -149,9 +149,9 @@ def test_the_beginning_of_what_is_no_response_is_kept(stdout: bytes, printed: st
     (b"", 0, ""),
     (b"warning\n", 0, "warning\n"),
     (b"caf\xc3\xa9 \xff a\0b", 0, "caf\u00e9 \ufffd a\ufffdb"),
-    (b"line", 1, "line\n[… 1 bytes more were not kept]"),
-    (b"line\n", 1234567, "line\n[… 1,234,567 bytes more were not kept]"),
-    (b"", 5, "[… 5 bytes more were not kept]"),
+    (b"line", 1, "line\n[… 1 byte more not kept]"),
+    (b"line\n", 1234567, "line\n[… 1,234,567 bytes more not kept]"),
+    (b"", 5, "[… 5 bytes more not kept]"),
 ])
 @pytest.mark.parametrize("end", [{"exit_code": 0, "stdout": OK}, {"exit_code": 1}, {"ended_by": "deadline"}])
 def test_stderr_is_kept_readable(end: dict[str, Any], stderr: bytes, dropped: int, expected: str) -> None:
@@ -246,7 +246,7 @@ def test_what_was_printed_and_complained_has_portable_paths(end: dict[str, Any])
     stderr = f"{FILE}: gone\n{WORKSPACE}\n".encode()
     found = ended(f"Traceback {FILE}\n".encode(), stderr=stderr, stderr_dropped=3, **end)
     assert found.printed == f"Traceback {PORTABLE}\n"
-    assert found.stderr == f"{PORTABLE}: gone\nworkspace://\n[… 3 bytes more were not kept]"
+    assert found.stderr == f"{PORTABLE}: gone\nworkspace://\n[… 3 bytes more not kept]"
     assert WORKSPACE not in repr(found)
 
 
