@@ -113,6 +113,6 @@ def _reasons(error: Exception) -> tuple[str, ...]:
 def _loads(world: World) -> list[plugin_rows.Load]:
     return [
         plugin_rows.Load(plugin=name, version=plugin.version, enabled=plugin.settings.enabled,
-                         needs_init=plugin.needs_init, reason=plugin.reason)
+                         needs_init=plugin.needs_init, reason=plugin.reason, commands=plugin.commands)
         for name, plugin in world.plugins.items()
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import itemgetter
 from pathlib import Path
@@ -114,7 +114,7 @@ def _lines(loaded: Loaded, problems: Sequence[Problem]) -> list[str]:
 
 
 def _compile(authored: Authored, config: Config, plugins: Mapping[str, ConfiguredPlugin]) -> Compiled:
-    commands = {name: _commands(plugin) for name, plugin in plugins.items()}
+    commands = {name: plugin.commands for name, plugin in plugins.items()}
     disabled = [name for name, plugin in plugins.items() if not plugin.settings.enabled]
     return compile_all(authored.specs, commands=commands, disabled=disabled, max_hops=config.service.max_hops)
 
@@ -142,7 +142,7 @@ def _missing_commands(config: Config, plugins: Mapping[str, ConfiguredPlugin]) -
     for asked in config.asked:
         if not isinstance(asked, AskedCommand) or asked.plugin not in plugins:
             continue
-        known = _commands(plugins[asked.plugin])
+        known = plugins[asked.plugin].commands
         if known is not None and asked.command not in known:
             hint = nearest(asked.command, known) or f" (it has {', '.join(known)})"
             yield Problem(asked.place, f"plugin {asked.plugin} has no command {asked.command!r}{hint}")
@@ -151,7 +151,7 @@ def _missing_commands(config: Config, plugins: Mapping[str, ConfiguredPlugin]) -
 def _unknown_timeouts(plugins: Mapping[str, ConfiguredPlugin]) -> Iterator[Problem]:
     """Yield each timeout for a command that the plugin does not have; those with a default are known anyway."""
     for name, plugin in plugins.items():
-        commands = _commands(plugin)
+        commands = plugin.commands
         if commands is None:
             continue
         known = dict.fromkeys([*DEFAULT_TIMEOUTS, *commands])
@@ -159,11 +159,6 @@ def _unknown_timeouts(plugins: Mapping[str, ConfiguredPlugin]) -> Iterator[Probl
             if command not in known:
                 yield Problem(("plugins", name, "timeouts", command),
                               f"plugin {name} has no command {command!r}{nearest(command, known)}", at_key=True)
-
-
-def _commands(plugin: ConfiguredPlugin) -> Collection[str] | None:
-    """Return the commands that a plugin has, None where its code is not loaded."""
-    return None if plugin.plugin is None else plugin.plugin.manifest.commands
 
 
 def _untaken_events(config: Config, compiled: Compiled) -> Iterator[Problem]:

@@ -17,9 +17,11 @@ from ductile.ctl.document import document
 from ductile.ctl.event import CLI_SOURCE, by_hand
 from ductile.ctl.wake import lives, wake, watch
 from ductile.db import transaction
-from ductile.errors import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_OK, EXIT_UNAVAILABLE, DuctileError
+from ductile.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_OK, EXIT_UNAVAILABLE, DuctileError
+from ductile.lock import pid_file, running_pid
 from ductile.plugin import rows as plugin_rows
 from ductile.plugin.configured import ConfiguredPlugin
+from ductile.plugin.rows import Load
 from ductile.queue import rows as queue_rows
 from ductile.queue.job import Job, NewJob, Status, Submitter
 from ductile.world import World
@@ -33,16 +35,22 @@ def run(conn: sqlite3.Connection, *, plugin: str, command: str, payload: str | N
         err: TextIOBase) -> int:
     """Queue one job; with `wait` show its attempts and return 1 where it does not succeed.
 
-    Raises DuctileError: 66 for a plugin or command that cannot be run, 65 and 64 for a payload and a type that
-    cannot be an event's, 69 where the daemon that is waited for does not run or ends.
+    Raises DuctileError: 66 for a plugin or command that cannot be run, 78 for a command that the daemon has not
+    loaded yet, 65 and 64 for a payload and a type that cannot be an event's, 69 where the daemon that is waited for
+    does not run or ends.
     """
-    job = _new_job(world, plugin, command, payload, event_type, now, new_id, err)
+    found = enabled(world, plugin)
+    load = next((load for load in plugin_rows.loads(conn) if load.plugin == plugin and load.enabled), None)
+    is_up = running_pid(pid_file(state_path)) is not None
+    _require_command(found, command, load if is_up else None, err)
+    job = _new_job(found, command, payload, event_type, now, new_id)
     daemon = watch(state_path) if wait else None
     if wait and daemon is None:
         raise DuctileError("ductiled is not running, and --wait needs it; nothing was queued",
                            exit_code=EXIT_UNAVAILABLE)
     try:
-        _warn_of_another_world(conn, plugin, err)
+        if load is None:
+            err.write(f"ductiled has not read the configuration that has plugin {plugin}; the job waits until it does\n")
         with transaction(conn):
             submitted = intake.submit(conn, job, dedupe_ttl=world.config.service.dedupe_ttl, now=now)
         runs = wake(state_path, err)
@@ -58,31 +66,29 @@ def run(conn: sqlite3.Connection, *, plugin: str, command: str, payload: str | N
     return EXIT_OK
 
 
-def _new_job(world: World, name: str, command: str, payload: str | None, event_type: str | None, now: datetime,
-             new_id: NewId, err: TextIOBase) -> NewJob:
-    plugin = enabled(world, name)
-    _require_command(plugin, command, err)
+def _new_job(plugin: ConfiguredPlugin, command: str, payload: str | None, event_type: str | None, now: datetime,
+             new_id: NewId) -> NewJob:
     event = None
     if payload is not None or event_type is not None:
         event = by_hand(event_type or DEFAULT_TYPE, payload, source=CLI_SOURCE, option="--type", new_id=new_id, now=now)
     return intake.command_job(plugin, command, Submitter.CLI, new_id=new_id, event=event)
 
 
-def _require_command(plugin: ConfiguredPlugin, command: str, err: TextIOBase) -> None:
-    name = plugin.settings.name
-    if plugin.plugin is None:
+def _require_command(plugin: ConfiguredPlugin, command: str, load: Load | None, err: TextIOBase) -> None:
+    """Refuse a command that the plugin lacks. `load` is what the running daemon has loaded, None where it is unknown.
+
+    The files decide where no daemon runs, for it reads them at its start.
+    """
+    name, in_files = plugin.settings.name, plugin.commands
+    known = in_files if load is None or load.commands is None else load.commands
+    if known is None:
         err.write(f"plugin {name} is not loaded, so that the job waits until it is: {plugin.reason}\n")
-        return
-    known = plugin.plugin.manifest.commands
-    if command not in known:
+    elif command not in known:
+        if command in (in_files or ()):
+            raise DuctileError(f"ductiled has not loaded the command {shown(command)} of plugin {name} yet;"
+                               " run `ductilectl reload` first", exit_code=EXIT_CONFIG)
         hint = nearest(command, known) or f" (it has {', '.join(known)})"
         raise DuctileError(f"plugin {name} has no command {shown(command)}{hint}", exit_code=EXIT_NOT_FOUND)
-
-
-def _warn_of_another_world(conn: sqlite3.Connection, plugin: str, err: TextIOBase) -> None:
-    """Say so where the daemon runs on a configuration without the plugin: its jobs wait for a reload."""
-    if plugin not in {load.plugin for load in plugin_rows.loads(conn) if load.enabled}:
-        err.write(f"ductiled has not read the configuration that has plugin {plugin}; the job waits until it does\n")
 
 
 def _wait(conn: sqlite3.Connection, job_id: str, daemon: int, *, as_json: bool, out: TextIOBase) -> int:

@@ -231,7 +231,7 @@ class Dispatcher:
         except (NotNow, NotWritten) as error:
             self._start_later(current, str(error))
             return
-        if isinstance(started, Unrunnable):
+        if not isinstance(started, Run):
             self._end_unstarted(started)
             return
         _log.debug("plugin spawned", job_id=current.job.id, plugin=current.job.plugin, pid=started.pid)

@@ -22,7 +22,7 @@ from ductile.dispatch.conclude import Before, Conclusion, Rules, conclude
 from ductile.dispatch.handover import Inherited, complete, without_place
 from ductile.dispatch.leftover import JOB_ID_VARIABLE, RunLocks
 from ductile.dispatch.onward import Next
-from ductile.dispatch.outcome import Interrupted, Outcome, Succeeded, Unrunnable, classify
+from ductile.dispatch.outcome import Interrupted, Outcome, Refused, Succeeded, Unrunnable, classify
 from ductile.dispatch.record import Way, stored
 from ductile.dispatch.runner import Launch, Run
 from ductile.pipeline import rows as pipeline_rows
@@ -107,7 +107,7 @@ def _claim(conn: sqlite3.Connection, plugins: list[str], held: list[str], dedupe
 
 
 def start(conn: sqlite3.Connection, job: Job, plugin: ConfiguredPlugin, *, environ: Mapping[str, str],
-          workspaces: Workspaces, cloned: Path | None, locks: RunLocks, now: datetime) -> Run | Unrunnable:
+          workspaces: Workspaces, cloned: Path | None, locks: RunLocks, now: datetime) -> Run | Refused | Unrunnable:
     """Start a claimed job's plugin; an outcome where that cannot be done.
 
     Its workspace is the one that was `cloned` for it, None for a new and empty one. All of it can be done again.
@@ -115,7 +115,8 @@ def start(conn: sqlite3.Connection, job: Job, plugin: ConfiguredPlugin, *, envir
     """
     command = plugin.plugin.manifest.commands.get(job.command)
     if command is None:
-        return Unrunnable(error=f"plugin {job.plugin} {plugin.version} has no command {job.command!r}")
+        # No attempt gives it the command: it takes a reload, and then the operator's `retry`.
+        return Refused(error=f"plugin {job.plugin} {plugin.version} has no command {job.command!r}")
     try:
         lock = locks.take()
         try:

@@ -33,6 +33,11 @@ class ConfiguredPlugin:
         return self.settings.enabled and self.plugin is not None
 
     @property
+    def commands(self) -> tuple[str, ...] | None:
+        """Return the commands of its manifest, None where it is not loaded."""
+        return None if self.plugin is None else tuple(self.plugin.manifest.commands)
+
+    @property
     def needs_init(self) -> str | None:
         """Return the fingerprint that `init` must have succeeded for; None for a plugin without that command."""
         if self.plugin is None or INIT not in self.plugin.manifest.commands:

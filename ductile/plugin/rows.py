@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ class Load:
     """A configured plugin as the daemon last read it.
 
     `needs_init` is the fingerprint that `init` must have succeeded for, None for a plugin without that command;
-    `reason` says why it is not loaded.
+    `reason` says why it is not loaded. `commands` are its manifest's, None where it is not loaded or an older version
+    of the daemon wrote the row.
     """
 
     plugin: str
@@ -23,21 +25,26 @@ class Load:
     enabled: bool
     needs_init: str | None
     reason: str | None
+    commands: tuple[str, ...] | None = None
 
 
 def replace_loads(conn: sqlite3.Connection, loads: Iterable[Load], now: datetime) -> None:
     """Store what the daemon has just read, in place of what was there."""
     conn.execute("DELETE FROM plugin_loads")
     conn.executemany(
-        "INSERT INTO plugin_loads (plugin, version, enabled, needs_init, reason, updated_at) VALUES (?, ?, ?, ?, ?, ?)",
-        [(load.plugin, load.version, load.enabled, load.needs_init, load.reason, utc_text(now)) for load in loads],
+        "INSERT INTO plugin_loads (plugin, version, enabled, needs_init, reason, commands, updated_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [(load.plugin, load.version, load.enabled, load.needs_init, load.reason,
+          None if load.commands is None else json.dumps(load.commands), utc_text(now)) for load in loads],
     )
 
 
 def loads(conn: sqlite3.Connection) -> list[Load]:
     """Return every configured plugin as the daemon last read it, by name."""
-    rows = conn.execute("SELECT plugin, version, enabled, needs_init, reason FROM plugin_loads ORDER BY plugin")
-    return [Load(plugin=row[0], version=row[1], enabled=bool(row[2]), needs_init=row[3], reason=row[4]) for row in rows]
+    rows = conn.execute(
+        "SELECT plugin, version, enabled, needs_init, reason, commands FROM plugin_loads ORDER BY plugin")
+    return [Load(plugin=row[0], version=row[1], enabled=bool(row[2]), needs_init=row[3], reason=row[4],
+                 commands=row[5] and tuple(json.loads(row[5]))) for row in rows]
 
 
 def put_init(conn: sqlite3.Connection, plugin: str, *, fingerprint: str, ok: bool, job_id: str, now: datetime) -> None:

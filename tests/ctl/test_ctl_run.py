@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import pytest
 from ctl.desk import Desk, Said, job_id, load, start
 
 from ductile import db
+from ductile.lock import PidLock, pid_file
 from ductile.queue import rows as queue_rows
 from ductile.queue.job import Job
 from support.daemon import RealDaemon
@@ -98,6 +100,63 @@ def test_a_daemon_that_does_not_know_the_plugin_yet_is_told_of(conn: sqlite3.Con
     desk.loaded(conn, load("other"))
     assert desk.call("run", "echo").err == (
         "ductiled has not read the configuration that has plugin echo; the job waits until it does\n" + DOWN)
+
+
+@pytest.fixture
+def lock(conn: sqlite3.Connection, desk: Desk) -> Iterator[None]:
+    """This process stands in for a daemon that runs: it holds the lock and takes the signal to look at the queue."""
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    held = PidLock(pid_file(desk.database))
+    held.write()
+    yield
+    held.release()
+    signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize(("loaded", "command", "code", "err"), [
+    (("poll",), "handle", 78,
+     "ductiled has not loaded the command 'handle' of plugin echo yet; run `ductilectl reload` first\n"),
+    (("poll",), "x", 66, "plugin echo has no command 'x' (it has poll)\n"),
+    (("poll", "gone"), "gone", 0, ""),
+    (None, "handle", 0, ""),
+])
+def test_a_running_daemon_decides_which_commands_there_are(
+        conn: sqlite3.Connection, desk: Desk, lock: None, loaded: tuple[str, ...] | None, command: str, code: int,
+        err: str) -> None:
+    desk.loaded(conn, load("echo", commands=loaded))
+    said = desk.call("run", "echo", command)
+    assert (said.code, said.err) == (code, err)
+    assert len(queue_rows.open_jobs(conn, 10)) == (code == 0)
+
+
+def test_without_a_daemon_the_files_decide_for_it_reads_them_at_its_start(conn: sqlite3.Connection,
+                                                                          desk: Desk) -> None:
+    desk.loaded(conn, load("echo", commands=("gone",)))
+    assert desk.call("run", "echo", "gone").code == 66
+    assert desk.call("run", "echo", "handle").code == 0
+
+
+def test_a_command_can_be_run_as_soon_as_it_is_loaded(daemon: RealDaemon) -> None:
+    daemon.install("ok")
+    daemon.start()
+    manifest = daemon.directory("ok") / "manifest.yaml"
+    manifest.write_text(manifest.read_text().replace("[poll,", "[poll, extra,"))
+    assert said_by(start("run", "ok", "extra", home=daemon.home)) == (
+        78, "", "ductiled has not loaded the command 'extra' of plugin ok yet; run `ductilectl reload` first\n")
+    assert said_by(start("reload", home=daemon.home))[0] == 0
+    with waiting(daemon, "ok", "extra") as process:
+        assert said_by(process)[0] == 0
+    daemon.stop()
+
+
+def test_a_job_whose_plugin_has_lost_its_command_fails_without_another_attempt(daemon: RealDaemon) -> None:
+    daemon.install("ok")
+    daemon.start()
+    job = daemon.submit("ok", "gone")
+    daemon.await_job(job, "dead")
+    daemon.stop()
+    assert daemon.job(job) == ("dead", 1, "plugin ok 0.1.0 has no command 'gone'")
+    assert daemon.attempts(job) == [(1, "failed")]
 
 
 def test_a_wrong_configuration_is_78_and_names_every_problem(conn: sqlite3.Connection, desk: Desk) -> None:

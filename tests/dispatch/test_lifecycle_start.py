@@ -17,7 +17,7 @@ from ductile.db import transaction
 from ductile.dispatch import lifecycle
 from ductile.dispatch.leftover import RunLocks
 from ductile.dispatch.lifecycle import Ended, NotNow, plugin_environment
-from ductile.dispatch.outcome import Succeeded, Unrunnable
+from ductile.dispatch.outcome import Refused, Succeeded, Unrunnable
 from ductile.dispatch.runner import Run, become_subreaper
 from ductile.plugin.configured import ConfiguredPlugin
 from ductile.queue.job import Status
@@ -98,7 +98,7 @@ def test_what_cannot_be_started_is_an_outcome_and_leaves_nothing(
 
 def test_a_command_that_the_plugin_no_longer_has_is_an_outcome(home: Path) -> None:
     outcome = start(home, worlds.plugin(entrypoint=program(home)), command="dance")
-    assert outcome == Unrunnable(error="plugin echo 0.1.0 has no command 'dance'")
+    assert outcome == Refused(error="plugin echo 0.1.0 has no command 'dance'")
 
 
 def test_an_environment_larger_than_the_system_takes_is_an_outcome(home: Path) -> None:

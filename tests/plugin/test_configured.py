@@ -122,7 +122,8 @@ def conn(tmp_path):
 
 
 def test_what_was_read_last_replaces_what_was_there(conn):
-    first = [rows.Load(plugin=name, version="1.0", enabled=True, needs_init="f", reason=None) for name in ("b", "a")]
+    first = [rows.Load(plugin=name, version="1.0", enabled=True, needs_init="f", reason=None, commands=("poll", "x"))
+             for name in ("b", "a")]
     rows.replace_loads(conn, first, START)
     assert rows.loads(conn) == first[::-1]
     second = [rows.Load(plugin="c", version=None, enabled=False, needs_init=None, reason="its manifest is missing")]
