@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from email.parser import Parser
 from fnmatch import fnmatch
@@ -19,7 +21,7 @@ from ductile import __version__
 ROOT = Path(__file__).resolve().parent.parent
 TREES = ("plugins", "pipelines", "etc", "contrib")
 NOT_BUILT_FROM = (".*", "__pycache__", "*.egg-info", "build", "tests")
-FOR_A_CHECKOUT = ("bench", "benchmarks", "standins", "install", "quickstart", "run-tests", "drive", "try-under-systemd")
+FOR_A_CHECKOUT = ("bench", "benchmarks", "standins", "install", "quickstart", "run-tests", "requirements.txt", "try-on", "drive", "try-under-systemd")
 # The manuals have their place beside those of other programs, where man(1) looks for them.
 MANUALS = "man"
 LEFT_BEHIND = ("__pycache__", "test_*.py", ".*", MANUALS, *FOR_A_CHECKOUT)
@@ -122,7 +124,44 @@ def test_the_wheel_names_both_programs(metadata: zipfile.Path) -> None:
 def test_the_wheel_asks_for_three_packages_and_for_pytest_only_to_test(metadata: zipfile.Path) -> None:
     asked = Parser().parsestr((metadata / "METADATA").read_text(encoding="utf-8"))
     assert asked["Requires-Python"] == ">=3.11"
-    assert asked.get_all("Requires-Dist") == ["pyyaml", "python-daemon", "blake3", 'pytest; extra == "test"']
+    names = [re.sub("[<>=][^;]*", "", line, count=1) for line in asked.get_all("Requires-Dist")]
+    assert names == ["pyyaml", "python-daemon", "blake3", 'pytest; extra == "test"']
+
+
+def ranges() -> dict[str, tuple[str, str]]:
+    """Return what setup.cfg and pyproject.toml ask for: the lowest version, and the one that is too new."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
+    asked = [config["options"]["install_requires"], *config["options.extras_require"].values(), *build]
+    lines = "\n".join(asked).split("\n")
+    found = [re.fullmatch(r"([\w-]+) >=([\d.]+),<([\d.]+)", line) for line in lines if line]
+    assert None not in found, lines
+    return {name: (lowest, beyond) for name, lowest, beyond in (each.groups() for each in found)}
+
+
+def exact_versions() -> dict[str, tuple[str, int]]:
+    """Return the versions of contrib/requirements.txt, each with the number of its hashes."""
+    text = (ROOT / "contrib" / "requirements.txt").read_text(encoding="utf-8")
+    entries = re.findall(r"^([\w-]+)==([\d.]+) \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)*)", text, re.MULTILINE)
+    return {name: (version, hashes.count("--hash=")) for name, version, hashes in entries}
+
+
+def test_the_exact_versions_are_within_the_ranges_and_have_hashes() -> None:
+    exact, asked = exact_versions(), ranges()
+    assert set(asked) <= set(exact) and all(hashes > 0 for _, hashes in exact.values())
+    outside = [name for name, (lowest, beyond) in asked.items()
+               if not parts(lowest) <= parts(exact[name][0]) < parts(beyond)]
+    assert outside == []
+
+
+def parts(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
+
+
+def test_the_exact_versions_are_on_plain_lines_that_contrib_install_can_cut_out() -> None:
+    text = (ROOT / "contrib" / "requirements.txt").read_text(encoding="utf-8")
+    assert [line.split("==")[0] for line in text.splitlines() if not line.startswith((" ", "#"))] == list(exact_versions())
 
 
 def test_pip_installs_every_shipped_file_with_its_mode(source: Path, installed: Path) -> None:

@@ -20,6 +20,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTALL = ROOT / "contrib" / "install"
+REQUIREMENTS = ROOT / "contrib" / "requirements.txt"
 PATIENCE_SECONDS = 300
 SYSTEM_PATH = f"{os.defpath}:/usr/sbin:/sbin"
 ORDINARY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
@@ -82,6 +83,11 @@ def needed() -> set[str]:
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with everything that pip would fetch from the network."""
     directory = tmp_path_factory.mktemp("wheels")
+    exact = REQUIREMENTS.read_text().splitlines()
+    others = [name for name in needed()
+              if f"{name.lower().replace('_', '-')}=={metadata.version(name)} \\" not in exact]
+    if others:
+        pytest.skip(f"needs the versions of contrib/requirements.txt; others are installed of: {', '.join(others)}")
     for name in needed():
         wheel(name, directory)
     return directory
