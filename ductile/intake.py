@@ -10,7 +10,7 @@ from typing import Any
 
 from ductile.chance import NewId
 from ductile.context import rows as context_rows
-from ductile.context.baggage import Origin, add, check, misnamed
+from ductile.context.baggage import Origin, add, check, misnamed, size_bytes
 from ductile.context.row import NewContext
 from ductile.db import transaction
 from ductile.errors import EXIT_DATA, DuctileError
@@ -113,7 +113,7 @@ def _arrival(world: World, event: Mapping[str, Any], dispatch: Dispatch, origin:
     job_id = new_id()
     added = add(None, trigger=event["payload"], state_updates={}, payload=event["payload"],
                 origin=Origin(plugin=origin, event_type=event["type"], job_id=job_id))
-    fault = check(added.accumulated, _FIRST_HOP, world.config.service.max_hops)
+    fault = check(size_bytes(added.accumulated), _FIRST_HOP, world.config.service.max_hops)
     if fault is not None:
         raise DuctileError(f"the event cannot be taken: {fault}", exit_code=EXIT_DATA)
     context = NewContext(id=new_id(), hop=_FIRST_HOP, accumulated=added.accumulated,

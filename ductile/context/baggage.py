@@ -93,6 +93,12 @@ def without_credentials(state_updates: Mapping[str, Any], private_state: Collect
     return _uncredentialed({key: value for key, value in state_updates.items() if key not in private_state})
 
 
+def credentials(state_updates: Mapping[str, Any], private_state: Collection[str]) -> dict[str, Any]:
+    """Return the top-level keys that are in `private_state` or name a credential themselves or below, each whole."""
+    return {key: value for key, value in state_updates.items()
+            if key in private_state or _has_a_credential({key: value})}
+
+
 def misnamed(value: Any, whose: str) -> tuple[str, ...]:
     """Return a warning for each key that is a request's own or starts with what the core keeps for itself.
 
@@ -110,12 +116,16 @@ def visible(accumulated: Mapping[str, Any], payload: Any) -> Any:
     return {**accumulated, **payload} if isinstance(payload, Mapping) else payload
 
 
-def check(accumulated: Mapping[str, Any], hop: int, max_hops: int) -> str | None:
-    """Return what is wrong with a row that would be number `hop` of its chain, from 1; None where nothing is."""
+def size_bytes(accumulated: Mapping[str, Any]) -> int:
+    """Return the bytes of a context as it is stored: compact JSON in ASCII."""
+    return len(encode(accumulated))
+
+
+def check(size: int, hop: int, max_hops: int) -> str | None:
+    """Return what is wrong with a row of `size` bytes, number `hop` of its chain, from 1; None where nothing is."""
     if hop > max_hops:
         return (f"its event would make a chain of {hop:,} hops, at most {max_hops:,} are allowed: "
                 "look for a loop of routes or pipelines, or raise service.max_hops")
-    size = len(encode(accumulated))
     if size > LIMIT_BYTES:
         return (f"the baggage of its event would be {size:,} bytes, at most {LIMIT_BYTES:,} are allowed: "
                 "keep what is large in a file of the workspace")
@@ -138,6 +148,12 @@ def _uncredentialed(value: Any) -> Any:
     if isinstance(value, list):
         return [_uncredentialed(item) for item in value]
     return value
+
+
+def _has_a_credential(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(_names_a_credential(key) or _has_a_credential(item) for key, item in value.items())
+    return isinstance(value, list) and any(map(_has_a_credential, value))
 
 
 def _names_a_credential(key: str) -> bool:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from ductile.chance import Chance, NewId
 from ductile.config.schema import BreakerRule, Retry
+from ductile.context.baggage import credentials
 from ductile.context.row import Context
 from ductile.dispatch.onward import Map, Next, Onward, names_of_the_core, plan, tell
-from ductile.dispatch.outcome import Interrupted, Outcome, Refused, Succeeded, log_status, retryable
+from ductile.dispatch.outcome import Interrupted, Outcome, Refused, Succeeded, log_status, overruled, retryable
 from ductile.dispatch.record import Way
 from ductile.events import JOB_DEAD
 from ductile.pipeline.graph import Place
@@ -103,6 +104,8 @@ def conclude(job: Job, outcome: Outcome, before: Before, rules: Rules, *, now: d
     """Return what follows from the outcome of a job's attempt."""
     state, outcome = _state_after(outcome, before.state)
     onward, outcome = _onward(job, outcome, before, rules, now, new_id)
+    if outcome.is_overruled:
+        state = _credentials_after(outcome, before.state, rules.ways.private_state)
     fate = _fate(job, outcome, before, rules, now, rng)
     breaker = _breaker_after(job, fate.status, before, rules, now)
     told = _told(job, fate, outcome, before, breaker)
@@ -124,7 +127,18 @@ def _state_after(outcome: Outcome, state: Mapping[str, Any]) -> tuple[Mapping[st
     fault = check_size(merged)
     if fault is None:
         return merged, outcome
-    return None, _refused(outcome, fault)
+    return None, overruled(outcome, Refused, fault)
+
+
+def _credentials_after(outcome: Outcome, state: Mapping[str, Any],
+                       private_state: Collection[str]) -> Mapping[str, Any] | None:
+    """Return the state after an answer that was refused, None where it stays.
+
+    A rotated token must survive; a cursor must not pass events that never came to exist.
+    """
+    kept = {} if outcome.response is None else credentials(outcome.response.state_updates, private_state)
+    merged = merge(state, kept)
+    return merged if kept and check_size(merged) is None else None
 
 
 def _onward(job: Job, outcome: Outcome, before: Before, rules: Rules, now: datetime,
@@ -135,16 +149,11 @@ def _onward(job: Job, outcome: Outcome, before: Before, rules: Rules, now: datet
     if job.pipeline_hash is not None and before.place is None:
         fault = (f"version {job.pipeline_hash[:12]} of pipeline {job.pipeline_name}, which it began with, "
                  "is gone from the database or damaged")
-        return Onward(), _refused(outcome, fault)
+        return Onward(), overruled(outcome, Refused, fault)
     onward = plan(job, outcome.response, before.context, before.place, rules.ways, now=now, new_id=new_id)
     if onward.fault is None:
         return onward, outcome
-    return Onward(warnings=onward.warnings), _refused(outcome, onward.fault)
-
-
-def _refused(outcome: Outcome, fault: str) -> Refused:
-    return Refused(error=fault, response=outcome.response, exit_code=outcome.exit_code, stderr=outcome.stderr,
-                   printed=outcome.printed)
+    return Onward(warnings=onward.warnings), overruled(outcome, Refused, onward.fault)
 
 
 def _fate(job: Job, outcome: Outcome, before: Before, rules: Rules, now: datetime, rng: Chance) -> _Fate:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from ductile.context.portable import to_portable
 from ductile.db import reading
-from ductile.dispatch.outcome import Failed, Interrupted, Outcome, Refused, Succeeded
+from ductile.dispatch.outcome import Failed, Interrupted, Outcome, Refused, Succeeded, overruled
 from ductile.pipeline import rows as pipeline_rows
 from ductile.queue.job import Job
 from ductile.router import Router
@@ -67,19 +67,14 @@ def complete(job: Job, source: Inherited | None, outcome: Succeeded, workspaces:
     try:
         completed = workspaces.complete(job.id, parent_id, before, abort=abort)
     except ChangedInPlace as error:
-        return _instead(outcome, Refused, one_line(str(error))), ()
+        return overruled(outcome, Refused, one_line(str(error))), ()
     except OSError as error:
         where = without_place(os.fspath(error.filename or "its workspace"), job, workspaces)
-        return _instead(outcome, Failed, one_line(f"its files could not be kept: {error.strerror}: {where}")), ()
+        return overruled(outcome, Failed, one_line(f"its files could not be kept: {error.strerror}: {where}")), ()
     except Aborted:
-        # What it said is kept: its state may hold what the next attempt needs.
-        return replace(stopped(), response=outcome.response, exit_code=outcome.exit_code, stderr=outcome.stderr), ()
+        return replace(stopped(), response=outcome.response, exit_code=outcome.exit_code, stderr=outcome.stderr,
+                       is_overruled=True), ()
     return replace(outcome, artifacts=completed.artifacts), completed.warnings
-
-
-def _instead(outcome: Succeeded, kind: type[Failed] | type[Refused], error: str) -> Outcome:
-    return kind(error=error, response=outcome.response, exit_code=outcome.exit_code, stderr=outcome.stderr,
-                printed=outcome.printed)
 
 
 def without_place(text: str, job: Job, workspaces: Workspaces) -> str:

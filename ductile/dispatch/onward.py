@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from ductile.chance import NewId
-from ductile.context.baggage import Origin, add, anchor, check, misnamed, without_credentials
+from ductile.context.baggage import Origin, add, anchor, check, misnamed, size_bytes, without_credentials
 from ductile.context.row import Context, NewContext
 from ductile.events import SOURCE, STEP_SUCCEEDED
 from ductile.pipeline.graph import Place
@@ -20,6 +20,8 @@ from ductile.strictjson import encode
 from ductile.units import utc_text
 
 _FIRST_HOP = 1
+# Bytes, of all payloads and contexts that follow from one response: they are stored in one transaction.
+RESPONSE_LIMIT_BYTES = 64 * 1024 * 1024
 # Of a plugin that the configuration no longer has: its job is queued, and ended for that reason.
 _SOME_ATTEMPTS = 1
 
@@ -97,20 +99,37 @@ def plan(job: Job, response: Response, context: Context | None, place: Place | N
     updates = without_credentials(response.state_updates, ways.private_state) if ways.tells_state else {}
     trigger = _payload(job, None)
     hop = _next_hop(context)
+    total = 0
     for number, event, targets in taken:
         added = add(
             None if context is None else context.accumulated, trigger=trigger, state_updates=updates,
             payload=event.payload,
             origin=Origin(plugin=job.plugin, event_type=event.type, job_id=job.root_job_id),
         )
-        fault = check(added.accumulated, hop, ways.max_hops)
+        size = size_bytes(added.accumulated)
+        fault = check(size, hop, ways.max_hops)
         if fault is not None:
             return Onward(fault=fault, warnings=tuple(warnings))
         warnings.update(dict.fromkeys(added.warnings))
         sent = _Sent(number=number, event=event, source=job.plugin, targets=targets, payload=added.payload,
                      accumulated=added.accumulated, hop=hop, core_event=job.core_event)
-        jobs += _jobs(sent, job, context, ways, now=now, new_id=new_id)
+        fresh = _jobs(sent, job, context, ways, now=now, new_id=new_id)
+        total += _stored_bytes(fresh, size)
+        if total > RESPONSE_LIMIT_BYTES:
+            return Onward(fault=_too_much(total), warnings=tuple(warnings))
+        jobs += fresh
     return Onward(jobs=tuple(jobs), warnings=tuple(warnings))
+
+
+def _stored_bytes(jobs: Sequence[Next], context_size: int) -> int:
+    """Return the bytes of payloads and contexts of jobs that carry one context each, of the same size."""
+    return sum(len(each.job.payload) + context_size for each in jobs)
+
+
+def _too_much(total: int) -> str:
+    return (f"the payloads and contexts of its events would be {total:,} bytes or more, at most "
+            f"{RESPONSE_LIMIT_BYTES:,} are allowed in one response: emit fewer events, keep what is large in a file of "
+            "the workspace")
 
 
 def _pass_on(job: Job, context: Context | None, place: Place, ways: Map, *, now: datetime, new_id: NewId) -> Onward:
@@ -120,13 +139,16 @@ def _pass_on(job: Job, context: Context | None, place: Place, ways: Map, *, now:
     added = add(None if context is None else context.accumulated, trigger=payload, state_updates={}, payload={},
                 origin=origin)
     hop = _next_hop(context)
-    fault = check(added.accumulated, hop, ways.max_hops)
+    size = size_bytes(added.accumulated)
+    fault = check(size, hop, ways.max_hops)
     if fault is not None:
         return Onward(fault=fault)
     sent = _Sent(number=None, event=Event(type=STEP_SUCCEEDED, payload=payload), source=job.plugin,
                  targets=following(place), payload=payload, accumulated=added.accumulated, hop=hop,
                  core_event=job.core_event)
-    return Onward(jobs=tuple(_jobs(sent, job, context, ways, now=now, new_id=new_id)))
+    jobs = _jobs(sent, job, context, ways, now=now, new_id=new_id)
+    total = _stored_bytes(jobs, size)
+    return Onward(jobs=tuple(jobs)) if total <= RESPONSE_LIMIT_BYTES else Onward(fault=_too_much(total))
 
 
 def names_of_the_core(job: Job, response: Response, context: Context | None) -> tuple[str, ...]:
@@ -161,7 +183,7 @@ def _told(job: Job, event: Event, context: Context | None, ways: Map) -> Mapping
     else:
         known = context.accumulated
     whole = {**known, **event.payload}
-    if check(whole, _FIRST_HOP, ways.max_hops) is None:
+    if check(size_bytes(whole), _FIRST_HOP, ways.max_hops) is None:
         return whole
     return {**{key: known[key] for key in anchor(origin)}, **event.payload}
 

@@ -48,6 +48,7 @@ class _Ended:
     exit_code: int | None = None
     stderr: str = ""
     printed: str | None = None          # the first 64 KiB of what was printed and is no valid response
+    is_overruled: bool = False          # the plugin succeeded, but the core could not accept what it said or made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +86,12 @@ class Interrupted(_Ended):
 
 
 Outcome: TypeAlias = Succeeded | Failed | Refused | TimedOut | Unrunnable | Interrupted
+
+
+def overruled(outcome: Outcome, by: type[Failed] | type[Refused], error: str) -> Failed | Refused:
+    """Return how an attempt ends whose answer, or files, the core cannot accept: its events do not count."""
+    return by(error=error, response=outcome.response, exit_code=outcome.exit_code, stderr=outcome.stderr,
+              printed=outcome.printed, is_overruled=True)
 
 
 def retryable(outcome: Outcome) -> bool:
@@ -177,8 +184,8 @@ def _answered(response: Response, seen: dict[str, Any]) -> Outcome:
     if seen["exit_code"] != 0:
         return Failed(error=f"said ok but exited {seen['exit_code']}", **seen)
     if len(response.events) > EVENTS_LIMIT:
-        return Refused(
-            error=f"emitted {len(response.events):,} events, at most {EVENTS_LIMIT:,} are allowed", **seen)
+        return overruled(Succeeded(**seen), Refused,
+                         f"emitted {len(response.events):,} events, at most {EVENTS_LIMIT:,} are allowed")
     return Succeeded(**seen)
 
 

@@ -10,7 +10,9 @@ import pytest
 from ductile.config.schema import BreakerRule, Retry
 from ductile.context.row import Context
 from ductile.dispatch.conclude import Before, Conclusion, Init, Rules, conclude
-from ductile.dispatch.outcome import Failed, Interrupted, Outcome, Refused, Succeeded, TimedOut, Unrunnable
+from ductile.dispatch.outcome import (
+    Failed, Interrupted, Outcome, Refused, Succeeded, TimedOut, Unrunnable, overruled,
+)
 from ductile.dispatch.record import RESULT_LIMIT_BYTES, stored
 from ductile.pipeline.graph import Node, Pipeline, build
 from ductile.protocol import Response, decode_response
@@ -205,6 +207,36 @@ def test_a_state_that_would_be_too_large_is_a_death_and_the_rest_is_kept(name: s
 def test_a_state_of_exactly_the_limit_is_kept() -> None:
     found = concluded(Succeeded(response=response(state_updates={"b": "x" * (1024**2 - len('{"b":""}'))})))
     assert (found.status, len(found.state["b"])) == (Status.SUCCEEDED, 1_048_568)
+
+
+MIXED = {"cursor": 9, "session": {"id": 1}, "access_token": "new", "oauth": {"refreshToken": "r", "scope": "all"},
+         "accounts": [{"name": "a", "api-key": "k"}], "tokens_used": 3}
+
+
+@pytest.mark.parametrize("updates", [MIXED, {**MIXED, "large": LARGE}], ids=["no place", "too large"])
+def test_of_an_answer_that_the_core_refuses_only_credentials_and_private_keys_are_kept_whole(
+        updates: dict[str, Any]) -> None:
+    rules = replace(HEARD, ways=replace(HEARD.ways, private_state=frozenset({"session", "absent"})))
+    found = concluded(Succeeded(response=response(state_updates=updates)), rules=rules, state={"cursor": 1, "a": 1},
+                      **IN_WISDOM)
+    assert (found.status, found.jobs[0].job.core_event) == (Status.DEAD, "ductile.job.dead")
+    assert found.state == {"cursor": 1, "a": 1, "session": {"id": 1}, "access_token": "new",
+                           "oauth": MIXED["oauth"], "accounts": MIXED["accounts"]}
+
+
+@pytest.mark.parametrize("kind", [Failed, Refused])
+def test_a_cursor_stays_where_the_core_could_not_keep_what_a_success_made(kind: type) -> None:
+    done = Succeeded(response=response(state_updates={"cursor": 9, "token": "new"}), exit_code=0)
+    assert concluded(overruled(done, kind, "no room"), state={"cursor": 1}).state == {"cursor": 1, "token": "new"}
+
+
+def test_an_answer_that_is_refused_and_has_no_credentials_writes_no_state() -> None:
+    done = Succeeded(response=response(state_updates={"cursor": 9}), exit_code=0)
+    assert concluded(overruled(done, Refused, "too many events"), state={"cursor": 1}).state is None
+
+
+def test_credentials_that_would_make_the_state_too_large_are_not_kept() -> None:
+    assert concluded(Succeeded(response=response(state_updates={"token": LARGE}))).state is None
 
 
 def test_the_ledger_has_the_answer_as_it_was_given_with_keys_that_nobody_knows() -> None:

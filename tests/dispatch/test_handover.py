@@ -261,7 +261,7 @@ def test_a_shared_file_that_was_changed_in_place_refuses_the_job_by_name(conn: s
     shared.chmod(0o644)
     shared.write_text("two")
     outcome, warnings = complete(job, source(artifacts), SUCCESS, workspaces, never)
-    assert (type(outcome), warnings, kept_of(outcome)) == (Refused, (), kept_of(SUCCESS))
+    assert (type(outcome), outcome.is_overruled, warnings, kept_of(outcome)) == (Refused, True, (), kept_of(SUCCESS))
     assert outcome.error == (
         f"job {JOB} changed in place a file that it shares with job {PARENT}'s workspace: a; "
         "replace it (write a new file and rename) or give the step workspace: copy")
@@ -275,7 +275,7 @@ def test_files_that_cannot_be_kept_fail_the_attempt_by_their_portable_path(
     (workspaces.root / JOB / "sub").chmod(0o500)
     fixed(workspaces.root / JOB / "sub", "+i")
     outcome, warnings = complete(job, None, SUCCESS, workspaces, never)
-    assert (type(outcome), warnings, kept_of(outcome)) == (Failed, (), kept_of(SUCCESS))
+    assert (type(outcome), outcome.is_overruled, warnings, kept_of(outcome)) == (Failed, True, (), kept_of(SUCCESS))
     assert outcome.error == "its files could not be kept: Operation not permitted: workspace://sub"
 
 
@@ -302,7 +302,7 @@ def test_a_completion_that_is_given_up_is_interrupted_and_what_was_said_is_kept(
     write(workspaces.create(JOB) / "a", "one")
     outcome, warnings = complete(job, None, SUCCESS, workspaces, lambda: True)
     assert (outcome, warnings) == (replace(
-        stopped(), response=ANSWER, exit_code=0, stderr="complained"), ())
+        stopped(), response=ANSWER, exit_code=0, stderr="complained", is_overruled=True), ())
 
 
 # Texts

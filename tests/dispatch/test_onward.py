@@ -193,6 +193,25 @@ def test_one_event_that_says_too_much_forbids_the_others_too() -> None:
         warnings=(f"the key 'origin_user' {ONLY_FIRST}",))
 
 
+# A response whose events become three jobs each.
+LARGE = {"x": "y" * 1_000_000}
+
+
+@pytest.mark.parametrize(("count", "allowed"), [(11, True), (12, False), (1000, False)])
+def test_the_payloads_and_contexts_of_one_response_are_limited_together(count: int, allowed: bool) -> None:
+    answer = Response(status="ok", events=(Event(type="weighed", payload=LARGE),) * count)
+    onward = planned(answer, context=CONTEXT)
+    if allowed:
+        assert (len(onward.jobs), onward.fault) == (3 * count, None)
+        return
+    # Event 12 is the one too many, and those after it are not looked at.
+    total = sum(len(each.job.payload) + len(json.dumps(each.context.accumulated, separators=(",", ":")))
+                for each in planned(replace(answer, events=answer.events[:1]), context=CONTEXT).jobs) * 12
+    assert onward == Onward(fault=(
+        f"the payloads and contexts of its events would be {total:,} bytes or more, at most 67,108,864 are allowed in "
+        "one response: emit fewer events, keep what is large in a file of the workspace"))
+
+
 def test_what_follows_from_a_replay_is_of_the_replay() -> None:
     assert {each.job.replay_of for each in planned(response(weighed({})), replay_of="old").jobs} == {"old"}
     assert {each.job.replay_of for each in planned(response(weighed({}))).jobs} == {None}
@@ -278,6 +297,15 @@ def test_a_first_step_without_events_tells_what_the_chain_began_with() -> None:
     assert contexts(onward) == [{"origin_plugin": "scale", "origin_event_type": "ductile.step.succeeded",
                                  "origin_job_id": "root", "url": "u", "city": "Oslo"}] * 2
     assert [each.context.hop for each in onward.jobs] == [1, 1]
+
+
+def test_what_a_step_passes_on_to_many_is_limited_too() -> None:
+    branches = tuple(f"s{number}" for number in range(34))
+    fan = pipeline("p", "on", one=branches, **dict.fromkeys(branches, ()))
+    onward = planned(response(), place=Place(pipeline=fan, step_id="one"),
+                     payload=json.dumps({"type": "on", "payload": LARGE}))
+    what = "the payloads and contexts of its events would be 68,0"
+    assert (onward.jobs, onward.fault[:len(what)]) == ((), what)
 
 
 def test_what_is_passed_on_goes_to_the_next_step_only() -> None:
