@@ -14,8 +14,9 @@ PAUSE_MS = 3000
 # <c>, </c>, <c.colorE5E5E5>, <v Name>, <00:00:01.000>; not the sign in `a < b`.
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>|<[0-9][0-9:.]*>")
 _STAMP = re.compile(r"<((?:[0-9]{1,6}:)?[0-9]{2}:[0-9]{2}\.[0-9]{3})>")
-_TIME = r"(?:[0-9]{1,6}:)?[0-9]{2}:[0-9]{2}[.,][0-9]{3}"
-_TIMING = re.compile(rf"\s*({_TIME})\s+-->\s+({_TIME})(?:\s|$)")
+_TIME = r"(?:[0-9]{1,6}:)?[0-9]{1,2}:[0-9]{2}(?:[.,][0-9]{1,3})?"
+_TIMING = re.compile(rf"\s*({_TIME})\s*-->\s*({_TIME})(?:\s|$)")
+_NO_CUE = re.compile(r"NOTE(?:\s|$)|(?:STYLE|REGION)\s*$", re.MULTILINE)
 _INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff"
                         "\ud800-\udfff]")
 # No caption shows more lines than that from the one before.
@@ -38,22 +39,22 @@ class Cue:
 def as_text(document: str, *, automatic: bool) -> str:
     """Return what is said, a line for each paragraph and an empty one between them. Raises NoCaptions.
 
-    Automatic captions roll: each cue shows the line before once more. Lines that repeat are taken for that there.
+    Automatic WebVTT rolls: each cue shows the line before once more. Lines that repeat are taken for that there.
     """
     document = document.lstrip("\ufeff \t\r\n")
     if document.startswith("WEBVTT"):
         cues = _vtt(document)
-        automatic = automatic or _STAMP.search(document) is not None
+        rolls = _rolls(cues, automatic=automatic, is_timed=_STAMP.search(document) is not None)
     elif document.startswith("{"):
-        cues = _json3(document)
+        cues, rolls = _json3(document), False
     else:
         raise NoCaptions
     paragraphs: list[list[str]] = []
     shown: tuple[str, ...] = ()
     spoken_until = None
     for cue in cues:
-        lines = tuple(line for line in map(_clean, cue.lines) if line)
-        new = lines[_overlap(shown, lines) if automatic else 0:]
+        lines = _visible(cue)
+        new = lines[_overlap(shown, lines) if rolls else 0:]
         shown = lines or shown
         if not new:
             continue
@@ -62,6 +63,20 @@ def as_text(document: str, *, automatic: bool) -> str:
         paragraphs[-1] += new
         spoken_until = cue.end
     return "".join(f"{' '.join(lines)}\n\n" for lines in paragraphs).removesuffix("\n")
+
+
+def _rolls(cues: Sequence[Cue], *, automatic: bool, is_timed: bool) -> bool:
+    """Say whether a WebVTT document rolls: where two of three signs are there, as a refrain has any one of them.
+
+    It is made by a machine; its words have times (`is_timed`); a cue shows a line of the one before above a new one.
+    """
+    shown = [lines for lines in map(_visible, cues) if lines]
+    is_shifted = any(0 < _overlap(before, lines) < len(lines) for before, lines in zip(shown, shown[1:]))
+    return [automatic, is_timed, is_shifted].count(True) >= 2
+
+
+def _visible(cue: Cue) -> tuple[str, ...]:
+    return tuple(line for line in map(_clean, cue.lines) if line)
 
 
 def _overlap(before: Sequence[str], lines: Sequence[str]) -> int:
@@ -75,21 +90,24 @@ def _clean(line: str) -> str:
 
 
 def _vtt(document: str) -> list[Cue]:
-    """Return the cues of a WebVTT document (https://www.w3.org/TR/webvtt1/)."""
+    """Return the cues of a WebVTT document (https://www.w3.org/TR/webvtt1/); each line of times begins one."""
     cues: list[Cue] = []
     for block in re.split(r"\n{2,}", document.replace("\r\n", "\n").replace("\r", "\n")):
         lines = block.split("\n")
-        timings = ((index, _TIMING.match(line)) for index, line in enumerate(lines[:2]))
-        index, timing = next(((index, timing) for index, timing in timings if timing), (0, None))
-        if timing:
-            stamps = _STAMP.findall(block)
-            cues.append(Cue(begin=_milliseconds(timing[1]), end=_milliseconds(stamps[-1] if stamps else timing[2]),
-                            lines=tuple(lines[index + 1:])))
-        elif cues and not re.match("NOTE|STYLE|REGION", block):
+        starts = [index for index, line in enumerate(lines) if _TIMING.match(line)]
+        if not starts and cues and not _NO_CUE.match(block):
             # The blank that YouTube puts on the first line of a cue is lost on the way through some programs.
             last = cues[-1]
             cues[-1] = Cue(begin=last.begin, end=last.end, lines=(*last.lines, *lines))
+        for start, end in zip(starts, [*starts[1:], len(lines)]):
+            cues.append(_cue(lines[start], lines[start + 1:end]))
     return cues
+
+
+def _cue(timing: str, lines: Sequence[str]) -> Cue:
+    begin, end = _TIMING.match(timing).groups()
+    stamps = _STAMP.findall("\n".join(lines))
+    return Cue(begin=_milliseconds(begin), end=_milliseconds(stamps[-1] if stamps else end), lines=tuple(lines))
 
 
 def _milliseconds(stamp: str) -> int:
@@ -97,7 +115,7 @@ def _milliseconds(stamp: str) -> int:
     seconds = 0
     for part in clock.split(":"):
         seconds = seconds * 60 + int(part)
-    return seconds * 1000 + int(thousandths)
+    return seconds * 1000 + int(thousandths.ljust(3, "0"))
 
 
 def _json3(document: str) -> list[Cue]:

@@ -146,6 +146,10 @@ def test_a_redirect_within_the_site_is_followed(site, workspace):
         f"https://www.youtube.com/shorts/{ID}", f"https://www.youtube.com/embed/{ID}?start=1", f" {LINK}\n",
         f"https://www.youtube.com/live/{ID}?feature=share", f"https://www.youtube-nocookie.com/embed/{ID}",
         f"HTTPS://WWW.YouTube.com/watch/?v={ID}",
+        # As people paste them.
+        f"https://youtu.be/watch?v={ID}", f"{LINK}?t=30", f"https://youtu.be/{ID}&t=30", f"{LINK}\u201d", f'{LINK}"',
+        f"https://youtu.be/{ID}\u200b", f"https://www.youtube.com/shorts/{ID}\u2019", f"\ufeff\u200b{LINK}",
+        f"https://youtu.be/{ID}%E2%80%8B", f"\u201c{LINK}\u201d",
     ],
 )
 def test_every_kind_of_link_leads_to_the_video(site, workspace, link):
@@ -172,6 +176,11 @@ def test_every_kind_of_link_leads_to_the_video(site, workspace, link):
          "https://www.youtube.com/watch?v=../../.."),
         (f"https://www.youtube.com/results?v={ID}",
          f"the link leads to no video of YouTube: https://www.youtube.com/results?v={ID}"),
+        ("https://www.youtube.com/embed/videoseries?list=PL1",
+         "the link leads to no video of YouTube: https://www.youtube.com/embed/videoseries?list=PL1"),
+        ("https://www.youtube.com/embed/live_stream?channel=UC1",
+         "the link leads to no video of YouTube: https://www.youtube.com/embed/live_stream?channel=UC1"),
+        (f"{LINK}x?t=30", f"the link leads to no video of YouTube: {LINK}x?t=30"),
     ],
 )
 def test_any_other_link_is_refused_without_asking_anybody(site, workspace, link, error):
@@ -235,6 +244,39 @@ def test_automatic_captions_are_said_once_in_every_form(site, workspace, documen
     assert said(workspace) == ROLLING_TEXT
 
 
+REFRAIN = ["row the boat", "merrily", "merrily", "merrily"]
+
+
+def test_a_refrain_of_automatic_captions_is_no_overlap(site, workspace):
+    cues = enumerate(REFRAIN)
+    events = [{"tStartMs": 1000 * number, "dDurationMs": 1500, "segs": [{"utf8": line}]} for number, line in cues]
+    site.has(ASR, json3=json.dumps({"events": events}))
+    assert read(site, workspace).status == "ok"
+    assert said(workspace) == "row the boat merrily merrily merrily\n"
+
+
+@pytest.mark.parametrize("track_", [MANUAL, ASR])
+def test_a_refrain_of_webvtt_that_does_not_roll_is_no_overlap(site, workspace, track_):
+    cues = [f"00:0{number}.000 --> 00:0{number + 1}.000\n{line}\n" for number, line in enumerate(REFRAIN)]
+    site.has(track_, vtt="\n".join(["WEBVTT\n", *cues]))
+    assert read(site, workspace).status == "ok"
+    assert said(workspace) == "row the boat merrily merrily merrily\n"
+
+
+def test_karaoke_made_by_hand_is_no_overlap(site, workspace):
+    cues = [f"00:0{number}.000 --> 00:0{number + 1}.000\n<00:0{number}.500>{line}\n"
+            for number, line in enumerate(REFRAIN)]
+    site.has(MANUAL, vtt="\n".join(["WEBVTT\n", *cues]))
+    assert read(site, workspace).status == "ok"
+    assert said(workspace) == "row the boat merrily merrily merrily\n"
+
+
+def test_captions_that_roll_are_said_once_without_the_times_of_their_words(site, workspace):
+    site.has(ASR, vtt=re.sub(r"<[0-9:.]+>|</?c[^>]*>", "", ROLLING_VTT))
+    assert read(site, workspace).status == "ok"
+    assert said(workspace) == ROLLING_TEXT.replace("\n\n", " ")
+
+
 def test_webvtt_is_asked_for_only_where_the_json_is_not_to_be_had(site, workspace):
     site.has(ASR, json3=ROLLING_JSON3, vtt=ROLLING_VTT)
     read(site, workspace)
@@ -252,6 +294,16 @@ def test_webvtt_is_asked_for_only_where_the_json_is_not_to_be_had(site, workspac
          "a bold word in two lines\n"),
         ("WEBVTT - a title\n\n00:01.000 --> 00:02.000\none\n\nNOTE two\n\n00:04.999 --> 00:05.000\nthree\n\n"
          "00:08.000 --> 00:09.000\n<c></c>\n\n00:08.000 --> 00:09.000\nfour\n", "one three\n\nfour\n"),
+        # A cue right after another, and right after the header.
+        ("WEBVTT\n\n00:01.000 --> 00:02.000\none\n00:02.000 --> 00:03.000\ntwo\n", "one two\n"),
+        ("WEBVTT\n00:01.000 --> 00:02.000\none\n\n00:02.000 --> 00:03.000\ntwo\n", "one two\n"),
+        ("WEBVTT\nKind: captions\n00:01.000 --> 00:02.000\none\n", "one\n"),
+        ("WEBVTT\n\nNOTE a\nb\n00:01.000 --> 00:02.000\none\n\nSTYLE\n00:02.000 --> 00:03.000\ntwo\n", "one two\n"),
+        ("WEBVTT\n\n00:01.000-->00:02.000\none\n\n2\n00:02.000--> 00:03.000 line:0\ntwo\n", "one two\n"),
+        ("WEBVTT\n\n0:00:01 --> 0:00:02\none\n\n00:09.5 --> 00:10\ntwo\n", "one\n\ntwo\n"),
+        # What only begins as a comment does is said.
+        ("WEBVTT\n\n00:01.000 --> 00:02.000\none\n\nNOTEBOOKS\nand STYLE --> grace\n\nSTYLES",
+         "one NOTEBOOKS and STYLE --> grace STYLES\n"),
     ],
 )
 def test_captions_made_by_hand_keep_every_word(site, workspace, vtt, text):

@@ -128,7 +128,7 @@ def test_the_languages_are_those_of_the_country_and_not_machine_translations(tmp
     [
         (["en"], {"en": PLAIN}, ["en"], ("en", "manual", "yes yes\n")),
         ([], {"en": ROLLING}, ["en"], ("en", "automatic", "hello and welcome to the show\n")),
-        ([], {"en": PLAIN}, ["en"], ("en", "automatic", "yes\n")),
+        ([], {"en": PLAIN}, ["en"], ("en", "automatic", "yes yes\n")),
         (["en-GB"], {"en": ROLLING, "en_GB": PLAIN}, ["en"], ("en-GB", "manual", "yes yes\n")),
         (["de", "en"], {"en": PLAIN, "de": PLAIN}, ["de", "en"], ("de", "manual", "yes yes\n")),
     ],

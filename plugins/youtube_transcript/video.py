@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
 _HOSTS = re.compile(r"([a-z0-9-]+\.)?(youtube|youtube-nocookie)\.com|(www\.)?youtu\.be")
-_ID = re.compile("[A-Za-z0-9_-]{11}")
+# What follows it, a closing quote, an invisible space or a second question mark, came along when it was copied.
+_ID = re.compile("([A-Za-z0-9_-]{11})(?![A-Za-z0-9_-])")
+_AROUND_A_LINK = " \t\r\n\"'<>\u200b\u2018\u2019\u201c\u201d\u2060\ufeff"
 # Control characters, marks that turn the direction of the text, and halves of characters.
 _UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _BEFORE_AN_ID = ("shorts", "embed", "live", "v")
+# A player of a playlist and one of a channel: words of eleven letters in the place of an id.
+_NO_VIDEOS = ("videoseries", "live_stream")
 
 
 class Failed(Exception):
@@ -56,22 +60,23 @@ def id_of(url: object) -> str:
     if not isinstance(url, str):
         raise Failed("the payload has no url")
     try:
-        parts = urlsplit(url.strip())
+        parts = urlsplit(url.strip(_AROUND_A_LINK))
         host = (parts.hostname or "").rstrip(".")
     except ValueError:
         parts, host = urlsplit(""), ""
     if parts.scheme not in ("http", "https") or not _HOSTS.fullmatch(host):
         raise Failed(f"not a link to YouTube: {one_line(url, 200)}")
     words = parts.path.strip("/").split("/")
-    if host.endswith("youtu.be"):
+    if words == ["watch"]:
+        found = parse_qs(parts.query).get("v", [""])[0]
+    elif host.endswith("youtu.be"):
         found = words[0]
-    elif words[0] in _BEFORE_AN_ID and len(words) > 1:
-        found = words[1]
     else:
-        found = parse_qs(parts.query).get("v", [""])[0] if words == ["watch"] else ""
-    if not _ID.fullmatch(found):
+        found = words[1] if words[0] in _BEFORE_AN_ID and len(words) > 1 else ""
+    match = _ID.match(found)
+    if match is None or (words[0] == "embed" and match[1] in _NO_VIDEOS):
         raise Failed(f"the link leads to no video of YouTube: {one_line(url, 200)}")
-    return found
+    return match[1]
 
 
 def choose(video_id: str, tracks: Sequence[Track], languages: Sequence[str], offered: Sequence[str]) -> Track:
