@@ -20,6 +20,11 @@ _JOINER = "\u200d"
 _UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")
 _NAME = re.compile(r"\{\{|\}\}|\{\s*(\w+)\s*\}")
 _URL = re.compile(r"https?://[^\s<>]+")
+# What begins a heading, small print or an item of a list.
+_BEGINS_A_LINE = re.compile(r"(?:#{1,3}|-#?|\+)(?=\s|$)|(?P<number>[0-9]{1,9})(?=[.)](?:\s|$))")
+# A fenced block begins and ends with one of these; at its beginning the language of the code may follow.
+_FENCE = re.compile(r"`{3,}(?:(?P<language>[\w.+#-]{1,40})(?=\n))?")
+_CLOSING = "\n```"
 
 
 def heading(template: str, payload: dict) -> str:
@@ -36,14 +41,53 @@ def heading(template: str, payload: dict) -> str:
 
 
 def split(text: str) -> tuple[list[str], bool]:
-    """Return the text in parts of at most 2,000 units, and whether it was too long for that."""
+    """Return the text in parts of at most 2,000 units, and whether it was too long for that.
+
+    A fenced block that goes on in the next part is closed at the end of one and opened again in the next.
+    """
     rest, parts = _UNFIT.sub("", text.replace("\r\n", "\n")).strip(), []
+    opening = ""
     while rest and len(parts) < MOST_PARTS:
-        fits = _fitting(rest)
-        end = len(rest) if fits == len(rest) else _border(rest, fits)
-        parts.append(rest[:end].rstrip())
-        rest = rest[end:].lstrip()
+        if _fitting(rest, LIMIT_UNITS - len(opening)) == len(rest):
+            return [*parts, opening + rest], False
+        end, next_opening = _end_of_part(rest, opening)
+        part, rest = opening + rest[:end].rstrip(), rest[end:]
+        parts.append(part + _CLOSING if next_opening else part)
+        if next_opening and rest.lstrip().startswith("```"):
+            # The block has just been closed.
+            rest, next_opening = rest.lstrip().lstrip("`"), ""
+        # What code is indented by belongs to it.
+        rest = rest.lstrip("\n") if next_opening else rest.lstrip()
+        opening = next_opening
     return parts, bool(rest)
+
+
+def _end_of_part(text: str, opening: str) -> tuple[int, str]:
+    """Return where the first part ends, and what opens the fenced block again in the next, if it ends within one."""
+    room = LIMIT_UNITS - len(opening)
+    end = _border(text, _fitting(text, room))
+    if not _open_fence(text, end, opening)[0]:
+        return end, ""
+    end = _border(text, _fitting(text, room - len(_CLOSING)))
+    next_opening, start, code = _open_fence(text, end, opening)
+    if next_opening and start and not text[code:end].strip():
+        # Nothing of the block is in this part.
+        return start, ""
+    return end, next_opening
+
+
+def _open_fence(text: str, end: int, opening: str) -> tuple[str, int, int]:
+    """Return what opened the fenced block that is open at `end`, or nothing, and where the last fence begins and ends.
+
+    `opening` is what has opened the one in which the text begins.
+    """
+    start = code = 0
+    for fence in _FENCE.finditer(text):
+        if fence.start() >= end:
+            break
+        opening = "" if opening else f"```{fence['language'] or ''}\n"
+        start, code = fence.span()
+    return opening, start, code
 
 
 def _has(payload: dict, name: str) -> bool:
@@ -54,15 +98,23 @@ def _has(payload: dict, name: str) -> bool:
 def _shown(value: str) -> str:
     """Return a stranger's text so that it stays what it is: one line, with nothing in it that Discord would format."""
     line = " ".join(_UNFIT.sub("", value).split())
-    return line if _URL.fullmatch(line) else re.sub(r"([\\*_~`|<>\[\]])", r"\\\1", line)
+    if _URL.fullmatch(line):
+        return line
+    begin = _BEGINS_A_LINE.match(line)
+    escaped = re.sub(r"([\\*_~`|<>\[\]])", r"\\\1", line)
+    if begin is None:
+        return escaped
+    # Of a number it is the mark behind it: a backslash before a digit is shown.
+    at = begin.end() if begin["number"] else 0
+    return f"{escaped[:at]}\\{escaped[at:]}"
 
 
-def _fitting(text: str) -> int:
-    """Return how many characters from the start are within the limit."""
+def _fitting(text: str, limit: int) -> int:
+    """Return how many characters from the start are within so many units."""
     units = 0
     for index, char in enumerate(text):
         units += 2 if char > "\uffff" else 1
-        if units > LIMIT_UNITS:
+        if units > limit:
             return index
     return len(text)
 
@@ -81,11 +133,11 @@ def _border(text: str, fits: int) -> int:
 
 
 def _is_joined(text: str, index: int) -> bool:
-    """Say whether the characters on both sides of `index` are seen as one."""
+    """Say whether the characters on both sides of `index` are seen, or read, as one."""
     before, after = text[index - 1], text[index]
     return (unicodedata.category(after)[0] == "M" or after == _JOINER or before == _JOINER
             or "\U0001f3fb" <= after <= "\U0001f3ff"
-            or (_is_flag(before) and _is_flag(after)))
+            or (_is_flag(before) and _is_flag(after)) or before == "\\" or before == after == "`")
 
 
 def _is_flag(char: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 import unicodedata
@@ -143,6 +144,9 @@ def test_a_template_takes_texts_from_the_payload(server, workspace, template, co
         ("two\nlines\r\n# and\x00\x1b[31m more", r"two lines # and\[31m more"),
         ("https://a.b/c_d_e", "https://a.b/c_d_e"),
         ("{url} {title}", "{url} {title}"),
+        ("# 1 in the charts", r"\# 1 in the charts"), ("### x", r"\### x"), ("-# x", r"\-# x"), ("- x", r"\- x"),
+        ("+ x", r"\+ x"), ("12. May", r"12\. May"), ("3) x", r"3\) x"), ("#", r"\#"), ("> x", r"\> x"),
+        ("#1 -2 C# 3.5", "#1 -2 C# 3.5"), ("-5 degrees", "-5 degrees"), ("1.5 km", "1.5 km"),
     ],
 )
 def test_a_title_stays_text_on_one_line(server, workspace, title, shown):
@@ -230,6 +234,53 @@ def test_a_long_text_is_divided_where_it_hurts_least(server, workspace, text, pa
     assert (response.events[0].payload, response.state_updates) == ({"parts": len(parts)}, {})
     assert all(units(part) <= 2000 for part in parts)
     assert len({message["nonce"] for message in messages(server)}) == len(parts)
+
+
+def lines_of_code(count: int, width: int = 60) -> str:
+    return "".join(f"    line {number:03} {'.' * width}\n" for number in range(count))
+
+
+def is_whole(part: str) -> bool:
+    """Say whether each fenced block of a part is closed in it, with something in it."""
+    pieces = part.split("```")
+    return len(pieces) % 2 == 1 and all(piece.partition("\n")[2].strip() for piece in pieces[1::2])
+
+
+@pytest.mark.parametrize("language", ["", "python", "c++"])
+def test_a_fenced_block_is_closed_at_the_end_of_a_part_and_opened_again(server, workspace, language):
+    text = f"Before.\n\n```{language}\n{lines_of_code(120)}```\nAfter."
+    (workspace / "summary.txt").write_text(text, encoding="utf-8")
+    assert post(server, workspace, *[POSTED] * 5, template="").status == "ok"
+    parts = contents(server)
+    assert [part.count("```") for part in parts] == [2] * 5
+    assert all(is_whole(part) and units(part) <= 2000 for part in parts)
+    assert all(part.startswith(f"```{language}\n    line") for part in parts[1:])
+    assert parts[-1].endswith("```\nAfter.")
+    code = "".join(f"{line}\n" for part in parts for line in part.split("\n") if line.startswith("    "))
+    assert code == lines_of_code(120)
+
+
+@pytest.mark.parametrize("text", ["{words}\n```py\n    code\n    more\n```\nAfter.", "```py\n{words}\n```\nAfter.",
+                                  "{words} ```    code``` After.", "```{words}\n{words}```"])
+def test_no_part_ends_or_begins_with_an_empty_block(text):
+    split = runpy.run_path(str(HERE / "parts.py"))["split"]
+    for before in range(1900, 2010):
+        parts, _ = split(text.format(words=(SENTENCE * 80)[:before]))
+        assert all(part.count("`") in (0, 6) and units(part) <= 2000 for part in parts), (before, parts)
+        assert not any(re.search(r"```(py\n)?\s*```", part) for part in parts), (before, parts)
+
+
+def test_the_language_of_a_block_has_its_bounds(server, workspace):
+    text = f"```{'x' * 5000}\n{'y' * 3000}\n```"
+    (workspace / "summary.txt").write_text(text, encoding="utf-8")
+    assert post(server, workspace, *[POSTED] * 5, template="").status == "ok"
+    assert all(units(part) <= 2000 for part in contents(server))
+
+
+def test_no_part_ends_within_an_escape(server, workspace):
+    (workspace / "summary.txt").write_text("x" * 1999 + r"\*y", encoding="utf-8")
+    assert post(server, workspace, *[POSTED] * 2, template="").status == "ok"
+    assert contents(server) == ["x" * 1999, r"\*y"]
 
 
 def test_marks_without_end_are_divided_all_the_same(server, workspace):
