@@ -8,6 +8,9 @@ import re
 # What a message may measure (characters, for ntfy bytes of UTF-8) and what marks a title on a line of its own.
 FORMATS = {"discord": (2000, "**"), "slack": (40_000, "*"), "mattermost": (16_383, "**"), "ntfy": (4096, None),
            "gotify": (None, None), "json": (None, None)}
+# Slack's escapes, and what begins and ends a fenced block.
+_UNDIVIDED = re.compile("&(?:amp|lt|gt);|`{3,}")
+_CLOSING = "\n```"
 
 
 def compose(config: dict, payload: object, logs: list) -> str:
@@ -24,7 +27,26 @@ def compose(config: dict, payload: object, logs: list) -> str:
     if limit is None or size <= limit:
         return text
     logs.append({"level": "info", "message": f"the message was cut from {size} to {limit}"})
-    return (encoded[:limit - 3].decode(errors="ignore") if service == "ntfy" else text[:limit - 1]) + "…"
+    return encoded[:limit - 3].decode(errors="ignore") + "…" if service == "ntfy" else _cut(text, limit)
+
+
+def _cut(text: str, limit: int) -> str:
+    """Return the start of a text, at most `limit` characters, with an open fenced block closed."""
+    start = _start(text, limit - 1)
+    if start.count("```") % 2 == 0:
+        return f"{start}…"
+    start = _start(text, limit - 1 - len(_CLOSING))
+    code = start.rpartition("```")[2]
+    if start.count("```") % 2 and code.strip():
+        return f"{start}…{_CLOSING}"
+    # Nothing of the block fits.
+    return f"{start.rstrip().rstrip('`')}…" if start.count("```") % 2 else f"{start}…"
+
+
+def _start(text: str, end: int) -> str:
+    """Return what is before `end`, without the half of an escape or of a fence."""
+    divided = (part.start() for part in _UNDIVIDED.finditer(text) if part.start() < end < part.end())
+    return text[:next(divided, end)]
 
 
 def encode(text: str, config: dict) -> tuple[bytes, dict]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -162,6 +163,29 @@ def test_a_long_message_is_cut_to_what_the_service_takes(server, config, key, li
     assert [json.loads(body)[key] for _, _, body in server.requests] == ["é" * limit, "é" * (limit - 1) + "…"]
     assert fits.logs == ()
     assert longer.logs == (LogLine(level="info", message=f"the message was cut from {limit + 1} to {limit}"),)
+
+
+def composed(payload: dict, **config: object) -> str:
+    """Return the message that the plugin would send."""
+    return runpy.run_path(str(HERE / "message.py"))["compose"]({"title": "", **config}, payload, [])
+
+
+def test_a_text_for_slack_is_never_cut_within_an_escape(server):
+    send(server, answer(204), payload={"message": "x " + "R&D " * 6000}, format="slack")
+    assert re.fullmatch("x (?:R&amp;D )+R?…", json.loads(server.requests[0][2])["text"])
+    for limit in range(8, 24):
+        text = composed({"message": "a&b<c>d&e<f"}, format="slack", max_length=limit)
+        assert limit - 5 < len(text) <= limit
+        assert re.fullmatch(r"(?:[a-f]|&amp;|&lt;|&gt;)+…", text)
+
+
+@pytest.mark.parametrize("service", ["discord", "slack", "mattermost"])
+def test_a_fenced_block_that_is_cut_is_closed(service):
+    template = "Output:\n```\n{output}\n```\nBelow it"
+    for limit in range(3, 45):
+        text = composed({"output": "one\ntwo\nthree"}, template=template, format=service, max_length=limit)
+        assert (len(text) <= limit, text.count("`") in (0, 6)) == (True, True), (limit, text)
+        assert not re.search(r"```\s*…?\s*```", text), (limit, text)
 
 
 @pytest.mark.parametrize("service", ["json", "gotify"])
