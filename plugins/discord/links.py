@@ -6,13 +6,14 @@ import re
 from urllib.parse import urlsplit
 
 # What is skipped: code, in which Discord makes no links, and the text of [text](url). Then the url itself, which ends
-# at white space, at what quotes it, at a backslash (browsers take it for a slash) and where [text] becomes (url).
+# at white space, also at an invisible one, at what quotes it, at a backslash (browsers take it for a slash) and where
+# [text] becomes (url).
 _PARTS = re.compile(
     r"```.*?```|``.*?``|`[^`]*`"
     r"|\[[^\[\]]*\]\((?=\s*<?https?://)"
-    r"""|(?P<url>https?://(?:(?!\]\()[^\s<>"`\\\x00-\x1f\x7f])+)""",
+    r"""|(?P<url>https?://(?:(?!\]\()[^\s<>"`\\\x00-\x1f\x7f\u200b\u2060\ufeff])+)""",
     re.DOTALL | re.IGNORECASE)
-_AFTER_A_LINK = ".,:;!?'*~|…"
+_AFTER_A_LINK = ".,:;!?'*~|…’”›»」』"
 _PAIRS = {")": "(", "]": "["}
 
 
