@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from queue import Empty, SimpleQueue
@@ -18,6 +19,7 @@ from ductile.dispatch.leftover import RunLocks
 from ductile.dispatch.recovery import Recovery
 from ductile.errors import EXIT_SYSTEM, DuctileError
 from ductile.notify import Notifier
+from ductile.protocol import INIT
 from ductile.queue import rows as queue_rows
 from ductile.reload import Reload
 from ductile.scheduler import sweep
@@ -77,6 +79,7 @@ class Daemon:
         self._recovery = Recovery(conn=conn, locks=locks, workspaces=workspaces, rng=rng, new_id=new_id)
         self._heartbeat = Heartbeat(conn, clock=clock, rng=rng, new_id=new_id, workspaces=workspaces)
         self._beat_at = clock.monotonic()
+        self._initialising: set[str] = set()   # plugins whose `init` the first look at the schedules waits for
         self._watchdog_at = clock.monotonic()
         self._write_again_at: float | None = None
         self._retry_at: datetime | None = None  # when the next waiting retry falls due
@@ -109,6 +112,14 @@ class Daemon:
         self._dispatcher.held = self._recovery.recover(self._world, now, patience=_PATIENCE_SECONDS)
         self._reloader.start(self._world, now)
         self._settle_plugins()
+        self._initialising = self._with_open_init(self._world.plugins)
+        if self._initialising:
+            # At the latest: one whose plugin is paused, say, may wait for days.
+            self._beat_at = self._clock.monotonic() + self._world.config.service.tick_interval
+        self._look_again = True
+
+    def _with_open_init(self, plugins: Iterable[str]) -> set[str]:
+        return {name for name in plugins if queue_rows.has_open(self._conn, name, INIT)}
 
     def _settle_plugins(self) -> None:
         """End queued jobs that nobody can run any more, and queue `init` where it is due."""
@@ -245,6 +256,10 @@ class Daemon:
         if any(self._needs_another_init(*ended) for ended in self._dispatcher.inits):
             self._submit_inits()
         self._dispatcher.inits.clear()
+        if self._initialising and look:
+            self._initialising = self._with_open_init(self._initialising)
+            if not self._initialising:
+                self._beat_at = now
         if now >= self._beat_at:
             self._beat(now)
         elif self._is_due() or (look and self._heartbeat.holding):

@@ -375,6 +375,35 @@ def test_the_start_records_what_was_read(make):
     assert made.said() == ["info init enqueued"]
 
 
+def test_the_first_look_at_the_schedules_comes_when_the_inits_of_the_start_have_ended(make):
+    made = make(schedule("5m"), commands=("poll", "init"))
+    made.daemon.prepare()
+    made.run_for(1)
+    assert made.conn.execute("SELECT command, status FROM job_queue ORDER BY seq").fetchall() == [
+        ("init", "succeeded"), ("poll", "succeeded")]
+    assert made.said() == [
+        "info init enqueued", "info job started", "info job ended", "info scheduled run enqueued", "info job started",
+        "info job ended", "info stopping"]
+
+
+def test_an_init_that_does_not_end_holds_the_schedules_up_until_the_next_heartbeat(make, gate, tmp_path):
+    made = make(schedule("5m"), commands=("poll", "init"), text=WAITS % (tmp_path / "gate"))
+    made.daemon.prepare()
+    made.turn(signal.SIGUSR1)
+    made.clock.move(59)
+    made.turn()
+    assert made.said() == ["info init enqueued", "info job started"]
+    made.clock.move(1)
+    made.turn()
+    assert made.said()[2:] == ["info scheduled run held back"]
+    gate()
+    made.finish()
+    gate()
+    made.finish()
+    assert made.said()[3:] == ["info job ended", "info scheduled run enqueued",
+                               "info scheduled run no longer held back", "info job started", "info job ended"]
+
+
 def test_the_start_recovers_orphans_and_ends_jobs_that_nobody_can_run(make):
     made = make()
     with db.transaction(made.conn):
