@@ -38,6 +38,9 @@ _MARGIN_SECONDS = 0.002
 # How long a start waits for killed leftovers to be gone; what takes longer holds back its own job alone.
 _PATIENCE_SECONDS = 2.0
 
+# How often the log is offered again to a reader that has not taken all.
+_LOG_SECONDS = 1.0
+
 _log = log.Component("daemon")
 
 
@@ -313,6 +316,8 @@ class Daemon:
             wall += [self._heartbeat.next_at, self._retry_at]
         seconds = [at - self._clock.monotonic() for at in due if at is not None]
         seconds += [(at - self._clock.now()).total_seconds() for at in wall if at is not None]
+        if log.is_behind():
+            seconds.append(_LOG_SECONDS)
         return max(0.0, min(seconds)) + _MARGIN_SECONDS if seconds else None
 
     def _take_word(self, fault: BaseException | None) -> None:

@@ -45,6 +45,8 @@ from ductile.workspace.directories import Workspaces
 _HANDLED = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGUSR1)
 # Python itself ignores these, and gives them back to the plugins it starts.
 _LEFT_ALONE = (signal.SIGPIPE, signal.SIGXFSZ)
+# How long the end waits for a reader of the log that is slow.
+_LAST_LINES_SECONDS = 0.5
 
 _log = log.Component("daemon")
 
@@ -59,6 +61,7 @@ def run() -> None:
     except KeyboardInterrupt:
         # While it was ending anyway.
         exit_code = EXIT_INTERRUPTED
+    log.close(_LAST_LINES_SECONDS)
     # Python gives handled signals their deadly meaning back before it has ended.
     for number in _HANDLED:
         signal.signal(number, signal.SIG_IGN)

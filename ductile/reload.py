@@ -64,7 +64,6 @@ class Reload:
             opened.close()
             raise
         opened.use()
-        log.hold()
 
     def _follow(self, in_force: World, world: World, changes: tuple[str, ...], now: datetime) -> None:
         try:

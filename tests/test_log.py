@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
+import pty
+import resource
 import shutil
+import socket
 import stat
 import subprocess
 import sys
 import threading
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -100,12 +107,12 @@ def test_a_field_that_is_no_json_is_written_as_its_text(path, value, written):
     assert lines(path)[0]["value"] == written
 
 
-@pytest.mark.parametrize("value", [Unprintable(), CYCLE, {(1, 2): 3}])
-def test_a_field_that_cannot_be_written_ends_nothing(path, value, capfd):
-    COMPONENT.info("lost", value=value)
-    COMPONENT.info("written")
-    assert messages(path)[-1] == "written"
-    assert capfd.readouterr() == ("", "")
+@pytest.mark.parametrize("value, why", [
+    (Unprintable(), "RuntimeError"), (CYCLE, "ValueError"), ({(1, 2): 3}, "TypeError")])
+def test_a_line_with_a_field_that_cannot_be_written_says_so_instead(path, value, why):
+    COMPONENT.info("said", job_id="a", value=value)
+    (line,) = lines(path)
+    assert (line["message"], line["fields_not_written"]) == ("said", f"{why} in one of job_id, value")
 
 
 # A file
@@ -141,27 +148,59 @@ def test_a_file_that_is_emptied_in_place_is_written_from_its_start(path):
     assert messages(path) == ["after"]
 
 
-def test_without_its_directory_lines_are_lost_and_nothing_ends(tmp_path, capfd):
+def test_without_its_directory_lines_wait_for_it(tmp_path, capfd):
     directory = tmp_path / "logs"
     directory.mkdir()
     log.set_up(directory / "log", "info")
     shutil.rmtree(directory)
-    COMPONENT.info("lost")
-    COMPONENT.info("lost")
+    COMPONENT.info("one")
+    COMPONENT.info("two")
     directory.mkdir()
-    COMPONENT.info("found")
-    assert messages(directory / "log") == ["found"]
+    COMPONENT.info("three")
+    assert messages(directory / "log") == ["one", "two", "three"]
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_full_disk_ends_nothing(tmp_path, capfd):
+def test_what_a_full_disk_does_not_take_goes_to_the_next_log(tmp_path, capfd):
     log.set_up("/dev/full", "info")
-    COMPONENT.info("lost")
-    COMPONENT.info("lost")
+    COMPONENT.info("one")
+    COMPONENT.info("two")
     log.set_up(tmp_path / "log", "info")
-    COMPONENT.info("found")
-    assert messages(tmp_path / "log") == ["found"]
+    COMPONENT.info("three")
+    assert messages(tmp_path / "log") == ["one", "two", "three"]
     assert capfd.readouterr() == ("", "")
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond `size` bytes: a disk that is full from there on."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_line_that_a_full_disk_has_cut_is_whole_when_there_is_room(path):
+    with room_for(1000):
+        for number in range(30):
+            COMPONENT.info("said", number=number)
+        assert len(path.read_bytes()) == 1000
+    log.flush()
+    assert [line["number"] for line in lines(path)] == list(range(30))
+
+
+def test_a_file_on_a_full_disk_that_was_moved_away_and_removed_is_opened_again(path, tmp_path):
+    with room_for(1000):
+        for number in range(30):
+            COMPONENT.info("said", number=number)
+    path.rename(tmp_path / "ductile.log.1")
+    cut = (tmp_path / "ductile.log.1").read_text().splitlines()
+    (tmp_path / "ductile.log.1").unlink()
+    COMPONENT.info("said", number=30)
+    # All but the one whose beginning is in the other file.
+    assert [line["number"] for line in lines(path)] == list(range(len(cut), 31))
 
 
 @pytest.mark.parametrize("place, why", [("nowhere/log", "No such file or directory"), ("", "Is a directory")])
@@ -200,16 +239,10 @@ def test_a_fifo_is_refused_at_once_with_or_without_a_reader(path, tmp_path, read
 def test_a_fifo_in_the_place_of_a_file_that_was_moved_away_stops_nothing(path, tmp_path):
     path.rename(tmp_path / "ductile.log.1")
     os.mkfifo(path)
-    COMPONENT.info("lost")
+    COMPONENT.info("one")
     path.unlink()
-    COMPONENT.info("found")
-    assert messages(path) == ["found"]
-
-
-def test_what_is_written_to_a_device_is_waited_for(tmp_path):
-    log.set_up("/dev/full", "info")
-    assert [os.get_blocking(int(fd)) for fd in os.listdir("/proc/self/fd")
-            if os.path.realpath(f"/proc/self/fd/{fd}") == "/dev/full"] == [True]
+    COMPONENT.info("two")
+    assert messages(path) == ["one", "two"]
 
 
 def test_an_odd_path_stays_on_one_line(tmp_path):
@@ -261,6 +294,7 @@ def test_another_file_takes_over_after_the_held_lines_and_the_first_is_closed(pa
     COMPONENT.info("one")
     log.set_up(tmp_path / "two.log", "info")
     COMPONENT.info("two")
+    log.flush()
     assert (messages(path), messages(tmp_path / "two.log")) == (["one"], ["two"])
     assert str(path) not in open_files()
 
@@ -279,10 +313,10 @@ def test_to_write_what_is_held_to_a_full_disk_ends_nothing(capfd, held):
 # Standard output and syslog
 
 
-def test_standard_output_gets_the_lines(capsys):
+def test_standard_output_gets_the_lines(capfd):
     log.set_up("stdout", "info")
     COMPONENT.info("said")
-    written = capsys.readouterr()
+    written = capfd.readouterr()
     assert (json.loads(written.out)["message"], written.err) == ("said", "")
 
 
@@ -311,6 +345,75 @@ def test_a_closed_pipe_ends_nothing():
         child.stderr.close()
 
 
+# A reader that does not read
+
+FLOOD = """
+import os, sys
+from ductile import log
+if sys.argv[1] == "denied":
+    # Neither may it open the pipe a second time.
+    os.fchmod(1, 0)
+    if os.geteuid() == 0:
+        os.setuid(65534)
+log.set_up("stdout", "info")
+for number in range(20_000):
+    log.Component("daemon").info("said", number=number, text="x" * 100)
+print("went on", log.is_behind(), os.get_blocking(1), file=sys.stderr, flush=True)
+sys.stdin.read()
+log.close(60)
+"""
+
+
+def a_terminal() -> tuple[int, int]:
+    reader, writer = pty.openpty()
+    tty.setraw(writer)
+    return reader, writer
+
+
+def a_socket() -> tuple[int, int]:
+    reader, writer = socket.socketpair()
+    return reader.detach(), writer.detach()
+
+
+def rest_of(fd: int) -> bytes:
+    """Read to the end, which a terminal tells with an error."""
+    data = b""
+    try:
+        while part := os.read(fd, 1024 * 1024):
+            data += part
+    except OSError as error:
+        assert error.errno == errno.EIO
+    return data
+
+
+def check_flood(said: list[dict], count: int) -> None:
+    """See that what was read is all that was said, but for what was dropped at the end and counted."""
+    assert (said[-1]["message"], said[-1]["count"] > 5000) == ("log lines dropped", True)
+    assert [line["number"] for line in said[:-1]] == list(range(count - said[-1]["count"]))
+
+
+@pytest.mark.parametrize("open_both, argument", [
+    (os.pipe, ""), (os.pipe, "denied"), (a_terminal, ""), (a_socket, "")],
+    ids=["pipe", "pipe of another user", "terminal", "socket"])
+def test_a_reader_that_does_not_read_stops_nothing_and_is_told_what_it_missed(
+        open_both: Callable[[], tuple[int, int]], argument: str) -> None:
+    reader, writer = open_both()
+    child = subprocess.Popen([sys.executable, "-c", FLOOD, argument], cwd=ROOT, stdin=subprocess.PIPE, stdout=writer,
+                             stderr=subprocess.PIPE, text=True)
+    try:
+        os.close(writer)
+        assert child.stderr.readline() == "went on True True\n"
+        child.stdin.close()
+        said = [json.loads(line) for line in rest_of(reader).splitlines()]
+        assert (child.stderr.read(), child.wait(LIMIT_SECONDS)) == ("", 0)
+    finally:
+        child.kill()
+        child.wait(LIMIT_SECONDS)
+        child.stderr.close()
+        os.close(reader)
+    check_flood(said, 20_000)
+
+
 SYSLOG = """
 import socket
 from ductile import log
@@ -320,6 +423,43 @@ listener.settimeout(10)
 log.set_up("syslog", "info", "home")
 log.Component("daemon").warn("said", plugin="echo")
 print(listener.recv(4096).decode())
+"""
+UNREAD_SYSLOG = """
+import json, socket, threading
+from ductile import log
+listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+listener.bind("/dev/log")
+log.set_up("syslog", "info", "home")
+for number in range(20_000):
+    log.Component("daemon").info("said", number=number, text="x" * 100)
+log.Component("daemon").error("too long for a datagram", text="x" * 500_000)
+ending = threading.Thread(target=log.close, args=(60,))
+ending.start()
+while True:
+    line = listener.recv(1_000_000).decode().partition("home: ")[2]
+    print(line[:300])
+    if "log lines dropped" in line:
+        break
+ending.join()
+"""
+NEW_SYSLOG = """
+import os, socket
+from ductile import log
+def listen():
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    listener.bind("/dev/log")
+    listener.settimeout(10)
+    return listener
+first = listen()
+log.set_up("syslog", "info", "home")
+first.close()
+log.Component("daemon").info("one")
+os.unlink("/dev/log")
+log.Component("daemon").info("two")
+second = listen()
+log.Component("daemon").info("three")
+for _ in range(3):
+    print(second.recv(4096).decode().partition("home: ")[2])
 """
 NO_SYSLOG = """
 from ductile import log
@@ -348,6 +488,16 @@ def test_syslog_gets_the_line_under_the_name_of_the_service():
     priority, _, line = printed.partition("home: ")
     assert priority == "<28>"    # facility daemon, severity warning (RFC 3164)
     assert json.loads(line.rstrip("\0\n"))["plugin"] == "echo"
+
+
+def test_a_syslog_that_does_not_read_stops_nothing_and_is_told_what_it_missed():
+    said = [json.loads(line) for line in with_an_empty_dev(UNREAD_SYSLOG).splitlines()]
+    check_flood(said, 20_001)
+
+
+def test_a_syslog_that_was_started_again_gets_all_lines():
+    said = [json.loads(line) for line in with_an_empty_dev(NEW_SYSLOG).splitlines()]
+    assert [line["message"] for line in said] == ["one", "two", "three"]
 
 
 def test_without_syslog_the_start_is_refused():

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import select
+import shutil
+import signal
+import socket
 import subprocess
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import pytest
 
+from support import hooks
 from support.daemon import RealDaemon
+from support.gate import Gate
+from support.wire import ask, signed
+
+LIMIT_SECONDS = 60
 
 
 def test_a_log_that_is_rotated_under_load_loses_no_line(daemon: RealDaemon) -> None:
@@ -63,6 +76,103 @@ def test_a_daemon_whose_output_nobody_reads_any_more_lives_on(daemon: RealDaemon
     for _ in range(5):
         daemon.await_job(daemon.submit("ok"), "succeeded")
     daemon.stop()
+
+
+# A reader that does not read
+
+
+def full_pipe() -> tuple[int, int]:
+    """A pipe in which there is no room, and whose writer's end blocks."""
+    reader, writer = os.pipe()
+    own = os.open(f"/proc/self/fd/{writer}", os.O_WRONLY | os.O_NONBLOCK)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(own, b"\n" * select.PIPE_BUF)
+    os.close(own)
+    return reader, writer
+
+
+@contextmanager
+def full_syslog(daemon: RealDaemon) -> Iterator[None]:
+    """A /dev of the daemon's own, with a log that nobody reads and in which there is no room."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("only root can have mounts of its own")
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True, timeout=LIMIT_SECONDS).returncode != 0:
+        pytest.skip("this machine allows no mounts of one's own")
+    dev = daemon.home / "dev"
+    dev.mkdir()
+    for name in ("null", "urandom"):
+        (dev / name).touch()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with listener, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        listener.bind(os.fspath(dev / "log"))
+        with suppress(BlockingIOError):
+            while True:
+                sender.sendto(b"full", socket.MSG_DONTWAIT, os.fspath(dev / "log"))
+        daemon.become = ("unshare", "-m", "sh", "-ec", f"""
+            mount --bind /dev/null {dev}/null; mount --bind /dev/urandom {dev}/urandom; mount --rbind {dev} /dev
+            exec "$@" """, "sh")
+        daemon.configure(service={"log": "syslog"})
+        yield
+
+
+def works_and_stops(daemon: RealDaemon, gate: Gate, **popen: Any) -> None:
+    """See that jobs go on, webhooks are answered and both signals to stop are obeyed."""
+    daemon.install("ok")
+    daemon.install("waits", config=gate.config)
+    hooks.install_hook(daemon)
+    address = hooks.listen(daemon)
+    for last in ("let through", "second signal"):
+        daemon.start(**popen)
+        for _ in range(3):
+            daemon.await_job(daemon.submit("ok"), "succeeded")
+            job_id = ask(address, signed(b"{}")).json["job_id"]
+            daemon.await_job(job_id, "succeeded")
+        assert ask(address, signed(b"{}", secret="another secret altogether")).status == 403
+        job = daemon.submit("waits")
+        gate.arrived()
+        daemon.send(signal.SIGTERM)
+        daemon.await_note("STOPPING=1")
+        if last == "let through":
+            gate.let_through()
+            daemon.ends(0)
+            assert daemon.job(job)[0] == "succeeded"
+        else:
+            daemon.stop()
+            assert daemon.job(job)[0] == "queued"
+        daemon.notes.clear()
+
+
+def test_a_pipe_that_nobody_reads_keeps_the_daemon_from_nothing(daemon: RealDaemon, gate: Gate) -> None:
+    reader, writer = full_pipe()
+    try:
+        works_and_stops(daemon, gate, stdout=writer)
+        assert os.get_blocking(writer)
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_a_syslog_that_nobody_reads_keeps_the_daemon_from_nothing(daemon: RealDaemon, gate: Gate) -> None:
+    with full_syslog(daemon):
+        works_and_stops(daemon, gate)
+
+
+def test_what_waits_is_written_once_the_reader_reads_again(daemon: RealDaemon) -> None:
+    daemon.install("ok")
+    reader, writer = full_pipe()
+    try:
+        daemon.start(stdout=writer)
+        daemon.await_job(daemon.submit("ok"), "succeeded")
+        text = b""
+        # The daemon has nothing else to do meanwhile.
+        while b'"job ended"' not in text:
+            text += os.read(reader, 1024 * 1024)
+        assert [json.loads(line)["message"] for line in text.splitlines() if b"ready" in line] == ["ready"]
+        daemon.stop()
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 @pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">&-"])

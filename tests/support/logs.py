@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,18 +13,11 @@ from ductile import log
 
 @contextmanager
 def as_it_was() -> Iterator[None]:
-    """Put back what the block does to the log, which is one for the whole process."""
-    root = logging.getLogger("ductile")
-    before = list(root.handlers), root.level, root.propagate, logging.raiseExceptions
+    """End what the block does to the log, which is one for the whole process and goes nowhere outside."""
     try:
         yield
     finally:
-        for handler in root.handlers:
-            if handler not in before[0]:
-                handler.close()
-        root.handlers[:] = before[0]
-        root.setLevel(before[1])
-        root.propagate, logging.raiseExceptions = before[2:]
+        log.close()
 
 
 @contextmanager
