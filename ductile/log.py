@@ -344,6 +344,11 @@ def set_up(destination: str | Path, level: str, name: str = "ductile") -> None:
     opened(destination, level, name).use()
 
 
+def has_syslog() -> bool:
+    """Say whether this machine has a syslog to write to."""
+    return os.path.exists(_SYSLOG)
+
+
 def hold() -> None:
     """Keep this thread's lines from now on until `flush`: a loop that starts processes writes while they run."""
     _LOG.hold()

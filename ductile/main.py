@@ -22,8 +22,9 @@ import ductile
 from ductile import checking, daemon_run_table, db, log, streams, world
 from ductile.arguments import Parser
 from ductile.clock import SystemClock
-from ductile.config.defaults import run_locks
+from ductile.config.defaults import detached_log, run_locks
 from ductile.config.place import find
+from ductile.config.schema import Config
 from ductile.daemon import STOP_SIGNALS, Daemon, Signal
 from ductile.dispatch.leftover import RunLocks
 from ductile.dispatch.runner import become_subreaper
@@ -80,9 +81,10 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         path = find(options.config, environ, denied=EXIT_CONFIG)
         if options.check:
             return _check(path, environ)
-        # Absolute, because a daemon leaves its working directory and may read it again.
-        source = Source(path=path.absolute(), environ=environ, detached=options.daemon)
         reading = world.build(path, environ)
+        stdout = _log_without_terminal(reading.world.config) if options.daemon else "stdout"
+        # Absolute, because a daemon leaves its working directory and may read it again.
+        source = Source(path=path.absolute(), environ=environ, stdout=stdout)
         report = _detach() if options.daemon else None
         serve(reading, source, report)
         return EXIT_OK
@@ -107,6 +109,20 @@ def _check(path: Path, environ: Mapping[str, str]) -> int:
         return EXIT_OK
     except KeyboardInterrupt as interrupt:
         raise DuctileError("interrupted before all was checked", exit_code=EXIT_INTERRUPTED) from interrupt
+
+
+def _log_without_terminal(config: Config) -> str | Path:
+    """Return what `log: stdout` means to a detached daemon; a file is named on the terminal.
+
+    Raises DuctileError (71) where the file's directory cannot be made.
+    """
+    if log.has_syslog():
+        return "syslog"
+    file = detached_log(config.state_path)
+    if config.service.log == "stdout":
+        db.make_directory(config.state_path)
+        print(streams.as_line(f"there is no syslog (/dev/log): the log goes to {file}"), file=sys.stderr)
+    return file
 
 
 def _detach() -> Any:

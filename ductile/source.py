@@ -13,11 +13,11 @@ from ductile.errors import EXIT_CONFIG, DuctileError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A configuration file and the environment that it is read in. `detached`: there is no terminal to log to."""
+    """A configuration file and the environment that it is read in. `stdout` is where a log to standard output goes."""
 
     path: Path
     environ: Mapping[str, str]
-    detached: bool
+    stdout: str | Path = "stdout"
 
     def read(self) -> world.Reading:
         """Read everything from disk. Raises DuctileError (78) with every problem."""
@@ -37,5 +37,5 @@ class Source:
     def open_log(self, config: Config) -> log.Opened:
         """Open the log that the configuration names; it is not in force yet. Raises DuctileError (71)."""
         service = config.service
-        destination = "syslog" if self.detached and service.log == "stdout" else service.log
+        destination = self.stdout if service.log == "stdout" else service.log
         return log.opened(destination, service.log_level, service.name)

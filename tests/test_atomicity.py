@@ -320,7 +320,7 @@ def test_a_disk_that_breaks_at_any_statement_of_a_start_ends_it_with_a_clear_wor
             ledger.world, ledger.conn, clock=FakeClock(), rng=RNG, new_id=NEW_ID, notifier=Notifier({}),
             inbox=SimpleQueue(), locks=RunLocks(ledger.directory / "running"),
             workspaces=Workspaces(ledger.directory / "ws"),
-            source=Source(path=ledger.directory / "config.yaml", environ={}, detached=False))
+            source=Source(path=ledger.directory / "config.yaml", environ={}))
         ledger.conn.fail_from(number, code)
         try:
             daemon.prepare()

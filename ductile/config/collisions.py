@@ -65,6 +65,8 @@ class _Look:
 
     def _of_the_database(self) -> Iterator[Problem]:
         database, *beside = self._kept_by_the_daemon
+        # Not kept from `service.log`, which may name the same file.
+        beside.append(_own("the log of ductiled -d beside the database", defaults.detached_log(self._config.state_path)))
         pairs = [(database, own) for own in beside] + \
             [(named, own) for named in self._named_files for own in (database, *beside)]
         for named, own in pairs:

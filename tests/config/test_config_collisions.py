@@ -70,7 +70,8 @@ def test_the_directory_of_workspaces_may_not_be_or_hold_what_is_not_the_janitors
 @pytest.mark.parametrize("text", [
     "workspace: {path: data/ws}\n", "workspace: {path: data2}\n", "workspace: {path: data/state.db-old}\n",
     "workspace: {path: data/running2}\n", "workspace: {path: plugins/ws}\n", "workspace: {path: pipelines/ws}\n",
-    "state: {path: state.db}\n", "service: {log: data/log}\n", "service: {log: syslog}\nworkspace: {path: syslog}\n",
+    "state: {path: state.db}\n", "service: {log: data/log}\n", "service: {log: data/ductiled.log}\n",
+    "service: {log: syslog}\nworkspace: {path: syslog}\n",
     # SQLite's own files stand beside what the link leads to.
     "state: {path: link.db}\nworkspace: {path: link.db-wal}\n",
     # Through a directory of workspaces and out of it again.
@@ -121,6 +122,9 @@ DATABASES = [
     ("state: {path: ductiled.pid}\n",
      "1:15: state.path: expected another path, as the PID file beside the database would be the database"
      ", got 'ductiled.pid'"),
+    ("state: {path: ductiled.log}\n",
+     "1:15: state.path: expected another path, as the log of ductiled -d beside the database would be the database"
+     ", got 'ductiled.log'"),
     ("state: {path: config.yaml}\n",
      "1:15: state.path: expected another path, as the database would be the configuration file, got 'config.yaml'"),
     (ENV_FILE + "state: {path: e/s.env}\n",

@@ -137,7 +137,23 @@ def test_a_damaged_database_is_told_by_the_command(detached: Detached) -> None:
 
 
 @pytest.mark.skipif(os.path.exists("/dev/log"), reason="this machine has a syslog, which tests leave alone")
-def test_without_a_syslog_a_detached_daemon_says_what_to_do(daemon: RealDaemon) -> None:
+def test_without_a_syslog_the_log_is_a_file_beside_the_database_and_the_command_says_so(daemon: RealDaemon) -> None:
+    daemon.output = daemon.data / "ductiled.log"
+    detached = Detached(daemon)
+    run = detached.start()
+    assert (run.returncode, run.stdout, run.stderr) == (
+        0, "", f"there is no syslog (/dev/log): the log goes to {daemon.output}\n")
+    daemon.configure(service={"log_level": "debug"})
+    daemon.output.rename(daemon.data / "rotated")
+    signal_daemon(daemon.pid_file, signal.SIGHUP)
+    daemon.await_log("configuration reloaded")
+    assert detached.stop() == 0
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (daemon.data, daemon.output)] == [0o700, 0o600]
+
+
+@pytest.mark.skipif(os.path.exists("/dev/log"), reason="this machine has a syslog, which tests leave alone")
+def test_without_a_syslog_one_that_is_asked_for_is_refused(daemon: RealDaemon) -> None:
+    daemon.configure(service={"log": "syslog"})
     run = daemon.run("-d", "-c", str(daemon.home))
     assert (run.returncode, run.stderr) == (
         71, "cannot open the log syslog at /dev/log: No such file or directory;"

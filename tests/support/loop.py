@@ -79,7 +79,7 @@ class Loop:
         self.daemon = Daemon(
             world, conn, clock=self.clock, rng=Random(0), new_id=ids(), workspaces=workspaces,
             locks=RunLocks(directory / "running"), notifier=Notifier(environ), inbox=self.inbox,
-            source=Source(path=directory / "config.yaml", environ=environ, detached=False))
+            source=Source(path=directory / "config.yaml", environ=environ))
 
     def run_for(self, seconds: float) -> list[float]:
         """Let the loop run so long by its clock, then stop; return its waits in seconds."""
