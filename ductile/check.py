@@ -5,10 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 Path = tuple[str | int, ...]
+
+# How alike two names are at least, from 0 to 1, for one to be a slip for the other. The comparison takes time that
+# grows with the length of both, and with their number.
+_CLOSE = 0.7
+_LONGEST_NAME = 100
+_MOST_NAMES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +41,24 @@ def dotted(path: Path) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ` (did you mean 'x'?)` for the known name closest to `name`, or nothing where none is close."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    close = closest(name, known)
+    return f" (did you mean {close!r}?)" if close is not None else ""
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name closest to `name`, None where none is close: a wrong hint is worse than none.
+
+    Upper and lower case count as the same, and so do `-`, `_` and a blank.
+    """
+    if len(name) > _LONGEST_NAME:
+        return None
+    spelt = {_plain(each): each for each in islice(known, _MOST_NAMES) if len(each) <= _LONGEST_NAME}
+    close = difflib.get_close_matches(_plain(name), spelt, n=1, cutoff=_CLOSE)
+    return spelt[close[0]] if close else None
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("-", "_").replace(" ", "_")
 
 
 def kind_of(value: Any) -> str:

@@ -13,15 +13,19 @@ from ductile.check import Problem, nearest
 from ductile.config.load import Loaded, load
 from ductile.config.schema import DEFAULT_TIMEOUTS, AskedCommand, AskedEvent, Config
 from ductile.config.variables import at
+from ductile.disk import printable
 from ductile.errors import EXIT_CONFIG, DuctileError
 from ductile.pipeline.compiler import Compiled, compile_all
 from ductile.pipeline.files import Authored, read_pipelines
 from ductile.pipeline.spec import Fault
 from ductile.plugin.configured import ConfiguredPlugin, bind
 from ductile.plugin.discovery import Registry, discover
+from ductile.plugin.entrypoint import quoted, writable_libraries
 from ductile.router import Router
 
 _PIPELINES_DIR = ("pipelines_dir",)
+# Files that one warning names, so that the command in it can be pasted.
+_MOST_NAMED = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +78,8 @@ def read(path: Path, environ: Mapping[str, str], *, keep_unset: bool = False) ->
         path=path.absolute(),
         world=world,
         problems=(*_lines(loaded, found), *map(str, of_pipelines)),
-        faults=tuple(f"plugin {name} is not loaded: {plugin.reason}" for name, plugin in world.plugins.items()
-                     if plugin.reason is not None and plugin.settings.enabled),
-        warnings=loaded.warnings,
+        faults=tuple(_faults(loaded, world)),
+        warnings=(*loaded.warnings, *_doubts(world)),
     )
 
 
@@ -105,6 +108,29 @@ def _look(loaded: Loaded) -> tuple[World, list[Problem], list[Fault]]:
               *_untaken_events(config, compiled), *_unknown_timeouts(plugins)]
     found = [*loaded.problems, *(each for each in beyond if each.path not in loaded.unknown)]
     return world, found, sorted([*authored.problems, *compiled.problems])
+
+
+def _faults(loaded: Loaded, world: World) -> Iterator[str]:
+    """Yield a line for everything that keeps an enabled plugin from being loaded."""
+    for name, plugin in world.plugins.items():
+        if not plugin.settings.enabled:
+            continue
+        for fault in plugin.faults:
+            text = f"plugin {name} is not loaded: {fault}"
+            yield text if plugin.place is None else loaded.located(plugin.place, text)
+
+
+def _doubts(world: World) -> Iterator[str]:
+    """Yield a line for what is doubtful about a plugin that is loaded."""
+    for name, plugin in world.plugins.items():
+        if plugin.plugin is None or not plugin.settings.enabled:
+            continue
+        yield from (f"plugin {name}: {line}" for line in plugin.plugin.doubts)
+        libraries = list(writable_libraries(plugin.plugin.directory, plugin.plugin.entrypoint))
+        if libraries:
+            more = f" and {len(libraries) - 1} more" if len(libraries) > 1 else ""
+            yield (f"plugin {name}: {printable(libraries[0])}{more}: writable by others, which the next release"
+                   f" refuses: chmod o-w {' '.join(map(quoted, libraries[:_MOST_NAMED]))}")
 
 
 def _lines(loaded: Loaded, problems: Sequence[Problem]) -> list[str]:

@@ -60,7 +60,41 @@ def test_plugins_that_are_off_or_not_loaded_do_not_run(directory):
 def test_a_plugin_that_is_not_loaded_is_a_fault_and_no_problem(directory):
     reading = read(directory, "plugins: {echo: {}, gone: {}, off: {enabled: false}}\n")
     assert reading.problems == ()
-    assert reading.faults == ("plugin gone is not loaded: no plugin named 'gone' was found in plugins_dir",)
+    assert reading.faults == (f"{directory}/config.yaml:1:21: plugin gone is not loaded: no plugin named 'gone' was found"
+                              f" in {directory}/plugins",)
+
+
+def test_every_fault_of_a_plugin_is_told_with_its_place(directory):
+    manifest = directory / "plugins/echo/manifest.yaml"
+    write(manifest, "name: echo\nverison: 1\nprotocol: 3\nentrypoint: gone\ncommands: [a b]\n")
+    found = [line.replace(f"{directory}/", "") for line in read(directory).faults]
+    assert [line.removeprefix("plugin echo is not loaded: plugins/echo/") for line in found] == [
+        "manifest.yaml:2:1: verison: unknown key; the key 'version' is missing",
+        "manifest.yaml:3:11: protocol: expected 1 or 2, got 3",
+        "manifest.yaml:5:12: commands[0]: expected a name of 1 to 64 letters, digits, '-' and '_', the first a letter or"
+        " digit, got 'a b'",
+        "gone: the entrypoint is missing; put it there, or mend 'entrypoint' in plugins/echo/manifest.yaml",
+    ]
+    assert read(directory).world.plugins["echo"].reason.endswith(
+        "unknown key; the key 'version' is missing (and 3 more: `ductilectl check` shows all)")
+
+
+def test_what_others_may_write_beside_an_entrypoint_is_a_warning(directory):
+    for name in ("shared", "lib"):
+        (directory / "plugins" / ("echo" if name == "shared" else "") / name).mkdir(mode=0o755)
+    for path in ("echo/shared/deep.py", "lib/common.py", "echo/data.py"):
+        write(directory / "plugins" / path, "")
+        (directory / "plugins" / path).chmod(0o666)
+    assert read(directory).warnings == (
+        f"plugin echo: {directory}/plugins/echo/data.py and 1 more: writable by others, which the next release refuses:"
+        f" chmod o-w {directory}/plugins/echo/data.py {directory}/plugins/lib/common.py",)
+
+
+def test_a_key_of_a_manifest_that_looks_misspelt_is_a_warning(directory):
+    manifest = directory / "plugins/echo/manifest.yaml"
+    write(manifest, MANIFEST.format(version="0.1.0", commands="poll") + "private_sate: [session]\ncapabilities: []\n")
+    assert read(directory).warnings == (
+        f"plugin echo: {manifest}:6:1: private_sate: unknown key, which is ignored (did you mean 'private_state'?)",)
 
 
 def test_all_problems_are_found_at_once_and_stop_a_start(directory):

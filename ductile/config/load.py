@@ -51,6 +51,11 @@ class Loaded:
         """
         return self.document.locate(printable(self.path), without_values(problem, self.document.value))
 
+    def located(self, place: Place, text: str) -> str:
+        """Return a text that names what it is about, with the file, line and column of its place before it."""
+        line, column = self.document.where(place, at_key=True)
+        return f"{printable(self.path)}:{line}:{column}: {text}"
+
 
 def load(path: Path, environ: Mapping[str, str], *, keep_unset: bool = False) -> Loaded:
     """Return what the file says, with everything that is wrong with it.

@@ -28,6 +28,7 @@ from ductile.dispatch.runner import Launch, Run
 from ductile.pipeline import rows as pipeline_rows
 from ductile.plugin import rows as plugin_rows
 from ductile.plugin.configured import ConfiguredPlugin
+from ductile.plugin.entrypoint import changed, interpreter_fault
 from ductile.protocol import encode_request
 from ductile.queue import rows as queue_rows
 from ductile.queue.job import Job, Status, Submitter
@@ -118,6 +119,9 @@ def start(conn: sqlite3.Connection, job: Job, plugin: ConfiguredPlugin, *, envir
         # No attempt gives it the command: it takes a reload, and then the operator's `retry`.
         return Refused(error=f"plugin {job.plugin} {plugin.version} has no command {job.command!r}")
     try:
+        why = changed(plugin.plugin.program)
+        if why is not None:
+            return Unrunnable(error=one_line(f"could not be started: {why}"))
         lock = locks.take()
         try:
             workspace = cloned or workspaces.create(job.id)
@@ -130,7 +134,8 @@ def start(conn: sqlite3.Connection, job: Job, plugin: ConfiguredPlugin, *, envir
 
 def not_started(error: OSError, where: str, job: Job, workspaces: Workspaces) -> Unrunnable:
     """Return the outcome of a start that met an error. Raises NotNow where trying again soon may help."""
-    text = one_line(f"could not be started: {error.strerror}: {without_place(where, job, workspaces)}")
+    why = interpreter_fault(Path(where)) if error.errno == errno.ENOENT else None
+    text = one_line(f"could not be started: {why or error.strerror}: {without_place(where, job, workspaces)}")
     if error.errno in _PASSING:
         raise NotNow(text) from error
     return Unrunnable(error=text)

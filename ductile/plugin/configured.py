@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from blake3 import blake3
 
+from ductile.check import Path as Place
+from ductile.check import nearest
 from ductile.config.schema import PluginConfig
-from ductile.plugin.discovery import Plugin, Registry
+from ductile.disk import printable
+from ductile.plugin.discovery import Plugin, Registry, summary
 from ductile.plugin.manifest import missing_keys
 from ductile.protocol import INIT
 from ductile.strictjson import canonical
@@ -18,12 +21,15 @@ from ductile.text import one_line
 class ConfiguredPlugin:
     """One entry of the configuration's `plugins`: `plugin` is its code, or `reason` says why it is not loaded.
 
-    `fingerprint` names this version with this configuration, for `init`; None where it is not loaded.
+    `faults` are all that is wrong, a line each; where the configuration is wrong and not the plugin, `place` is where
+    that is. `fingerprint` names this version with this configuration, for `init`; None where it is not loaded.
     """
 
     settings: PluginConfig
     plugin: Plugin | None
     reason: str | None = None
+    faults: tuple[str, ...] = ()
+    place: Place | None = None
     version: str | None = None
     fingerprint: str | None = None
 
@@ -48,15 +54,30 @@ class ConfiguredPlugin:
 def bind(settings: PluginConfig, registry: Registry) -> ConfiguredPlugin:
     """Return the plugin that an entry of the configuration stands for."""
     found = registry.get(settings.uses)
+    place = ("plugins", settings.name)
     if found is None:
-        reason = f"no plugin named {settings.uses!r} was found in plugins_dir"
-        return ConfiguredPlugin(settings=settings, plugin=None, reason=reason)
+        return _not_loaded(settings, (_not_found(settings.uses, registry),),
+                           place if settings.uses == settings.name else (*place, "uses"))
     if found.plugin is None:
-        return ConfiguredPlugin(settings=settings, plugin=None, reason=found.reason)
+        return _not_loaded(settings, found.faults)
     version = found.plugin.manifest.version
     missing = missing_keys(found.plugin.manifest, settings.config)
     if missing:
-        reason = f"plugins.{settings.name}.config lacks {', '.join(map(one_line, missing))}, which the plugin requires"
-        return ConfiguredPlugin(settings=settings, plugin=None, reason=reason, version=version)
+        lacks = f"plugins.{settings.name}.config lacks {', '.join(map(one_line, missing))}, which the plugin requires"
+        return replace(_not_loaded(settings, (lacks,), (*place, "config")), version=version)
     fingerprint = blake3(canonical({"version": version, "config": settings.config}).encode()).hexdigest()
     return ConfiguredPlugin(settings=settings, plugin=found.plugin, version=version, fingerprint=fingerprint)
+
+
+def _not_loaded(settings: PluginConfig, faults: tuple[str, ...], place: Place | None = None) -> ConfiguredPlugin:
+    return ConfiguredPlugin(settings=settings, plugin=None, reason=summary(faults), faults=faults, place=place)
+
+
+def _not_found(name: str, registry: Registry) -> str:
+    """Return where a plugin was looked for, and what may have been meant."""
+    searched = ", ".join(printable(directory) for directory in registry.searched)
+    text = f"no plugin named {name!r} was found in {searched or 'plugins_dir'}"
+    namesake = next((found for found in registry.found if found.directory.name == name), None)
+    if namesake is not None:
+        return f"{text}; the manifest in {printable(namesake.directory)} has the name {namesake.name!r}"
+    return f"{text}{nearest(name, [found.name for found in registry.found])}"

@@ -4,35 +4,43 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
-import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ductile import disk
+from ductile.check import Problem
 from ductile.disk import NotRegular, TooLarge, printable
 from ductile.errors import DuctileError
-from ductile.plugin.manifest import Manifest, manifest_name, parse_manifest
+from ductile.plugin.entrypoint import Entrypoint, NotTrusted, find, refuse_writable, unreadable
+from ductile.plugin.manifest import Manifest, doubtful_keys, entrypoint_name, manifest_name, parse_manifest
 from ductile.yamlfile import Document, read_yaml
 
 MANIFEST = "manifest.yaml"
+MANIFESTS = (MANIFEST, "manifest.yml")
 # A manifest is a page of text; what is larger is something else.
 MANIFEST_LIMIT_BYTES = 1024**2
+_MOST_MANIFEST_VALUES = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plugin:
-    """A plugin that can be run: `entrypoint` is a real path, without links."""
+    """A plugin that can be run. `doubts` are lines about keys of its manifest that may be misspelt."""
 
     manifest: Manifest
     directory: Path
-    entrypoint: Path
+    program: Entrypoint
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def entrypoint(self) -> Path:
+        """Return the real path of its program, without links."""
+        return self.program.path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A directory with a manifest: a plugin, or the one reason why it was not loaded.
+    """A directory with a manifest: a plugin, or the `faults` for which it was not loaded, a line each.
 
     `name` is the manifest's, or the directory's where the manifest tells none. `files` are the names,
     relative to the directory of plugins, and contents of what was read.
@@ -41,8 +49,21 @@ class Found:
     name: str
     directory: Path
     plugin: Plugin | None
-    reason: str | None
+    faults: tuple[str, ...]
     files: tuple[tuple[str, bytes], ...]
+
+    @property
+    def reason(self) -> str | None:
+        """Return on one line why it was not loaded, None where it was."""
+        return summary(self.faults)
+
+
+def summary(faults: Sequence[str]) -> str | None:
+    """Return the first of several faults, with the number of the others; None where there is none."""
+    if not faults:
+        return None
+    more = f" (and {len(faults) - 1} more: `ductilectl check` shows all)" if len(faults) > 1 else ""
+    return f"{faults[0]}{more}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,14 +73,11 @@ class Registry:
 
     found: tuple[Found, ...]
     missing: tuple[tuple[Path, str], ...]
+    searched: tuple[Path, ...] = ()
 
     def get(self, name: str) -> Found | None:
         """Return what was found first under that name, loaded or not."""
         return next((found for found in self.found if found.name == name), None)
-
-
-class _NotLoaded(Exception):
-    """Carries the reason why a plugin is not loaded."""
 
 
 def discover(dirs: Sequence[Path]) -> Registry:
@@ -70,7 +88,8 @@ def discover(dirs: Sequence[Path]) -> Registry:
     """
     found: list[Found] = []
     missing: list[tuple[Path, str]] = []
-    for plugins_dir in dict.fromkeys(dirs):
+    searched = tuple(dict.fromkeys(dirs))
+    for plugins_dir in searched:
         try:
             names = sorted(os.listdir(plugins_dir))
         except OSError as error:
@@ -80,7 +99,7 @@ def discover(dirs: Sequence[Path]) -> Registry:
             candidate = look_at(plugins_dir / name)
             if candidate is not None:
                 found.append(_unless_taken(candidate, found))
-    return Registry(found=tuple(found), missing=tuple(missing))
+    return Registry(found=tuple(found), missing=tuple(missing), searched=searched)
 
 
 def _unless_taken(candidate: Found, earlier: Sequence[Found]) -> Found:
@@ -94,30 +113,37 @@ def _unless_taken(candidate: Found, earlier: Sequence[Found]) -> Found:
         )
     else:
         reason = f"shadowed by {printable(owner.directory)}"
-    return replace(candidate, plugin=None, reason=reason)
+    return replace(candidate, plugin=None, faults=(reason,))
 
 
 def look_at(directory: Path) -> Found | None:
     """Return what a directory holds, or None where it has no manifest or is not a directory. Nothing on disk makes
     this raise."""
-    path = directory / MANIFEST
-    name, files = _printable_name(directory), ()
-    plugin, reason = None, None
+    name, files = printable(Path(directory.name)), ()
+    plugin, faults = None, ()
     try:
-        content = _read_manifest(directory, path)
+        path, content = _read_manifest(directory)
         if content is None:
             return None
-        files = ((f"{directory.name}/{MANIFEST}", content),)
+        files = ((f"{directory.name}/{path.name}", content),)
         document = _parse(path, content)
         name = manifest_name(document.value) or name
-        plugin = _load(directory, path, document)
-    except _NotLoaded as error:
-        reason = str(error)
-    return Found(name=name, directory=directory, plugin=plugin, reason=reason, files=files)
+        plugin, faults = _load(directory, path, document)
+    except NotTrusted as error:
+        faults = (str(error),)
+    return Found(name=name, directory=directory, plugin=plugin, faults=faults, files=files)
 
 
-def _read_manifest(directory: Path, path: Path) -> bytes | None:
-    """Return the manifest's bytes, or None where there is no manifest. Raises _NotLoaded."""
+def _read_manifest(directory: Path) -> tuple[Path, bytes | None]:
+    """Return the manifest's path and bytes, None where there is no manifest. Raises NotTrusted."""
+    read = [(directory / name, _content(directory, directory / name)) for name in MANIFESTS]
+    found = [(path, content) for path, content in read if content is not None]
+    if len(found) > 1:
+        raise NotTrusted(f"{printable(directory)}: {' and '.join(MANIFESTS)} are both there; remove one of them")
+    return found[0] if found else read[0]
+
+
+def _content(directory: Path, path: Path) -> bytes | None:
     try:
         return disk.read(path, MANIFEST_LIMIT_BYTES)
     except NotADirectoryError:
@@ -125,93 +151,51 @@ def _read_manifest(directory: Path, path: Path) -> bytes | None:
     except OSError as error:
         if error.errno == errno.ENOENT and not os.path.islink(path):
             return None
-        raise _unreadable(path, directory, error) from error
+        raise unreadable(path, directory, error) from error
     except NotRegular as error:
-        raise _NotLoaded(f"{printable(path)}: not a regular file; put a file in its place") from error
+        raise NotTrusted(f"{printable(path)}: not a regular file; put a file in its place") from error
     except TooLarge as error:
-        raise _NotLoaded(
+        raise NotTrusted(
             f"{printable(path)}: larger than 1 MiB, which no manifest is; put a manifest in its place") from error
 
 
 def _parse(path: Path, content: bytes) -> Document:
     try:
-        return read_yaml(content, printable(path))
+        return read_yaml(content, printable(path), most_values=_MOST_MANIFEST_VALUES)
     except DuctileError as error:
-        raise _NotLoaded(error.lines[0]) from error
+        raise NotTrusted(error.lines[0]) from error
 
 
-def _load(directory: Path, path: Path, document: Document) -> Plugin:
-    _refuse_undecodable(directory)
+def _load(directory: Path, path: Path, document: Document) -> tuple[Plugin | None, tuple[str, ...]]:
+    """Return the plugin, or None and every reason why it is not loaded."""
+    faults = [*_undecodable(directory)]
     for place in (directory, path):
-        _refuse_writable(place, _mode(place, directory))
+        try:
+            refuse_writable(place, directory)
+        except NotTrusted as error:
+            faults.append(str(error))
     manifest, problems = parse_manifest(document.value)
-    problems = [*document.problems, *problems]
-    if manifest is None or problems:
-        raise _NotLoaded(document.locate(printable(path), problems[0]))
-    return Plugin(manifest=manifest, directory=directory, entrypoint=_entrypoint(directory, path, manifest))
-
-
-def _entrypoint(directory: Path, path: Path, manifest: Manifest) -> Path:
-    """Return the real path of the entrypoint. Raises _NotLoaded where it cannot be run or trusted."""
-    # The bytes of its UTF-8 name, whatever the locale makes of them.
-    named = directory / os.fsdecode(manifest.entrypoint.encode())
+    faults += placed(document, printable(path), (*document.problems, *problems))
+    named = entrypoint_name(document.value)
+    entrypoint = None
     try:
-        home = Path(os.path.realpath(directory, strict=True))
-        real = Path(os.path.realpath(named, strict=True))
-    except FileNotFoundError as error:
-        raise _NotLoaded(
-            f"{printable(named)}: the entrypoint is missing; put it there, or mend 'entrypoint' in {printable(path)}"
-        ) from error
-    except OSError as error:
-        raise _unreadable(named, directory, error) from error
-    if not real.is_relative_to(home):
-        raise _NotLoaded(
-            f"{printable(named)}: the entrypoint leads out of the plugin's directory, to {printable(real)}; "
-            f"replace the link by the file: cp --remove-destination {_quoted(real)} {_quoted(named)}"
-        )
-    mode = _mode(real, directory)
-    if not stat.S_ISREG(mode):
-        raise _NotLoaded(
-            f"{printable(named)}: the entrypoint is not a regular file; mend 'entrypoint' in {printable(path)}")
-    _refuse_writable(real, mode)
-    # Whoever may write to a directory on the way can put another file in the entrypoint's place.
-    for parent in real.parents[: len(real.relative_to(home).parts) - 1]:
-        _refuse_writable(parent, _mode(parent, directory))
-    if not os.access(real, os.X_OK):
-        raise _NotLoaded(f"{printable(named)}: the entrypoint is not executable: chmod a+rx {_quoted(real)}")
-    return real
+        entrypoint = None if named is None else find(directory, named, path)
+    except NotTrusted as error:
+        faults.append(str(error))
+    if faults or manifest is None or entrypoint is None:
+        return None, tuple(faults)
+    return Plugin(manifest=manifest, directory=directory, program=entrypoint,
+                  doubts=tuple(placed(document, printable(path), doubtful_keys(document.value)))), ()
 
 
-def _mode(path: Path, directory: Path) -> int:
-    try:
-        return os.stat(path).st_mode
-    except OSError as error:
-        raise _unreadable(path, directory, error) from error
+def placed(document: Document, name: str, problems: Sequence[Problem]) -> list[str]:
+    """Return problems as lines, in the order of the file."""
+    ordered = sorted(problems, key=lambda problem: document.where(problem.path, problem.at_key))
+    return [document.locate(name, problem) for problem in ordered]
 
 
-def _refuse_undecodable(directory: Path) -> None:
+def _undecodable(directory: Path) -> Iterator[str]:
     try:
         os.fsencode(directory.name).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _NotLoaded(f"{printable(directory)}: the directory's name is not UTF-8; rename it") from error
-
-
-def _refuse_writable(path: Path, mode: int) -> None:
-    if mode & stat.S_IWOTH:
-        raise _NotLoaded(f"{printable(path)}: writable by others: chmod o-w {_quoted(path)}")
-
-
-def _unreadable(path: Path, directory: Path, error: OSError) -> _NotLoaded:
-    if error.errno == errno.EACCES:
-        mend = f"let the daemon's user in: chmod -R a+rX {_quoted(directory)}"
-    else:
-        mend = "remove it or put a good one in its place"
-    return _NotLoaded(f"{printable(path)}: cannot be read: {error.strerror}; {mend}")
-
-
-def _printable_name(directory: Path) -> str:
-    return printable(Path(directory.name))
-
-
-def _quoted(path: Path) -> str:
-    return shlex.quote(printable(path))
+    except UnicodeDecodeError:
+        yield f"{printable(directory)}: the directory's name is not UTF-8; rename it"

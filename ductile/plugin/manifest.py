@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ductile.check import Problem, Section, as_choice, as_text, kind_of
+from ductile.check import Problem, Section, as_choice, as_text, closest, kind_of
 from ductile.config.values import as_name
 
 PROTOCOLS = (1, 2)
+_REQUIRED = ("name", "version", "protocol", "entrypoint", "commands")
+_OPTIONAL = ("description", "config_keys", "private_state")
 COMMAND_TYPES = ("read", "write")
 
 
@@ -45,7 +47,7 @@ def parse_manifest(value: Any) -> tuple[Manifest | None, list[Problem]]:
     section = Section(value, (), problems)
     if problems:
         return None, problems
-    section.require("name", "version", "protocol", "entrypoint", "commands")
+    problems += _missing(value)
     config_keys = section.section("config_keys")
     # For whoever reads the manifest; what is configured beside the required keys is the plugin's affair.
     config_keys.texts("optional")
@@ -68,6 +70,37 @@ def manifest_name(value: Any) -> str | None:
         return as_name(value.get("name") if isinstance(value, Mapping) else None)
     except ValueError:
         return None
+
+
+def entrypoint_name(value: Any) -> str | None:
+    """Return the entrypoint where the manifest has a good one, whatever else is wrong with it."""
+    try:
+        return _as_entrypoint(value.get("entrypoint") if isinstance(value, Mapping) else None)
+    except ValueError:
+        return None
+
+
+def doubtful_keys(value: Mapping[str, Any]) -> list[Problem]:
+    """Return the unknown keys of a good manifest that look like a key which it lacks: they are ignored."""
+    lacking = [key for key in _OPTIONAL if key not in value]
+    close = ((key, closest(key, lacking)) for key in _unknown(value))
+    return [Problem((key,), f"unknown key, which is ignored (did you mean {meant!r}?)", at_key=True)
+            for key, meant in close if meant is not None]
+
+
+def _missing(value: Mapping[str, Any]) -> list[Problem]:
+    """Return a problem for each required key that is absent, at the unknown key which may have been meant."""
+    problems = []
+    for key in _REQUIRED:
+        if value.get(key) is None:
+            meant = closest(key, _unknown(value))
+            problems.append(Problem((), f"the key {key!r} is missing") if meant is None else
+                            Problem((meant,), f"unknown key; the key {key!r} is missing", at_key=True))
+    return problems
+
+
+def _unknown(value: Mapping[str, Any]) -> list[str]:
+    return [key for key in value if key not in _REQUIRED and key not in _OPTIONAL]
 
 
 def missing_keys(manifest: Manifest, config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -102,8 +102,10 @@ def test_a_variable_that_only_the_daemon_has_does_not_matter(conn: sqlite3.Conne
 def test_a_plugin_that_will_not_be_loaded_is_a_warning(conn: sqlite3.Connection, desk: Desk) -> None:
     desk.configure(plugins={"gone": {}})
     with running(desk, answers(desk, changes=("plugin gone added",))):
-        assert desk.call("reload") == Said(code=0, out="plugin gone added\n", err=(
-            "warning: plugin gone is not loaded: no plugin named 'gone' was found in plugins_dir\n"))
+        said = desk.call("reload")
+    assert (said.code, said.out) == (0, "plugin gone added\n")
+    assert said.err.startswith(f"warning: {desk.home}/config.yaml:")
+    assert said.err.endswith(f": plugin gone is not loaded: no plugin named 'gone' was found in {desk.home}/plugins\n")
 
 
 def test_a_daemon_that_reads_other_files_is_told_of(conn: sqlite3.Connection, desk: Desk) -> None:

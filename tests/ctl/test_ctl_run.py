@@ -93,7 +93,7 @@ def test_the_job_of_a_plugin_that_is_not_loaded_waits(conn: sqlite3.Connection, 
     said = desk.call("run", "gone", "anything")
     assert said == Said(code=0, out=f"{only_job(conn).id}\n", err=(
         "plugin gone is not loaded, so that the job waits until it is: no plugin named 'gone' was found in"
-        " plugins_dir\n" + DOWN))
+        f" {desk.home}/plugins\n" + DOWN))
 
 
 def test_a_daemon_that_does_not_know_the_plugin_yet_is_told_of(conn: sqlite3.Connection, desk: Desk) -> None:

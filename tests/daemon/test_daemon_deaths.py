@@ -92,7 +92,8 @@ def unable_to_start(daemon: RealDaemon, gate: Gate) -> str:
     daemon.start()
     (daemon.directory("ok") / "run").write_text("#!/no/such/interpreter\n")
     daemon.submit("dies")
-    return f"could not be started: No such file or directory: {daemon.directory('ok') / 'run'}"
+    return ("could not be started: its first line names the interpreter '/no/such/interpreter', which does not exist;"
+            f" install it or mend the line: {daemon.directory('ok') / 'run'}")
 
 
 @pytest.mark.parametrize("way", [

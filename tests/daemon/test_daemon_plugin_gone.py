@@ -48,9 +48,10 @@ def test_jobs_of_a_plugin_that_is_not_loaded_wait_and_others_pass(daemon: RealDa
     daemon.start()
     daemon.stop()
     assert (daemon.job(waiting), daemon.attempts(waiting)) == (_QUEUED, [])
-    why = "no plugin named 'counts' was found in plugins_dir"
+    why = f"no plugin named 'counts' was found in {daemon.home}/plugins"
     assert daemon.rows("SELECT reason FROM plugin_loads WHERE plugin = 'counts'") == [(why,)]
-    assert len(daemon.log(f"plugin counts is not loaded: {why}", level="error")) == 2
+    told = [line["message"] for line in daemon.lines() if line["level"] == "error"]
+    assert [line.partition(": ")[2] for line in told] == [f"plugin counts is not loaded: {why}"] * 2
     assert daemon.rows("SELECT held_reason, last_run_at FROM schedule_entries") == [(f"not loaded: {why}", None)]
     place.rename(daemon.directory("counts"))
     daemon.start()
@@ -101,15 +102,19 @@ def lose_its_mode(program: Path) -> None:
     program.chmod(0o644)
 
 
+_CHANGED = "{{program}} changed after it was loaded: {}; load it with `ductilectl reload`"
+
+
 @pytest.mark.parametrize(("harm", "why"), [
-    (vanish, errno.ENOENT),
-    (become_a_directory, errno.EACCES),
-    (lose_its_interpreter, errno.ENOENT),
-    (lose_its_first_line, errno.ENOEXEC),
-    (lose_its_mode, errno.EACCES),
+    (vanish, f"{os.strerror(errno.ENOENT)}: {{program}}"),
+    (become_a_directory, _CHANGED.format("another file took its place")),
+    (lose_its_interpreter, "its first line names the interpreter '/no/such/interpreter', which does not exist; install"
+     " it or mend the line: {program}"),
+    (lose_its_first_line, f"{os.strerror(errno.ENOEXEC)}: {{program}}"),
+    (lose_its_mode, _CHANGED.format("its mode is 0644 and was 0755")),
 ])
 def test_a_program_that_can_no_longer_be_started_fails_its_job_and_no_other(
-        daemon: RealDaemon, harm: Callable[[Path], None], why: int) -> None:
+        daemon: RealDaemon, harm: Callable[[Path], None], why: str) -> None:
     daemon.install("ok", retry={"max_attempts": 2, "backoff_base": "0s"})
     daemon.install("counts")
     daemon.start()
@@ -119,7 +124,7 @@ def test_a_program_that_can_no_longer_be_started_fails_its_job_and_no_other(
     daemon.await_job(failing, "dead")
     daemon.await_job(other, "succeeded")
     daemon.stop()
-    assert daemon.job(failing) == ("dead", 2, f"could not be started: {os.strerror(why)}: {program}")
+    assert daemon.job(failing) == ("dead", 2, f"could not be started: {why.format(program=program)}")
     assert daemon.attempts(failing) == [(1, "failed"), (2, "failed")]
     assert not [job for job in (failing, other) if (daemon.data / "ws" / job).exists()]
 

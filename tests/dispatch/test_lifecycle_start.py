@@ -77,7 +77,8 @@ CANNOT_START: list[tuple[str, Callable[[Path], object], str]] = [
     ("a directory", a_directory, "Permission denied"),
     ("not executable", lambda path: path.chmod(0o644), "Permission denied"),
     ("gone", lambda path: path.unlink(), "No such file or directory"),
-    ("without its interpreter", lambda path: path.write_text("#!/no/such/interpreter\n"), "No such file or directory"),
+    ("without its interpreter", lambda path: path.write_text("#!/no/such/interpreter\n"),
+     "its first line names the interpreter '/no/such/interpreter', which does not exist; install it or mend the line"),
     ("in no format that is known", lambda path: path.write_text("\n\n"), "Exec format error"),
     ("empty", lambda path: path.write_text(""), "Exec format error"),
     ("a loop of links", lambda path: (path.unlink(), path.symlink_to(path)), "Too many levels of symbolic links"),
@@ -94,6 +95,38 @@ def test_what_cannot_be_started_is_an_outcome_and_leaves_nothing(
         outcome = start(home, worlds.plugin(entrypoint=path))
     assert outcome == Unrunnable(error=f"could not be started: {why}: {path}")
     assert RunLocks(home / "running").release(JOB)
+
+
+def another_file(path: Path) -> str:
+    path.rename(path.with_name("old"))
+    path.write_text("#!/bin/sh\n")
+    path.chmod(0o755)
+    return "another file took its place"
+
+
+def a_link(path: Path) -> str:
+    path.rename(path.with_name("old"))
+    path.symlink_to("old")
+    return "a link leads somewhere else"
+
+
+def another_mode(path: Path) -> str:
+    path.chmod(0o777)
+    return "its mode is 0777 and was 0755"
+
+
+@pytest.mark.parametrize("swap", [another_file, a_link, another_mode])
+def test_a_program_that_is_not_the_one_that_was_loaded_is_not_started(
+    home: Path, swap: Callable[[Path], str],
+) -> None:
+    path = program(home)
+    path.chmod(0o755)
+    plugin = worlds.plugin(entrypoint=path)
+    what = swap(path)
+    with no_descriptor_is_left():
+        outcome = start(home, plugin)
+    assert outcome == Unrunnable(error=f"could not be started: {path} changed after it was loaded: {what}; load it with"
+                                       " `ductilectl reload`")
 
 
 def test_a_command_that_the_plugin_no_longer_has_is_an_outcome(home: Path) -> None:

@@ -48,10 +48,19 @@ def test_a_disabled_plugin_is_loaded_and_does_not_run(on_disk):
     assert (bound.plugin is not None, bound.runnable) == (True, False)
 
 
-def test_a_plugin_that_was_not_found_is_not_loaded(on_disk):
+def test_a_plugin_that_was_not_found_is_not_loaded(on_disk, tmp_path):
     bound = bind(settings(uses="eco"), on_disk())
     assert (bound.plugin, bound.version, bound.runnable) == (None, None, False)
-    assert bound.reason == "no plugin named 'eco' was found in plugins_dir"
+    assert bound.reason == f"no plugin named 'eco' was found in {tmp_path}/plugins (did you mean 'echo'?)"
+    assert bound.place == ("plugins", "mine", "uses")
+
+
+def test_a_directory_whose_manifest_has_another_name_is_named(on_disk, tmp_path):
+    on_disk()
+    (tmp_path / "plugins" / "echo").rename(tmp_path / "plugins" / "parrot")
+    bound = bind(settings(uses="parrot"), discover([tmp_path / "none", tmp_path / "plugins"]))
+    assert bound.reason == (f"no plugin named 'parrot' was found in {tmp_path}/none, {tmp_path}/plugins; the manifest in"
+                            f" {tmp_path}/plugins/parrot has the name 'echo'")
 
 
 def test_a_plugin_that_cannot_be_trusted_says_why(on_disk, tmp_path):

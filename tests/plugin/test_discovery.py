@@ -28,10 +28,19 @@ def plugins():
     shutil.rmtree(directory)
 
 
+def more(count: int) -> str:
+    return f" (and {count} more: `ductilectl check` shows all)"
+
+
 def reason_in(plugins: Path) -> str:
     """Return the reason of the only thing found."""
     (found,) = discover([plugins]).found
     assert found.plugin is None
+    return found.reason
+
+
+def reason_or_none(plugins: Path) -> str | None:
+    (found,) = discover([plugins]).found
     return found.reason
 
 
@@ -134,9 +143,9 @@ def test_of_two_plugins_with_one_name_in_a_directory_the_first_is_loaded(plugins
     [
         (b"name: *other\n", ":1:7: the alias *other has no anchor before it"),
         (b"\xff", ":1:1: expected UTF-8, got the byte 0xff"),
-        (b"", ":1:1: the key 'name' is missing"),
+        (b"", ":1:1: the key 'name' is missing" + more(4)),
         (b"- echo\n", ":1:1: expected a mapping, got a list"),
-        (b"name: echo\nname: echo\n", ":2:1: name: repeated key, also at line 1, column 1"),
+        (b"name: echo\nname: echo\n", ":1:1: the key 'version' is missing" + more(4)),
         (MANIFEST.format(name="a b", entrypoint="run.sh").encode(),
          ":1:7: name: expected a name of 1 to 64 letters, digits, '-' and '_', the first a letter or digit, got 'a b'"),
         (MANIFEST.format(name="echo", entrypoint="/bin/sh").encode(), f":4:13: entrypoint: {INSIDE} '/bin/sh'"),
@@ -162,6 +171,44 @@ def test_a_manifest_of_exactly_the_limit_is_read(plugins):
     text = manifest.read_bytes()
     manifest.write_bytes(text + b"#" * (1024**2 - len(text)))
     assert discover([plugins]).get("echo").plugin is not None
+
+
+def test_the_other_ending_is_read_too_and_both_at_once_are_a_reason(plugins):
+    directory = make(plugins)
+    (directory / "manifest.yaml").rename(directory / "manifest.yml")
+    (found,) = discover([plugins]).found
+    assert (found.reason, found.files[0][0]) == (None, "echo/manifest.yml")
+    write(directory / "manifest.yaml", "name: other\n")
+    assert reason_in(plugins) == f"{directory}: manifest.yaml and manifest.yml are both there; remove one of them"
+
+
+def test_a_manifest_of_a_megabyte_of_short_lines_is_refused_after_a_part_of_them(plugins):
+    manifest = make(plugins) / "manifest.yaml"
+    manifest.write_bytes(b"a: 1\n" * (1024**2 // 5))
+    where, told = reason_in(plugins).removeprefix(f"{manifest}:").split(": ", 1)
+    assert told == "expected at most 10,000 values in one file, got more"
+    assert int(where.split(":")[0]) <= 10_001
+
+
+@pytest.mark.parametrize(("first", "fault"), [
+    ("#!/usr/bin/nope -u\n", "its first line names the interpreter '/usr/bin/nope', which does not exist; install it or"
+     " mend the line"),
+    ("#! /usr/bin/nope", "its first line names the interpreter '/usr/bin/nope', which does not exist; install it or"
+     " mend the line"),
+    ("#!/bin/sh\r\n", "its first line ends in CR LF, as on Windows: sed -i 's/\\r$//' {program}"),
+    ("#!/usr/bin/env python3\r\n", "its first line ends in CR LF, as on Windows: sed -i 's/\\r$//' {program}"),
+    ("#!\n", "its first line names no interpreter; write one such as #!/bin/sh"),
+])
+def test_a_script_whose_interpreter_cannot_be_found_is_a_reason(plugins, first, fault):
+    program = make(plugins) / "run.sh"
+    program.write_bytes(first.encode())
+    assert reason_in(plugins) == f"{program}: {fault.format(program=program)}"
+
+
+@pytest.mark.parametrize("content", ["#! /bin/sh -e\n", "#!/bin/sh", "\x7fELF\r\n", "echo\r\n", "", "#!/" + "x" * 300])
+def test_a_program_whose_interpreter_exists_or_that_names_none_is_loaded(plugins, content):
+    (make(plugins) / "run.sh").write_bytes(content.encode())
+    assert reason_or_none(plugins) is None
 
 
 def to_fifo(path: Path) -> None:

@@ -10,6 +10,7 @@ from ductile.config.schema import Config, PluginConfig, Route, Service
 from ductile.dispatch.onward import Map
 from ductile.plugin.configured import ConfiguredPlugin
 from ductile.plugin.discovery import Plugin, Registry
+from ductile.plugin.entrypoint import Entrypoint
 from ductile.plugin.manifest import Command, Manifest
 from ductile.router import Router
 from ductile.config.schema import Schedule
@@ -34,11 +35,19 @@ def manifest(name: str, commands: Sequence[str] = COMMANDS, version: str = "0.1.
 def plugin(name: str = "echo", *schedules: Schedule, commands: Sequence[str] = COMMANDS, entrypoint: Path = NOWHERE,
            not_loaded: str | None = None, **settings: Any) -> ConfiguredPlugin:
     """A configured plugin; `not_loaded` is the reason for one that is not."""
-    code = Plugin(manifest=manifest(name, commands), directory=entrypoint.parent, entrypoint=entrypoint)
+    code = Plugin(manifest=manifest(name, commands), directory=entrypoint.parent, program=_program(entrypoint))
     configured = PluginConfig(name=name, uses=name, schedules=schedules, **settings)
     if not_loaded is not None:
         return ConfiguredPlugin(settings=configured, plugin=None, reason=not_loaded)
     return ConfiguredPlugin(settings=configured, plugin=code, version="0.1.0", fingerprint=f"fingerprint of {name}")
+
+
+def _program(path: Path) -> Entrypoint:
+    """What a look at the disk finds at a path, also where that is nothing."""
+    if not path.exists():
+        return Entrypoint(path=path, inode=0, mode=0)
+    found = path.stat()
+    return Entrypoint(path=path, inode=found.st_ino, mode=found.st_mode)
 
 
 def world(*plugins: ConfiguredPlugin, directory: Path = NOWHERE, routes: tuple[Route, ...] = (), **service: Any) -> World:

@@ -1,0 +1,162 @@
+"""A plugin's entrypoint: found inside its directory, trusted, and checked again before each start."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from ductile.disk import printable
+from ductile.text import one_line
+
+# What Linux reads of a program to find its interpreter (BINPRM_BUF_SIZE, execve(2)).
+_FIRST_LINE_BYTES = 256
+# Files that are looked at beside an entrypoint; a directory with more of them is data.
+_MOST_LIBRARIES = 1000
+
+
+class NotTrusted(Exception):
+    """Carries the reason why a plugin's file is not used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entrypoint:
+    """A program that can be run: its real path, without links, and what it was when it was loaded."""
+
+    path: Path
+    inode: int
+    mode: int
+
+
+def find(directory: Path, named: str, manifest: Path) -> Entrypoint:
+    """Return the entrypoint that the `manifest` of the plugin in `directory` names.
+
+    Raises NotTrusted where it cannot be run or trusted.
+    """
+    # The bytes of its UTF-8 name, whatever the locale makes of them.
+    path = directory / os.fsdecode(named.encode())
+    try:
+        home = Path(os.path.realpath(directory, strict=True))
+        real = Path(os.path.realpath(path, strict=True))
+    except FileNotFoundError as error:
+        raise NotTrusted(f"{printable(path)}: the entrypoint is missing; put it there, or mend 'entrypoint' in"
+                         f" {printable(manifest)}") from error
+    except OSError as error:
+        raise unreadable(path, directory, error) from error
+    if not real.is_relative_to(home):
+        raise NotTrusted(
+            f"{printable(path)}: the entrypoint leads out of the plugin's directory, to {printable(real)}; "
+            f"replace the link by the file: cp --remove-destination {quoted(real)} {quoted(path)}"
+        )
+    found = _status(real, directory)
+    if not stat.S_ISREG(found.st_mode):
+        raise NotTrusted(
+            f"{printable(path)}: the entrypoint is not a regular file; mend 'entrypoint' in {printable(manifest)}")
+    # Whoever may write to a directory on the way can put another file in the entrypoint's place.
+    on_the_way = real.parents[: len(real.relative_to(home).parts) - 1]
+    for each in (real, *on_the_way):
+        refuse_writable(each, directory)
+    if not os.access(real, os.X_OK):
+        raise NotTrusted(f"{printable(path)}: the entrypoint is not executable: chmod a+rx {quoted(real)}")
+    fault = interpreter_fault(real)
+    if fault is not None:
+        raise NotTrusted(f"{printable(path)}: {fault}")
+    return Entrypoint(path=real, inode=found.st_ino, mode=found.st_mode)
+
+
+def changed(entrypoint: Entrypoint) -> str | None:
+    """Return why a program is not the one that was loaded, None where it is. Raises OSError where there is none."""
+    found = os.stat(entrypoint.path)
+    if os.path.realpath(entrypoint.path) != os.fspath(entrypoint.path):
+        what = "a link leads somewhere else"
+    elif found.st_ino != entrypoint.inode or stat.S_IFMT(found.st_mode) != stat.S_IFMT(entrypoint.mode):
+        what = "another file took its place"
+    elif found.st_mode != entrypoint.mode:
+        what = f"its mode is {stat.S_IMODE(found.st_mode):04o} and was {stat.S_IMODE(entrypoint.mode):04o}"
+    else:
+        return None
+    return f"{printable(entrypoint.path)} changed after it was loaded: {what}; load it with `ductilectl reload`"
+
+
+def interpreter_fault(program: Path) -> str | None:
+    """Return what is wrong with the interpreter that a script names in its first line, None where nothing is.
+
+    The system says "No such file or directory" of the script, whichever of the two is missing (execve(2)).
+    """
+    try:
+        with open(program, "rb", opener=_open_without_waiting) as file:
+            first, newline, _ = file.read(_FIRST_LINE_BYTES).partition(b"\n")
+    except OSError:
+        # A program need not be readable to be run.
+        return None
+    if not first.startswith(b"#!"):
+        return None
+    if newline and first.endswith(b"\r"):
+        return f"its first line ends in CR LF, as on Windows: sed -i 's/\\r$//' {quoted(program)}"
+    words = first[2:].split(maxsplit=1)
+    if not words:
+        return "its first line names no interpreter; write one such as #!/bin/sh"
+    interpreter = os.fsdecode(words[0])
+    # Where the line is cut off, so may be the name.
+    if os.path.exists(interpreter) or not (newline or len(first) < _FIRST_LINE_BYTES):
+        return None
+    return (f"its first line names the interpreter {one_line(interpreter)!r}, which does not exist; install it or mend"
+            " the line")
+
+
+def writable_libraries(directory: Path, entrypoint: Path) -> Iterator[Path]:
+    """Yield what others may write and the entrypoint may load: what is beside it, or in a `lib` beside it or beside
+    the plugin."""
+    for place in dict.fromkeys((entrypoint.parent, entrypoint.parent / "lib", directory.parent / "lib")):
+        try:
+            entries = [place / name for name in islice(sorted(os.listdir(place)), _MOST_LIBRARIES)]
+        except OSError:
+            continue
+        if place.name == "lib" and is_writable_by_others(place):
+            yield place
+        yield from (each for each in entries if each != entrypoint and is_writable_by_others(each))
+
+
+def is_writable_by_others(path: Path) -> bool:
+    """Say whether others may change what is at `path`; a sticky directory does not let them."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return bool(mode & stat.S_IWOTH) and not (stat.S_ISDIR(mode) and mode & stat.S_ISVTX)
+
+
+def refuse_writable(path: Path, directory: Path) -> None:
+    """Raise NotTrusted where others may write to a path of the plugin in `directory`."""
+    if _status(path, directory).st_mode & stat.S_IWOTH:
+        raise NotTrusted(f"{printable(path)}: writable by others: chmod o-w {quoted(path)}")
+
+
+def unreadable(path: Path, directory: Path, error: OSError) -> NotTrusted:
+    """Return why a path of the plugin in `directory` cannot be read, and how to mend it."""
+    if error.errno == errno.EACCES:
+        mend = f"let the daemon's user in: chmod -R a+rX {quoted(directory)}"
+    else:
+        mend = "remove it or put a good one in its place"
+    return NotTrusted(f"{printable(path)}: cannot be read: {error.strerror}; {mend}")
+
+
+def quoted(path: Path) -> str:
+    """Return a path for a command of the shell."""
+    return shlex.quote(printable(path))
+
+
+def _status(path: Path, directory: Path) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except OSError as error:
+        raise unreadable(path, directory, error) from error
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
