@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import sqlite3
 import traceback
+from collections.abc import Mapping
 from datetime import datetime
 
-from ductile import log
+from ductile import db, log
+from ductile.changes import compare
 from ductile.config import rows as config_rows
 from ductile.db import Damaged, FateUnknown, NotWritten, transaction
 from ductile.errors import DuctileError
 from ductile.pipeline import rows as pipeline_rows
 from ductile.plugin import rows as plugin_rows
+from ductile.queue import rows as queue_rows
 from ductile.source import Source
 from ductile.text import one_line
 from ductile.webhook.front import Front
-from ductile.world import Reading, World, compare
+from ductile.world import Reading, World
 
 _log = log.Component("daemon")
 
@@ -41,7 +44,7 @@ class Reload:
         """
         try:
             reading = self._source.read_again(in_force)
-            changes = compare(in_force, reading.world)
+            changes = compare(in_force, reading.world, self._ending(reading.world))
             self._swap(in_force, reading, changes, now)
         except (Damaged, FateUnknown):
             raise
@@ -54,6 +57,11 @@ class Reload:
             _log.warn(line)
         _log.info("configuration reloaded", changes=changes)
         return reading.world
+
+    def _ending(self, world: World) -> Mapping[str, int]:
+        """Return how many queued jobs end with the world, by plugin."""
+        with db.reading(self._conn):
+            return queue_rows.count_queued_outside(self._conn, world.enabled)
 
     def _swap(self, in_force: World, reading: Reading, changes: tuple[str, ...], now: datetime) -> None:
         """Follow another world and record it. Where that cannot be, all is as it was."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 from blake3 import blake3
 
@@ -30,10 +31,14 @@ _MOST_NAMED = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """What the daemon runs on until it reads the disk again. `environ` is the environment with `env_file` in it."""
+    """What the daemon runs on until it reads the disk again. `environ` is the environment with `env_file` in it.
+
+    `written` is the configuration as it stands in the file, with `${NAME}` for variables.
+    """
 
     config: Config
-    environ: Mapping[str, str]
+    written: Any = field(repr=False)
+    environ: Mapping[str, str] = field(repr=False)
     plugins: Mapping[str, ConfiguredPlugin]
     registry: Registry
     router: Router
@@ -49,6 +54,12 @@ class World:
     def enabled(self) -> tuple[str, ...]:
         """Return the plugins whose jobs may wait, loaded or not."""
         return tuple(name for name, plugin in self.plugins.items() if plugin.settings.enabled)
+
+    @property
+    def unavailable(self) -> dict[str, str]:
+        """Return the plugins whose jobs wait because it is not loaded, each with the reason."""
+        return {name: plugin.reason for name, plugin in self.plugins.items()
+                if plugin.settings.enabled and plugin.reason is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +110,7 @@ def _look(loaded: Loaded) -> tuple[World, list[Problem], list[Fault]]:
     authored = read_pipelines(config.pipelines_dir, must_exist=at(loaded.document.value, _PIPELINES_DIR) is not None)
     compiled = _compile(authored, config, plugins)
     world = World(
-        config=config, environ=dict(loaded.environ), plugins=plugins, registry=registry,
+        config=config, written=loaded.document.value, environ=dict(loaded.environ), plugins=plugins, registry=registry,
         router=Router(config.routes, compiled.pipelines),
         max_attempts={name: plugin.settings.retry.max_attempts for name, plugin in plugins.items()},
         digest=_digest(loaded, registry, authored),
@@ -193,45 +204,3 @@ def _untaken_events(config: Config, compiled: Compiled) -> Iterator[Problem]:
     for asked in config.asked:
         if isinstance(asked, AskedEvent) and asked.event not in taken:
             yield Problem(asked.place, f"no pipeline takes the event {asked.event!r}")
-
-
-def compare(before: World, after: World) -> tuple[str, ...]:
-    """Return what changes from one world to the next, a line each."""
-    return (
-        *_plugin_changes(before, after),
-        *_changes("endpoint", _endpoints(before.config), _endpoints(after.config)),
-        *_changes("route", *(
-            {f"{route.source} {route.event_type} {route.target}": route for route in world.config.routes}
-            for world in (before, after))),
-        *_changes("pipeline", *({name: pipeline.hash for name, pipeline in world.router.pipelines.items()}
-                                for world in (before, after))),
-        *_changes("setting", _settings(before.config), _settings(after.config)),
-    )
-
-
-def _plugin_changes(before: World, after: World) -> Iterator[str]:
-    # By what is configured and by what was found: a new version of the code is a change too.
-    yield from _changes("plugin", *(
-        {name: (plugin.settings, plugin.version, plugin.reason) for name, plugin in world.plugins.items()}
-        for world in (before, after)))
-
-
-def _changes(kind: str, before: Mapping[str, object], after: Mapping[str, object]) -> Iterator[str]:
-    for name in {**before, **after}:
-        if name not in before:
-            yield f"{kind} {name} added"
-        elif name not in after:
-            yield f"{kind} {name} removed"
-        elif before[name] != after[name]:
-            yield f"{kind} {name} changed"
-
-
-def _endpoints(config: Config) -> dict[str, object]:
-    return {} if config.webhooks is None else {each.path: each for each in config.webhooks.endpoints}
-
-
-def _settings(config: Config) -> dict[str, object]:
-    settings: dict[str, object] = {
-        f"service.{field.name}": getattr(config.service, field.name) for field in fields(config.service)}
-    listen = None if config.webhooks is None else (config.webhooks.host, config.webhooks.port)
-    return settings | {"workspace.ttl": config.workspace_ttl, "webhooks.listen": listen}

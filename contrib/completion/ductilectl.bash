@@ -32,6 +32,7 @@ _ductilectl_options() {
         logs) options+=' -f --follow -n' ;;
         test) options+=' --event --state --request' ;;
         wait) options+=' --timeout' ;;
+        reload) options+=' --yes' ;;
         state) options+=' --set --clear' ;;
         new-plugin) options+=' --lang --dir' ;;
         monitor) options=${options% --json} ;;

@@ -144,7 +144,7 @@ def _refusals(refused: Collection[str], core: Collection[str]) -> list[str]:
 
 def _uncredentialed(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _uncredentialed(item) for key, item in value.items() if not _names_a_credential(key)}
+        return {key: _uncredentialed(item) for key, item in value.items() if not names_a_credential(key)}
     if isinstance(value, list):
         return [_uncredentialed(item) for item in value]
     return value
@@ -152,11 +152,12 @@ def _uncredentialed(value: Any) -> Any:
 
 def _has_a_credential(value: Any) -> bool:
     if isinstance(value, Mapping):
-        return any(_names_a_credential(key) or _has_a_credential(item) for key, item in value.items())
+        return any(names_a_credential(key) or _has_a_credential(item) for key, item in value.items())
     return isinstance(value, list) and any(map(_has_a_credential, value))
 
 
-def _names_a_credential(key: str) -> bool:
+def names_a_credential(key: str) -> bool:
+    """Say whether a key has a name of which the value is to stay secret."""
     # As written and with camelCase taken apart: `APIkey` and `PassWord` would be taken apart in the wrong place.
     name = key.replace("-", "_")
     spellings = (name.lower(), _CAMEL.sub("_", name).lower())

@@ -266,9 +266,12 @@ def _add_complete(commands: Commands, name: str) -> None:
 
 
 def _add_reload(commands: Commands, name: str) -> None:
-    _command(commands, name, "have the daemon read its configuration anew, and show what changed", "", """\
-It is checked here first, but for variables. Where the daemon refuses it, 78:
-the one before stays in force.""")
+    parser = _command(commands, name, "reload the configuration, and show what changed key by key", "--yes", """\
+Validated here first, except variables. If the daemon rejects it, the previous
+configuration stays in force: exits with 78. If a plugin can no longer be
+loaded, exits with 1; its jobs wait. Queued jobs of plugins that are removed or
+disabled end: on a terminal you are asked first.""")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
 def _add_wait(commands: Commands, name: str) -> None:

@@ -277,8 +277,9 @@ def _health(options: Options) -> int:
 
 def _reload(options: Options) -> int:
     reading = _module("ctl.configured").read(_path(options), options.environ)
+    confirm = None if options.yes else _module("ctl.question").on_terminal(sys.stdin.buffer, options.err)
     return _change(options, reading.world.config.state_path, lambda conn: _module("ctl.reload").reload(
-        conn, reading=reading, clock=_module("clock").SystemClock(), as_json=options.json, out=options.out,
+        conn, reading=reading, confirm=confirm, clock=_module("clock").SystemClock(), as_json=options.json, out=options.out,
         err=options.err))
 
 

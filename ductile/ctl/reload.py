@@ -14,36 +14,64 @@ from ductile.config.rows import Load
 from ductile.ctl import table
 from ductile.ctl.document import document
 from ductile.ctl.progress import progress
+from ductile.ctl.question import Confirm
 from ductile.ctl.wake import lives
 from ductile.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, EXIT_PERMISSION, EXIT_UNAVAILABLE, DuctileError
 from ductile.lock import pid_file, pin_daemon
-from ductile.world import Reading
+from ductile.plugin import rows as plugin_rows
+from ductile.queue import rows as queue_rows
+from ductile.text import counted, one_line
+from ductile.world import Reading, World
 
 _PATIENCE_SECONDS = 30
 _LOOK_SECONDS = 0.1
 
 
-def reload(conn: sqlite3.Connection, *, reading: Reading, clock: Clock, as_json: bool, out: TextIOBase,
-           err: TextIOBase) -> int:
+def reload(conn: sqlite3.Connection, *, reading: Reading, confirm: Confirm | None, clock: Clock, as_json: bool,
+           out: TextIOBase, err: TextIOBase) -> int:
     """Have the daemon take the configuration that was read here without a problem, and show what it changed.
 
-    Return 78 where the daemon refuses it. Raises DuctileError: 69 where none runs or it ends, 77 where it may not be
-    signalled, 1 where it does not answer within 30 s or has read something else.
+    `confirm` asks the operator where waiting jobs would end; None goes through. Return 78 where the daemon rejects it, 1
+    where it makes a plugin unavailable. Raises DuctileError: 69 where none runs or it ends, 77 where it may not be
+    signalled, 1 where the operator refuses, where it does not answer within 30 s or has read something else.
     """
-    for fault in reading.faults:
-        err.write(f"warning: {fault}\n")
+    unavailable = _unavailable(conn)
+    _confirm(conn, reading.world, confirm)
     load = _signal_and_wait(conn, reading, clock, err)
     if load.ok and load.digest != reading.world.digest:
         raise DuctileError(f"ductiled has read other files than {reading.path} and what belongs to it: they have"
                            " changed just now, or it runs on another configuration", exit_code=EXIT_FAILED)
+    after = _unavailable(conn)
+    for name in sorted(after.keys() & unavailable.keys()):
+        err.write(f"warning: plugin {name} is still not loaded: {table.cell(after[name])}\n")
+    newly = sorted(after.keys() - unavailable.keys()) if load.ok else []
     if as_json:
         out.write(document({"loaded_at": load.loaded_at, "ok": load.ok, "changes": load.changes,
-                            "errors": load.errors}))
+                            "errors": load.errors, "unavailable": newly}))
     elif load.ok:
         out.write("".join(f"{table.cell(change)}\n" for change in load.changes) or "nothing changed\n")
     else:
         err.write("".join(f"{table.cell(error)}\n" for error in load.errors))
-    return EXIT_OK if load.ok else EXIT_CONFIG
+    if not load.ok:
+        return EXIT_CONFIG
+    return EXIT_FAILED if newly else EXIT_OK
+
+
+def _unavailable(conn: sqlite3.Connection) -> dict[str, str]:
+    """Return the plugins whose jobs wait because the daemon could not load them, each with the reason."""
+    return {load.plugin: load.reason for load in plugin_rows.loads(conn) if load.enabled and load.reason is not None}
+
+
+def _confirm(conn: sqlite3.Connection, world: World, confirm: Confirm | None) -> None:
+    """Ask where waiting jobs would end. Raises DuctileError (1) where the operator does not want that."""
+    ending = queue_rows.count_queued_outside(conn, world.enabled)
+    if confirm is None or not ending:
+        return
+    jobs = ", ".join(f"{counted(count, 'queued job')} of plugin {one_line(name)},"
+                     f" which is {'disabled' if name in world.plugins else 'not configured'}"
+                     for name, count in ending.items())
+    if not confirm(f"This ends {jobs}. Reload?"):
+        raise DuctileError("not reloaded; nothing was changed", exit_code=EXIT_FAILED)
 
 
 def _signal_and_wait(conn: sqlite3.Connection, reading: Reading, clock: Clock, err: TextIOBase) -> Load:

@@ -182,7 +182,7 @@ def test_a_reload_says_what_changed_or_why_it_is_refused(machine: Machine, actio
     refused = f"{config}:1:52: service.tick_interval: expected a duration such as 30s, got 'soon'\n"
     _, _, changed, _, (code, text), status, _ = machine.does(
         "start", changes, action, breaks, action, "status", "stop")
-    assert changed == (0, "setting service.tick_interval changed\n")
+    assert changed == (0, "setting service.tick_interval 1h -> 2h\n")
     assert (code, text) == (6, refused)
     assert status == (0, "ductiled: running as PID N\n")
 

@@ -79,7 +79,7 @@ DOCUMENTS: dict[str, Any] = {
         **keys("plugin command outcome retried error seconds exit_code signal printed faults ignored stderr"),
         "request": ANY, "response": ANY, "files": [keys("path kind size")],
     },
-    "reload": keys("loaded_at ok changes errors"),
+    "reload": keys("loaded_at ok changes errors unavailable"),
     "wait": keys("pid version started_at ready_at"),
     "state PLUGIN": ANY,
     "state PLUGIN --set FILE": keys("plugin state_bytes"),

@@ -12,7 +12,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from ctl.desk import PATIENCE_SECONDS, SAYS_OK, Desk, Said, start
+from ctl.desk import PATIENCE_SECONDS, SAYS_OK, Desk, Said, job_id, load, start
+from ctl.terminals import terminal
 
 from ductile import db, world
 from ductile.clock import SystemClock
@@ -20,8 +21,11 @@ from ductile.config import rows as config_rows
 from ductile.ctl.reload import reload
 from ductile.errors import DuctileError
 from ductile.lock import PidLock, pid_file
+from ductile.plugin import rows as plugin_rows
+from ductile.queue.job import Status
 from support.clock import START, FakeClock
 from support.daemon import RealDaemon, until
+from support.ledger import put_job
 
 LOOK_SECONDS = 0.005
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
@@ -68,7 +72,7 @@ def test_what_changed_is_shown_line_by_line(conn: sqlite3.Connection, desk: Desk
         assert desk.call("reload") == Said(code=0, out="plugin echo added\nroute a\\x1b removed\n", err="")
         assert desk.call("reload", "--json").json == {
             "loaded_at": "2026-02-08T10:00:00.000Z", "ok": True,
-            "changes": ["plugin echo added", "route a\x1b removed"], "errors": []}
+            "changes": ["plugin echo added", "route a\x1b removed"], "errors": [], "unavailable": []}
 
 
 def test_nothing_changed_is_a_sentence(conn: sqlite3.Connection, desk: Desk) -> None:
@@ -99,13 +103,95 @@ def test_a_variable_that_only_the_daemon_has_does_not_matter(conn: sqlite3.Conne
         assert desk.call("reload").code == 0
 
 
-def test_a_plugin_that_will_not_be_loaded_is_a_warning(conn: sqlite3.Connection, desk: Desk) -> None:
-    desk.configure(plugins={"gone": {}})
-    with running(desk, answers(desk, changes=("plugin gone added",))):
-        said = desk.call("reload")
-    assert (said.code, said.out) == (0, "plugin gone added\n")
-    assert said.err.startswith(f"warning: {desk.home}/config.yaml:")
-    assert said.err.endswith(f": plugin gone is not loaded: no plugin named 'gone' was found in {desk.home}/plugins\n")
+@pytest.mark.parametrize(("before", "after", "code", "err"), [
+    ({"echo": None}, {"echo": "broken"}, 1, ""),
+    ({}, {"echo": None, "new": "missing"}, 1, ""),
+    ({"echo": "broken"}, {"echo": "broken as well"}, 0, "warning: plugin echo is still not loaded: broken as well\n"),
+    ({"echo": "broken"}, {"echo": None}, 0, ""),
+])
+def test_it_is_1_where_the_reload_has_made_a_plugin_unavailable(
+        conn: sqlite3.Connection, desk: Desk, before: dict, after: dict, code: int, err: str) -> None:
+    desk.loaded(conn, *(load(name, reason=reason) for name, reason in before.items()))
+    answer = answers(desk, changes=("what changed",))
+
+    def act() -> None:
+        with closing(db.connect_again(desk.database)) as other, db.transaction(other):
+            plugin_rows.replace_loads(other, [load(name, reason=reason) for name, reason in after.items()], START)
+        answer()
+
+    with running(desk, act):
+        assert desk.call("reload") == Said(code=code, out="what changed\n", err=err)
+
+
+def asked(conn: sqlite3.Connection, desk: Desk, answer: bool) -> tuple[list[str], int | DuctileError, str]:
+    """Reload on a terminal: return what was asked, how it ended, and what was shown."""
+    reading = world.read(desk.home / "config.yaml", {}, keep_unset=True)
+    questions: list[str] = []
+    out = io.StringIO()
+    with running(desk, answers(desk)):
+        try:
+            ended = reload(conn, reading=reading, confirm=lambda text: questions.append(text) or answer,
+                           clock=SystemClock(), as_json=False, out=out, err=io.StringIO())
+        except DuctileError as error:
+            ended = error
+    return questions, ended, out.getvalue()
+
+
+def test_on_a_terminal_it_asks_before_it_ends_jobs(conn: sqlite3.Connection, desk: Desk) -> None:
+    for number, plugin in enumerate(("gone", "off", "gone", "echo")):
+        put_job(conn, job_id(number), plugin=plugin)
+    put_job(conn, job_id(9), Status.RUNNING, plugin="gone")
+    desk.configure(plugins={"echo": {}, "off": {"uses": "echo", "enabled": False}})
+    question = ("This ends 2 queued jobs of plugin gone, which is not configured, 1 queued job of plugin off,"
+                " which is disabled. Reload?")
+    questions, error, out = asked(conn, desk, False)
+    assert (questions, error.lines, error.exit_code, out) == (
+        [question], ("not reloaded; nothing was changed",), 1, "")
+    assert asked(conn, desk, True) == ([question], 0, "nothing changed\n")
+
+
+def test_it_does_not_ask_where_no_job_ends(conn: sqlite3.Connection, desk: Desk) -> None:
+    put_job(conn, job_id(1))
+    assert asked(conn, desk, False) == ([], 0, "nothing changed\n")
+
+
+@pytest.mark.parametrize(("keys", "code"), [("y\n", 0), ("n\n", 1), ("\n", 1), ("\x04", 1)])
+def test_a_question_is_answered_on_the_terminal(daemon: RealDaemon, keys: str, code: int) -> None:
+    daemon.plugin("echo", SAYS_OK)
+    daemon.plugin("old", SAYS_OK)
+    daemon.start()
+    # Not loaded any more, or the job would not wait.
+    daemon.directory("old").rename(daemon.home / "hidden")
+    assert reloaded(daemon)[0] == 1
+    job = daemon.submit("old")
+    del daemon.config["plugins"]["old"]
+    daemon.configure()
+    with terminal(daemon.home, "reload", shows_errors=True) as pty:
+        pty.await_text("This ends 1 queued job of plugin old, which is not configured. Reload? [y/N] ")
+        pty.type(keys)
+        assert pty.ends() == (code, "")
+    daemon.await_job(job, "dead" if code == 0 else "queued")
+    daemon.stop()
+
+
+def test_elsewhere_it_goes_through_and_says_how_many(daemon: RealDaemon) -> None:
+    daemon.plugin("echo", SAYS_OK)
+    daemon.plugin("old", SAYS_OK, schedule={"every": "1w"})
+    daemon.start()
+    daemon.until("SELECT status FROM job_queue", [("succeeded",)])
+    daemon.directory("old").rename(daemon.home / "hidden")
+    gone = f"no plugin named 'old' was found in {daemon.home}/plugins"
+    assert reloaded(daemon) == (1, f"plugin old changed: not loaded, its jobs wait: {gone}\n", "")
+    assert reloaded(daemon) == (0, "nothing changed\n", f"warning: plugin old is still not loaded: {gone}\n")
+    jobs = [daemon.submit("old") for _ in range(3)]
+    assert {daemon.job(job)[0] for job in jobs} == {"queued"}
+    daemon.configure(plugins={"old": {"enabled": False, "schedule": {"every": "2w"}}})
+    assert reloaded(daemon) == (
+        0, "plugin old changed: enabled true -> false: 3 queued jobs ended\n"
+        "plugin old changed: schedule.every 1w -> 2w\n", "")
+    for job in jobs:
+        daemon.await_job(job, "dead")
+    daemon.stop()
 
 
 def test_a_daemon_that_reads_other_files_is_told_of(conn: sqlite3.Connection, desk: Desk) -> None:
@@ -131,7 +217,7 @@ def test_a_daemon_that_does_not_answer_is_waited_for_only_so_long(conn: sqlite3.
     reading = world.read(desk.home / "config.yaml", {}, keep_unset=True)
     out, err = io.StringIO(), io.StringIO()
     with running(desk, lambda: None), pytest.raises(DuctileError) as caught:
-        reload(conn, reading=reading, clock=Hurrying(), as_json=False, out=out, err=err)
+        reload(conn, reading=reading, confirm=None, clock=Hurrying(), as_json=False, out=out, err=err)
     assert (caught.value.exit_code, out.getvalue(), err.getvalue()) == (1, "", "")
     assert caught.value.lines == (
         "ductiled has not answered within 30 s; `ductilectl status` shows what it is doing",)
@@ -158,7 +244,7 @@ def test_on_a_terminal_a_wait_shows_what_it_is_for(conn: sqlite3.Connection, des
     out, err = io.StringIO(), Watched(answers(desk))
     with running(desk, lambda: None):
         # Real time: without a line it is up after 30 s.
-        code = reload(conn, reading=reading, clock=SystemClock(), as_json=False, out=out, err=err)
+        code = reload(conn, reading=reading, confirm=None, clock=SystemClock(), as_json=False, out=out, err=err)
     assert (code, out.getvalue()) == (0, "nothing changed\n")
     assert err.getvalue() == f"\rwaiting for ductiled, PID {os.getpid()} …\r\x1b[K"
 

@@ -75,7 +75,7 @@ def test_a_typo_is_refused_and_all_stays_as_it_was(daemon: RealDaemon, address: 
     assert takes(address) == 202
     del daemon.config["service"]["tick_intervall"]
     daemon.configure(service={"log_level": "debug"})
-    assert reload(daemon)["changes"] == ["setting service.log_level changed"]
+    assert reload(daemon)["changes"] == ["setting service.log_level (not set) -> debug"]
     daemon.stop()
 
 
@@ -109,7 +109,8 @@ def test_a_listener_moves_to_another_port(daemon: RealDaemon, address: hooks.Add
         assert busy.answer().status == 100
         other = hooks.listen(daemon, path="/other")
         assert set(reload(daemon)["changes"]) == {
-            f"endpoint {PATH} removed", "endpoint /other added", "setting webhooks.listen changed"}
+            f"endpoint {PATH} removed", "endpoint /other added",
+            f"setting webhooks.listen 127.0.0.1:{address[1]} -> 127.0.0.1:{other[1]}"}
         assert (is_shut(address), takes(other, path="/other"), takes(other)) == (True, 202, 404)
         assert idle.rest() == b""
         # What was begun at the old address, by the old configuration, is taken there.
@@ -120,9 +121,10 @@ def test_a_listener_moves_to_another_port(daemon: RealDaemon, address: hooks.Add
 
 
 def test_a_listener_moves_where_both_addresses_overlap(daemon: RealDaemon, address: hooks.Address) -> None:
-    for host in ("0.0.0.0", "127.0.0.1"):
+    for host, before in (("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "0.0.0.0")):
         hooks.listen(daemon, host=host, port=address[1])
-        assert reload(daemon)["changes"] == ["setting webhooks.listen changed"]
+        assert reload(daemon)["changes"] == [
+            f"setting webhooks.listen {before}:{address[1]} -> {host}:{address[1]}"]
         assert (takes(address), daemon.rows(LISTENS)) == (202, [(f"{host}:{address[1]}",)])
     daemon.stop()
 
@@ -166,7 +168,7 @@ def test_secrets_are_rotated_through_the_env_file(daemon: RealDaemon) -> None:
     new = "the next one, long enough"
     assert (takes(address), takes(address, secret=new)) == (202, 403)
     hooks.listen(daemon, port=address[1], secret=["${OLD_SECRET}", "${NEW_SECRET}"])
-    assert reload(daemon)["changes"] == [f"endpoint {PATH} changed"]
+    assert reload(daemon)["changes"] == [f"endpoint {PATH} changed: secret changed"]
     assert (takes(address), takes(address, secret=new)) == (202, 202)
     secrets.write_text("OLD_SECRET=something else entirely\nNEW_SECRET=\"the next one, long enough\"\n")
     reload(daemon)
@@ -185,7 +187,8 @@ def test_queued_jobs_of_a_plugin_that_is_taken_out_die_with_the_reason(
     del daemon.config["plugins"]["hook"], daemon.config["webhooks"]
     daemon.configure()
     assert set(reload(daemon)["changes"]) == {
-        "plugin hook removed", f"endpoint {PATH} removed", "setting webhooks.listen changed"}
+        "plugin hook removed: 1 queued job ended", f"endpoint {PATH} removed",
+        f"setting webhooks.listen 127.0.0.1:{address[1]} -> (not set)"}
     daemon.await_job(job_id, "dead")
     [(error,)] = daemon.rows("SELECT last_error FROM job_queue WHERE id = ?", job_id)
     assert "hook" in error
@@ -198,7 +201,7 @@ def test_a_plugin_that_is_mended_runs_what_has_waited(daemon: RealDaemon, addres
     run = daemon.directory("hook") / "run"
     run.write_text('#!/bin/sh\ncat >/dev/null\necho \'{"status": "ok"}\'\n')
     run.chmod(0o755)
-    assert reload(daemon)["changes"] == ["plugin hook changed"]
+    assert reload(daemon)["changes"] == ["plugin hook changed: loaded again"]
     daemon.await_job(job_id, "succeeded")
     daemon.stop()
 
@@ -251,7 +254,7 @@ def test_the_log_moves_with_a_reload(daemon: RealDaemon, tmp_path: Path) -> None
     daemon.configure(service={"log": "./ductile.log"})
     daemon.send(signal.SIGHUP)
     daemon.output = tmp_path / "ductile.log"
-    assert daemon.await_log("configuration reloaded")["changes"] == ["setting service.log changed"]
+    assert daemon.await_log("configuration reloaded")["changes"] == ["setting service.log (not set) -> ./ductile.log"]
     daemon.stop()
     assert [line["message"] for line in daemon.lines()][-1] == "stopped"
 

@@ -58,6 +58,6 @@ def world(*plugins: ConfiguredPlugin, directory: Path = NOWHERE, routes: tuple[R
         workspace_ttl=86400, plugins_dirs=(), pipelines_dir=directory / "pipelines",
         plugins={name: each.settings for name, each in by_name.items()}, webhooks=None, routes=routes,
     )
-    return World(config=config, environ={"PATH": "/usr/bin:/bin"}, plugins=by_name,
+    return World(config=config, written={}, environ={"PATH": "/usr/bin:/bin"}, plugins=by_name,
                  registry=Registry(found=(), missing=()), digest="0" * 64, router=Router(routes),
                  max_attempts={name: each.settings.retry.max_attempts for name, each in by_name.items()})
