@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ductile.errors import EXIT_RUNNING, EXIT_SYSTEM, DuctileError
-from ductile.lock import PidLock, pid_file, running_pid, signal_daemon
+from ductile.lock import PidFileRemoved, PidLock, is_left, pid_file, running_pid, signal_daemon
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_SECONDS = 60
@@ -125,6 +125,62 @@ def test_a_stale_file_after_a_kill_does_not_block_a_start(path):
     lock.release()
 
 
+def test_only_a_clean_stop_leaves_the_file_empty(path):
+    assert not is_left(path)
+    with daemon(path) as first:
+        assert is_left(path)
+        first.send_signal(signal.SIGKILL)
+        first.wait(LIMIT_SECONDS)
+    lock = PidLock(path)
+    assert lock.left == f"{first.pid}\n"
+    assert path.read_text() == "unclean\n"
+    lock.abandon()
+    lock = PidLock(path)
+    assert (lock.left, path.read_text()) == ("unclean\n", "unclean\n")
+    lock.release()
+    assert not is_left(path)
+    lock = PidLock(path)
+    assert lock.left == ""
+    lock.release()
+
+
+def test_what_is_noted_stays_for_the_next_holder(path):
+    lock = PidLock(path)
+    lock.note("half done")
+    lock.abandon()
+    lock = PidLock(path)
+    assert (lock.left, running_pid(path)) == ("half done\n", None)
+    lock.release()
+
+
+def test_the_lock_is_on_the_directory_too(path):
+    with daemon(path) as first:
+        path.unlink()
+        assert refusal(path) == (
+            EXIT_RUNNING, f"ductiled is already running: it holds {path.parent}, and its PID file was removed; stop that"
+                          f" process first")
+        assert first.poll() is None
+        with pytest.raises(PidFileRemoved) as told:
+            running_pid(path)
+        assert (told.value.exit_code, str(told.value)) == (
+            1, f"ductiled runs, its PID file was removed ({path}); restart it")
+        path.unlink()
+        with pytest.raises(PidFileRemoved):
+            signal_daemon(path, signal.SIGKILL)
+        end(first)
+    assert running_pid(path) is None
+
+
+def test_a_daemon_that_dies_is_never_taken_for_one_whose_pid_file_was_removed(path):
+    """The kernel closes the descriptors of a dead process in ascending order."""
+    lock = PidLock(path)
+    directory, file = (number for number in sorted(map(int, os.listdir("/proc/self/fd")))
+                       if os.path.realpath(f"/proc/self/fd/{number}") in (str(path), str(path.parent)))
+    assert os.path.realpath(f"/proc/self/fd/{directory}") == str(path.parent)
+    assert os.path.realpath(f"/proc/self/fd/{file}") == str(path)
+    lock.release()
+
+
 def test_a_longer_pid_leaves_nothing_behind(path):
     path.write_text("123456789012345\n")
     lock = PidLock(path)
@@ -203,7 +259,7 @@ def test_a_link_in_its_place_is_refused(path, tmp_path):
 
 def test_a_directory_that_is_not_there_is_refused(tmp_path):
     path = tmp_path / "nowhere" / "ductiled.pid"
-    assert refusal(path) == (EXIT_SYSTEM, f"cannot open the PID file {path}: No such file or directory")
+    assert refusal(path) == (EXIT_SYSTEM, f"cannot open the directory {path.parent}: No such file or directory")
 
 
 def test_a_fifo_in_its_place_is_refused(path):

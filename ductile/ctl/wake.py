@@ -7,7 +7,7 @@ import signal
 from io import TextIOBase
 from pathlib import Path
 
-from ductile.lock import pid_file, pin_daemon, signal_daemon
+from ductile.lock import PidFileRemoved, pid_file, pin_daemon, signal_daemon
 
 
 def wake(state_path: Path, err: TextIOBase) -> bool:
@@ -17,6 +17,9 @@ def wake(state_path: Path, err: TextIOBase) -> bool:
     """
     try:
         return signal_daemon(pid_file(state_path), signal.SIGUSR1) is not None
+    except PidFileRemoved as error:
+        err.write(f"{error}; until then it looks at the queue at its next heartbeat\n")
+        return True
     except OSError as error:
         err.write(f"ductiled could not be told ({error.strerror}); it looks at the queue at its next heartbeat\n")
         return True
@@ -25,7 +28,7 @@ def wake(state_path: Path, err: TextIOBase) -> bool:
 def watch(state_path: Path) -> int | None:
     """Return a descriptor that becomes readable when the running daemon ends, or None where none runs.
 
-    Raises OSError where the PID file cannot be read.
+    Raises PidFileRemoved, and OSError where the PID file cannot be read.
     """
     pinned = pin_daemon(pid_file(state_path))
     return None if pinned is None else pinned[1]

@@ -166,7 +166,7 @@ def test_a_restart_starts_another_daemon_whether_one_ran_or_not(machine: Machine
 def test_a_daemon_that_was_killed_is_dead_with_a_pid_file_and_can_be_started(machine: Machine) -> None:
     assert machine.does("start", "killed", "status", "stop", "reload", "start", "status", "stop", "status") == [
         (0, ""), (0, ""),
-        (1, "ductiled: not running; it was killed as PID N\n"),
+        (1, "ductiled: not running; it did not stop cleanly\n"),
         (0, "ductiled: not running\n"),
         (7, "ductiled: not running\n"),
         (0, ""), (0, "ductiled: running as PID N\n"), (0, ""), (3, "ductiled: not running\n"),
@@ -237,7 +237,7 @@ def test_the_pid_of_another_users_process_is_never_signalled(machine: Machine) -
         'sleep 1000 & echo $! >"$DATA/ductiled.pid"; status; stop; kill -0 "$(cat "$DATA/ductiled.pid")"',
         'exec 8<"$DATA/ductiled.pid"; flock 8; stop; kill "$(cat "$DATA/ductiled.pid")"',
     ) == [
-        (0, "ductiled: not running; it was killed as PID N\nductiled: not running\n"),
+        (0, "ductiled: not running; it did not stop cleanly\nductiled: not running\n"),
         (0, "ductiled: PID N does not end\n"),
     ]
 
