@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from ductile import schema
+from ductile import db_files, schema
 from ductile.errors import EXIT_DATA, EXIT_PERMISSION, EXIT_SYSTEM, EXIT_UNAVAILABLE, DuctileError
+from ductile.lock import is_left, pid_file
 from ductile.mounts import network_file_system
 
 APPLICATION_ID = 0x44754374   # "DuCt", so that another program's database is not taken for ours
@@ -42,9 +43,7 @@ class Damaged(DuctileError):
 
     def __init__(self, path: str, why: str) -> None:
         super().__init__(
-            f"the database {path} is damaged ({why}); stop ductiled, keep a copy of the file and its -wal, "
-            f"and restore a backup",
-            exit_code=EXIT_DATA,
+            f"the database {path} is damaged ({why}); {db_files.RESTORE}", exit_code=EXIT_DATA,
         )
 
 
@@ -164,17 +163,22 @@ def make_directory(path: Path) -> None:
     _refuse_network(path.parent)
 
 
-def open_for_daemon(path: Path) -> sqlite3.Connection:
+def open_for_daemon(path: Path, *, was_unclean: bool = False) -> sqlite3.Connection:
     """Open the database, making or migrating it as needed, and check it.
 
-    Raises DuctileError: 65 damaged, newer or another program's; 71 where it cannot be opened or written.
+    `was_unclean` says that the last daemon did not stop cleanly: then there must be a database. When this returns, the
+    database and its name are on the disk. Raises DuctileError: 65 damaged, newer, another program's or a part of it
+    missing; 71 where it cannot be opened or written.
     """
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise DuctileError(f"SQLite {sqlite3.sqlite_version} is too old: 3.35 or later is needed",
                            exit_code=EXIT_SYSTEM)
     try:
-        _make_file(path)
-        return _open_to_write(lambda: _connect(path), lambda conn: _prepare(conn, path))
+        if not db_files.is_there(path, was_unclean=was_unclean):
+            _make(path)
+        conn = _open(path)
+        db_files.sync_directory(path.parent)
+        return conn
     except OSError as error:
         raise DuctileError(
             f"cannot open the database {path}: {error.strerror}; the directory must be writable by this user",
@@ -189,14 +193,13 @@ def open_for_daemon(path: Path) -> sqlite3.Connection:
 def open_for_operator(path: Path, *, failed: int) -> sqlite3.Connection | None:
     """Open the database of a daemon that may be running; None where there is none yet.
 
-    It is never made or migrated here. Raises DuctileError: 65 damaged, newer or another program's, 69 older,
-    77 no permission, `failed` otherwise.
+    It is never made or migrated here. Raises DuctileError: 65 damaged, newer, another program's or a part of it
+    missing, 69 older, 77 no permission, `failed` otherwise.
     """
     try:
-        if not path.exists():
-            return None
-        if path.stat().st_size == 0:
-            _refuse_lost(path)
+        # The PID file first: a daemon that starts now writes it after it has made the database.
+        was_unclean = is_left(pid_file(path))
+        if not db_files.is_there(path, was_unclean=was_unclean):
             return None
         if not os.access(path, os.R_OK | os.W_OK) or not os.access(path.parent, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError
@@ -294,21 +297,24 @@ def _refuse_network(directory: Path) -> None:
         )
 
 
-def _make_file(path: Path) -> None:
-    """Make an empty database file for its owner alone, before SQLite opens it."""
+def _make(path: Path) -> None:
+    """Make a database for its owner alone, under another name until it is whole: a file without tables is refused."""
+    part = path.with_name(f".{path.name}.new")
+    for each in (part, part.with_name(f"{part.name}-journal"), db_files.log_of(part), db_files.index_of(part)):
+        # What a start has left that was killed.
+        each.unlink(missing_ok=True)
+    os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE))
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE))
-        return
-    except FileExistsError:
-        if path.stat().st_size == 0:
-            _refuse_lost(path)
+        # Closing it moves its log into it, and syncs that.
+        _open(part).close()
+        part.rename(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
-def _refuse_lost(path: Path) -> None:
-    """Refuse an empty database whose write-ahead log is not."""
-    log = path.with_name(path.name + "-wal")
-    if log.exists() and log.stat().st_size > 0:
-        raise Damaged(str(path), "it is empty, but its write-ahead log is not")
+def _open(path: Path) -> sqlite3.Connection:
+    return _open_to_write(lambda: _connect(path), lambda conn: _prepare(conn, path))
 
 
 def _prepare(conn: sqlite3.Connection, path: Path) -> None:

@@ -161,38 +161,38 @@ def serve(reading: world.Reading, source: Source, report: Any) -> None:
     db.make_directory(config.state_path)
     lock = PidLock(pid_file(config.state_path))
     _handle_signals(inbox)
+    workspaces = Workspaces(config.workspace_path)
+    workspaces.make_root()
+    conn = db.open_for_daemon(config.state_path, was_unclean=bool(lock.left))
     try:
-        workspaces = Workspaces(config.workspace_path)
-        workspaces.make_root()
-        conn = db.open_for_daemon(config.state_path)
-        try:
-            _record_run(conn, config.state_path, lambda: daemon_run_table.start(
-                conn, pid=os.getpid(), version=ductile.__version__, now=clock.now()))
-            # Only now: who reads a PID finds a database, and not the row of an earlier run that had the same PID.
-            lock.write()
-            notifier = Notifier(source.environ)
-            spare_children()
-            become_subreaper()
-            daemon = Daemon(
-                reading.world, conn, clock=clock, rng=random.Random(), new_id=lambda: str(uuid.uuid4()),
-                workspaces=workspaces, locks=RunLocks(run_locks(config.state_path)),
-                notifier=notifier, inbox=inbox, source=source,
-            )
-            daemon.prepare()
-            _record_run(conn, config.state_path, lambda: daemon_run_table.ready(conn, clock.now()))
-            _log.info("ready", version=ductile.__version__, pid=os.getpid(), config=str(reading.path),
-                      seconds=round(clock.monotonic() - started, 3))
-            notifier.send(READY="1", STATUS="running")
-            if report is not None:
-                report.ready()
-            # What was made until now stays for good: the collector need not walk it again.
-            gc.freeze()
-            log.hold()
-            daemon.run()
-        finally:
-            conn.close()
+        _record_run(conn, config.state_path, lambda: daemon_run_table.start(
+            conn, pid=os.getpid(), version=ductile.__version__, now=clock.now()))
+        # Only now: a PID proves that there is a database, and who reads it finds no row of an earlier run that had
+        # the same one.
+        lock.write()
+        notifier = Notifier(source.environ)
+        spare_children()
+        become_subreaper()
+        daemon = Daemon(
+            reading.world, conn, clock=clock, rng=random.Random(), new_id=lambda: str(uuid.uuid4()),
+            workspaces=workspaces, locks=RunLocks(run_locks(config.state_path)),
+            notifier=notifier, inbox=inbox, source=source,
+        )
+        daemon.prepare()
+        _record_run(conn, config.state_path, lambda: daemon_run_table.ready(conn, clock.now()))
+        _log.info("ready", version=ductile.__version__, pid=os.getpid(), config=str(reading.path),
+                  seconds=round(clock.monotonic() - started, 3))
+        notifier.send(READY="1", STATUS="running")
+        if report is not None:
+            report.ready()
+        # What was made until now stays for good: the collector need not walk it again.
+        gc.freeze()
+        log.hold()
+        daemon.run()
     finally:
-        lock.release()
+        conn.close()
+    # After an error the PID file stays as it is, which proves an unclean stop to the next start.
+    lock.release()
     _log.info("stopped")
 
 

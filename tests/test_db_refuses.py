@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,13 @@ from support.ledger import opened, put_ended, put_job
 
 from ductile import db, schema
 from ductile.errors import EXIT_DATA, EXIT_IO, EXIT_PERMISSION, EXIT_SYSTEM, DuctileError
+from ductile.lock import pid_file
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_SECONDS = 60
 BUSY_SECONDS = 5
 ORDINARY_USER = 65534
-MEND = "stop ductiled, keep a copy of the file and its -wal, and restore a backup"
+MEND = "restore a backup with `ductilectl restore FILE`"
 T0 = "2026-02-08T10:00:00.000Z"
 
 
@@ -99,24 +101,86 @@ def test_a_reader_does_not_hide_that_a_file_is_cut(path):
     reader.close()
 
 
-def test_an_empty_file_with_a_log_beside_it_is_damaged(tmp_path):
-    conn = db.open_for_daemon(tmp_path / "state.db")
-    put_job(conn, "a")
-    other = tmp_path / "other"
-    other.mkdir()
-    shutil.copy(tmp_path / "state.db-wal", other / "state.db-wal")
-    (other / "state.db").touch()
-    conn.close()
-    assert (other / "state.db-wal").stat().st_size > 0
-    assert refusal(other / "state.db") == (
-        EXIT_DATA, f"the database FILE is damaged (it is empty, but its write-ahead log is not); {MEND}")
+def lost(path: Path, opens=db.open_for_daemon, **settings) -> tuple[int, str]:
+    """How a database is refused of which a part is gone, where nothing may be made or changed."""
+    before = contents(path.parent)
+    with pytest.raises(DuctileError) as caught:
+        opens(path, **settings)
+    assert contents(path.parent) == before
+    return caught.value.exit_code, str(caught.value).replace(str(path), "FILE")
 
 
-def test_an_empty_file_with_an_empty_log_becomes_a_database(tmp_path):
+def contents(directory: Path) -> dict[str, bytes | None]:
+    return {each.name: each.read_bytes() if each.exists() else None for each in directory.iterdir()}
+
+
+def operator(path: Path):
+    return db.open_for_operator(path, failed=EXIT_IO)
+
+
+@pytest.mark.parametrize("log", [None, b"", b"x" * 5000])
+@pytest.mark.parametrize("opens", [db.open_for_daemon, operator])
+def test_an_empty_file_is_refused_whatever_is_beside_it(tmp_path, opens, log):
     (tmp_path / "state.db").touch()
-    (tmp_path / "state.db-wal").touch()
-    with opened(tmp_path) as conn:
-        assert conn.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
+    if log is not None:
+        (tmp_path / "state.db-wal").write_bytes(log)
+    assert lost(tmp_path / "state.db", opens) == (
+        EXIT_DATA, f"the database FILE is an empty file; {MEND}, or remove FILE to begin with an empty database")
+
+
+@pytest.mark.parametrize("name", ["state.db-wal", "state.db-shm"])
+@pytest.mark.parametrize("opens", [db.open_for_daemon, operator])
+def test_a_missing_file_with_something_of_it_left_is_refused(tmp_path, opens, name):
+    (tmp_path / name).touch()
+    there = name.replace("state.db", "FILE")
+    assert lost(tmp_path / "state.db", opens) == (
+        EXIT_DATA, f"the database FILE is missing, though {there} is there; {MEND}, or remove {there} to begin with an"
+                   f" empty database")
+
+
+def test_a_missing_file_after_an_unclean_stop_is_refused(tmp_path):
+    pid = pid_file(tmp_path / "state.db")
+    expected = (EXIT_DATA, f"the database FILE is missing, though ductiled did not stop cleanly: {pid} is not empty;"
+                           f" {MEND}, or remove {pid} to begin with an empty database")
+    assert lost(tmp_path / "state.db", was_unclean=True) == expected
+    pid.write_text("1234\n")
+    assert lost(tmp_path / "state.db", operator) == expected
+    pid.write_text("")
+    assert operator(tmp_path / "state.db") is None
+
+
+@pytest.mark.parametrize("opens", [db.open_for_daemon, operator])
+def test_an_index_whose_log_was_removed_is_refused(path, opens):
+    index = path.with_name("state.db-shm")
+    index.touch()
+    log = path.with_name("state.db-wal")
+    assert lost(path, opens) == (
+        EXIT_DATA, f"the write-ahead log FILE-wal is missing, though FILE-shm is there: somebody has removed it, and"
+                   f" with it what was written last; {MEND}, or remove FILE-shm to go on without that")
+    log.touch()
+    opens(path).close()
+
+
+def test_a_link_that_leads_nowhere_is_not_replaced(tmp_path):
+    (tmp_path / "state.db").symlink_to(tmp_path / "disk" / "state.db")
+    assert lost(tmp_path / "state.db") == (
+        EXIT_SYSTEM, f"cannot open the database FILE: it is a link to {tmp_path}/disk/state.db, which is not there; is"
+                     f" its disk mounted?")
+
+
+def test_a_start_that_was_killed_before_there_was_a_database_is_no_damage(tmp_path):
+    for end in ("", "-journal", "-wal", "-shm"):
+        (tmp_path / f".state.db.new{end}").write_bytes(b"half" * 1000)
+    with opened_anew(tmp_path) as conn:
+        put_job(conn, "a")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["state.db"]
+
+
+@contextmanager
+def opened_anew(directory: Path):
+    conn = db.open_for_daemon(directory / "state.db")
+    yield conn
+    conn.close()
 
 
 def test_a_crash_before_the_first_commit_is_no_damage(tmp_path):
@@ -152,14 +216,6 @@ def test_a_part_of_the_schema_that_goes_while_it_runs_is_damage(tmp_path, block,
                 conn.execute(query)
         assert str(caught.value) == f"the database {tmp_path}/state.db is damaged ({why}); {MEND}"
         assert why in db.full_check(conn)
-
-
-def test_the_operator_is_told_of_an_empty_file_with_a_log_beside_it(tmp_path):
-    (tmp_path / "state.db").touch()
-    assert db.open_for_operator(tmp_path / "state.db", failed=74) is None
-    (tmp_path / "state.db-wal").write_bytes(b"x")
-    with pytest.raises(db.Damaged, match="it is empty, but its write-ahead log is not"):
-        db.open_for_operator(tmp_path / "state.db", failed=74)
 
 
 def test_columns_and_tables_of_the_operator_are_no_damage(path):
@@ -199,12 +255,6 @@ def test_without_a_database_the_operator_gets_none(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_file_is_no_database_to_the_operator(tmp_path):
-    (tmp_path / "state.db").touch()
-    assert db.open_for_operator(tmp_path / "state.db", failed=EXIT_IO) is None
-    assert (tmp_path / "state.db").stat().st_size == 0
-
-
 def test_a_database_without_tables_is_none_to_the_operator(tmp_path):
     execute(tmp_path / "state.db", "PRAGMA journal_mode = WAL")
     assert db.open_for_operator(tmp_path / "state.db", failed=EXIT_IO) is None
@@ -230,7 +280,7 @@ def test_the_operator_is_told_what_is_wrong(path, damage, exit_code, text):
     damage(path)
     with pytest.raises(DuctileError) as caught:
         db.open_for_operator(path, failed=EXIT_IO)
-    assert (caught.value.exit_code, str(caught.value)) == (exit_code, text.replace("FILE", str(path)))
+    assert (caught.value.exit_code, str(caught.value)) == (exit_code, text.replace("database FILE", f"database {path}"))
 
 
 # As an ordinary user

@@ -6,6 +6,7 @@ import os
 import signal
 import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -47,8 +48,8 @@ def test_a_file_that_is_no_database_is_65(desk: Desk, command: tuple[str, ...]) 
     desk.database.write_bytes(b"x" * 8192)
     said = desk.call(*command)
     assert (said.code, said.out) == (65, "")
-    assert said.err == (f"the database {desk.database} is damaged (file is not a database); stop ductiled, keep a copy"
-                        " of the file and its -wal, and restore a backup\n")
+    assert said.err == (f"the database {desk.database} is damaged (file is not a database); restore a backup"
+                        " with `ductilectl restore FILE`\n")
 
 
 @pytest.mark.parametrize("command", READING + CHANGING)
@@ -184,7 +185,8 @@ def test_a_signal_ends_the_plugin_that_is_asked_how_it_is(desk: Desk, number: in
 def test_no_command_makes_or_migrates_a_database(desk: Desk) -> None:
     desk.plugin("echo")
     desk.database.parent.mkdir()
-    sqlite3.connect(desk.database).close()
+    with closing(sqlite3.connect(desk.database)) as conn:
+        conn.execute("PRAGMA journal_mode = WAL")
     before = (desk.database.exists(), desk.database.stat().st_size if desk.database.exists() else None)
     for command in READING + CHANGING:
         assert desk.call(*command).code in (0, 69)

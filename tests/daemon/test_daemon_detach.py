@@ -132,8 +132,8 @@ def test_a_damaged_database_is_told_by_the_command(detached: Detached) -> None:
     detached.daemon.database.write_bytes(b"this is not a database " * 1000)
     run = detached.start()
     assert (run.returncode, run.stderr) == (
-        65, f"the database {detached.daemon.database} is damaged (file is not a database); stop ductiled,"
-            " keep a copy of the file and its -wal, and restore a backup\n")
+        65, f"the database {detached.daemon.database} is damaged (file is not a database);"
+            " restore a backup with `ductilectl restore FILE`\n")
 
 
 @pytest.mark.skipif(os.path.exists("/dev/log"), reason="this machine has a syslog, which tests leave alone")

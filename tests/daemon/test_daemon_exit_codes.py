@@ -18,7 +18,7 @@ from support.daemon import DUCTILED, RealDaemon
 
 _NOBODY = 65534
 _AS_NOBODY = ("setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups")
-_RESTORE = "stop ductiled, keep a copy of the file and its -wal, and restore a backup"
+_RESTORE = "restore a backup with `ductilectl restore FILE`"
 
 
 @pytest.fixture
@@ -180,9 +180,8 @@ def replace_by_another_programs(path: Path) -> None:
     change("CREATE TABLE notes (text)")(path)
 
 
-def empty_beside_its_log(path: Path) -> None:
+def empty(path: Path) -> None:
     path.write_bytes(b"")
-    path.with_name(path.name + "-wal").write_bytes(b"pages that nobody has copied into the database yet")
 
 
 @pytest.mark.parametrize(("damage", "line"), [
@@ -190,8 +189,7 @@ def empty_beside_its_log(path: Path) -> None:
     (garble, "the database {path} is damaged (file is not a database); " + _RESTORE),
     (change("DROP TABLE plugin_inits"),
      "the database {path} is damaged (table plugin_inits has no column fingerprint); " + _RESTORE),
-    (empty_beside_its_log,
-     "the database {path} is damaged (it is empty, but its write-ahead log is not); " + _RESTORE),
+    (empty, "the database {path} is an empty file; " + _RESTORE + ", or remove {path} to begin with an empty database"),
     (change(f"PRAGMA user_version = {schema.VERSION + 1}"),
      f"the database {{path}} has version {schema.VERSION + 1}, newer than this program's {schema.VERSION}; "
      "install the newer Ductile again"),

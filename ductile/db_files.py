@@ -1,0 +1,76 @@
+"""The files of the database: what is missing at a start is told from what was never there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ductile.errors import EXIT_DATA, EXIT_SYSTEM, DuctileError
+from ductile.lock import pid_file
+
+RESTORE = "restore a backup with `ductilectl restore FILE`"
+
+
+class FilesLost(DuctileError):
+    """A part of the database is gone: a new one in its place would hide that."""
+
+    def __init__(self, what: str, otherwise: str) -> None:
+        super().__init__(f"{what}; {RESTORE}, or {otherwise}", exit_code=EXIT_DATA)
+
+
+def log_of(database: Path) -> Path:
+    """Return the write-ahead log of a database."""
+    return database.with_name(f"{database.name}-wal")
+
+
+def index_of(database: Path) -> Path:
+    """Return the shared-memory file that belongs to a write-ahead log."""
+    return database.with_name(f"{database.name}-shm")
+
+
+def is_there(path: Path, *, was_unclean: bool) -> bool:
+    """Say whether there is a database; False where none has ever been. `was_unclean`: the last stop was no clean one.
+
+    Raises FilesLost where one has been, DuctileError (71) for a link that leads nowhere, and OSError.
+    """
+    real = Path(os.path.realpath(path))
+    log, index = log_of(real), index_of(real)
+    size = _size(real)
+    if size == 0:
+        raise FilesLost(f"the database {path} is an empty file", _to_begin_anew(path, path))
+    if size is not None:
+        if _size(index) is not None and _size(log) is None:
+            raise FilesLost(f"the write-ahead log {log} is missing, though {index} is there: somebody has removed it,"
+                            f" and with it what was written last", f"remove {index} to go on without that")
+        return True
+    if path.is_symlink():
+        raise DuctileError(f"cannot open the database {path}: it is a link to {real}, which is not there; is its disk"
+                           f" mounted?", exit_code=EXIT_SYSTEM)
+    left = next((each for each in (log, index) if _size(each) is not None), None)
+    if left is not None:
+        raise FilesLost(f"the database {path} is missing, though {left} is there", _to_begin_anew(path, left))
+    if was_unclean:
+        raise FilesLost(f"the database {path} is missing, though ductiled did not stop cleanly:"
+                        f" {pid_file(path)} is not empty", _to_begin_anew(path, pid_file(path)))
+    return False
+
+
+def _to_begin_anew(path: Path, what: Path) -> str:
+    return f"remove {what} to begin with an empty database"
+
+
+def _size(path: Path) -> int | None:
+    """Return a file's bytes, None where there is none. Opening it would end SQLite's locks on it."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
+def sync_directory(directory: Path) -> None:
+    """Have the names in a directory on the disk. Raises OSError."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
