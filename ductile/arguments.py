@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from io import TextIOBase
-from typing import Any
 
 from ductile.errors import EXIT_USAGE
 from ductile.text import one_line
@@ -21,7 +20,7 @@ class Parser(argparse.ArgumentParser):
 
     nearest: Callable[[str, Iterable[str]], str] = staticmethod(lambda name, known: "")
 
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
+    def _check_value(self, action: argparse.Action, value: object) -> None:
         # The base class's words change from one Python to the next, and name every command there is.
         if action.choices is None or value in action.choices:
             return

@@ -170,13 +170,12 @@ def _check(options: Options) -> int:
 
 
 def _status(options: Options) -> int:
-    def reset_after() -> dict[str, int]:
-        plugins = _loaded(options, _path(options)).config.plugins
-        return {name: settings.breaker.reset_after for name, settings in plugins.items()}
+    def probes() -> object:
+        return _module("ctl.probes").Configured(_loaded(options, _path(options)).config.plugins)
 
     document = _module("ctl.document").document if options.json else None
     return _look(options, lambda conn, state_path: _module("ctl.status").status(
-        conn, state_path=state_path, reset_after=reset_after, now=_now(), document=document, out=options.out,
+        conn, state_path=state_path, probes=probes, now=_now(), document=document, out=options.out,
         page=_page(options)))
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from ductile import db
 from ductile.config.schema import PluginConfig
 from ductile.ctl import glance, screen, view
+from ductile.ctl.probes import Configured
 from ductile.ctl.status import status
 from ductile.ctl.terminal import Terminal, opened
 from ductile.ctl.view import Message, Sight, View
@@ -138,9 +139,8 @@ class Watch:
                                for job in waiting if job["status"] == "running" and job["plugin"] in self._settings})
 
     def _status(self, now: datetime) -> dict[str, Any]:
-        resets = {name: settings.breaker.reset_after for name, settings in self._settings.items()}
         out = StringIO()
-        status(self._conn, state_path=self._state_path, reset_after=lambda: resets, now=now, document=json.dumps,
+        status(self._conn, state_path=self._state_path, probes=lambda: Configured(self._settings), now=now, document=json.dumps,
                out=out)
         return json.loads(out.getvalue())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from io import TextIOBase
 from pathlib import Path
 
@@ -18,18 +18,29 @@ from ductile.units import format_duration, parse_utc, utc_text
 _SEEN_HERE = ("not loaded", "unhealthy", "breaker")
 
 
-def status(conn: sqlite3.Connection, *, state_path: Path, reset_after: Callable[[], Mapping[str, int]], now: datetime,
-           document: Callable[[object], str] | None, out: TextIOBase, page: Page = table.PLAIN) -> int:
-    """Show everything at a glance. `reset_after` gives, by plugin, the seconds for which a breaker stays open.
+class Probes:
+    """When the probes of open breakers run. This one knows nothing of the configuration, which takes long to read."""
 
-    It is asked only where one is open. `document` makes one JSON document; None for text. Raises OSError where
-    the PID file cannot be read.
+    def open_until(self, plugin: str, opened_at: datetime) -> datetime | None:
+        """Return until when a breaker that opened then holds runs back; None where that is not known."""
+        return None
+
+    def next_run(self, plugin: str, schedule_id: str, due: datetime, open_until: Mapping[str, datetime]) -> datetime:
+        """Return when a run that falls due at `due` starts. `open_until` has the open breakers, by command."""
+        return due
+
+
+def status(conn: sqlite3.Connection, *, state_path: Path, probes: Callable[[], Probes], now: datetime,
+           document: Callable[[object], str] | None, out: TextIOBase, page: Page = table.PLAIN) -> int:
+    """Show everything at a glance. `probes` reads the configuration, and is called only where a breaker is open.
+
+    `document` makes one JSON document; None for text. Raises OSError where the PID file cannot be read.
     """
     seen = snapshot.take(conn, now)
     is_open = any(breaker["state"] == "open" for row in seen["plugins"] for breaker in row["breakers"])
-    resets = reset_after() if is_open else {}
+    known = probes() if is_open else Probes()
     found = {"daemon": _daemon(state_path, seen.pop("listen")), **seen}
-    found["plugins"] = [_plugin(row, resets, now) for row in seen["plugins"]]
+    found["plugins"] = [_plugin(row, known, now) for row in seen["plugins"]]
     out.write(_text(found, now, page) if document is None else document(found))
     return EXIT_OK
 
@@ -44,26 +55,50 @@ def _daemon(state_path: Path, listen: str | None) -> dict:
     return {"running": True, "pid": pid, "since": utc_text(since), "listen": listen}
 
 
-def _plugin(row: dict, resets: Mapping[str, int], now: datetime) -> dict:
+def _plugin(row: dict, probes: Probes, now: datetime) -> dict:
     last = row["last"] or {}
-    due = [entry["next_run_at"] for entry in row["schedules"]] if row["enabled"] else []
+    open_until = _open_until(row, probes, now)
     return {
         "plugin": row["plugin"], "version": row["version"], "enabled": row["enabled"],
         "last_run": last.get("completed_at"), "last_outcome": last.get("status"), "last_error": last.get("last_error"),
-        "last_job_id": last.get("job_id"), "next_run": min(due, default=None),
-        "held": _held(row, resets.get(row["plugin"]), now), "state_bytes": row["state_bytes"],
+        "last_job_id": last.get("job_id"), "next_run": _next_run(row, probes, open_until),
+        "held": _held(row, open_until), "state_bytes": row["state_bytes"],
         "schedules": row["schedules"], "breakers": row["breakers"],
     }
 
 
-def _held(row: dict, reset_after: int | None, now: datetime) -> list[str]:
+def _open_until(row: dict, probes: Probes, now: datetime) -> dict[str, datetime | None]:
+    """Return by command until when breakers hold runs back: None where that is not known."""
+    found = {}
+    for breaker in row["breakers"]:
+        if breaker["state"] != "open" or breaker["opened_at"] is None:
+            continue
+        opened = parse_utc(breaker["opened_at"])
+        until = probes.open_until(row["plugin"], opened)
+        if until is None or opened <= now < until:
+            found[breaker["command"]] = until
+    return found
+
+
+def _next_run(row: dict, probes: Probes, open_until: Mapping[str, datetime | None]) -> str | None:
+    """Return when the plugin's next run starts: with an open breaker that is the probe."""
+    if not row["enabled"]:
+        return None
+    due = [(entry["schedule_id"], entry["next_run_at"]) for entry in row["schedules"]]
+    known = {command: until for command, until in open_until.items() if until is not None}
+    if known:
+        due = [(name, utc_text(probes.next_run(row["plugin"], name, parse_utc(at), known))) for name, at in due]
+    return min((at for _, at in due), default=None)
+
+
+def _held(row: dict, open_until: Mapping[str, datetime | None]) -> list[str]:
     """Return every reason why the plugin's next run will not start, or why its last one was passed over."""
     if not row["enabled"]:
         return ["disabled"]
     if row["reason"] is not None:
         return [f"not loaded: {row['reason']}"]
     reasons = [] if row["healthy"] else ["unhealthy: init has not succeeded"]
-    reasons += [reason for breaker in row["breakers"] if (reason := _breaker(breaker, reset_after, now))]
+    reasons += [reason for breaker in row["breakers"] if (reason := _breaker(breaker, open_until))]
     several = len(row["schedules"]) > 1
     for entry in row["schedules"]:
         held = entry["held_reason"]
@@ -72,17 +107,16 @@ def _held(row: dict, reset_after: int | None, now: datetime) -> list[str]:
     return reasons
 
 
-def _breaker(breaker: dict, reset_after: int | None, now: datetime) -> str | None:
+def _breaker(breaker: dict, open_until: Mapping[str, datetime | None]) -> str | None:
     """Return what an open breaker says; None for one that lets the next run through."""
+    command = breaker["command"]
     if breaker["state"] == "half_open":
-        return f"breaker of {breaker['command']} half-open: a probe is out"
-    if breaker["state"] != "open" or breaker["opened_at"] is None:
+        return f"breaker of {command} half-open: a probe is out"
+    if command not in open_until:
         return None
-    if reset_after is None:
-        return f"breaker of {breaker['command']} open since {breaker['opened_at']}"
-    opened = parse_utc(breaker["opened_at"])
-    until = opened + timedelta(seconds=reset_after)
-    return f"breaker of {breaker['command']} open until {utc_text(until)}" if opened <= now < until else None
+    until = open_until[command]
+    return (f"breaker of {command} open since {breaker['opened_at']}" if until is None
+            else f"breaker of {command} open until {utc_text(until)}")
 
 
 def _text(found: dict, now: datetime, page: Page) -> str:

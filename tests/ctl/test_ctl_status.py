@@ -15,10 +15,13 @@ from pathlib import Path
 
 import pytest
 from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, job_id, load
+from scheduler.schedules import schedule
 
 from ductile import db
 from ductile.config import rows as config_rows
+from ductile.config.schema import BreakerRule, PluginConfig
 from ductile.ctl.document import document
+from ductile.ctl.probes import Configured
 from ductile.ctl.snapshot import _oldest_waiting
 from ductile.ctl.status import status
 from ductile.lock import PidLock, pid_file
@@ -27,8 +30,9 @@ from ductile.queue.job import Status
 from ductile.scheduler import rows as scheduler_rows
 from ductile.scheduler.breaker import Breaker
 from ductile.scheduler.rows import Entry
-from ductile.scheduler.schedule import Slot
+from ductile.scheduler.schedule import Schedule, Slot
 from ductile.state import rows as state_rows
+from ductile.units import parse_utc
 from support.clock import START
 from support.daemon import RealDaemon
 from support.ledger import put_job, steps
@@ -83,10 +87,15 @@ def fill(conn: sqlite3.Connection) -> None:
         (job_id(16), "2026-02-08T10:00:00.000Z", "2026-02-08T10:01:00.000Z"))
 
 
+def settings(name: str, reset_after: int, *schedules: Schedule) -> PluginConfig:
+    return PluginConfig(name=name, uses=name, schedules=schedules, breaker=BreakerRule(reset_after=reset_after))
+
+
 def look(conn: sqlite3.Connection, desk: Desk, *, as_json: bool = False, resets: dict[str, int] | None = None) -> str:
     out = io.StringIO()
     code = status(conn, state_path=desk.database, now=NOW, document=document if as_json else None, out=out,
-                  reset_after=lambda: {"d-tripped": 1800} if resets is None else resets)
+                  probes=lambda: Configured({name: settings(name, seconds) for name, seconds in (
+                      {"d-tripped": 1800} if resets is None else resets).items()}))
     assert code == 0
     return out.getvalue()
 
@@ -162,6 +171,32 @@ def test_a_breaker_holds_back_until_it_lets_a_probe_through(conn: sqlite3.Connec
     fill(conn)
     found = json.loads(look(conn, desk, as_json=True, resets=resets))
     assert [row["held"] for row in found["plugins"] if row["plugin"] == "d-tripped"] == [expected]
+
+
+@pytest.mark.parametrize(("due", "other_due", "window", "expected"), [
+    # Past due, and held back: the probe runs when the breaker lets it.
+    ("10:01", "23:00", None, "10:30"),
+    # What falls due later runs then.
+    ("10:45", "23:00", None, "10:45"),
+    # Another command's breaker is closed.
+    ("10:01", "10:10", None, "10:10"),
+    # Not outside its window.
+    ("10:01", "23:00", "22:00-23:00", "22:00"),
+])
+def test_with_an_open_breaker_the_next_run_is_the_probe(
+        conn: sqlite3.Connection, desk: Desk, due: str, other_due: str, window: str | None,
+        expected: str) -> None:
+    desk.loaded(conn, load("echo"))
+    with db.transaction(conn):
+        scheduler_rows.put_breaker(conn, "echo", "poll", OPEN, START)
+        for name, at in (("main", due), ("other", other_due)):
+            slot = Slot(base_at=DUE, next_run_at=parse_utc(f"2026-02-08T{at}:00.000Z"), anchor="")
+            scheduler_rows.put_entry(conn, replace(entry("echo", schedule_id=name), slot=slot))
+    known = settings("echo", 1800, schedule("1h", window=window), replace(schedule("1h", command="sync"), id="other"))
+    out = io.StringIO()
+    status(conn, state_path=desk.database, now=NOW, document=document, out=out,
+           probes=lambda: Configured({"echo": known}))
+    assert json.loads(out.getvalue())["plugins"][0]["next_run"] == f"2026-02-08T{expected}:00.000Z"
 
 
 def test_of_several_schedules_each_is_named(conn: sqlite3.Connection, desk: Desk) -> None:
