@@ -21,7 +21,8 @@ from ductile import __version__
 ROOT = Path(__file__).resolve().parent.parent
 TREES = ("plugins", "pipelines", "etc", "contrib")
 NOT_BUILT_FROM = (".*", "__pycache__", "*.egg-info", "build", "tests")
-FOR_A_CHECKOUT = ("bench", "benchmarks", "standins", "install", "quickstart", "run-tests", "requirements.txt", "try-on", "drive", "try-under-systemd")
+FOR_A_CHECKOUT = ("bench", "benchmarks", "standins", "install", "quickstart", "run-tests", "lint", "requirements*.txt",
+                  "try-on", "drive", "try-under-systemd")
 # The manuals have their place beside those of other programs, where man(1) looks for them.
 MANUALS = "man"
 LEFT_BEHIND = ("__pycache__", "test_*.py", ".*", MANUALS, *FOR_A_CHECKOUT)
@@ -121,11 +122,12 @@ def test_the_wheel_names_both_programs(metadata: zipfile.Path) -> None:
     }
 
 
-def test_the_wheel_asks_for_three_packages_and_for_pytest_only_to_test(metadata: zipfile.Path) -> None:
+def test_the_wheel_asks_for_three_packages_and_for_others_only_to_test_and_lint(metadata: zipfile.Path) -> None:
     asked = Parser().parsestr((metadata / "METADATA").read_text(encoding="utf-8"))
     assert asked["Requires-Python"] == ">=3.11"
     names = [re.sub("[<>=][^;]*", "", line, count=1) for line in asked.get_all("Requires-Dist")]
-    assert names == ["pyyaml", "python-daemon", "blake3", 'pytest; extra == "test"']
+    assert names == ["pyyaml", "python-daemon", "blake3", 'pytest; extra == "test"',
+                     'ruff; extra == "lint"', 'mypy; extra == "lint"']
 
 
 def ranges() -> dict[str, tuple[str, str]]:
@@ -140,15 +142,17 @@ def ranges() -> dict[str, tuple[str, str]]:
     return {name: (lowest, beyond) for name, lowest, beyond in (each.groups() for each in found)}
 
 
-def exact_versions() -> dict[str, tuple[str, int]]:
-    """Return the versions of contrib/requirements.txt, each with the number of its hashes."""
-    text = (ROOT / "contrib" / "requirements.txt").read_text(encoding="utf-8")
+def exact_versions(file: str = "requirements.txt") -> dict[str, tuple[str, int]]:
+    """Return the versions of a requirements file in contrib/, each with the number of its hashes."""
+    text = (ROOT / "contrib" / file).read_text(encoding="utf-8")
     entries = re.findall(r"^([\w-]+)==([\d.]+) \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)*)", text, re.MULTILINE)
     return {name: (version, hashes.count("--hash=")) for name, version, hashes in entries}
 
 
 def test_the_exact_versions_are_within_the_ranges_and_have_hashes() -> None:
-    exact, asked = exact_versions(), ranges()
+    to_test, asked = exact_versions(), ranges()
+    exact = exact_versions("requirements-lint.txt") | to_test
+    assert asked.keys() - to_test.keys() == {"ruff", "mypy"}
     assert set(asked) <= set(exact) and all(hashes > 0 for _, hashes in exact.values())
     outside = [name for name, (lowest, beyond) in asked.items()
                if not parts(lowest) <= parts(exact[name][0]) < parts(beyond)]
