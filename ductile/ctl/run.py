@@ -33,7 +33,7 @@ _LOOK_SECONDS = 0.1
 def run(conn: sqlite3.Connection, *, plugin: str, command: str, payload: str | None, event_type: str | None, wait: bool,
         world: World, state_path: Path, now: datetime, new_id: NewId, as_json: bool, out: TextIOBase,
         err: TextIOBase) -> int:
-    """Queue one job; with `wait` show its attempts and return 1 where it does not succeed.
+    """Queue one job; with `wait` show its attempts and return 1 where it does not succeed, or is held back.
 
     Raises DuctileError: 66 for a plugin or command that cannot be run, 78 for a command that the daemon has not
     loaded yet, 65 and 64 for a payload and a type that cannot be an event's, 69 where the daemon that is waited for
@@ -42,19 +42,20 @@ def run(conn: sqlite3.Connection, *, plugin: str, command: str, payload: str | N
     found = enabled(world, plugin)
     load = next((load for load in plugin_rows.loads(conn) if load.plugin == plugin and load.enabled), None)
     is_up = running_pid(pid_file(state_path)) is not None
-    _require_command(found, command, load if is_up else None, err)
+    _require_command(found, command, load if is_up else None)
     job = _new_job(found, command, payload, event_type, now, new_id)
+    held = _why_held(found, load, is_up)
     daemon = watch(state_path) if wait else None
     if wait and daemon is None:
         raise DuctileError("ductiled is not running, and --wait needs it; nothing was queued",
                            exit_code=EXIT_UNAVAILABLE)
     try:
-        if load is None:
-            err.write(f"ductiled has not read the configuration that has plugin {plugin}; the job waits until it does\n")
+        if held is not None:
+            err.write(f"{held}\n")
         with transaction(conn):
             submitted = intake.submit(conn, job, dedupe_ttl=world.config.service.dedupe_ttl, now=now)
         runs = wake(state_path, err)
-        if daemon is not None:
+        if daemon is not None and held is None:
             return _wait(conn, submitted.job_id, daemon, as_json=as_json, out=out)
     finally:
         if daemon is not None:
@@ -63,7 +64,8 @@ def run(conn: sqlite3.Connection, *, plugin: str, command: str, payload: str | N
         err.write("ductiled is not running; the job waits until it does\n")
     row = {"job_id": submitted.job_id, "plugin": plugin, "command": command, "status": Status.QUEUED}
     out.write(document(row) if as_json else f"{submitted.job_id}\n")
-    return EXIT_OK
+    # Nobody knows for how long it will wait.
+    return EXIT_FAILED if wait else EXIT_OK
 
 
 def _new_job(plugin: ConfiguredPlugin, command: str, payload: str | None, event_type: str | None, now: datetime,
@@ -74,16 +76,26 @@ def _new_job(plugin: ConfiguredPlugin, command: str, payload: str | None, event_
     return intake.command_job(plugin, command, Submitter.CLI, new_id=new_id, event=event)
 
 
-def _require_command(plugin: ConfiguredPlugin, command: str, load: Load | None, err: TextIOBase) -> None:
+def _why_held(plugin: ConfiguredPlugin, load: Load | None, is_up: bool) -> str | None:
+    """Return why the job will not run yet; None where it will as soon as its turn comes."""
+    name = plugin.settings.name
+    if load is None:
+        return f"ductiled has not read the configuration that has plugin {name}; the job waits until it does"
+    if is_up and load.reason is None:
+        return None
+    if plugin.plugin is None:
+        return f"plugin {name} is not loaded, the job waits until it is: {plugin.reason}"
+    return f"ductiled has not loaded plugin {name} yet; the job waits until `ductilectl reload`" if is_up else None
+
+
+def _require_command(plugin: ConfiguredPlugin, command: str, load: Load | None) -> None:
     """Refuse a command that the plugin lacks. `load` is what the running daemon has loaded, None where it is unknown.
 
     The files decide where no daemon runs, for it reads them at its start.
     """
     name, in_files = plugin.settings.name, plugin.commands
     known = in_files if load is None or load.commands is None else load.commands
-    if known is None:
-        err.write(f"plugin {name} is not loaded, so that the job waits until it is: {plugin.reason}\n")
-    elif command not in known:
+    if known is not None and command not in known:
         if command in (in_files or ()):
             raise DuctileError(f"ductiled has not loaded the command {shown(command)} of plugin {name} yet;"
                                " run `ductilectl reload` first", exit_code=EXIT_CONFIG)

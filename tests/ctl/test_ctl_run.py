@@ -13,6 +13,7 @@ from ctl.desk import Desk, Said, job_id, load, start
 
 from ductile import db
 from ductile.lock import PidLock, pid_file
+from ductile.plugin.rows import Load
 from ductile.queue import rows as queue_rows
 from ductile.queue.job import Job
 from support.daemon import RealDaemon
@@ -92,7 +93,7 @@ def test_the_job_of_a_plugin_that_is_not_loaded_waits(conn: sqlite3.Connection, 
     desk.loaded(conn, load("gone", version=None, reason="not there"))
     said = desk.call("run", "gone", "anything")
     assert said == Said(code=0, out=f"{only_job(conn).id}\n", err=(
-        "plugin gone is not loaded, so that the job waits until it is: no plugin named 'gone' was found in"
+        "plugin gone is not loaded, the job waits until it is: no plugin named 'gone' was found in"
         f" {desk.home}/plugins\n" + DOWN))
 
 
@@ -127,6 +128,18 @@ def test_a_running_daemon_decides_which_commands_there_are(
     said = desk.call("run", "echo", command)
     assert (said.code, said.err) == (code, err)
     assert len(queue_rows.open_jobs(conn, 10)) == (code == 0)
+
+
+@pytest.mark.parametrize(("loads", "why"), [
+    ((load("other"),), "ductiled has not read the configuration that has plugin echo; the job waits until it does\n"),
+    ((load("echo", reason="not there"),),
+     "ductiled has not loaded plugin echo yet; the job waits until `ductilectl reload`\n"),
+])
+def test_a_job_that_will_not_run_yet_is_queued_and_not_waited_for(
+        conn: sqlite3.Connection, desk: Desk, lock: None, loads: tuple[Load, ...], why: str) -> None:
+    desk.loaded(conn, *loads)
+    said = desk.call("run", "echo", "--wait")
+    assert said == Said(code=1, out=f"{only_job(conn).id}\n", err=why)
 
 
 def test_without_a_daemon_the_files_decide_for_it_reads_them_at_its_start(conn: sqlite3.Connection,
