@@ -1,4 +1,4 @@
-"""What a newcomer types: the commands of the README, the quickstart, the benchmark."""
+"""What a newcomer types: the quickstart, the benchmark."""
 
 from __future__ import annotations
 
@@ -10,44 +10,17 @@ import signal
 import subprocess
 import sys
 import sysconfig
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from contrib.benchmarks.figures import Figure, table
+from support.newcomer import PATIENCE_SECONDS, ROOT, environment, killed_when_late, make_clone
 
-ROOT = Path(__file__).resolve().parents[1]
 CONTRIB = ROOT / "contrib"
-NOT_CLONED = (".*", "__pycache__", "*.egg-info", "build", "dist", "tests")
-PATIENCE_SECONDS = 60
 HAS_COMPILER = shutil.which("cc", path=os.defpath) is not None
 INSTALLING_SECONDS = 300   # from the package index, over whatever network there is
-
-# What stands behind `sh` in the README, and where its block is run.
-RUN_BY = {
-    "quickstart": "test_the_quickstart_does_what_it_says and, installing with pip, test_a_fresh_clone_gets_going",
-    "suite": "whoever runs this test, and .ci/run",
-    "install": "test_a_fresh_clone_gets_going, by way of the quickstart",
-    "tour": "test_the_tour_goes_as_the_readme_shows_it",
-}
-BLOCK = re.compile(r"^```(sh|text)(?: (\w+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-STARTS_THE_DAEMON = re.compile(r"^ductiled >(\S+) &$", re.MULTILINE)
-# Whoever types takes longer than the daemon does to get ready and run what is due at once.
-UNTIL_IT_HAS_RUN = r"\g<0>" "\n" r"until grep -q '\"job ended\".*\"command\": \"poll\"' \1; do sleep 0.05; done"
-ID = re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|\b[0-9a-f]{8}\b")
-NUMBER = re.compile(r"\d+")
-
-
-def blocks() -> list[tuple[str, str, str]]:
-    """Return language, mark and text of each fenced block of the README that is commands or their output."""
-    return BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
-
-
-def masked(text: str) -> list[str]:
-    """Return the lines without what differs from run to run: ids, numbers, the width of columns."""
-    return [" ".join(NUMBER.sub("N", ID.sub("ID", line)).split()) for line in text.splitlines()]
 
 
 def run(command: list[str | Path], cwd: Path, *, seconds: int = PATIENCE_SECONDS,
@@ -57,10 +30,6 @@ def run(command: list[str | Path], cwd: Path, *, seconds: int = PATIENCE_SECONDS
         command, cwd=cwd, env=environment(cwd, **environ), stdin=subprocess.DEVNULL, capture_output=True, text=True,
         timeout=seconds, check=False,
     )
-
-
-def environment(home: Path, **environ: str) -> dict[str, str]:
-    return {"PATH": f"{Path(sys.executable).parent}:{os.defpath}", "HOME": str(home), "LANG": "C.UTF-8", **environ}
 
 
 # The benchmark
@@ -168,18 +137,6 @@ def pip(*arguments: str | Path) -> None:
 def clone(installed_clone: Path) -> Iterator[Path]:
     yield installed_clone
     shutil.rmtree(installed_clone / ".quickstart", ignore_errors=True)
-
-
-def make_clone(directory: Path) -> Path:
-    shutil.copytree(ROOT, directory, ignore=shutil.ignore_patterns(*NOT_CLONED))
-    return directory
-
-
-def killed_when_late(process: subprocess.Popen) -> threading.Timer:
-    """Start a watchdog, to be cancelled: a program that hangs must not hang its reader."""
-    watchdog = threading.Timer(PATIENCE_SECONDS, process.kill)
-    watchdog.start()
-    return watchdog
 
 
 def files_of(directory: Path) -> set[Path]:
@@ -295,27 +252,3 @@ def test_a_fresh_clone_gets_going(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + log.read_text(encoding="utf-8")
     assert steps(done.stdout) == ["Installing this checkout into .venv-quickstart", *ANNOUNCED]
     assert files_of(clone) == before
-
-
-# The README
-
-
-def test_every_command_of_the_readme_is_marked_with_who_runs_it() -> None:
-    assert {mark for language, mark, _ in blocks() if language == "sh"} == set(RUN_BY)
-
-
-def test_the_commands_of_the_first_screen_are_there() -> None:
-    commands = [text.strip() for language, mark, text in blocks() if mark in ("quickstart", "suite")]
-    assert commands == ["contrib/quickstart", "contrib/run-tests"]
-    assert all(os.access(ROOT / command, os.X_OK) for command in commands)
-
-
-def test_the_tour_goes_as_the_readme_shows_it(tmp_path: Path) -> None:
-    found = [(language, text) for language, mark, text in blocks() if mark == "tour" or language == "text"]
-    assert [language for language, _ in found] == ["sh", "text"] * (len(found) // 2)
-    commands = [STARTS_THE_DAEMON.sub(UNTIL_IT_HAS_RUN, text) for language, text in found if language == "sh"]
-    script = "set -eu\numask 022\n" + "echo '== next'\n".join(commands)
-    done = run(["bash", "-c", script], tmp_path)
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    printed = done.stdout.replace(str(tmp_path), "/home/you").split("== next\n")
-    assert [masked(text) for text in printed] == [masked(text) for language, text in found if language == "text"]

@@ -92,7 +92,8 @@ def _add_common(parser: Parser, json_help: str) -> None:
 def _add_init(commands: Commands, name: str) -> None:
     parser = _command(commands, name, "write a starter configuration that runs as it stands", "~/ductile", """\
 It has the echo plugin on a schedule, a webhook for it, whose secret is in
-secrets.env, and a directory for plugins of your own. Nothing is overwritten.""")
+secrets.env, and a directory for plugins of your own. The port is 8081, or the
+next free one. Nothing is overwritten.""")
     parser.add_argument("directory", metavar="DIR", nargs="?", default=".",
                         help="where to; made if need be (default: .)")
 

@@ -161,7 +161,8 @@ def _page(options: Options) -> object:
 # The commands
 
 def _init(options: Options) -> int:
-    return _module("ctl.starter").init(Path(options.directory), as_json=options.json, out=options.out)
+    return _module("ctl.starter").init(Path(options.directory), as_json=options.json, out=options.out,
+                                      err=options.err)
 
 
 def _check(options: Options) -> int:

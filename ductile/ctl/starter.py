@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
 import shlex
+import socket
 from io import TextIOBase
 from pathlib import Path
 
@@ -22,6 +24,8 @@ _SECRETS = "secrets.env"
 _ON_FAILURE = "on-failure.yaml"
 _VARIABLE = "ECHO_WEBHOOK_SECRET"
 _SECRET_BYTES = 32
+_HOST = "127.0.0.1"
+_PORT, _LAST_PORT = 8081, 65535
 _TEXT = """\
 # Ductile's configuration. Relative paths start from the directory of this file.
 # Every key there is, explained: {example}
@@ -43,7 +47,7 @@ plugins_dir:
 
 # Requests from outside, signed with a secret of {secrets}: see webhooks in the example.
 webhooks:
-  listen: 127.0.0.1:8081
+  listen: {listen}
   endpoints:
     - path: /webhooks/echo
       plugin: echo
@@ -66,14 +70,15 @@ plugins:
 """
 
 
-def init(directory: Path, *, as_json: bool, out: TextIOBase) -> int:
-    """Write a starter configuration into a directory, made if need be.
+def init(directory: Path, *, as_json: bool, out: TextIOBase, err: TextIOBase, port: int = _PORT) -> int:
+    """Write a starter configuration into a directory, made if need be; webhooks get `port` or the next free one.
 
     Raises DuctileError, with nothing done: 77 where that is not permitted, else 74.
     """
     file = directory / FILE_NAME
     secret_file = directory / _SECRETS
-    text = _TEXT.format(example=one_line(str(shipped.example_config())), plugins=_quoted(shipped.plugins()),
+    listen = f"{_HOST}:{_free_port(port)}"
+    text = _TEXT.format(listen=listen, example=one_line(str(shipped.example_config())), plugins=_quoted(shipped.plugins()),
                         secrets=_SECRETS, variable=_VARIABLE)
     on_failure = (shipped.pipelines() / _ON_FAILURE).read_text(encoding="utf-8")
     for each in (file, secret_file, directory / "pipelines" / _ON_FAILURE):
@@ -90,11 +95,29 @@ def init(directory: Path, *, as_json: bool, out: TextIOBase) -> int:
         _undo(made)
         why = error.strerror if isinstance(error, OSError) else "the path of the shipped plugins is not UTF-8"
         raise DuctileError(f"cannot write {file}: {why}; nothing was made", exit_code=io_exit_code(error)) from error
-    place = shlex.quote(str(directory))
-    out.write(document({"config": str(file)}) if as_json else
-              f"{file} is written. To run it, and to see what it does:\n"
-              f"  ductiled -c {place}\n  ductilectl -c {place} status\n")
+    if listen != f"{_HOST}:{port}":
+        err.write(f"port {port} is taken: webhooks.listen is {listen}\n")
+    out.write(document({"config": str(file), "listen": listen}) if as_json else
+              _next_steps(file, shlex.quote(str(directory))))
     return EXIT_OK
+
+
+def _next_steps(file: Path, directory: str) -> str:
+    run, look = f"ductiled -c {directory}", f"ductilectl -c {directory} status"
+    return (f"Created {file}. Next:\n  {run:{len(look)}}  # runs in the foreground; Ctrl-C stops it\n"
+            f"  {look}  # in another terminal\n")
+
+
+def _free_port(first: int) -> int:
+    """Return the first port from there on that nothing listens on; the first where that cannot be found out."""
+    for port in range(first, _LAST_PORT + 1):
+        try:
+            socket.create_server((_HOST, port)).close()
+            return port
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                break
+    return first
 
 
 def _quoted(path: Path) -> str:

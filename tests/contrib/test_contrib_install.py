@@ -11,12 +11,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from email.parser import Parser
 from importlib import metadata
 from pathlib import Path
-from zipfile import ZipFile
 
 import pytest
+
+from support.wheels import make_wheels, needed
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTALL = ROOT / "contrib" / "install"
@@ -53,32 +53,6 @@ def install(*arguments: str | Path, become: Sequence[str] = (),
                           text=True, timeout=PATIENCE_SECONDS, env=environ, cwd="/")
 
 
-def wheel(name: str, directory: Path) -> None:
-    """Make a wheel of a distribution that is installed here."""
-    distribution = metadata.distribution(name)
-    files = [file for file in distribution.files if ".." not in file.parts and "__pycache__" not in file.parts]
-    stem = next(file.parts[0] for file in files if file.parts[0].endswith(".dist-info")).removesuffix(".dist-info")
-    tags = [tag.split("-") for tag in Parser().parsestr(distribution.read_text("WHEEL")).get_all("Tag")]
-    tag = "-".join(".".join(dict.fromkeys(column)) for column in zip(*tags))
-    with ZipFile(directory / f"{stem}-{tag}.whl", "w") as archive:
-        for file in files:
-            if file.locate().is_file():
-                archive.write(file.locate(), file.as_posix())
-
-
-def needed() -> set[str]:
-    """Return what Ductile and its build need, with what that needs."""
-    found, left = set(), ["pyyaml", "blake3", "python-daemon", "setuptools"]
-    while left:
-        name = left.pop()
-        if name in found:
-            continue
-        found.add(name)
-        asked = [re.match(r"[\w.-]+", line)[0] for line in metadata.requires(name) or () if "extra ==" not in line]
-        left += [other for other in asked if any(metadata.distributions(name=other))]
-    return found
-
-
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with everything that pip would fetch from the network."""
@@ -88,9 +62,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
               if f"{name.lower().replace('_', '-')}=={metadata.version(name)} \\" not in exact]
     if others:
         pytest.skip(f"needs the versions of contrib/requirements.txt; others are installed of: {', '.join(others)}")
-    for name in needed():
-        wheel(name, directory)
-    return directory
+    return make_wheels(directory)
 
 
 def make_tree(root: Path) -> Path:

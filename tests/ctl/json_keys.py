@@ -44,7 +44,7 @@ _PIPELINE = keys("pipeline on hash steps")
 # By what is typed after `ductilectl --json`. An object is a mapping, a list has the form of its one item here.
 DOCUMENTS: dict[str, Any] = {
     "(any that only reads, before ductiled has run)": keys("database message"),
-    "init DIR": keys("config"),
+    "init DIR": keys("config listen"),
     "check": keys("problems faults warnings database"),
     "status": {
         "daemon": keys("running pid since listen"),

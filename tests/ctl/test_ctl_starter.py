@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -13,6 +16,7 @@ from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Said
 
 from ductile import shipped
 from ductile.config.load import load
+from ductile.ctl import starter
 from support.daemon import RealDaemon
 
 DUCTILED = Path(sys.executable).with_name("ductiled")
@@ -25,10 +29,11 @@ def init(*arguments: str | Path, cwd: Path, become: tuple[str, ...] = ()) -> Sai
 
 
 def test_it_says_what_to_do_next(tmp_path: Path) -> None:
-    assert init("a b/c", cwd=tmp_path) == Said(code=0, err="", out="""\
-a b/c/config.yaml is written. To run it, and to see what it does:
-  ductiled -c 'a b/c'
-  ductilectl -c 'a b/c' status
+    said = init("a b/c", cwd=tmp_path)
+    assert (said.code, said.out) == (0, """\
+Created a b/c/config.yaml. Next:
+  ductiled -c 'a b/c'           # runs in the foreground; Ctrl-C stops it
+  ductilectl -c 'a b/c' status  # in another terminal
 """)
     assert sorted(path.name for path in (tmp_path / "a b/c").iterdir()) == [
         "config.yaml", "pipelines", "plugins", "secrets.env"]
@@ -62,6 +67,17 @@ def test_the_daemon_runs_on_it_as_it_stands(tmp_path: Path) -> None:
         daemon.stop()
     finally:
         daemon.close()
+
+
+def test_it_takes_the_first_port_that_is_free_and_says_so(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        out, err = io.StringIO(), io.StringIO()
+        assert starter.init(tmp_path, as_json=True, out=out, err=err, port=port) == 0
+    listen = json.loads(out.getvalue())["listen"]
+    assert port < int(listen.removeprefix("127.0.0.1:")) <= 65535
+    assert err.getvalue() == f"port {port} is taken: webhooks.listen is {listen}\n"
+    assert f"\n  listen: {listen}\n" in (tmp_path / "config.yaml").read_text()
 
 
 @pytest.mark.parametrize("there", ["a file", "a link to nothing"])

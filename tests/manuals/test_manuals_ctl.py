@@ -186,7 +186,7 @@ def told(command: str) -> set[str]:
     (".BR a \", \" b .", {"a", "b"}), (".B a\n.RB ( b ); \n.BR c .", {"a", "a.b", "c"}),
     (".BR a ,\na list\n.RB ( b ;\n.B c\n.RB ( d ));\n.B e", {"a", "a.b", "a.c", "a.c.d", "e"}),
     (".BR a (null)\nand, with\n.BR \\-\\-all ,\n.BR b .", {"a", "b"}),
-    (".B a\nas in\n.BR init ;\n.BR b .", {"a", "a.config", "b"}),
+    (".B a\nas in\n.BR init ;\n.BR b .", {"a", "a.config", "a.listen", "b"}),
 ])
 def test_a_key_is_told_at_its_level(source: str, expected: set[str]) -> None:
     assert levels(source) == expected

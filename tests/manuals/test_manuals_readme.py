@@ -1,21 +1,70 @@
-"""What the README and the manuals say in words about what is there."""
+"""The README: its commands do what it shows, and what it says of the rest is so."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 import pytest
+from manuals.readme import blocks
 
 from ductile.scheduler import rows as scheduler_rows
 from ductile.scheduler.breaker import CLOSED, Breaker
 from support.clock import START
 from support.ledger import opened
 from support.manuals import section
+from support.newcomer import ROOT, Shell, make_clone
+from support.wheels import make_wheels
 
-ROOT = Path(__file__).resolve().parents[2]
+# What stands behind `sh` in the README, and where its block is run.
+RUN_BY = {
+    "quickstart": "tests/test_contrib.py",
+    "suite": "whoever runs this test, and .ci/run",
+    "install": "test_each_fence_pasted_in_turn_prints_what_the_readme_shows",
+    "tour": "test_each_fence_pasted_in_turn_prints_what_the_readme_shows",
+}
+ID = re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|\b[0-9a-f]{8}\b")
+NUMBER = re.compile(r"\d+")
+ANOTHER_PORT = re.compile(r"port 8081 is taken: webhooks.listen is 127\.0\.0\.1:\d+\n")
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
            "thirteen", "fourteen", "fifteen")
+
+
+def masked(text: str) -> list[str]:
+    """Return the lines without what differs from run to run: ids, numbers, the width of columns."""
+    return [" ".join(NUMBER.sub("N", ID.sub("ID", line)).split()) for line in text.splitlines()]
+
+
+def test_every_command_of_the_readme_is_marked_with_who_runs_it() -> None:
+    assert {mark for language, mark, _ in blocks() if language == "sh"} == set(RUN_BY)
+
+
+def test_the_commands_of_the_first_screen_are_there() -> None:
+    commands = [text.strip() for language, mark, text in blocks() if mark in ("quickstart", "suite")]
+    assert commands == ["contrib/quickstart", "contrib/run-tests"]
+    assert all(os.access(ROOT / command, os.X_OK) for command in commands)
+
+
+def test_each_fence_pasted_in_turn_prints_what_the_readme_shows(tmp_path: Path) -> None:
+    clone, wheels = make_clone(tmp_path / "clone"), tmp_path / "wheels"
+    wheels.mkdir()
+    shell = Shell(clone, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(make_wheels(wheels)), PIP_CONFIG_FILE=os.devnull,
+                  PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_CACHE_DIR="1")
+    printed: list[tuple[str, list[str]]] = []
+    shown: list[tuple[str, list[str]]] = []
+    try:
+        for language, mark, text in blocks():
+            if mark in ("install", "tour"):
+                said = shell.paste(text).replace(str(clone), "/home/you")
+                printed.append((text, masked(said) if mark == "tour" else []))
+                shown.append((text, []))
+            elif language == "text":
+                shown[-1] = (shown[-1][0], masked(text))
+    finally:
+        errors = shell.close()
+    assert printed == shown
+    assert ANOTHER_PORT.sub("", errors) == ""
 
 
 def test_the_readme_counts_the_plugins_that_there_are() -> None:

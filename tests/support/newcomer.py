@@ -1,0 +1,65 @@
+"""What somebody has who has just cloned the project: the files, a shell, and an environment of their own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_SECONDS = 60
+_NOT_CLONED = (".*", "__pycache__", "*.egg-info", "build", "dist", "tests")
+_PASTED = "pasted-to-here"
+
+
+def make_clone(directory: Path) -> Path:
+    """Copy the checkout as a clone has it, without the tests."""
+    shutil.copytree(ROOT, directory, ignore=shutil.ignore_patterns(*_NOT_CLONED))
+    return directory
+
+
+def environment(home: Path, **environ: str) -> dict[str, str]:
+    """Return a short environment with this interpreter first."""
+    return {"PATH": f"{Path(sys.executable).parent}:{os.defpath}", "HOME": str(home), "LANG": "C.UTF-8", **environ}
+
+
+def killed_when_late(process: subprocess.Popen, seconds: float = PATIENCE_SECONDS) -> threading.Timer:
+    """Start a watchdog, to be cancelled: a program that hangs must not hang its reader."""
+    watchdog = threading.Timer(seconds, process.kill)
+    watchdog.start()
+    return watchdog
+
+
+class Shell:
+    """A bash that is given one paste after the other, each when the one before is done."""
+
+    def __init__(self, directory: Path, **environ: str) -> None:
+        self._errors = open(directory.parent / "errors.txt", "w+", encoding="utf-8")
+        self._process = subprocess.Popen(
+            ["bash", "--norc", "--noprofile"], cwd=directory, env=environment(directory, **environ), text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, umask=0o022)
+        self._watchdog = killed_when_late(self._process, 5 * PATIENCE_SECONDS)
+
+    def paste(self, text: str) -> str:
+        """Run a text as one paste and return what it prints."""
+        self._process.stdin.write(f"{text}echo {_PASTED}\n")
+        self._process.stdin.flush()
+        lines = []
+        for line in self._process.stdout:
+            if line == f"{_PASTED}\n":
+                break
+            lines.append(line)
+        return "".join(lines)
+
+    def close(self) -> str:
+        """End the shell and return what was printed on standard error."""
+        self._watchdog.cancel()
+        with self._process as process, self._errors as errors:
+            process.stdin.close()
+            process.stdout.read()
+            process.wait()
+            errors.seek(0)
+            return errors.read()
