@@ -17,6 +17,7 @@ from ductile.db import NotWritten, is_written, reading
 from ductile.dispatch.dispatcher import WRITE_AGAIN_SECONDS, Cloned, Dispatcher, Finished
 from ductile.dispatch.leftover import RunLocks
 from ductile.dispatch.recovery import Recovery
+from ductile.disk import printable
 from ductile.errors import EXIT_SYSTEM, DuctileError
 from ductile.notify import Notifier
 from ductile.protocol import INIT
@@ -284,6 +285,7 @@ class Daemon:
 
     def _beat(self, now: float) -> None:
         self._recheck_held = True
+        self._front.beat()
         self._heartbeat.beat(self._world)
         # Not before: a beat that could not be written is made again with the next try, not with the next beat.
         interval = self._world.config.service.tick_interval
@@ -334,9 +336,25 @@ class Daemon:
     def _vitals(self) -> Vitals:
         """Say how the loop is; called by other threads."""
         now = self._clock.monotonic()
-        turns = now - self._turned_at <= 2 * self._world.config.service.tick_interval
         return Vitals(uptime_seconds=int(now - self._started), plugins_loaded=len(self._world.runnable),
-                      is_well=turns and is_written() and not self._dispatcher.unwritten)
+                      reasons=tuple(self._reasons(now)))
+
+    def _reasons(self, now: float) -> Iterator[str]:
+        """Say what is wrong. A job whose end is being written is not: only one that could not be written."""
+        world = self._world
+        if now - self._turned_at > 2 * world.config.service.tick_interval:
+            yield f"the main loop has not turned for {int(now - self._turned_at)} s"
+        if not is_written():
+            yield "the last write to the database failed"
+        elif self._dispatcher.waits_to_write:
+            yield "the result of a job could not be written"
+        for name, plugin in sorted(world.plugins.items()):
+            if plugin.settings.enabled and not plugin.runnable:
+                yield f"plugin {name} is not loaded: {plugin.reason}"
+        if not world.config.workspace_path.is_dir():
+            yield f"the workspace directory {printable(world.config.workspace_path)} is gone"
+        if self._stopping:
+            yield "ductiled is stopping"
 
     def _tell_systemd(self) -> None:
         job = self._dispatcher.job

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vitals:
-    """`is_well` where the loop turns and the last write worked."""
+    """`reasons` say why the daemon is degraded; none where all is well."""
 
     uptime_seconds: int
-    is_well: bool
+    reasons: tuple[str, ...]
     plugins_loaded: int

@@ -102,6 +102,12 @@ class Dispatcher:
         return self._current is not None and self._current.ended is not None
 
     @property
+    def waits_to_write(self) -> bool:
+        """Say whether the end of an attempt could not be written and is tried again later; any thread may ask."""
+        current = self._current
+        return current is not None and current.ended is not None and current.again_at is not None
+
+    @property
     def again_at(self) -> float | None:
         """Return the monotonic time at which `go_on` has something to do."""
         return self._current and self._current.again_at

@@ -89,6 +89,12 @@ class Front:
             listener.wait_until_quiet(max(0.0, patient_until - self._clock.monotonic()))
         if self._group is not None:
             self._group.close()
+            self._reception.refusals.tell(at_once=True)
+
+    def beat(self) -> None:
+        """Log how many requests were refused, where there were many."""
+        if self._reception is not None:
+            self._reception.refusals.tell()
 
     def _prepare(self, world: World) -> None:
         """Have what answers requests, before the first can come. Raises DuctileError (71)."""
@@ -125,7 +131,7 @@ class Front:
             raise
 
     def _bind(self, address: Address) -> Any:
-        return _load("ductile.webhook.server").Listener(*address, self._reception.receive)
+        return _load("ductile.webhook.server").Listener(*address, self._reception)
 
 
 def _start(listener: Any) -> None:

@@ -12,6 +12,7 @@ _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"    # RFC 9110, section 5.6.2
 _FIELD = "(" + _TOKEN + r"):([\t -~\x80-\xff]*)\r\n"
 _FIELDS = re.compile(_FIELD)
 _HEAD = re.compile("(" + _TOKEN + r") ([!-~]+) (HTTP/1\.[0-9])\r\n((?:" + _FIELD + r")*)\r\n")
+_TARGET = re.compile(rb"[^ \r\n]+ ([^ ?\r\n]+)[^ \r\n]* HTTP/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,12 @@ def parse(data: bytes) -> Head | None:
     path, _, query = match[2].partition("?")
     headers = tuple((name, value.strip(" \t")) for name, value in _FIELDS.findall(match[4]))
     return Head(method=match[1], path=path, query=query, version=match[3], headers=headers)
+
+
+def path_of(data: bytes) -> str | None:
+    """Return the path that the first line of a head asks for, also where the rest of it is wrong; None without one."""
+    match = _TARGET.match(data)
+    return None if match is None else match[1].decode("latin-1")
 
 
 def body_length(head: Head, most: int) -> tuple[int, HTTPStatus | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any
@@ -27,15 +27,20 @@ from ductile.scheduler import rows as scheduler_rows
 from ductile.strictjson import encode
 from ductile.vitals import Vitals
 from ductile.webhook.head import Head, body_length
+from ductile.webhook.refusals import Refusal, Refusals
 from ductile.webhook.request import DEFAULT_TYPE, http_of, payload_of, source_of
 from ductile.webhook.server import Expected, Reply
-from ductile.webhook.signature import verify
+from ductile.webhook.signature import headers_of, verify
 from ductile.world import World
 
 HEALTH_PATH = "/healthz"
 _JSON = ("Content-Type", "application/json")
 _RETRY_AFTER = ("Retry-After", "30")
-_UNAVAILABLE = Reply(status=HTTPStatus.SERVICE_UNAVAILABLE, headers=(_RETRY_AFTER,))
+_LENGTH_REASONS = {
+    HTTPStatus.LENGTH_REQUIRED: "there is no Content-Length",
+    HTTPStatus.BAD_REQUEST: "Content-Length or Transfer-Encoding is wrong",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "the body is larger than max_body_size",
+}
 _KEY_LIMIT = 200     # characters of a dedupe key that are stored as they are
 _RECOUNT_SECONDS = 1.0
 
@@ -93,30 +98,41 @@ class Reception:
         self._health = health
         self._post = post
         self._room = _Room(clock)
+        self.refusals = Refusals(clock)
+
+    def refused(self, path: str | None, address: str, reply: Reply) -> None:
+        """Log or count a refusal: at DEBUG where no endpoint was meant, for anybody can send such requests."""
+        endpoint = path if self._endpoint(self.world, path) is not None else None
+        refusal = reply.refusal if endpoint is not None else replace(reply.refusal, level="debug")
+        self.refusals.note(refusal, endpoint=endpoint, path=path, status=reply.status, address=address)
 
     def receive(self, head: Head, address: str) -> Reply | Expected:
         """Refuse a request by its head, or say how much of a body is to be read."""
         world = self.world
         if head.path == HEALTH_PATH:
             return self._tell_health(head, address)
-        endpoint = next((each for each in world.config.webhooks.endpoints if each.path == head.path), None)
+        endpoint = self._endpoint(world, head.path)
         if endpoint is None:
-            return Reply(status=HTTPStatus.NOT_FOUND)
+            return _refuse(HTTPStatus.NOT_FOUND, "no endpoint has this path")
         if head.method != "POST":
-            return Reply(status=HTTPStatus.METHOD_NOT_ALLOWED, headers=(("Allow", "POST"),))
+            return _refuse(HTTPStatus.METHOD_NOT_ALLOWED, "the method is not POST", ("Allow", "POST"))
         length, refusal = body_length(head, endpoint.max_body_size)
         if refusal is not None:
-            return Reply(status=refusal)
+            return _refuse(refusal, _LENGTH_REASONS[refusal])
 
         def answer(body: bytes, verified: Callable[[], None]) -> Reply:
             if not verify(body, head.headers, secrets=endpoint.secrets, header=endpoint.signature_header,
                           format=endpoint.signature_format):
-                _log.info("webhook refused: its signature is wrong or missing", path=endpoint.path, address=address)
-                return Reply(status=HTTPStatus.FORBIDDEN)
+                return _refuse(HTTPStatus.FORBIDDEN, _why_unverified(head, endpoint))
             verified()
             return self._take(world, endpoint, head, body)
 
         return Expected(length=length, answer=answer)
+
+    @staticmethod
+    def _endpoint(world: World, path: str | None) -> Endpoint | None:
+        webhooks = world.config.webhooks
+        return next((each for each in webhooks.endpoints if each.path == path), None) if webhooks is not None else None
 
     def _take(self, world: World, endpoint: Endpoint, head: Head, body: bytes) -> Reply:
         """Queue a verified request and answer when it is on the disk."""
@@ -135,18 +151,16 @@ class Reception:
             arrivals = self._arrivals(world, endpoint, event)
             taken = self._group.run(lambda conn: self._submit(conn, world, arrivals, now))
         except NotWritten as error:
-            _log.error("webhook not stored", path=endpoint.path, error=str(error))
-            return _UNAVAILABLE
+            return _unavailable("error", "it could not be stored", str(error))
         except (Damaged, FateUnknown) as error:
             # The loop ends, and the next start finds out what is on the disk.
             self._post(error)
-            return _UNAVAILABLE
+            return _unavailable("error", "it could not be stored", str(error))
         except DuctileError as error:
-            _log.warn("webhook refused", path=endpoint.path, error=str(error))
-            return Reply(status=HTTPStatus.UNPROCESSABLE_ENTITY)
+            refusal = Refusal(level="warn", reason="its event cannot be taken", error=str(error))
+            return Reply(status=HTTPStatus.UNPROCESSABLE_ENTITY, refusal=refusal)
         if taken is None:
-            _log.warn("webhook refused: the queue is full", path=endpoint.path)
-            return _UNAVAILABLE
+            return _unavailable("warn", "the queue is full")
         if taken.is_new:
             self._wake(arrivals)
         return _tell(taken, many=endpoint.plugin is None, after=lambda: _report(endpoint, arrivals, taken))
@@ -182,22 +196,44 @@ class Reception:
     def _tell_health(self, head: Head, address: str) -> Reply:
         """Answer `/healthz` for this machine alone; for others there is no such path."""
         if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
-            return Reply(status=HTTPStatus.NOT_FOUND)
-        if head.method != "GET":
-            return Reply(status=HTTPStatus.METHOD_NOT_ALLOWED, headers=(("Allow", "GET"),))
+            return _refuse(HTTPStatus.NOT_FOUND, "only this machine may ask for its health")
+        if head.method not in ("GET", "HEAD"):
+            return _refuse(HTTPStatus.METHOD_NOT_ALLOWED, "the method is not GET or HEAD", ("Allow", "GET, HEAD"))
         vitals = self._health()
+        reasons = list(vitals.reasons)
+        most = self.world.config.service.max_queue_depth
         try:
             depth, breakers = self._group.look(
                 lambda conn: (queue_rows.count_waiting(conn), scheduler_rows.count_open_breakers(conn)))
-        except sqlite3.Error:
+            if depth > most:
+                reasons.append(f"{depth} jobs wait, more than service.max_queue_depth ({most})")
+        except sqlite3.Error as error:
             depth = breakers = None
-        is_well = vitals.is_well and depth is not None and depth <= self.world.config.service.max_queue_depth
+            reasons.append(f"the database cannot be read: {error}")
         health = {
-            "status": "ok" if is_well else "degraded", "uptime_seconds": vitals.uptime_seconds, "queue_depth": depth,
-            "plugins_loaded": vitals.plugins_loaded, "plugins_circuit_open": breakers,
+            "status": "degraded" if reasons else "ok", "reasons": reasons, "uptime_seconds": vitals.uptime_seconds,
+            "queue_depth": depth, "plugins_loaded": vitals.plugins_loaded, "plugins_circuit_open": breakers,
         }
-        status = HTTPStatus.OK if is_well else HTTPStatus.SERVICE_UNAVAILABLE
+        status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
         return Reply(status=status, body=encode(health).encode(), headers=(_JSON,))
+
+
+def _refuse(status: HTTPStatus, reason: str, *headers: tuple[str, str]) -> Reply:
+    return Reply(status=status, headers=headers, refusal=Refusal(reason=reason))
+
+
+def _unavailable(level: str, reason: str, error: str | None = None) -> Reply:
+    return Reply(status=HTTPStatus.SERVICE_UNAVAILABLE, headers=(_RETRY_AFTER,),
+                 refusal=Refusal(level=level, reason=reason, error=error))
+
+
+def _why_unverified(head: Head, endpoint: Endpoint) -> str:
+    """Return what was wrong with a signature, for the operator's log and never for the answer."""
+    for name in headers_of(endpoint.signature_format, endpoint.signature_header):
+        values = head.values(name.lower())
+        if len(values) != 1:
+            return f"the header {name} {'is missing' if not values else 'is there twice'}"
+    return "the signature is wrong"
 
 
 def _dedupe_key(endpoint: Endpoint, head: Head) -> str | None:

@@ -16,10 +16,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
+from typing import Protocol
 
 from ductile.errors import EXIT_SYSTEM, DuctileError
 from ductile.log import Component
-from ductile.webhook.head import Head, parse
+from ductile.webhook.head import Head, parse, path_of
+from ductile.webhook.refusals import Refusal
 
 _HEAD_LIMIT_BYTES = 64 * 1024
 _HEADERS_LIMIT = 100
@@ -52,13 +54,15 @@ _LIMITS = Limits()
 class Reply:
     """An answer. One with `close` ends the connection: nothing after its request is read.
 
-    `after` is called once it has been sent or could not be, for what nobody need wait for.
+    `refusal` says why it is one that refuses; `after` is called once it has been sent or could not be, for what nobody
+    need wait for.
     """
 
     status: HTTPStatus
     body: bytes = b""
     headers: tuple[tuple[str, str], ...] = ()
     close: bool = True
+    refusal: Refusal | None = None
     after: Callable[[], None] | None = None
 
 
@@ -73,8 +77,14 @@ class Expected:
     answer: Callable[[bytes, Callable[[], None]], Reply]
 
 
-# What is made of a head and the address that it came from: a reply at once, or a body to be read first.
-Receive = Callable[[Head, str], Reply | Expected]
+class Receiver(Protocol):
+    """Who makes something of requests."""
+
+    def receive(self, head: Head, address: str) -> Reply | Expected:
+        """Return what answers a head from an address at once, or what body is to be read first."""
+
+    def refused(self, path: str | None, address: str, reply: Reply) -> None:
+        """Take note of a refusal that was sent, or could not be; None where not even the path has come."""
 
 
 class _Deadline(io.RawIOBase):
@@ -142,10 +152,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.command = ""
         if not self._has_begun():
             return
+        self._path: str | None = None
         try:
             reply = self._reply()
         except TimeoutError:
-            reply = Reply(status=HTTPStatus.REQUEST_TIMEOUT)
+            what = "body" if self.command else "head"
+            reply = Reply(status=HTTPStatus.REQUEST_TIMEOUT, refusal=Refusal(reason=f"the {what} did not come in time"))
         except OSError:
             raise
         except Exception:
@@ -155,6 +167,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         try:
             self._send(reply)
         finally:
+            if reply.refusal is not None:
+                self.server.receiver.refused(self._path, self.client_address[0], reply)
             if reply.after is not None:
                 reply.after()
 
@@ -177,15 +191,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _reply(self) -> Reply:
         head = self._read_head()
         if isinstance(head, HTTPStatus):
-            return Reply(status=head)
+            return Reply(status=head, refusal=Refusal(reason="the head is malformed or too large"))
         self.command = head.method
         self.close_connection = not head.wants_more
-        expected = self.server.receive(head, self.client_address[0])
+        expected = self.server.receiver.receive(head, self.client_address[0])
         if isinstance(expected, Reply):
             return expected
         body = self._read_body(head, expected.length)
         if body is None:
-            return Reply(status=HTTPStatus.BAD_REQUEST)
+            return Reply(status=HTTPStatus.BAD_REQUEST, refusal=Refusal(reason="the body ended too soon"))
         return expected.answer(body, lambda: self.server.has_verified(self.connection))
 
     def _read_head(self) -> Head | HTTPStatus:
@@ -194,6 +208,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         data = self.rfile.read(length) if length >= 4 else self._read_lines()
         if isinstance(data, HTTPStatus):
             return data
+        self._path = path_of(data)
         if data.count(b"\r\n") > _HEADERS_LIMIT + 2:
             return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
         return parse(data) or HTTPStatus.BAD_REQUEST
@@ -208,6 +223,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if not line.endswith(b"\r\n"):
                 # Also where the client has stopped in the midst.
                 return HTTPStatus.BAD_REQUEST
+            self._path = self._path or path_of(line)
             data += line
         return bytes(data)
 
@@ -242,9 +258,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 class Listener:
     """A socket that listens, a thread that accepts, and a thread for each connection."""
 
-    def __init__(self, host: str, port: int, receive: Receive, *, limits: Limits = _LIMITS) -> None:
+    def __init__(self, host: str, port: int, receiver: Receiver, *, limits: Limits = _LIMITS) -> None:
         """Bind and listen. Raises DuctileError (71) where the address cannot be had."""
-        self.receive = receive
+        self.receiver = receiver
         self.limits = limits
         self.closing = False
         # Whether each connection has shown a verified request, and when it last did, or came.

@@ -15,6 +15,9 @@ from ductile.config.secret import key_of
 _TIMESTAMP = re.compile("[0-9]+")
 _ID = re.compile(r"[!-\-/-~]+")    # visible ASCII without the dot
 
+# The headers that are signed with the body.
+_ALSO = {"slack": ("X-Slack-Request-Timestamp",), "standard": ("webhook-id", "webhook-timestamp")}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Claim:
@@ -26,6 +29,11 @@ class _Claim:
     prefix: bytes = b""
     signatures: tuple[bytes, ...]
     spell: Callable[[bytes], bytes]
+
+
+def headers_of(format: str, header: str) -> tuple[str, ...]:
+    """Return the headers that a format needs, each exactly once; `header` is the one with the signature."""
+    return (header, *_ALSO.get(format, ()))
 
 
 def verify(body: bytes, headers: Sequence[tuple[str, str]], *, secrets: Sequence[str], header: str,

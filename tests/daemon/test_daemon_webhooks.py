@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from support import hooks
+from ductile import db
+from support import hooks, processes
 from support.daemon import RealDaemon
 from support.gate import Gate
 from support.wire import PATH, Wire, ask, head, signature, signed
@@ -96,7 +97,13 @@ def test_whatever_is_wrong_with_a_signature_the_answer_is_the_same(daemon: RealD
     assert {(answer.status, answer.body, tuple(answer.headers)) for answer in answers} == {
         (403, b"", ("date", "content-length", "connection"))}
     assert daemon.rows(JOBS) == [(0,)]
-    daemon.await_log("webhook refused: its signature is wrong or missing", len(answers), path=PATH, address="127.0.0.1")
+    daemon.stop()
+    reasons = [line["reason"] for line in daemon.log("webhook refused", path=PATH, status=403, address="127.0.0.1")]
+    # The first five of each; the last is counted.
+    assert reasons == ["the header X-Sig is missing", *["the signature is wrong"] * 2,
+                       "the header X-Sig is there twice", *["the signature is wrong"] * 3, "the header X-Sig is missing"]
+    [more] = daemon.log("more webhooks refused")
+    assert (more["path"], more["reason"], more["count"]) == (PATH, "the signature is wrong", 2)
 
 
 @pytest.mark.parametrize(("request_", "status"), [
@@ -163,22 +170,73 @@ def test_a_full_queue_asks_the_sender_to_come_again(daemon: RealDaemon, address:
     answers = [ask(address, signed(BODY)) for _ in range(3)]
     assert [answer.status for answer in answers] == [202, 202, 503]
     assert (answers[2].headers["retry-after"], answers[2].body) == ("30", b"")
-    daemon.await_log("webhook refused: the queue is full", path=PATH)
-    assert curl(address, path="/healthz")[0] == 200
+    daemon.await_log("webhook refused", path=PATH, reason="the queue is full", level="warn")
+    too_many = "3 jobs wait, more than service.max_queue_depth (2)"
+    assert too_many not in json.loads(curl(address, path="/healthz")[1])["reasons"]
     # Others may queue more than webhooks may.
     daemon.submit("hook", "poll")
     status, answer = curl(address, path="/healthz")
-    assert (status, json.loads(answer)["status"], json.loads(answer)["queue_depth"]) == (503, "degraded", 3)
+    assert (status, json.loads(answer)["queue_depth"]) == (503, 3)
+    assert too_many in json.loads(answer)["reasons"]
 
 
-def test_health_is_told_on_this_machine(daemon: RealDaemon, address: hooks.Address) -> None:
+def test_health_is_told_on_this_machine(daemon: RealDaemon) -> None:
+    hooks.install_hook(daemon)
+    address = hooks.listen(daemon)
+    daemon.start()
     status, answer = curl(address, path="/healthz")
     health = json.loads(answer)
     assert 0 <= health.pop("uptime_seconds") < 60
-    assert (status, health) == (
-        200, {"status": "ok", "queue_depth": 0, "plugins_loaded": 0, "plugins_circuit_open": 0})
+    assert (status, health) == (200, {
+        "status": "ok", "reasons": [], "queue_depth": 0, "plugins_loaded": 1, "plugins_circuit_open": 0})
+    with Wire(address) as wire:
+        wire.send(head("HEAD", "/healthz"))
+        assert (wire.answer(to_head=True).status, wire.rest()) == (200, b"")
     assert curl(address, "-d", "", path="/healthz") == (405, "")
     daemon.stop()
+
+
+def test_health_is_degraded_with_its_reasons(daemon: RealDaemon, address: hooks.Address) -> None:
+    (daemon.data / "ws").rename(daemon.data / "gone")
+    status, answer = curl(address, path="/healthz")
+    [not_loaded, gone] = json.loads(answer)["reasons"]
+    assert (status, json.loads(answer)["status"], json.loads(answer)["plugins_loaded"]) == (503, "degraded", 0)
+    assert not_loaded.startswith("plugin hook is not loaded: ")
+    assert gone == f"the workspace directory {daemon.data}/ws is gone"
+
+
+def test_a_job_whose_end_is_being_written_is_no_reason(daemon: RealDaemon, gate: Gate) -> None:
+    daemon.install("waits", config=gate.config)
+    hooks.install_hook(daemon)
+    address = hooks.listen(daemon)
+    daemon.start()
+    job = daemon.submit("waits")
+    [plugin] = gate.arrived()
+    with closing(db.connect_again(daemon.database)) as conn:
+        # The loop waits for this with the plugin's end in its hand.
+        conn.execute("BEGIN IMMEDIATE")
+        gate.let_through()
+        processes.await_end(plugin, 20)
+        seen = [ask(address, head("GET", "/healthz")).json["reasons"] for _ in range(200)]
+        conn.execute("ROLLBACK")
+    assert seen == [[]] * 200
+    daemon.await_job(job, "succeeded")
+    daemon.stop()
+
+
+def test_a_flood_of_unsigned_requests_leaves_a_few_lines(daemon: RealDaemon, address: hooks.Address) -> None:
+    for _ in range(10):
+        # One connection each: a refused request is the last on its own.
+        wires = [Wire(address) for _ in range(30)]
+        for wire in wires:
+            wire.send(posted(BODY))
+        for wire in wires:
+            assert wire.answer().status == 403
+            wire.vanish()
+    daemon.stop()
+    lines = daemon.log("webhook refused") + daemon.log("more webhooks refused")
+    assert len(lines) <= 12
+    assert sum(line.get("count", 1) for line in lines) == 300
 
 
 def test_a_repeated_delivery_is_one_job_unless_that_died(daemon: RealDaemon, gate: Gate) -> None:

@@ -5,7 +5,6 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,9 @@ from ductile.router import Dispatch
 from ductile.vitals import Vitals
 from ductile.webhook.head import Head
 from ductile.webhook.reception import Reception
+from ductile.webhook.refusals import Refusals
 from ductile.webhook.server import Expected, Reply
+from ductile.webhook.signature import headers_of
 
 SECRET = "correct-horse-battery-staple"
 SIGNATURE = "X-Sig"
@@ -39,7 +40,7 @@ class Desk:
             _endpoint("/plugin", plugin="echo"), _endpoint("/event", event="pushed")))
         world = replace(world, config=replace(world.config, webhooks=webhooks), router=_TwoTake())
         self.posted: list[BaseException | None] = []
-        self.vitals = Vitals(uptime_seconds=7, is_well=True, plugins_loaded=1)
+        self.vitals = Vitals(uptime_seconds=7, reasons=(), plugins_loaded=1)
         self.conn = conn
         self.clock = FakeClock()
         self._reception = Reception(world, GroupCommit(conn), clock=self.clock, new_id=ledger.ids(),
@@ -55,13 +56,26 @@ class Desk:
             reply.after()
         return reply
 
+    def ask(self, method: str, path: str, *headers: tuple[str, str], body: bytes = b"") -> Reply:
+        """Ask as the listener does, and let what was refused be noted."""
+        reply = self._reception.receive(_head(method, path, *headers), "192.0.2.7")
+        if isinstance(reply, Expected):
+            reply = reply.answer(body, lambda: None)
+        if reply.refusal is not None:
+            self._reception.refused(path, "192.0.2.7", reply)
+        return reply
+
+    @property
+    def refusals(self) -> Refusals:
+        return self._reception.refusals
+
     def swap(self, **plugin: Any) -> None:
         """Put another world in force, with another plugin of the same name."""
         before = self._reception.world
         self._reception.world = replace(before, plugins={"echo": worlds.plugin(**plugin)})
 
-    def health(self, address: str = "127.0.0.1") -> Reply:
-        return self._reception.receive(_head("GET", "/healthz"), address)
+    def health(self, address: str = "127.0.0.1", method: str = "GET") -> Reply:
+        return self._reception.receive(_head(method, "/healthz"), address)
 
     def deepen(self, depth: int) -> None:
         """Put another world in force, with another depth of the queue."""
@@ -95,6 +109,21 @@ class Failing(sqlite3.Connection):
         return super().execute(sql, *parameters)
 
 
+REFUSED_BY_HEAD = [
+    ("GET", "/plugin", (), 405, "the method is not POST"),
+    ("POST", "/plugin", (), 411, "there is no Content-Length"),
+    ("POST", "/plugin", (("Content-Length", "-1"),), 400, "Content-Length or Transfer-Encoding is wrong"),
+    ("POST", "/plugin", (("Content-Length", "999999999"),), 413, "the body is larger than max_body_size"),
+]
+RIGHT = (SIGNATURE, hmac.digest(SECRET.encode(), b"{}", "sha256").hex())
+SIGNATURES = [
+    ((), "the header X-Sig is missing"),
+    (((SIGNATURE, ""),), "the signature is wrong"),
+    (((SIGNATURE, "0" * 64),), "the signature is wrong"),
+    ((RIGHT, RIGHT), "the header X-Sig is there twice"),
+]
+
+
 def _endpoint(path: str, *, plugin: str | None = None, event: str | None = None) -> Endpoint:
     return Endpoint(path=path, plugin=plugin, event=event, secrets=(SECRET,), signature_header=SIGNATURE,
                     signature_format="hex", dedupe_header="X-Id", max_body_size=32 * 1024**2)
@@ -121,17 +150,29 @@ def desk(conn: Failing) -> Desk:
 def test_health_is_told_to_this_machine(desk: Desk, address: str) -> None:
     reply = desk.health(address)
     assert (reply.status, json.loads(reply.body)) == (200, {
-        "status": "ok", "uptime_seconds": 7, "queue_depth": 0, "plugins_loaded": 1, "plugins_circuit_open": 0})
+        "status": "ok", "reasons": [], "uptime_seconds": 7, "queue_depth": 0, "plugins_loaded": 1, "plugins_circuit_open": 0})
+
+
+def test_health_may_be_asked_without_a_body_and_in_no_other_way(desk: Desk) -> None:
+    assert desk.health(method="HEAD") == desk.health()
+    assert (desk.health(method="POST").status, desk.health(method="POST").headers) == (405, (("Allow", "GET, HEAD"),))
 
 
 @pytest.mark.parametrize("address", ["192.0.2.7", "10.0.0.1", "2001:db8::1", "fe80::1%eth0", "0.0.0.0"])
 def test_for_others_there_is_no_health(desk: Desk, address: str) -> None:
-    assert desk.health(address) == Reply(status=HTTPStatus.NOT_FOUND)
+    reply = desk.health(address)
+    assert (reply.status, reply.body, reply.headers) == (404, b"", ())
 
 
-def test_a_loop_that_is_not_well_is_degraded(desk: Desk) -> None:
-    desk.vitals = replace(desk.vitals, is_well=False)
-    assert (desk.health().status, json.loads(desk.health().body)["status"]) == (503, "degraded")
+def test_what_is_not_well_is_degraded_with_every_reason(desk: Desk, conn: Failing) -> None:
+    desk.vitals = replace(desk.vitals, reasons=("the disk is gone",))
+    desk.deepen(1)
+    ledger.put_job(conn, "a")
+    ledger.put_job(conn, "b")
+    reply = desk.health()
+    health = json.loads(reply.body)
+    assert (reply.status, health["status"], health["reasons"]) == (503, "degraded", [
+        "the disk is gone", "2 jobs wait, more than service.max_queue_depth (1)"])
 
 
 def test_a_webhook_that_could_not_be_stored_is_one_to_be_sent_again(desk: Desk, conn: Failing) -> None:
@@ -139,6 +180,82 @@ def test_a_webhook_that_could_not_be_stored_is_one_to_be_sent_again(desk: Desk, 
     assert (desk.post("/plugin", b"{}").status, desk.jobs(), desk.posted) == (503, [], [])
     conn.code = None
     assert (desk.post("/plugin", b"{}").status, len(desk.jobs()), desk.posted) == (202, 1, [None])
+
+
+@pytest.mark.parametrize(("method", "path", "headers", "status", "reason"), REFUSED_BY_HEAD)
+def test_a_request_to_an_endpoint_that_is_refused_by_its_head_is_logged_with_its_reason(
+        desk: Desk, tmp_path: Path, method: str, path: str, headers: tuple, status: int, reason: str) -> None:
+    with logs.kept(tmp_path) as log:
+        reply = desk.ask(method, path, *headers)
+        [line] = logs.lines(log)
+    assert (reply.status, reply.body, reply.close) == (status, b"", True)
+    del line["timestamp"]
+    assert line == {"level": "info", "component": "webhook", "message": "webhook refused", "path": path,
+                    "status": status, "reason": reason, "address": "192.0.2.7"}
+
+
+@pytest.mark.parametrize(("headers", "reason"), SIGNATURES)
+def test_what_was_wrong_with_a_signature_is_told_in_the_log_alone(
+        desk: Desk, tmp_path: Path, headers: tuple, reason: str) -> None:
+    with logs.kept(tmp_path) as log:
+        reply = desk.ask("POST", "/plugin", ("Content-Length", "2"), *headers, body=b"{}")
+        assert [(line["level"], line["reason"]) for line in logs.lines(log)] == [("info", reason)]
+    assert (reply.status, reply.body, reply.headers, reply.close) == (403, b"", (), True)
+
+
+def test_the_log_names_a_header_that_is_signed_with_the_body_and_missing() -> None:
+    assert (headers_of("slack", "X-Slack-Signature"), headers_of("standard", "webhook-signature")) == (
+        ("X-Slack-Signature", "X-Slack-Request-Timestamp"),
+        ("webhook-signature", "webhook-id", "webhook-timestamp"))
+
+
+def test_what_strangers_ask_for_is_logged_at_debug(desk: Desk, tmp_path: Path) -> None:
+    with logs.kept(tmp_path) as log:
+        desk.ask("GET", "/healthz")
+        desk.ask("GET", "/wp-login.php")
+        desk.ask("POST", "/" + "a" * 5000)
+        said = [(line["level"], line["status"], line["path"]) for line in logs.lines(log)]
+    assert said == [("debug", 404, "/healthz"), ("debug", 404, "/wp-login.php"), ("debug", 404, "/" + "a" * 199)]
+
+
+def test_a_flood_of_refusals_is_counted_for_each_endpoint_and_reason_and_told_once_a_minute(
+        desk: Desk, tmp_path: Path) -> None:
+    with logs.kept(tmp_path) as log:
+        for number in range(2000):
+            desk.ask("POST", "/plugin", ("Content-Length", "2"), body=b"{}")
+            desk.ask("POST", "/event", ("Content-Length", "2"), (SIGNATURE, "0"), body=b"{}")
+            desk.ask("GET", f"/{number}")
+        assert len(logs.lines(log)) == 15
+        desk.clock.move(59)
+        desk.ask("GET", "/plugin")
+        desk.clock.move(1)
+        desk.refusals.tell()
+        desk.refusals.tell()
+        said = [[line.get(name) for name in ("level", "path", "reason", "count", "seconds")]
+                for line in logs.lines(log)[16:]]
+    assert said == [
+        ["info", "/plugin", "the header X-Sig is missing", 1995, 60],
+        ["info", "/event", "the signature is wrong", 1995, 60],
+        ["debug", None, "no endpoint has this path", 1995, 60],
+    ]
+
+
+def test_the_next_minute_begins_with_lines_of_their_own(desk: Desk, tmp_path: Path) -> None:
+    with logs.kept(tmp_path) as log:
+        for _ in range(7):
+            desk.ask("GET", "/plugin")
+        desk.clock.move(60)
+        desk.ask("GET", "/plugin")
+        assert [line["message"] for line in logs.lines(log)] == [
+            *["webhook refused"] * 5, "more webhooks refused", "webhook refused"]
+
+
+def test_at_the_end_what_was_counted_is_told_at_once(desk: Desk, tmp_path: Path) -> None:
+    with logs.kept(tmp_path) as log:
+        for _ in range(6):
+            desk.ask("GET", "/plugin")
+        desk.refusals.tell(at_once=True)
+        assert logs.lines(log)[-1]["count"] == 1
 
 
 @pytest.mark.parametrize(("code", "error"), [
@@ -171,12 +288,11 @@ def test_an_event_of_which_one_job_is_new_is_taken(desk: Desk, conn: Failing) ->
     assert len(desk.jobs()) == 3
 
 
-def test_an_event_too_large_for_a_context_is_refused_and_ends_nothing(desk: Desk, tmp_path: Path) -> None:
-    with logs.kept(tmp_path) as path:
-        reply = desk.post("/event", json.dumps({"a": "x" * 20_000_000}).encode())
-        assert [(line["level"], line["message"], line["path"]) for line in logs.lines(path)] == [
-            ("warn", "webhook refused", "/event")]
-    assert (reply, desk.posted, desk.jobs()) == (Reply(status=HTTPStatus.UNPROCESSABLE_ENTITY), [], [])
+def test_an_event_too_large_for_a_context_is_refused_and_ends_nothing(desk: Desk) -> None:
+    reply = desk.post("/event", json.dumps({"a": "x" * 20_000_000}).encode())
+    assert (reply.status, reply.body, reply.refusal.level, reply.refusal.reason) == (
+        422, b"", "warn", "its event cannot be taken")
+    assert (reply.refusal.error.startswith("the event cannot be taken: "), desk.posted, desk.jobs()) == (True, [], [])
 
 
 def test_a_long_delivery_id_is_kept_as_its_digest_and_still_known(desk: Desk) -> None:

@@ -32,6 +32,10 @@ class Desk:
         self.after = threading.Event()
         self.after.set()
         self.done: list[bytes] = []
+        self.refusals: list[tuple[str | None, int, str]] = []
+
+    def refused(self, path: str | None, address: str, reply: Reply) -> None:
+        self.refusals.append((path, reply.status, reply.refusal.reason))
 
     def receive(self, head: Head, address: str) -> Reply | Expected:
         self.heads.append(head)
@@ -65,7 +69,7 @@ class Place:
 
     def open(self, **limits: float) -> Listener:
         """Listen, with these limits and the usual ones."""
-        self.listener = Listener("127.0.0.1", 0, self.desk.receive, limits=Limits(**limits))
+        self.listener = Listener("127.0.0.1", 0, self.desk, limits=Limits(**limits))
         self.listener.start()
         host, _, port = self.listener.address.rpartition(":")
         self.address = host, int(port)
@@ -211,6 +215,43 @@ def test_a_body_that_stops_in_the_midst_is_refused(place: Place) -> None:
 def test_the_query_is_not_the_path_and_slashes_stay(place: Place) -> None:
     ask(place.address, head("POST", "//a?b=c"))
     assert [(each.path, each.query) for each in place.desk.heads] == [("//a", "b=c")]
+
+
+TOO_SOON = "the body ended too soon"
+MALFORMED = "the head is malformed or too large"
+
+
+@pytest.mark.parametrize(("request_", "refusal"), [
+    (head("POST", "/a", "Content-Length: 5") + GOOD, ("/a", 400, TOO_SOON)),
+    (head("POST", "/a?b=c", "Content-Length : 4"), ("/a", 400, MALFORMED)),
+    (b"POST /a HTTP/1.1\r\nX-A: 1\n", ("/a", 400, MALFORMED)),
+    (b"POST /a HTTP/1.1\r\nX-A: 1", ("/a", 400, MALFORMED)),
+    (head("POST", "/a", *["X-A: 1"] * 200), ("/a", 431, MALFORMED)),
+    (head("POST", "/" + "a" * 100_000), (None, 414, MALFORMED)),
+    (b"nonsense\r\n\r\n", (None, 400, MALFORMED)),
+])
+def test_a_refusal_before_the_body_is_whole_is_noted_with_its_path_and_its_reason(
+        place: Place, request_: bytes, refusal: tuple[str | None, int, str]) -> None:
+    with place.connect() as wire:
+        wire.send(request_)
+        wire.stop_sending()
+        assert wire.answer().headers["connection"] == "close"
+    place.close()
+    assert place.desk.refusals == [refusal]
+
+
+@pytest.mark.parametrize(("request_", "refusal"), [
+    (b"POST /a HTTP/1.1\r\n", ("/a", 408, "the head did not come in time")),
+    (head("POST", "/a", "Content-Length: 5") + GOOD, ("/a", 408, "the body did not come in time")),
+])
+def test_what_did_not_come_in_time_is_noted(
+        place: Place, request_: bytes, refusal: tuple[str | None, int, str]) -> None:
+    place.open(head_seconds=0.2, body_seconds=0.2)
+    with place.connect() as wire:
+        wire.send(request_)
+        assert (wire.answer().headers["connection"], wire.rest()) == ("close", b"")
+    place.close()
+    assert place.desk.refusals == [refusal]
 
 
 @pytest.mark.parametrize("begun", [b"P", b"POST / HTTP/1.1\r\n", b"POST / HTTP/1.1\r\nX-A: "])
@@ -383,13 +424,13 @@ def test_who_is_gone_before_the_answer_harms_nobody(place: Place, capfd: pytest.
 def test_an_address_that_is_taken_is_refused(place: Place) -> None:
     host, port = place.address
     with pytest.raises(DuctileError) as error:
-        Listener(host, port, place.desk.receive)
+        Listener(host, port, place.desk)
     assert (error.value.exit_code, str(error.value)) == (
         71, f"cannot listen on 127.0.0.1:{port}: Address already in use; set webhooks.listen to a free address")
 
 
 def test_an_address_of_another_machine_is_refused(place: Place) -> None:
     with pytest.raises(DuctileError) as error:
-        Listener("2001:db8::1", 8081, place.desk.receive)
+        Listener("2001:db8::1", 8081, place.desk)
     assert re.fullmatch(r"cannot listen on \[2001:db8::1\]:8081: .*; set webhooks.listen to a free address",
                         str(error.value))
