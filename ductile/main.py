@@ -39,6 +39,7 @@ from ductile.errors import (
     DuctileError,
 )
 from ductile.lock import PidLock, pid_file
+from ductile.memory import give_large_blocks_back
 from ductile.notify import Notifier
 from ductile.source import Source
 from ductile.workspace.directories import Workspaces
@@ -173,6 +174,7 @@ def serve(reading: world.Reading, source: Source, report: Any) -> None:
         notifier = Notifier(source.environ)
         spare_children()
         become_subreaper()
+        give_large_blocks_back()
         daemon = Daemon(
             reading.world, conn, clock=clock, rng=random.Random(), new_id=lambda: str(uuid.uuid4()),
             workspaces=workspaces, locks=RunLocks(run_locks(config.state_path)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -22,6 +22,11 @@ RESERVED_TYPES = "ductile."
 _LEVELS: Mapping[Any, Level] = {
     "debug": "debug", "info": "info", "warn": "warn", "warning": "warn", "error": "error",
 }
+
+
+# Of one response: values take the daemon's memory, however short they are.
+SIZE_LIMIT = strictjson.Limit(values=500_000, members=300_000)
+LOGS_LIMIT = 1000
 
 
 class ProtocolError(ValueError):
@@ -47,7 +52,10 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """A plugin's answer. `raw` is the whole object as it was printed, unknown keys with it."""
+    """A plugin's answer. `raw` is the object as it was printed, unknown keys with it, but for the logs over the limit.
+
+    `logs` are the first ones, and `logs_dropped` counts the others.
+    """
 
     status: Literal["ok", "error"]
     result: str | None = None
@@ -56,6 +64,7 @@ class Response:
     events: tuple[Event, ...] = ()
     state_updates: Mapping[str, Any] = field(default_factory=dict)
     logs: tuple[LogLine, ...] = ()
+    logs_dropped: int = 0
     raw: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -98,7 +107,7 @@ def parse_response(stdout: bytes) -> dict[str, Any]:
     if not stdout.strip():
         raise ProtocolError("printed nothing")
     try:
-        raw = strictjson.decode(stdout)
+        raw = strictjson.decode(stdout, limit=SIZE_LIMIT)
     except strictjson.JSONRefused as error:
         raise ProtocolError(f"not one strict JSON object: {error}{_hint(stdout, str(error))}") from None
     if not isinstance(raw, dict):
@@ -122,14 +131,18 @@ def read_response(raw: dict[str, Any]) -> Response:
     Raises ProtocolError for what is none.
     """
     retry = _typed(raw.get("retry"), bool, "retry")
+    logs, count = _logs(raw.get("logs"))
+    if count > len(logs):
+        raw = {**raw, "logs": raw["logs"][:LOGS_LIMIT]}
     return Response(
         status=_status(raw.get("status")),
         result=_typed(raw.get("result"), str, "result"),
         error=_typed(raw.get("error"), str, "error"),
         retry=True if retry is None else retry,
-        events=_items(raw.get("events"), "events", _event),
+        events=tuple(_items(raw.get("events"), "events", _event)),
         state_updates=_typed(raw.get("state_updates"), dict, "state_updates") or {},
-        logs=_items(raw.get("logs"), "logs", _log_line),
+        logs=logs,
+        logs_dropped=count - len(logs),
         raw=raw,
     )
 
@@ -161,14 +174,23 @@ def _status(value: Any) -> Literal["ok", "error"]:
     raise ProtocolError(f"status: expected one of ok, error, got {_got(value)}")
 
 
-def _items(value: Any, place: str, read: Callable[[dict[str, Any], str], T]) -> tuple[T, ...]:
-    items = []
+def _items(value: Any, place: str, read: Callable[[dict[str, Any], str], T]) -> Iterator[T]:
     for index, item in enumerate(_typed(value, list, place) or ()):
         here = f"{place}[{index}]"
         if type(item) is not dict:
             raise ProtocolError(f"{here}: expected a mapping, got {_got(item)}")
-        items.append(read(item, here))
-    return tuple(items)
+        yield read(item, here)
+
+
+def _logs(value: Any) -> tuple[tuple[LogLine, ...], int]:
+    """Return the first lines, and how many there are; those that are not kept must be right too."""
+    kept: list[LogLine] = []
+    count = 0
+    for line in _items(value, "logs", _log_line):
+        count += 1
+        if count <= LOGS_LIMIT:
+            kept.append(line)
+    return tuple(kept), count
 
 
 def _event(item: dict[str, Any], place: str) -> Event:

@@ -108,6 +108,30 @@ def test_more_events_than_are_allowed_are_not_a_fault_of_protocol() -> None:
     assert len(decode_response(stdout).events) == 1001
 
 
+def test_a_thousand_log_lines_are_kept_and_the_rest_are_counted() -> None:
+    lines = [{"message": str(number)} for number in range(1003)]
+    found = decode_response(json.dumps({"status": "ok", "logs": lines}).encode())
+    assert ([line.message for line in found.logs], found.logs_dropped) == ([str(number) for number in range(1000)], 3)
+    assert found.raw["logs"] == lines[:1000]
+    whole = decode_response(json.dumps({"status": "ok", "logs": lines[:1000]}).encode())
+    assert (len(whole.logs), whole.logs_dropped) == (1000, 0)
+
+
+def test_a_log_line_that_is_not_kept_must_be_right_too() -> None:
+    lines = [{"message": "m"}] * 1001 + [{"message": 1}]
+    assert refusal(json.dumps({"status": "ok", "logs": lines}).encode()).startswith("logs[1001].message: expected")
+
+
+@pytest.mark.parametrize(("count", "expected"), [(499_997, None), (499_998, "more than 500,000 values")])
+def test_a_response_has_half_a_million_values_at_most(count: int, expected: str | None) -> None:
+    # The object, the status and the list are values too.
+    stdout = b'{"status": "ok", "x": [' + b"[]," * (count - 1) + b"[]]}"
+    if expected is None:
+        assert len(decode_response(stdout).raw["x"]) == count
+    else:
+        assert expected in refusal(stdout)
+
+
 ALONE = "standard output must hold the JSON alone, print to standard error"
 
 

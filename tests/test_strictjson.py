@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ductile.strictjson import JSONRefused, canonical, decode, encode
+from ductile.strictjson import JSONRefused, Limit, canonical, decode, encode, is_longer
+from support.launch import in_a_child
 
 MIB = 1024 * 1024
 
@@ -155,6 +158,71 @@ def test_ten_mebibytes_of_malice_are_refused(what: str) -> None:
     # Where one of these took more than linear time, the test would not end.
     data, expected = HOSTILE[what]
     assert refusal(data) == expected
+
+
+LIMIT = Limit(values=6, members=3)
+
+
+@pytest.mark.parametrize("data", [
+    b"[1, [], {}, [ ], { }]", b"[[[[[[]]]]]]", b"[1,2,3,4,5]", b'["a,b,[{:", "\\"]},,", "\\\\", 4, 5]',
+    b'{"a": 1, "b": {"c": {}}}', '["[,\u00e9]"]'.encode(), "[1,2,3,4,5]", b'{"a,,,,": [1, 2, ":::"]}',
+])
+def test_a_document_of_as_many_values_as_are_allowed_is_read(data: bytes | str) -> None:
+    assert decode(data, limit=LIMIT) == json.loads(data)
+
+
+@pytest.mark.parametrize(("data", "expected"), [
+    (b"[1, [], {}, [ ], { }, 6]", "more than 6 values"),
+    (b"[[[[[[[]]]]]]]", "more than 6 values"),
+    (b'[{}, {"a": [1, 2, 3]}]', "more than 6 values"),
+    (b'["\\\\", "\\"", 3, 4, 5, "6"]', "more than 6 values"),
+    ("[1,2,3,4,5,6]", "more than 6 values"),
+    (b'{"a": 1, "b": 2, "c": 3, "d": 4}', "more than 3 keys in mappings"),
+    (b'[{"a": {"b" : {"c": {"d": 4}}}}]', "more than 3 keys in mappings"),
+])
+def test_a_document_of_more_values_than_are_allowed_is_refused(data: bytes | str, expected: str) -> None:
+    with pytest.raises(JSONRefused) as caught:
+        decode(data, limit=LIMIT)
+    assert str(caught.value) == expected
+
+
+# Each ten mebibytes, and what would take memory: values, turns of a pattern, pieces of a text.
+GREEDY = {
+    "empty lists": b'{"x":[' + b"[]," * 3_400_000 + b"[]]}",
+    "escapes": b'["\\u0041' + b"\\n" * 5_000_000 + b'"]',
+    "escapes without an end": b'["\\u0041' + b'\\"' * 5_000_000,
+    "strings": b"[" + b'"" ,' * 2_500_000 + b"1]",
+    "commas in a string": b'["' + b"," * 10_000_000 + b'"]',
+}
+
+
+@pytest.mark.parametrize("what", GREEDY)
+def test_a_document_takes_no_more_memory_than_its_size_and_its_limit_explain(what: str) -> None:
+    # Bytes, text, a copy with the escapes taken out, a string of it.
+    assert in_a_child(mebibytes_to_decode, what) < 60
+
+
+def mebibytes_to_decode(what: str) -> int:
+    """Return by how much the memory of this process grew at most."""
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _memory("VmRSS")
+    with suppress(JSONRefused):
+        decode(GREEDY[what], limit=Limit(values=500_000, members=300_000))
+    return (_memory("VmHWM") - before) // 1024
+
+
+def _memory(name: str) -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith(name)).split()[1])
+
+
+@pytest.mark.parametrize("value", [
+    {}, [], "", "text", 1, None, {"a": [1, "b", {"c": None}], "d": {}}, [[], [], {}], ["x" * 50, 12345], (1, 2),
+])
+def test_a_value_is_longer_than_less_than_it_surely_is(value: Any) -> None:
+    length = len(encode(value))
+    assert not is_longer(value, length)
+    assert is_longer(value, length // 3 - 1)
 
 
 def test_a_usual_response_is_read_at_the_speed_of_the_standard_library() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from operator import is_
 from typing import Any
 
 _SCHEME = "workspace://"
@@ -57,10 +58,14 @@ def _restored(path: str, workspace_dir: str) -> str:
 
 
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    """Return a value with each string changed. What has none that changes is returned as it is: answers may be large."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):
-        return {change(key): _mapped(item, change) for key, item in value.items()}
+        mapped = {change(key): _mapped(item, change) for key, item in value.items()}
+        same = all(key is other and item is value[key] for (key, item), other in zip(mapped.items(), value))
+        return value if same and len(mapped) == len(value) else mapped
     if isinstance(value, list):
-        return [_mapped(item, change) for item in value]
+        items = [_mapped(item, change) for item in value]
+        return value if all(map(is_, items, value)) else items
     return value

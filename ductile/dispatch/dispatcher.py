@@ -316,6 +316,8 @@ class Dispatcher:
         names = {"job_id": job.id, "plugin": job.plugin}
         for line in outcome.response.logs if outcome.response is not None else ():
             _plugin_log.at(line.level, line.message, **names)
+        if outcome.response is not None and outcome.response.logs_dropped:
+            _plugin_log.warn("more log lines were not kept", **names, count=outcome.response.logs_dropped)
         if outcome.stderr:
             _plugin_log.warn("standard error", **names, stderr=outcome.stderr)
         for warning in current.ended.warnings:

@@ -120,10 +120,12 @@ def classify(facts: Facts, *, timeout: int, workspace_dir: str | None = None) ->
     In all that the plugin said, paths into `workspace_dir` become portable ones; None where nothing of it is kept.
     """
 
+    may_be_named = workspace_dir is not None and _may_name(facts.stdout, workspace_dir)
+
     def portable(value: Any) -> Any:
         return value if workspace_dir is None else to_portable(value, workspace_dir)
 
-    response, fault = _response(facts, portable)
+    response, fault = _response(facts, portable, may_be_named)
     printed = _readable(facts.stdout[:PRINTED_LIMIT_BYTES]) if facts.stdout and response is None else None
     seen: dict[str, Any] = {
         "response": response, "exit_code": facts.exit_code, "stderr": portable(_stderr(facts)),
@@ -143,11 +145,18 @@ def classify(facts: Facts, *, timeout: int, workspace_dir: str | None = None) ->
     return _answered(response, seen)
 
 
-def _response(facts: Facts, portable: Callable[[Any], Any]) -> tuple[Response | None, str | None]:
+def _may_name(stdout: bytes, workspace_dir: str) -> bool:
+    """Say whether JSON may hold a path, perhaps spelled with escapes: to look through all its values takes long."""
+    return b"\\u" in stdout or b"\\/" in stdout or workspace_dir.encode("utf-8", "surrogateescape") in stdout
+
+
+def _response(facts: Facts, portable: Callable[[Any], Any],
+              may_be_named: bool) -> tuple[Response | None, str | None]:
     if facts.stdout_overflowed:
         return None, f"printed more than {STDOUT_LIMIT_BYTES // 1024**2} MiB"
     try:
-        return read_response(portable(parse_response(facts.stdout))), None
+        raw = parse_response(facts.stdout)
+        return read_response(portable(raw) if may_be_named else raw), None
     except ProtocolError as error:
         # A key that is repeated is named before anything is made portable.
         return None, f"protocol error: {portable(str(error))}"

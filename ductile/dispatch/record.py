@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ductile.protocol import Response
-from ductile.strictjson import encode
+from ductile.strictjson import encode, is_longer
 from ductile.text import one_line
 
 # Past it a response is stored without what its plugin can give again.
@@ -42,9 +42,15 @@ def stored(response: Response, ways: Sequence[Way] | None, notes: Sequence[str])
     raw = {key: value for key, value in response.raw.items() if key not in _OURS}
     if response.events:
         raw["events"] = _told_events([_without_ways(event) for event in raw["events"]], gone)
-    raw |= _of_the_core(ways or (), notes)
-    text = encode(raw)
-    return text if len(text) <= RESULT_LIMIT_BYTES else _cut(response, gone, _of_the_core(ways or (), notes))
+    if response.logs_dropped:
+        notes = [*notes, f"{response.logs_dropped:,} more log lines were not kept"]
+    ours = _of_the_core(ways or (), notes)
+    whole = raw | ours
+    if not is_longer(whole, RESULT_LIMIT_BYTES):
+        text = encode(whole)
+        if len(text) <= RESULT_LIMIT_BYTES:
+            return text
+    return _cut(response, gone, ours)
 
 
 def _without_ways(event: Mapping[str, Any]) -> dict[str, Any]:

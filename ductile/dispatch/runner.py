@@ -204,7 +204,7 @@ class _Watch:
         return Facts(
             exit_code=returncode if returncode >= 0 else None,
             signal=-returncode if returncode < 0 else None,
-            stdout=bytes(self._stdout[:STDOUT_LIMIT_BYTES]),
+            stdout=bytes(memoryview(self._stdout)[:STDOUT_LIMIT_BYTES]),
             stdout_overflowed=self._overflowed,
             stderr=bytes(self._stderr),
             stderr_dropped=self._stderr_dropped,

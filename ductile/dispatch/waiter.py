@@ -34,8 +34,15 @@ class Waiter:
             self._thread = None
 
     def _run(self) -> None:
-        while (wait := self._work.get()) is not None:
-            try:
-                self._post(wait())
-            except BaseException as error:
-                self._post(error)
+        while self._do(self._work.get()):
+            # In a frame of its own: what has been waited for, and may be large, must not be kept until the next.
+            continue
+
+    def _do(self, wait: Callable[[], Any] | None) -> bool:
+        if wait is None:
+            return False
+        try:
+            self._post(wait())
+        except BaseException as error:
+            self._post(error)
+        return True

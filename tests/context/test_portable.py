@@ -81,3 +81,10 @@ def test_a_root_with_signs_that_patterns_know_is_taken_as_it_is() -> None:
     root = "/data (1)/w+s/[x]"
     assert to_portable(f"{root}/a", root) == "workspace://a"
     assert from_portable("workspace://a", root + r"\1") == root + r"\1/a"
+
+
+def test_what_names_no_path_is_not_copied() -> None:
+    value = {"a": [1, "text", {"b": ["/ws/other"]}], "c": [f"{HERE}/x"]}
+    moved = to_portable(value, HERE)
+    assert moved["a"] is value["a"]
+    assert (moved["c"], value["c"]) == (["workspace://x"], [f"{HERE}/x"])

@@ -199,6 +199,13 @@ def ended(answer: Any, **facts: Any) -> Outcome:
     return classify(Facts(**{"exit_code": 0, "stdout": stdout} | facts), timeout=60, workspace_dir=WORKSPACE)
 
 
+@pytest.mark.parametrize("spelled", ["/", "\\/", "\\u002f", "\\u002F"])
+def test_a_path_becomes_portable_however_its_letters_are_spelled(spelled: str) -> None:
+    stdout = ('{"status":"ok","result":"%s"}' % f"{WORKSPACE}/a".replace("/", spelled)).encode()
+    found = classify(Facts(exit_code=0, stdout=stdout), timeout=60, workspace_dir=WORKSPACE)
+    assert found.response.result == "workspace://a"
+
+
 def test_in_all_that_a_response_says_paths_become_portable() -> None:
     found = ended({
         "status": "ok", "result": f"made {FILE}", "error": f"odd: {FILE}", "unknown": {FILE: [FILE, 1, None]},

@@ -65,6 +65,12 @@ def test_notes_go_with_the_response() -> None:
     assert kept(response(result="done"), [], NOTES) == {"status": "ok", "result": "done", "notes": NOTES}
 
 
+def test_log_lines_that_were_not_kept_are_noted() -> None:
+    answer = response(logs=[{"message": "m"}] * 1200)
+    assert kept(answer, notes=NOTES)["notes"] == [*NOTES, "200 more log lines were not kept"]
+    assert len(kept(answer)["logs"]) == 1000
+
+
 def test_what_was_given_is_left_alone() -> None:
     answer = response(events=THREE)
     stored(answer, WAYS, NOTES)
