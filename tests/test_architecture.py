@@ -46,7 +46,7 @@ NOT_USED_YET = {"paused_plugins"}
 READS_ALL = {"ctl.glance", "ctl.snapshot"}
 
 # Who may load a module while it runs: ductilectl the one command that was asked for, the daemon its listener.
-LOADS_ON_DEMAND = {"ctl.main", "main", "webhook.front"}
+LOADS_ON_DEMAND = {"ctl.main", "dispatch.runner", "main", "webhook.front"}
 
 # What only the daemon knows.
 DAEMON = {"daemon", "detach", "dispatch.dispatcher", "dispatch.recovery", "main", "notify", "reload",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import select
@@ -13,6 +12,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from ductile.dispatch.leftover import JOB_ID_VARIABLE
@@ -44,7 +44,8 @@ def become_subreaper() -> None:
 
     Where the kernel refuses, descendants that leave their group are found at the next start at the latest.
     """
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    # Loaded here, once the standard descriptors are open: libffi keeps a file open, and would get the number of one.
+    import_module("ctypes").CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 class Run:
