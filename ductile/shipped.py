@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sysconfig
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def share() -> Path:
     """
     places = _places()
     for place in places:
-        if (place / _MARK).is_file():
+        if os.path.isfile(place / _MARK):
             return place
     looked_at = ", ".join(map(str, places))
     raise DuctileError(

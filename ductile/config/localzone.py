@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 from collections.abc import Mapping
 from datetime import timezone, tzinfo
 from pathlib import Path
@@ -37,7 +38,7 @@ def _zone_of_variable(name: str) -> tzinfo | None:
 
 
 def _system_zone(localtime: Path) -> tzinfo:
-    if not localtime.exists():
+    if not os.path.exists(localtime):
         return timezone.utc
     # The name is worth having: two schedules in zones of the same name compare equal.
     parts = localtime.resolve().parts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,13 +155,18 @@ class RunLocks:
     def _keep(self, job_id: str) -> None:
         """Have the lock file wait for this job alone, so that other jobs can run."""
         path = self._path(job_id)
-        if path == self._current and path.exists():
-            path.rename(self._directory / job_id)
+        if path == self._current:
+            with suppress(FileNotFoundError):
+                path.rename(self._directory / job_id)
 
     def _path(self, job_id: str) -> Path:
         """Return the lock file of a job's last run: the one that was kept for it, or the current one."""
         kept = self._directory / job_id
-        return kept if kept.exists() else self._current
+        try:
+            kept.stat()
+        except FileNotFoundError:
+            return self._current
+        return kept
 
 
 def _is_free(path: Path) -> bool:
