@@ -269,7 +269,7 @@ def test_a_fifo_in_its_place_is_refused(path):
 
 
 def test_a_socket_in_its_place_is_refused(path):
-    os.mknod(path, stat.S_IFSOCK)
+    os.mknod(path, stat.S_IFSOCK | 0o600)
     assert refusal(path) == (EXIT_SYSTEM, f"cannot open the PID file {path}: No such device or address")
 
 

@@ -76,7 +76,8 @@ def test_damage_found_while_reading_is_65(desk: Desk) -> None:
 def test_a_configuration_that_is_no_yaml_is_78(desk: Desk, command: tuple[str, ...]) -> None:
     (desk.home / "config.yaml").write_text("a: [\n")
     said = desk.call(*command)
-    assert (said.code, said.out, said.err.startswith(f"{desk.home}/config.yaml:2:1: not YAML: ")) == (78, "", True)
+    line = f"{desk.home}/config.yaml:1:4: "
+    assert (said.code, said.out, said.err.startswith(line), said.err.count("\n")) == (78, "", True, 1)
 
 
 @pytest.mark.parametrize("state", ["7", "{path: 7}", "[]"])
