@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
         if action.choices is None or value in action.choices:
             return
         if isinstance(action, argparse._SubParsersAction):
-            raise argparse.ArgumentError(None, f"unknown command {value!r}{self.nearest(value, action.choices)}")
+            raise argparse.ArgumentError(None, f"unknown command {value!r}{self.nearest(str(value), action.choices)}")
         raise argparse.ArgumentError(action, f"expected one of {', '.join(action.choices)}, got {value!r}")
 
     def error(self, message: str) -> None:

@@ -70,8 +70,8 @@ def _without(value: Any, path: Path) -> Any:
 def _plugins(before: World, after: World, old: _Value, new: _Value, ended: Mapping[str, int]) -> Iterator[str]:
     told = set()
     for name in {**before.plugins, **after.plugins}:
-        own = [document.child("plugins").child(name) for document in (old, new)]
-        for line in _plugin(before, after, name, *own, _ended(ended.get(name, 0))):
+        was, now = (document.child("plugins").child(name) for document in (old, new))
+        for line in _plugin(before, after, name, was, now, _ended(ended.get(name, 0))):
             told.add(name)
             yield f"plugin {name} {line}"
     for name, count in ended.items():
@@ -234,8 +234,8 @@ def _text(value: Any) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):
-        items = [_text(item) for item in value]
-        return None if None in items else one_line(f"[{', '.join(items)}]", _SHOWN)
+        items = [text for item in value if (text := _text(item)) is not None]
+        return one_line(f"[{', '.join(items)}]", _SHOWN) if len(items) == len(value) else None
     if isinstance(value, Mapping):
         return None
     return one_line(str(value), _SHOWN) or "''"

@@ -323,8 +323,8 @@ _COMMANDS: Mapping[str, Callable[[Commands, str], None]] = {
     "init": _add_init, "check": _add_check, "status": _add_status, "plugins": _add_plugins,
     "pipelines": _add_pipelines, "queue": _add_queue, "run": _add_run, "emit": _add_emit, "logs": _add_logs,
     "inspect": _add_inspect, "retry": _add_retry, "replay": _add_replay, "cancel": _add_cancel, "reset": _add_reset,
-    "health": _add_health, "test": _add_test, "reload": _add_reload, "wait": _add_wait, "state": _add_state, "backup": _add_backup,
-    "new-plugin": _add_new_plugin, "monitor": _add_monitor,
+    "health": _add_health, "test": _add_test, "reload": _add_reload, "wait": _add_wait, "state": _add_state,
+    "backup": _add_backup, "new-plugin": _add_new_plugin, "monitor": _add_monitor,
 }
 # For programs: neither help nor an error names them.
 _HIDDEN: Mapping[str, Callable[[Commands, str], None]] = {"complete": _add_complete}

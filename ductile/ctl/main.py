@@ -279,8 +279,8 @@ def _reload(options: Options) -> int:
     reading = _module("ctl.configured").read(_path(options), options.environ)
     confirm = None if options.yes else _module("ctl.question").on_terminal(sys.stdin.buffer, options.err)
     return _change(options, reading.world.config.state_path, lambda conn: _module("ctl.reload").reload(
-        conn, reading=reading, confirm=confirm, clock=_module("clock").SystemClock(), as_json=options.json, out=options.out,
-        err=options.err))
+        conn, reading=reading, confirm=confirm, clock=_module("clock").SystemClock(), as_json=options.json,
+        out=options.out, err=options.err))
 
 
 def _wait(options: Options) -> int:
@@ -355,6 +355,6 @@ def _monitor(options: Options) -> int:
 _ACTS: Mapping[str, Callable[[Options], int]] = {
     "init": _init, "check": _check, "status": _status, "plugins": _plugins, "pipelines": _pipelines, "queue": _queue,
     "run": _run, "emit": _emit, "logs": _logs, "inspect": _inspect, "retry": _retry, "replay": _replay,
-    "cancel": _cancel, "reset": _reset, "health": _health, "test": _test, "reload": _reload, "wait": _wait, "state": _state,
-    "backup": _backup, "new-plugin": _new_plugin, "monitor": _monitor, "complete": _complete,
+    "cancel": _cancel, "reset": _reset, "health": _health, "test": _test, "reload": _reload, "wait": _wait,
+    "state": _state, "backup": _backup, "new-plugin": _new_plugin, "monitor": _monitor, "complete": _complete,
 }

@@ -140,8 +140,8 @@ class Watch:
 
     def _status(self, now: datetime) -> dict[str, Any]:
         out = StringIO()
-        status(self._conn, state_path=self._state_path, probes=lambda: Configured(self._settings), now=now, document=json.dumps,
-               out=out)
+        status(self._conn, state_path=self._state_path, probes=lambda: Configured(self._settings), now=now,
+               document=json.dumps, out=out)
         return json.loads(out.getvalue())
 
     def _configured(self) -> Mapping[str, PluginConfig]:

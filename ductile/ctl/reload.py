@@ -31,8 +31,8 @@ def reload(conn: sqlite3.Connection, *, reading: Reading, confirm: Confirm | Non
            out: TextIOBase, err: TextIOBase) -> int:
     """Have the daemon take the configuration that was read here without a problem, and show what it changed.
 
-    `confirm` asks the operator where waiting jobs would end; None goes through. Return 78 where the daemon rejects it, 1
-    where it makes a plugin unavailable. Raises DuctileError: 69 where none runs or it ends, 77 where it may not be
+    `confirm` asks the operator where waiting jobs would end; None goes through. Return 78 where the daemon rejects it,
+    1 where it makes a plugin unavailable. Raises DuctileError: 69 where none runs or it ends, 77 where it may not be
     signalled, 1 where the operator refuses, where it does not answer within 30 s or has read something else.
     """
     unavailable = _unavailable(conn)

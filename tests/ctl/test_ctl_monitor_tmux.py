@@ -117,7 +117,7 @@ def test_a_dead_job_is_retried_by_key(tty: Tmux, daemon: RealDaemon) -> None:
     tty.keys("y")
     tty.until_shown(f"+ retry: job {dead} is queued again, att")
     daemon.until("SELECT count(*) FROM job_log WHERE job_id = ?", [(2,)], dead)
-    tty.until_shown(f">x {dead[:8]} evil poll: dead, 2/8")
+    tty.until_shown(f">x {dead[:8]} evil poll: dead, 2/5")
     tty.keys("q")
     tty.until_shown("code 0")
     daemon.stop()
