@@ -17,7 +17,6 @@ from ductile.db import NotWritten, is_written, reading
 from ductile.dispatch.dispatcher import WRITE_AGAIN_SECONDS, Cloned, Dispatcher, Finished
 from ductile.dispatch.leftover import RunLocks
 from ductile.dispatch.recovery import Recovery
-from ductile.disk import printable
 from ductile.errors import EXIT_SYSTEM, DuctileError
 from ductile.notify import Notifier
 from ductile.protocol import INIT
@@ -72,6 +71,7 @@ class Daemon:
         self._clock = clock
         self._new_id = new_id
         self._notifier = notifier
+        self._workspaces = workspaces
         self._inbox = inbox
         self._started = self._turned_at = clock.monotonic()
         self._wants_word = True                # of a webhook's job: set before each look, so that no word is lost
@@ -285,6 +285,7 @@ class Daemon:
 
     def _beat(self, now: float) -> None:
         self._recheck_held = True
+        self._dispatcher.has_root()
         self._front.beat()
         self._heartbeat.beat(self._world)
         # Not before: a beat that could not be written is made again with the next try, not with the next beat.
@@ -314,7 +315,7 @@ class Daemon:
         elif self._write_again_at is not None:
             due.append(self._write_again_at)
         else:
-            due.append(self._beat_at)
+            due += [self._beat_at, self._dispatcher.root_again_at]
             wall += [self._heartbeat.next_at, self._retry_at]
         seconds = [at - self._clock.monotonic() for at in due if at is not None]
         seconds += [(at - self._clock.now()).total_seconds() for at in wall if at is not None]
@@ -351,8 +352,9 @@ class Daemon:
         for name, plugin in sorted(world.plugins.items()):
             if plugin.settings.enabled and not plugin.runnable:
                 yield f"plugin {name} is not loaded: {plugin.reason}"
-        if not world.config.workspace_path.is_dir():
-            yield f"the workspace directory {printable(world.config.workspace_path)} is gone"
+        fault = self._workspaces.fault()
+        if fault is not None:
+            yield fault
         if self._stopping:
             yield "ductiled is stopping"
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import signal
 import sqlite3
 import socket
@@ -178,6 +180,93 @@ def test_when_a_job_ends_a_run_that_is_held_back_is_looked_at(make):
     made.finish()
     assert made.conn.execute("SELECT submitted_by, status FROM job_queue WHERE id != 'a'").fetchall() == [
         ("scheduler", "running")]
+
+
+# The directory of the workspaces
+
+CREATED_AGAIN = "error workspace directory created again"
+NO_ROOT = "error no job can start; trying again"
+ROOT_AGAIN = "info jobs can have workspaces again"
+
+
+def break_root(tmp_path):
+    """Put what nobody can enter in the place of the workspaces."""
+    shutil.rmtree(tmp_path / "ws")
+    (tmp_path / "ws").symlink_to("ws")
+
+
+def mend_root(tmp_path):
+    (tmp_path / "ws").unlink()
+    (tmp_path / "ws").mkdir()
+
+
+def test_a_workspace_directory_that_was_removed_is_created_again_and_costs_no_attempt(make, tmp_path):
+    made = make()
+    made.turn()
+    for name in ("a", "b"):
+        put_job(made.conn, name, max_attempts=1)
+    shutil.rmtree(tmp_path / "ws")
+    made.turn(signal.SIGUSR1)
+    made.finish()
+    made.finish()
+    assert made.statuses() == [("a", "succeeded", 1), ("b", "succeeded", 1)]
+    assert [line for line in made.said() if line.startswith("error")] == [CREATED_AGAIN]
+
+
+def test_between_two_jobs_that_wait_it_is_created_again_too(waiting, gate, tmp_path):
+    shutil.rmtree(tmp_path / "ws")
+    gate()
+    waiting.finish()
+    gate()
+    waiting.finish()
+    assert waiting.statuses() == [("a", "succeeded", 1), ("b", "succeeded", 1)]
+    assert CREATED_AGAIN in waiting.said()
+
+
+def test_where_it_cannot_be_entered_jobs_wait_without_an_attempt_and_it_is_said_once(make, tmp_path):
+    made = make()
+    made.turn()
+    put_job(made.conn, "a", max_attempts=1)
+    break_root(tmp_path)
+    made.turn(signal.SIGUSR1)
+    assert max(made.run_for(300)) == 5.002
+    assert made.statuses() == [("a", "queued", 1)]
+    assert [line for line in made.said() if line.startswith("error")] == [NO_ROOT]
+    assert lines(made.log)[0]["error"] == f"cannot enter the workspace directory {tmp_path}/ws: {os.strerror(errno.ELOOP)}"
+    assert list(made.daemon._reasons(made.clock.monotonic())) == [lines(made.log)[0]["error"], "ductiled is stopping"]
+
+
+def test_a_job_runs_as_soon_as_it_can_be_entered_again(make, tmp_path):
+    made = make()
+    put_job(made.conn, "a", max_attempts=1)
+    break_root(tmp_path)
+    made.turn()
+    mend_root(tmp_path)
+    made.clock.move(5)
+    made.turn()
+    made.finish()
+    assert made.statuses() == [("a", "succeeded", 1)]
+    assert made.said()[:2] == [NO_ROOT, ROOT_AGAIN]
+
+
+def test_a_job_that_was_claimed_before_waits_however_long_it_takes(make, tmp_path):
+    made = make()
+    put_job(made.conn, "parent", Status.SUCCEEDED)
+    put_job(made.conn, "a", max_attempts=1, parent_job_id="parent", root_job_id="parent")
+    # A program that somebody writes cannot be started.
+    with open(tmp_path / "run.sh", "a"):
+        made.turn()
+    assert made.statuses()[1] == ("a", "running", 1)
+    break_root(tmp_path)
+    for _ in range(60):
+        made.clock.move(5)
+        made.turn()
+    assert (made.statuses()[1], made.said().count(NO_ROOT)) == (("a", "running", 1), 1)
+    mend_root(tmp_path)
+    made.clock.move(5)
+    made.turn()
+    made.finish()
+    assert made.statuses()[1] == ("a", "succeeded", 1)
 
 
 # Storms

@@ -21,6 +21,7 @@ from ductile.dispatch.outcome import Outcome, Succeeded, Unrunnable
 from ductile.dispatch.recovery import rules_for
 from ductile.dispatch.runner import Run
 from ductile.dispatch.waiter import Waiter
+from ductile.errors import DuctileError
 from ductile.log import Component
 from ductile.plugin.configured import ConfiguredPlugin
 from ductile.queue.job import Job, StaleJob, Status
@@ -33,6 +34,8 @@ from ductile.world import World
 # How long a passing lack (memory, processes, a file being written) is waited out, and how often it is tried.
 _PASSING_SECONDS = 60.0
 _AGAIN_SECONDS = 1.0
+# While no job can have a workspace.
+_ROOT_AGAIN_SECONDS = 5.0
 # After a write that did not happen.
 WRITE_AGAIN_SECONDS = 5.0
 
@@ -86,6 +89,8 @@ class Dispatcher:
         self._workspaces = workspaces
         self._waiter = Waiter(post)
         self._current: _Current | None = None
+        self._root_fault: str | None = None       # why no job can have a workspace, as it was last reported
+        self.root_again_at: float | None = None   # monotonic: when to look at that again
         self._untidy: list[tuple[Job, bool]] = []    # whose workspaces are still to be kept, or not
         self.held: set[str] = set()
         self.followed: set[str] = set()    # plugins that got jobs since it was last seen to that they may run
@@ -115,7 +120,11 @@ class Dispatcher:
     def start_next(self, world: World) -> bool:
         """Claim and start the next job that may run. Return whether there was one. Raises NotWritten."""
         now = self._clock.now()
+        self.root_again_at = None
         if not lifecycle.is_any_ready(self._conn, plugins=world.runnable, held=self.held, now=now):
+            return False
+        if not self.has_root():
+            self.root_again_at = self._clock.monotonic() + _ROOT_AGAIN_SECONDS
             return False
         claimed = lifecycle.claim(self._conn, plugins=world.runnable, held=self.held,
                                   dedupe_ttl=world.config.service.dedupe_ttl, now=now)
@@ -136,6 +145,26 @@ class Dispatcher:
         _log.info("job started", job_id=job.id, plugin=job.plugin, command=job.command, attempt=job.attempt,
                   submitted_by=job.submitted_by)
         self._start()
+        return True
+
+    def has_root(self) -> bool:
+        """Say whether jobs can have workspaces; their directory is created again where it is gone.
+
+        Otherwise no job is started, and none uses an attempt. Each reason is reported once.
+        """
+        fault = self._workspaces.fault()
+        if fault is not None:
+            try:
+                self._workspaces.make_root()
+            except DuctileError:
+                if fault != self._root_fault:
+                    self._root_fault = fault
+                    _log.error("no job can start; trying again", error=fault)
+                return False
+            _log.error("workspace directory created again", error=fault)
+        elif self._root_fault is not None:
+            _log.info("jobs can have workspaces again")
+        self._root_fault = None
         return True
 
     def go_on(self) -> None:
@@ -187,6 +216,9 @@ class Dispatcher:
             current.source = handover.inherited(self._conn, current.job, current.rules.ways.router, self._workspaces)
         except NotWritten as error:
             self._start_later(current, str(error))
+            return
+        except OSError as error:
+            self._start_later_or_never(error)
             return
         if current.source is None:
             self._spawn(None)
@@ -246,6 +278,10 @@ class Dispatcher:
 
     def _start_later(self, current: _Current, why: str) -> None:
         now = self._clock.monotonic()
+        if not self.has_root():
+            # No fault of the plugin's, however long it lasts.
+            current.again_at = now + _ROOT_AGAIN_SECONDS
+            return
         if now - current.claimed >= _PASSING_SECONDS:
             self._end_unstarted(Unrunnable(error=why))
             return
@@ -275,6 +311,8 @@ class Dispatcher:
         job = current.job
         if not current.ended.proved_dead:
             self.held.add(job.id)
+        if self._workspaces.fault() is not None:
+            next_in = None
         try:
             conclusion, claimed = self._write_end(current, next_in)
         except NotWritten as error:

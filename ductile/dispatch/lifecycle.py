@@ -136,7 +136,7 @@ def not_started(error: OSError, where: str, job: Job, workspaces: Workspaces) ->
     """Return the outcome of a start that met an error. Raises NotNow where trying again soon may help."""
     why = interpreter_fault(Path(where)) if error.errno == errno.ENOENT else None
     text = one_line(f"could not be started: {why or error.strerror}: {without_place(where, job, workspaces)}")
-    if error.errno in _PASSING:
+    if error.errno in _PASSING or workspaces.fault() is not None:
         raise NotNow(text) from error
     return Unrunnable(error=text)
 

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from ductile.disk import printable
 from ductile.errors import EXIT_SYSTEM, DuctileError
 from ductile.workspace.artifact import Artifact, ChangedInPlace, Fault, InputLost
 from ductile.workspace.clone import Clone
@@ -38,7 +39,7 @@ class Workspaces:
         self._spare = self.root / _SPARE
 
     def make_root(self) -> None:
-        """Make the directory of all workspaces, for its owner alone.
+        """Make the directory of all workspaces, for its owner alone, unless it is there.
 
         Raises DuctileError (71), also where its file system has no hard links.
         """
@@ -52,6 +53,20 @@ class Workspaces:
             raise DuctileError(f"the workspace directory {self.root} is not writable by this user; "
                                f"change its owner or set workspace.path", exit_code=EXIT_SYSTEM)
         self._prove_links()
+
+    def fault(self) -> str | None:
+        """Say why no job can have a directory; None where each can. Nothing is touched."""
+        try:
+            # The dot: it takes a directory, and one that can be entered.
+            inside = os.path.join(self.root, os.curdir)
+            if os.access(inside, os.W_OK | os.X_OK):
+                return None
+            os.stat(inside)
+        except FileNotFoundError:
+            return f"the workspace directory {printable(self.root)} is gone"
+        except OSError as error:
+            return f"cannot enter the workspace directory {printable(self.root)}: {error.strerror}"
+        return f"the workspace directory {printable(self.root)} is not writable by this user"
 
     def _prove_links(self) -> None:
         """Make a file and a link to it. Raises DuctileError (71) where that cannot be."""

@@ -143,13 +143,13 @@ def test_an_environment_larger_than_the_system_takes_is_an_outcome(home: Path) -
     assert outcome == Unrunnable(error=f"could not be started: Argument list too long: {plugin.plugin.entrypoint}")
 
 
-def test_a_workspace_that_cannot_be_made_is_an_outcome(home: Path) -> None:
+def test_where_no_job_can_have_a_workspace_none_uses_its_attempt(home: Path) -> None:
     plugin = worlds.plugin(entrypoint=program(home))
     (home / "ws").write_text("a file in its place")
-    with opened(home) as conn, no_descriptor_is_left():
-        outcome = lifecycle.start(conn, put_job(conn, JOB, Status.RUNNING), plugin, environ={}, now=START,
-                                  workspaces=Workspaces(home / "ws"), locks=RunLocks(home / "running"), cloned=None)
-    assert outcome == Unrunnable(error="could not be started: Not a directory: workspace://")
+    with opened(home) as conn, no_descriptor_is_left(), pytest.raises(NotNow) as caught:
+        lifecycle.start(conn, put_job(conn, JOB, Status.RUNNING), plugin, environ={}, now=START,
+                        workspaces=Workspaces(home / "ws"), locks=RunLocks(home / "running"), cloned=None)
+    assert str(caught.value) == "could not be started: Not a directory: workspace://"
 
 
 @pytest.mark.parametrize("text", ["#!/bin/sh\n", None], ids=["a script", "a binary"])
