@@ -25,6 +25,8 @@ from ductile.webhook.refusals import Refusal
 
 _HEAD_LIMIT_BYTES = 64 * 1024
 _HEADERS_LIMIT = 100
+# Not Python's own size, which is larger than a head may be from 3.14 on: one that has come whole is read at once.
+_BUFFER_BYTES = 8 * 1024
 _LINGER_BYTES = 8 * 1024**2     # more than most bodies: a sender that does not look before it has sent gets its answer
 _BACKLOG = 128
 _PAUSE_SECONDS = 0.1            # when the process is out of descriptors or threads
@@ -137,7 +139,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         super().setup()
         self._limits = self.server.limits
         self._stream = _Deadline(self.connection)
-        self.rfile = io.BufferedReader(self._stream)
+        self.rfile = io.BufferedReader(self._stream, _BUFFER_BYTES)
         self._is_first = True
 
     def handle(self) -> None:
