@@ -185,7 +185,8 @@ def calls(script: str) -> Iterator[list[str]]:
 
 
 PARSERS: Mapping[str, Callable[[list[str]], object]] = {
-    "ductilectl": commandline.parse, "ductiled": lambda arguments: main._parser().parse_args(arguments),
+    "ductilectl": lambda arguments: commandline.parse(arguments, lambda name, known: ""),
+    "ductiled": lambda arguments: main._parser().parse_args(arguments),
 }
 
 
