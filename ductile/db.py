@@ -176,9 +176,8 @@ def open_for_daemon(path: Path, *, was_unclean: bool = False) -> sqlite3.Connect
     try:
         if not db_files.is_there(path, was_unclean=was_unclean):
             _make(path)
-        conn = _open(path)
         db_files.sync_directory(path.parent)
-        return conn
+        return _open(path)
     except OSError as error:
         raise DuctileError(
             f"cannot open the database {path}: {error.strerror}; the directory must be writable by this user",
@@ -210,7 +209,7 @@ def open_for_operator(path: Path, *, failed: int) -> sqlite3.Connection | None:
     conn = None
     try:
         conn = _connect(path)
-        version = _check_version(conn, path)
+        version = check_version(conn, path)
         if version == 0:
             conn.close()
             return None
@@ -318,7 +317,7 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _prepare(conn: sqlite3.Connection, path: Path) -> None:
-    version = _check_version(conn, path)
+    version = check_version(conn, path)
     if version == 0:
         conn.execute("PRAGMA auto_vacuum = INCREMENTAL")
     journal = conn.execute("PRAGMA journal_mode = WAL").fetchone()[0]
@@ -331,7 +330,7 @@ def _prepare(conn: sqlite3.Connection, path: Path) -> None:
     _check_schema(conn, path)
 
 
-def _check_version(conn: sqlite3.Connection, path: Path) -> int:
+def check_version(conn: sqlite3.Connection, path: Path) -> int:
     """Return the schema's version, 0 for an empty database. Raises DuctileError (65)."""
     version = conn.execute("PRAGMA user_version").fetchone()[0]
     owner = conn.execute("PRAGMA application_id").fetchone()[0]

@@ -1,12 +1,19 @@
-"""The files of the database: what is missing at a start is told from what was never there."""
+"""The files of the database: what is missing is told from what was never there, and a copy gets its name when it is
+whole."""
 
 from __future__ import annotations
 
+import errno
 import os
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 from ductile.errors import EXIT_DATA, EXIT_SYSTEM, DuctileError
 from ductile.lock import pid_file
+
+# What os.link says of a file system without hard links, such as exFAT.
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 RESTORE = "restore a backup with `ductilectl restore FILE`"
 
@@ -74,3 +81,27 @@ def sync_directory(directory: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def publish(part: Path, path: Path) -> None:
+    """Give a whole file its name, for the first time and in one step; its name until then goes.
+
+    Raises FileExistsError where something has that name, and OSError.
+    """
+    try:
+        os.link(part, path, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
+        part.rename(path)
+        return
+    with suppress(OSError):
+        # It is whole under its own name, whatever becomes of the other.
+        part.unlink()
+
+
+def stamp(now: datetime) -> str:
+    """Return a moment for the name of a file: sorted as text they are sorted in time."""
+    return f"{now:%Y-%m-%dT%H%M%S}.{now.microsecond // 1000:03d}Z"

@@ -32,6 +32,7 @@ _ductilectl_options() {
         logs) options+=' -f --follow -n' ;;
         test) options+=' --event --state --request' ;;
         wait) options+=' --timeout' ;;
+        backup) options+=' --keep' ;;
         reload) options+=' --yes' ;;
         state) options+=' --set --clear' ;;
         new-plugin) options+=' --lang --dir' ;;
@@ -43,7 +44,7 @@ _ductilectl_options() {
 _ductilectl() {
     local program=$1 cur=${COMP_WORDS[COMP_CWORD]}
     local command= option= config= position=0 index word
-    local valued=' -c --config -n --payload --type --source --set --event --state --request --lang --dir --timeout '
+    local valued=' -c --config -n --payload --type --source --set --event --state --request --lang --dir --timeout --keep '
     COMPREPLY=()
     for ((index = 1; index < COMP_CWORD; index++)); do
         word=${COMP_WORDS[index]}
@@ -79,9 +80,9 @@ _ductilectl() {
     fi
     case $command:$position in
         :*) _ductilectl_words 'init check status plugins pipelines queue run emit logs inspect retry replay cancel
-                reset health test reload wait state backup new-plugin monitor' ;;
+                reset health test reload wait state backup restore new-plugin monitor' ;;
         init:0) _ductilectl_paths -d ;;
-        backup:0) _ductilectl_paths -f ;;
+        backup:0 | restore:0) _ductilectl_paths -f ;;
         pipelines:0) _ductilectl_ask pipelines ;;
         test:0) if [[ $cur == */* ]]; then _ductilectl_paths -d; else _ductilectl_ask plugins; fi ;;
         run:0 | logs:0 | reset:0 | health:0 | state:0) _ductilectl_ask plugins ;;

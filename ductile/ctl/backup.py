@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import sqlite3
+import stat
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime
 from io import TextIOBase
 from pathlib import Path
 from tempfile import mkstemp
+from typing import Any
 from urllib.parse import quote
 
-from ductile import db
+from ductile import db, db_files
 from ductile.ctl.document import document
 from ductile.ctl.ending import noted
 from ductile.ctl.progress import progress
-from ductile.errors import EXIT_DATA, EXIT_IO, EXIT_OK, DuctileError, io_exit_code
+from ductile.errors import EXIT_DATA, EXIT_IO, EXIT_OK, EXIT_USAGE, DuctileError, io_exit_code
 from ductile.text import one_line
 from ductile.units import format_size, utc_text
 
 _PIECE_PAGES = 1000          # 4 MB: how often a signal is noticed while copying
 _CHECK_STEPS = 100_000       # of SQLite's machine: the same while checking
 _FINDINGS_SHOWN = 5
-_FILE_MODE = 0o600
-_NAME_SHOWN = 40             # of the file's in that of its unfinished copy, which has to be short enough
+_PART = ".ductile-backup."    # how the name of an unfinished copy begins
+_DATED = re.compile(r"ductile-\d{4}-\d\d-\d\dT\d{6}\.\d{3}Z\.db")
 _NOTE = "in it: jobs, logs, states, contexts, schedules, breakers; not in it: the configuration, secrets, plugins," \
         " pipelines, and the files in workspaces\n"
 
@@ -33,13 +37,20 @@ class _Interrupted(Exception):
     """A signal has come."""
 
 
-def backup(conn: sqlite3.Connection, *, file: Path, state_path: Path, now: datetime, as_json: bool, out: TextIOBase,
-           err: TextIOBase) -> int:
+def backup(conn: sqlite3.Connection, *, file: Path, keep: int | None, state_path: Path, now: datetime, as_json: bool,
+           out: TextIOBase, err: TextIOBase) -> int:
     """Copy the database to a file that is not there yet, for its owner alone. Writers are not held up.
 
-    Raises DuctileError: 74 where the file is there or cannot be written, 77 where this user may not, 65 where SQLite's
-    full check finds the copy damaged; what `reading` and `noted` raise. Then no file is left.
+    Into a directory: to one with the time in its name, of which the last `keep` are kept. Raises DuctileError: 74 where
+    the file is there or cannot be written, 77 where this user may not, 65 where SQLite's full check finds the copy
+    damaged, 64 for `keep` without a directory; what `reading` and `noted` raise. Then no file is left.
     """
+    directory = file if file.is_dir() else None
+    if directory is not None:
+        file = directory / f"ductile-{db_files.stamp(now)}.db"
+    elif keep is not None:
+        raise DuctileError(f"ductilectl backup: --keep is for a directory, and {one_line(str(file))} is none",
+                           exit_code=EXIT_USAGE)
     shown = one_line(str(file))
     if os.path.lexists(file):
         raise DuctileError(f"{shown} exists already; name another file, or move it away", exit_code=EXIT_IO)
@@ -48,15 +59,37 @@ def backup(conn: sqlite3.Connection, *, file: Path, state_path: Path, now: datet
             size = _make(conn, file, state_path, lambda: bool(got), err)
     except OSError as error:
         raise _not_written(file, error.strerror, io_exit_code(error)) from error
-    if as_json:
-        out.write(document({"file": str(file), "bytes": size, "taken_at": utc_text(now)}))
-    else:
-        out.write(f"{shown}: {format_size(size)}, checked\n{_NOTE}")
+    _sync(file)
+    removed = [] if keep is None else _remove_old(file, keep)
+    found: dict[str, Any] = {"file": str(file), "bytes": size, "taken_at": utc_text(now), "removed": removed}
+    lines = [f"{shown}: {format_size(size)}, checked", *(f"removed {one_line(each)}" for each in removed), _NOTE]
+    out.write(document(found) if as_json else "\n".join(lines))
     return EXIT_OK
 
 
 def _not_written(file: Path, why: str, exit_code: int = EXIT_IO) -> DuctileError:
     return DuctileError(f"cannot write {one_line(str(file))}: {why}; nothing was made", exit_code=exit_code)
+
+
+def _sync(file: Path) -> None:
+    try:
+        db_files.sync_directory(file.parent)
+    except OSError as error:
+        raise DuctileError(f"{one_line(str(file))} is there and whole, but may be gone after a power cut: cannot sync"
+                           f" its directory: {error.strerror}", exit_code=EXIT_IO) from error
+
+
+def _remove_old(file: Path, keep: int) -> list[str]:
+    """Remove all dated backups beside a new one but the last, of which it is one. Return them, the oldest first."""
+    others = sorted(each for each in file.parent.iterdir() if _DATED.fullmatch(each.name) and each != file)
+    old = others[:len(others) - (keep - 1)] if keep <= len(others) else []
+    for each in old:
+        try:
+            each.unlink()
+        except OSError as error:
+            raise DuctileError(f"{one_line(str(file))} is there and whole, but {one_line(str(each))} cannot be removed:"
+                               f" {error.strerror}", exit_code=io_exit_code(error)) from error
+    return [str(each) for each in old]
 
 
 def _make(conn: sqlite3.Connection, file: Path, state_path: Path, ends: Callable[[], bool], err: TextIOBase) -> int:
@@ -65,8 +98,8 @@ def _make(conn: sqlite3.Connection, file: Path, state_path: Path, ends: Callable
     Raises DuctileError, OSError; with `ends`, asked now and then, _Interrupted, which no one sees: the signal itself
     is raised in its place.
     """
-    fd, name = mkstemp(prefix=f".{file.name[:_NAME_SHOWN]}.", dir=file.parent)
-    part = Path(name)
+    _remove_parts(file.parent)
+    fd, part = _make_part(file.parent)
     try:
         with progress(f"copying {one_line(str(state_path))}", err):
             _copy(conn, part, file, ends)
@@ -74,12 +107,42 @@ def _make(conn: sqlite3.Connection, file: Path, state_path: Path, ends: Callable
         with progress("checking the copy", err):
             _check(part, state_path, ends)
         size = os.fstat(fd).st_size
-        _publish(part, file)
+        db_files.publish(part, file)
     finally:
         os.close(fd)
         part.unlink(missing_ok=True)
-    _sync_directory(file.parent)
     return size
+
+
+def _make_part(directory: Path) -> tuple[int, Path]:
+    """Make a file for a copy, locked as long as this process works at it."""
+    while True:
+        fd, name = mkstemp(prefix=_PART, dir=directory)
+        with suppress(OSError):
+            # Where a file system knows no such locks, none is ever removed.
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_nlink:
+            return fd, Path(name)
+        # Another backup has taken it for one that nobody works at.
+        os.close(fd)
+
+
+def _remove_parts(directory: Path) -> None:
+    """Remove unfinished copies whose process is gone."""
+    for part in directory.glob(f"{_PART}*"):
+        try:
+            fd = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            # Gone meanwhile, or another user's.
+            continue
+        try:
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                part.unlink()
+        except OSError:
+            continue
+        finally:
+            os.close(fd)
 
 
 def _copy(conn: sqlite3.Connection, part: Path, file: Path, ends: Callable[[], bool]) -> None:
@@ -127,22 +190,3 @@ def _check(part: Path, state_path: Path, ends: Callable[[], bool]) -> None:
 def _open(part: Path, mode: str) -> sqlite3.Connection:
     # Immutable where it is only read: otherwise SQLite would put a -wal and a -shm beside it.
     return sqlite3.connect(f"file:{quote(os.fsencode(part))}?mode={mode}", uri=True, isolation_level=None)
-
-
-def _publish(part: Path, file: Path) -> None:
-    """Give the copy its name. Raises FileExistsError where somebody else has taken it meanwhile."""
-    # Taken first and replaced then: a link would do both at once, but some file systems know none.
-    os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE))
-    try:
-        os.rename(part, file)
-    except OSError:
-        file.unlink()
-        raise
-
-
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

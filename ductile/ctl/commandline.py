@@ -244,17 +244,30 @@ changed, and a README. What to do next is printed. Nothing is overwritten.""")
 
 def _add_backup(commands: Commands, name: str) -> None:
     parser = _command(commands, name, "copy the database as it is at this moment, while the daemon runs",
-                      "/srv/backup/ductile-$(date +%F).db", """\
-The copy is checked in full, and FILE is there whole or not at all; it is never
-overwritten. In it are jobs, logs, states, contexts, schedules and breakers.
-Not in it: the configuration, secrets, plugins and pipelines, which are files
-to be copied by other means, and the files in workspaces, which are kept for
-workspace.ttl alone: a job that began with such files fails after a restore.
+                      "/srv/backup/ductile-$(date +%F).db\n--keep 14 /srv/backup", """\
+The copy is checked in full. The name is there with the whole copy or not at
+all, whatever is killed, and nothing is ever overwritten. In it are jobs, logs,
+states, contexts, schedules and breakers. Not in it: the configuration,
+secrets, plugins and pipelines, which are files to be copied by other means,
+and the files in workspaces, which are kept for workspace.ttl alone.
 
-To restore: stop ductiled, copy FILE to the place that state.path names, remove
-the files beside it whose names end in -wal and -shm, start ductiled. What was
-done after the backup is unknown then, and jobs that were open in it run again.""")
-    parser.add_argument("file", metavar="FILE", help="where to; must not be there yet")
+To restore: ductilectl restore FILE.""")
+    parser.add_argument("file", metavar="FILE", help="a file that is not there yet, or a directory: the name of the"
+                                                     " copy then has the time in it")
+    parser.add_argument("--keep", metavar="N", type=_positive, help="remove all dated copies in the directory but the"
+                                                                    " last N, once the new one is there")
+
+
+def _add_restore(commands: Commands, name: str) -> None:
+    parser = _command(commands, name, "put a backup in place of the database", "/srv/backup/ductile-2026-02-08.db", """\
+Stop ductiled first. FILE is checked in full and copied; one of an older
+version is good. What it replaces is kept beside it, as state.db.before-TIME
+with its -wal and -shm. Jobs that were queued or running when the backup was
+made will run, again where they have run since: it says how many. A job that
+began with files of a workspace that is gone fails. An interrupted restore is
+completed by the next one; until then ductiled does not start.""")
+    parser.add_argument("file", metavar="FILE", help="a copy of `ductilectl backup`, a state.db.rescued-TIME or a"
+                                                     " state.db.before-TIME")
 
 
 def _add_complete(commands: Commands, name: str) -> None:
@@ -313,6 +326,12 @@ def _duration(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def _positive(text: str) -> int:
+    if _count(text) == 0:
+        raise argparse.ArgumentTypeError("expected a number from 1 to 999999999, got '0'")
+    return int(text)
+
+
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
         raise argparse.ArgumentTypeError(f"expected a number from 0 to 999999999, got {text!r}")
@@ -324,7 +343,7 @@ _COMMANDS: Mapping[str, Callable[[Commands, str], None]] = {
     "pipelines": _add_pipelines, "queue": _add_queue, "run": _add_run, "emit": _add_emit, "logs": _add_logs,
     "inspect": _add_inspect, "retry": _add_retry, "replay": _add_replay, "cancel": _add_cancel, "reset": _add_reset,
     "health": _add_health, "test": _add_test, "reload": _add_reload, "wait": _add_wait, "state": _add_state,
-    "backup": _add_backup, "new-plugin": _add_new_plugin, "monitor": _add_monitor,
+    "backup": _add_backup, "restore": _add_restore, "new-plugin": _add_new_plugin, "monitor": _add_monitor,
 }
 # For programs: neither help nor an error names them.
 _HIDDEN: Mapping[str, Callable[[Commands, str], None]] = {"complete": _add_complete}

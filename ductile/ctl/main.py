@@ -311,8 +311,14 @@ def _new_plugin(options: Options) -> int:
 def _backup(options: Options) -> int:
     state_path = _state_path(options)
     return _change(options, state_path, lambda conn: _module("ctl.backup").backup(
-        conn, file=Path(options.file), state_path=state_path, now=_now(), as_json=options.json, out=options.out,
-        err=options.err))
+        conn, file=Path(options.file), keep=options.keep, state_path=state_path, now=_now(), as_json=options.json,
+        out=options.out, err=options.err))
+
+
+def _restore(options: Options) -> int:
+    return _module("ctl.restore").restore(
+        file=Path(options.file), state_path=_state_path(options), now=_now(), as_json=options.json, out=options.out,
+        err=options.err)
 
 
 def _complete(options: Options) -> int:
@@ -356,5 +362,6 @@ _ACTS: Mapping[str, Callable[[Options], int]] = {
     "init": _init, "check": _check, "status": _status, "plugins": _plugins, "pipelines": _pipelines, "queue": _queue,
     "run": _run, "emit": _emit, "logs": _logs, "inspect": _inspect, "retry": _retry, "replay": _replay,
     "cancel": _cancel, "reset": _reset, "health": _health, "test": _test, "reload": _reload, "wait": _wait,
-    "state": _state, "backup": _backup, "new-plugin": _new_plugin, "monitor": _monitor, "complete": _complete,
+    "state": _state, "backup": _backup, "restore": _restore, "new-plugin": _new_plugin,
+    "monitor": _monitor, "complete": _complete,
 }

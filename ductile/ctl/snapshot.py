@@ -47,6 +47,12 @@ def _depth(conn: sqlite3.Connection, running: int) -> dict:
     return {"queued": max(0, count - waiting - running), "waiting": waiting, "running": running}
 
 
+def unfinished(conn: sqlite3.Connection) -> tuple[int, int]:
+    """Return how many jobs are queued and how many are running, in a database of any version."""
+    return conn.execute("SELECT count(*) FILTER (WHERE status = 'queued'), count(*) FILTER (WHERE status = 'running')"
+                        " FROM job_queue WHERE status IN ('queued', 'running')").fetchone()
+
+
 def _oldest_waiting(conn: sqlite3.Connection) -> str | None:
     """Return since when the queued job waits that was enqueued first."""
     # From plugin to plugin in the index, and of each the first: a plain min(seq) would read every waiting row.

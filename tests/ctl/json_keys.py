@@ -84,7 +84,8 @@ DOCUMENTS: dict[str, Any] = {
     "state PLUGIN": ANY,
     "state PLUGIN --set FILE": keys("plugin state_bytes"),
     "state PLUGIN --clear": keys("plugin had_state"),
-    "backup FILE": keys("file bytes taken_at"),
+    "backup FILE": keys("file bytes taken_at removed"),
+    "restore FILE": keys("file database version queued running replaced"),
     "new-plugin NAME": keys("plugin directory files"),
 }
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import io
 import json
 import os
-import shutil
+import re
 import signal
 import sqlite3
 import stat
@@ -18,10 +20,12 @@ from pathlib import Path
 import pytest
 from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, Said
 
+from ductile import db_files
 from ductile.ctl.backup import backup
 from ductile.errors import DuctileError
 from support.clock import START
 from support.daemon import RealDaemon
+from support.killing import killed_at
 from support.ledger import put_ended
 
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
@@ -73,7 +77,7 @@ def test_the_document_says_the_same(filled: Desk) -> None:
     copy = filled.home / "copy.db"
     found = filled.call("backup", str(copy), "--json").json
     assert found.pop("taken_at").endswith("Z")
-    assert found == {"file": str(copy), "bytes": copy.stat().st_size}
+    assert found == {"file": str(copy), "bytes": copy.stat().st_size, "removed": []}
 
 
 def test_what_is_only_in_the_write_ahead_log_is_in_the_copy(desk: Desk) -> None:
@@ -84,13 +88,11 @@ def test_what_is_only_in_the_write_ahead_log_is_in_the_copy(desk: Desk) -> None:
         assert dump(desk.home / "copy.db") == list(conn.iterdump())
 
 
-@pytest.mark.parametrize("there", ["a file", "a directory", "a link to nothing"])
+@pytest.mark.parametrize("there", ["a file", "a link to nothing"])
 def test_nothing_is_ever_overwritten(filled: Desk, there: str) -> None:
     file = filled.home / "there"
     if there == "a file":
         file.write_text("mine")
-    elif there == "a directory":
-        file.mkdir()
     else:
         file.symlink_to("nothing")
     seen = os.lstat(file)
@@ -155,7 +157,102 @@ def test_a_damaged_database_leaves_no_backup(filled: Desk) -> None:
     assert sorted(os.listdir(filled.home)) == before
 
 
+# Into a directory
+
+
+def test_into_a_directory_the_copy_has_the_time_in_its_name(filled: Desk) -> None:
+    (filled.home / "copies").mkdir()
+    said = filled.call("--json", "backup", str(filled.home / "copies"))
+    (name,) = os.listdir(filled.home / "copies")
+    assert re.fullmatch(r"ductile-\d{4}-\d\d-\d\dT\d{6}\.\d{3}Z\.db", name)
+    assert said.json["file"] == str(filled.home / "copies" / name)
+    assert dump(filled.home / "copies" / name) == filled.dump()
+
+
+@pytest.mark.parametrize(("keep", "gone"), [("1", 3), ("2", 2), ("3", 1), ("4", 0), ("9", 0)])
+def test_the_last_dated_copies_are_kept(filled: Desk, keep: str, gone: int) -> None:
+    copies = filled.home / "copies"
+    copies.mkdir()
+    old = [copies / f"ductile-2020-01-0{day}T000000.000Z.db" for day in (1, 2, 3)]
+    others = [copies / name for name in ("ductile-2020-01-01.db", "ductile-2020-01-01T000000.000Z.db.gz", "mine.db")]
+    for each in (*old, *others):
+        each.touch()
+    made = filled.call("--json", "backup", "--keep", keep, str(copies)).json
+    assert made["removed"] == [str(each) for each in old[:gone]]
+    assert set(copies.iterdir()) == {*old[gone:], *others, Path(made["file"])}
+
+
+def test_a_clock_that_was_set_back_never_removes_the_new_copy(filled: Desk) -> None:
+    copies = filled.home / "copies"
+    copies.mkdir()
+    (copies / "ductile-9999-01-01T000000.000Z.db").touch()
+    made = filled.call("--json", "backup", "--keep", "1", str(copies)).json
+    assert os.listdir(copies) == [Path(made["file"]).name]
+
+
+def test_keeping_some_is_for_a_directory(filled: Desk) -> None:
+    file = filled.home / "copy.db"
+    assert filled.call("backup", "--keep", "3", str(file)) == Said(
+        code=64, out="", err=f"ductilectl backup: --keep is for a directory, and {file} is none\n")
+    assert not file.exists()
+
+
 # What comes in between
+
+
+def test_killed_anywhere_no_name_is_without_the_whole_copy_and_the_next_one_clears_up(filled: Desk) -> None:
+    expected, copies = filled.dump(), filled.home / "copies"
+    copies.mkdir()
+    number, seen = 1, set()
+    while killed_at(number, lambda: filled.call("backup", str(copies / "copy.db"))):
+        left = {each.name for each in copies.iterdir()}
+        if "copy.db" in left:
+            assert dump(copies / "copy.db") == expected
+            (copies / "copy.db").unlink()
+        seen.add("a part" if any(name.startswith(".ductile-backup.") for name in left) else "nothing")
+        assert len(left) <= 2, "what was left has not been removed"
+        number += 1
+    assert seen == {"a part", "nothing"}
+    assert os.listdir(copies) == ["copy.db"]
+
+
+def test_the_copy_that_another_backup_works_at_is_left_alone(filled: Desk) -> None:
+    part = filled.home / ".ductile-backup.other"
+    with open(part, "w") as worked_at:
+        fcntl.flock(worked_at, fcntl.LOCK_EX)
+        assert filled.call("backup", str(filled.home / "one.db")).code == 0
+        assert part.exists()
+    assert filled.call("backup", str(filled.home / "two.db")).code == 0
+    assert not part.exists()
+
+
+def test_where_the_directory_cannot_be_synced_the_truth_is_told(filled: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(fd: int, sync: Callable[[int], None] = os.fsync) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EIO, "it says why")
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", fails)
+    file = filled.home / "copy.db"
+    said = filled.call("backup", str(file))
+    assert (said.code, said.err) == (
+        74, f"{file} is there and whole, but may be gone after a power cut: cannot sync its directory: it says why\n")
+    monkeypatch.undo()
+    assert dump(file) == filled.dump()
+
+
+def test_without_hard_links_the_copy_gets_its_name_all_the_same(filled: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: object, **settings: object) -> None:
+        raise OSError(errno.EPERM, "it says why")
+
+    monkeypatch.setattr(os, "link", fails)
+    file = filled.home / "copy.db"
+    assert filled.call("backup", str(file)).code == 0
+    assert dump(file) == filled.dump()
+    file.write_text("mine")
+    with pytest.raises(FileExistsError):
+        db_files.publish(filled.home / "config.yaml", file)
+    assert file.read_text() == "mine"
 
 
 class Eventful(sqlite3.Connection):
@@ -181,7 +278,7 @@ def attempt(desk: Desk, **events: Callable[[], None]) -> None:
     with closing(sqlite3.connect(desk.database, isolation_level=None, factory=Eventful)) as conn:
         for name, act in events.items():
             setattr(conn, name, act)
-        assert backup(conn, file=desk.home / "copy.db", state_path=desk.database, now=START, as_json=False,
+        assert backup(conn, file=desk.home / "copy.db", keep=None, state_path=desk.database, now=START, as_json=False,
                       out=io.StringIO(), err=io.StringIO()) == 0
 
 
@@ -245,15 +342,10 @@ def test_a_backup_under_load_is_restored_elsewhere(daemon: RealDaemon, tmp_path:
     assert (done.returncode, done.stderr) == (0, "")
     daemon.kill()
     restored = tmp_path / "elsewhere"
-    restored.mkdir(mode=0o700)
-    for name in ("state.db", "state.db-wal", "state.db-shm"):
-        (restored / name).write_bytes(b"of another")
-    # As the help says.
-    shutil.copy(tmp_path / "copy.db", restored / "state.db")
-    (restored / "state.db-wal").unlink()
-    (restored / "state.db-shm").unlink()
     daemon.moved_to(restored)
     daemon.configure(state={"path": str(restored / "state.db")})
+    subprocess.run([DUCTILECTL, "-c", daemon.home, "restore", tmp_path / "copy.db"], env={}, check=True,
+                   stdout=subprocess.DEVNULL, timeout=PATIENCE_SECONDS)
     daemon.start()
     daemon.until("SELECT count(*) FROM job_queue WHERE status <> 'succeeded'", [(0,)])
     assert daemon.rows("SELECT * FROM job_queue ORDER BY seq")[:len(jobs)] == jobs
@@ -266,4 +358,4 @@ def test_a_backup_under_load_is_restored_elsewhere(daemon: RealDaemon, tmp_path:
 def test_the_help_says_how_to_restore() -> None:
     done = subprocess.run([DUCTILECTL, "backup", "--help"], env={}, capture_output=True, text=True, check=True,
                           timeout=PATIENCE_SECONDS)
-    assert "To restore: stop ductiled, copy FILE to the place that state.path names" in done.stdout
+    assert "To restore: ductilectl restore FILE." in done.stdout

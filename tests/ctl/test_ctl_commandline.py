@@ -13,7 +13,8 @@ from ductile.check import nearest
 from ductile.ctl import commandline
 
 COMMANDS = ("init", "check", "status", "plugins", "pipelines", "queue", "run", "emit", "logs", "inspect", "retry",
-            "replay", "cancel", "reset", "health", "test", "reload", "wait", "state", "backup", "new-plugin", "monitor")
+            "replay", "cancel", "reset", "health", "test", "reload", "wait", "state", "backup",
+            "restore", "new-plugin", "monitor")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -94,6 +94,7 @@ def shown(daemon: RealDaemon, gate: Gate) -> Iterator[dict[str, list[Any]]]:
     call("pipelines NAME", "pipelines", "p")
     call("reset PLUGIN", "reset", "fails")
     call("backup FILE", "backup", daemon.home / "copy.db")
+    call("restore FILE", "-c", daemon.home / "other", "restore", daemon.home / "copy.db")
     (daemon.home / "state.json").write_text("{}")
     call("state PLUGIN", "state", "source")
     call("state PLUGIN --set FILE", "state", "source", "--set", daemon.home / "state.json")
