@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -16,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from contrib.benchmarks.figures import Figure, table
-from support.newcomer import PATIENCE_SECONDS, ROOT, environment, killed_when_late, make_clone
+from support import processes
+from support.newcomer import PATIENCE_SECONDS, ROOT, Shell, environment, killed_when_late, make_clone
 
 CONTRIB = ROOT / "contrib"
 HAS_COMPILER = shutil.which("cc", path=os.defpath) is not None
@@ -151,23 +151,20 @@ def steps(printed: str) -> list[str]:
 PYTHON_WITHOUT_NETWORK = """\
 #!/bin/sh
 case $1$2 in
-    -mvenv) mkdir -p "$5/bin" && cp "$0" "$5/bin/python" ;;
+    -mvenv) mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
     -mpip) echo 'ERROR: no matching distribution' >&2; exit 1 ;;
 esac
 """
 ANNOUNCED = [
-    "Starting the daemon on the example configuration: echo, every five minutes, the first time at once",
-    "What there is, and what it has done",
-    "Posting a push as GitHub signs it: echo takes it, and its event goes on to webhook_log",
-    "Queueing a job that takes long, and killing the daemon in the middle of it",
-    "Starting it again: the leftover plugin is ended, and its job runs once more",
-    "Nothing was lost: both attempts are in the ledger",
-    "Stopping it",
-    "A pipeline: a link in a channel becomes a summary there, and a note here",
-    "Five jobs, what each knew and made, and where it went",
-    "What came to the channel, and the note",
-    "Done. To go on from here:",
+    "Start the daemon: it runs echo at once, and then every five minutes",
+    "Post a push as GitHub does, signed: echo gets it, and a route passes its event on to webhook_log",
+    "Kill the daemon in the middle of a job, and start it again: the job runs once more",
+    "Run a pipeline: a link in a channel becomes a summary in that channel and a note on the disk",
+    "What you have seen",
 ]
+MOST_LINES, MOST_COLUMNS = 75, 100
+# In place of programs that not every machine has: they must not be needed.
+ABSENT = "#!/bin/sh\necho 'a program that need not be there was called' >&2\nexit 127\n"
 
 
 @pytest.mark.parametrize("script", ["bench", "quickstart", "run-tests"])
@@ -176,19 +173,75 @@ def test_each_script_is_executable_and_free_of_syntax_errors(script: str) -> Non
     assert (done.returncode, done.stderr, os.access(CONTRIB / script, os.X_OK)) == (0, "", True)
 
 
-def test_the_quickstart_does_what_it_says(clone: Path) -> None:
+def without(directory: Path, *programs: str) -> str:
+    """Return a PATH on which these programs fail."""
+    directory.mkdir()
+    for name in programs:
+        (directory / name).write_text(ABSENT, encoding="utf-8")
+        (directory / name).chmod(0o755)
+    return f"{directory}:{Path(sys.executable).parent}:{os.defpath}"
+
+
+def test_the_quickstart_does_what_it_says(clone: Path, tmp_path: Path) -> None:
     before = files_of(clone)
+    path = without(tmp_path / "absent", "curl", "wget", "jq", "flock", "sqlite3")
+    done = run([clone / "contrib" / "quickstart"], clone, PATH=path)
+    assert (done.returncode, done.stderr, steps(done.stdout)) == (0, "", ANNOUNCED), done.stdout
+    said = done.stdout.splitlines()
+    assert (len(said) <= MOST_LINES, [line for line in said if len(line) > MOST_COLUMNS]) == (True, [])
+    _, _, posted, killed, chain, recap = done.stdout.split("\n== ")
+    jobs = r"^ *[*-] \w{8} (\w+) handle.*: (\w+),"
+    assert re.findall(jobs, posted, re.MULTILINE) == [("echo", "succeeded"), ("webhook_log", "succeeded")]
+    assert re.findall(r"attempt (\d) (\w+) in", killed)[1:] == [("2", "succeeded")]
+    assert re.findall(jobs, chain, re.MULTILINE) == [
+        (plugin, "succeeded") for plugin in ("discord", "youtube_transcript", "summarize", "discord_notify", "note")]
+    assert chain.count("#1123456789012345678: **How a blade is made**") == 1
+    assert re.search(r"^\d{4}-\d\d-\d\d-how-a-blade-is-made\.md$", chain, re.MULTILINE)
+    assert files_of(clone) == before
+    goes_on_as_the_recap_says(recap, tmp_path / "elsewhere")
+
+
+def goes_on_as_the_recap_says(recap: str, directory: Path) -> None:
+    """Paste the commands at the end of the quickstart in a directory of one's own."""
+    commands = re.findall(r"^  (.*)$", recap, re.MULTILINE)
+    assert [command.split()[0] for command in commands] == [".", "export", "ductiled", "ductilectl", "ductilectl",
+                                                            "kill"]
+    directory.mkdir()
+    shell = Shell(directory)
+    try:
+        said = shell.paste("".join(f"{command}\n" for command in commands if "monitor" not in command))
+    finally:
+        errors = shell.close()
+    running = re.match(r"daemon: running as PID (\d+) ", said)
+    assert (running is not None, errors) == (True, ""), said
+    processes.await_end(int(running[1]), PATIENCE_SECONDS)
+
+
+def test_a_second_quickstart_leaves_alone_what_the_first_has_made(clone: Path) -> None:
+    mine = clone / ".quickstart" / "1"
+    mine.mkdir(parents=True)
+    (mine / "config.yaml").write_text("changed since", encoding="utf-8")
+    (clone / ".quickstart" / "letter").write_text("not to be lost", encoding="utf-8")
     done = run([clone / "contrib" / "quickstart"], clone)
     assert (done.returncode, done.stderr, steps(done.stdout)) == (0, "", ANNOUNCED), done.stdout
-    attempts = re.findall(r"attempt (\d) (orphaned|succeeded) in", done.stdout.split("== Nothing was lost")[1].split("==")[0])
-    assert attempts == [("1", "orphaned"), ("2", "succeeded")]
-    chain, channel = done.stdout.split("== Five jobs")[1].split("== What came to the channel")
-    assert re.findall(r"^ *[*-] \w{8} (\w+) handle.*: (\w+),", chain, re.MULTILINE) == [
-        (plugin, "succeeded") for plugin in ("discord", "youtube_transcript", "summarize", "discord_notify", "note")]
-    assert channel.count("#1123456789012345678: **How a blade is made**") == 1
-    assert 'title: "How a blade is made"' in channel
-    assert re.search(r"^echo +\S+ +\S+ +succeeded ", done.stdout, re.MULTILINE), done.stdout
-    assert files_of(clone) == before
+    assert f"export DUCTILE_CONFIG={clone}/.quickstart/2\n" in done.stdout
+    assert [path.name for path in mine.iterdir()] == ["config.yaml"]
+    assert (mine / "config.yaml").read_text(encoding="utf-8") == "changed since"
+    assert (clone / ".quickstart" / "letter").exists()
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_the_quickstarts_help_is_the_head_of_the_script(option: str) -> None:
+    done = run([CONTRIB / "quickstart", option], ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Shows Ductile at work: ")
+    assert done.stdout.endswith(" that is 3.11 or newer)\n")
+
+
+def test_the_quickstart_refuses_what_it_does_not_know() -> None:
+    done = run([CONTRIB / "quickstart", "--fast"], ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        64, "", "quickstart: no such argument: '--fast'; see contrib/quickstart --help\n")
 
 
 def test_a_quickstart_that_is_stopped_leaves_no_process_behind(clone: Path) -> None:
@@ -203,21 +256,6 @@ def test_a_quickstart_that_is_stopped_leaves_no_process_behind(clone: Path) -> N
             watchdog.cancel()
     assert process.returncode == 128 + signal.SIGTERM
     # That nothing of it lives is seen by the fixture that watches every test.
-
-
-def test_two_quickstarts_do_not_share_a_directory(clone: Path) -> None:
-    scratch = clone / ".quickstart"
-    scratch.mkdir()
-    (scratch / "letter").write_text("not to be lost", encoding="utf-8")
-    taken = os.open(scratch, os.O_RDONLY)
-    try:
-        fcntl.flock(taken, fcntl.LOCK_EX)
-        done = run([clone / "contrib" / "quickstart"], clone)
-    finally:
-        os.close(taken)
-    assert (done.returncode, done.stdout, done.stderr) == (
-        1, "", f"quickstart: another quickstart, or what is left of one, is at work in {scratch}\n")
-    assert [path.name for path in scratch.iterdir()] == ["letter"]
 
 
 def test_a_quickstart_without_a_good_python_says_so(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from ductile import __version__
 ROOT = Path(__file__).resolve().parent.parent
 TREES = ("plugins", "pipelines", "etc", "contrib")
 NOT_BUILT_FROM = (".*", "__pycache__", "*.egg-info", "build", "tests")
-FOR_A_CHECKOUT = ("bench", "benchmarks", "standins", "install", "quickstart", "run-tests", "lint", "requirements*.txt",
+FOR_A_CHECKOUT = ("bench", "benchmarks", "demo", "install", "quickstart", "run-tests", "lint", "requirements*.txt",
                   "try-on", "drive", "try-under-systemd")
 # The manuals have their place beside those of other programs, where man(1) looks for them.
 MANUALS = "man"
