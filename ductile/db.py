@@ -35,7 +35,14 @@ _is_written = True
 
 
 class NotWritten(Exception):
-    """A transaction did not happen: it was rolled back, nothing was stored, and it may be tried again."""
+    """A transaction did not happen: it was rolled back, nothing was stored, and it may be tried again.
+
+    `is_full` says that the disk has no room for it.
+    """
+
+    def __init__(self, why: str, *, is_full: bool = False) -> None:
+        super().__init__(why)
+        self.is_full = is_full
 
 
 class Damaged(DuctileError):
@@ -73,7 +80,7 @@ def translate(error: sqlite3.Error, path: str) -> Exception:
         return FateUnknown(f"{error.sqlite_errorname}: {error}")
     if code & 0xFF in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISUSE, sqlite3.SQLITE_RANGE, sqlite3.SQLITE_MISMATCH):
         return error
-    return NotWritten(f"{error} ({error.sqlite_errorname})")
+    return NotWritten(f"{error} ({error.sqlite_errorname})", is_full=code & 0xFF == sqlite3.SQLITE_FULL)
 
 
 def _meaning(error: sqlite3.Error, conn: sqlite3.Connection) -> Exception:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -17,16 +17,15 @@ from ductile.dispatch.conclude import Conclusion, Rules
 from ductile.dispatch.handover import Inherited
 from ductile.dispatch.leftover import RunLocks
 from ductile.dispatch.lifecycle import Claimed, Ended, NotNow
-from ductile.dispatch.outcome import Outcome, Succeeded, Unrunnable
+from ductile.dispatch.outcome import Failed, Outcome, Succeeded, Unrunnable, overruled
 from ductile.dispatch.recovery import rules_for
+from ductile.dispatch.report import report_end
 from ductile.dispatch.runner import Run
 from ductile.dispatch.waiter import Waiter
 from ductile.errors import DuctileError
 from ductile.log import Component
 from ductile.plugin.configured import ConfiguredPlugin
 from ductile.queue.job import Job, StaleJob, Status
-from ductile.text import one_line
-from ductile.units import utc_text
 from ductile.workspace import operations as clones
 from ductile.workspace.directories import Workspaces
 from ductile.world import World
@@ -36,11 +35,13 @@ _PASSING_SECONDS = 60.0
 _AGAIN_SECONDS = 1.0
 # While no job can have a workspace.
 _ROOT_AGAIN_SECONDS = 5.0
+# So often a result is tried to be written before the job's own files are taken for what fills the disk.
+_MOST_NO_ROOM = 3
+_LARGE_WORKSPACE_BYTES = 1024 * 1024
 # After a write that did not happen.
 WRITE_AGAIN_SECONDS = 5.0
 
 _log = Component("dispatch")
-_plugin_log = Component("plugin")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +75,7 @@ class _Current:
     again_at: float | None = None      # monotonic: when to start or to finish it again
     ended: Ended | None = None         # how it ended, from then until the ledger has it
     ended_at: datetime | None = None
+    no_room: int = 0                   # how often the disk had no room for its row
 
 
 class Dispatcher:
@@ -213,6 +215,8 @@ class Dispatcher:
         """Start the claimed job, or have its workspace cloned first: that may take long, so the waiter does it."""
         current = self._current
         try:
+            # First of all: a plugin that was started has to be attended to.
+            self._waiter.start()
             current.source = handover.inherited(self._conn, current.job, current.rules.ways.router, self._workspaces)
         except NotWritten as error:
             self._start_later(current, str(error))
@@ -319,6 +323,9 @@ class Dispatcher:
             current.again_at = self._clock.monotonic() + WRITE_AGAIN_SECONDS
             _log.error("end of a job not written; it is tried again", job_id=job.id, plugin=job.plugin,
                        error=str(error))
+            current.no_room += error.is_full
+            if current.no_room == _MOST_NO_ROOM:
+                self._make_room(current)
             return
         except StaleJob as error:
             self._current = None
@@ -333,9 +340,20 @@ class Dispatcher:
         if isinstance(current.ended.outcome, Succeeded):
             # A success may still have been refused, for a limit that it overstepped.
             self._untidy.append((job, conclusion.status is Status.SUCCEEDED))
-        self._report(current, conclusion)
+        report_end(job, current.ended, conclusion, self._clock.monotonic() - current.claimed)
         if next_in is not None:
             self._begin(claimed, next_in)
+
+    def _make_room(self, current: _Current) -> None:
+        """Remove the job's files and fail its attempt where they are what leaves no room for its own result."""
+        job, outcome = current.job, current.ended.outcome
+        if not isinstance(outcome, Succeeded) or not lifecycle.fills_the_disk(
+                self._conn, job, self._workspaces, _LARGE_WORKSPACE_BYTES):
+            return
+        fault = lifecycle.settle(self._workspaces, job, keep=False)
+        failed = overruled(outcome, Failed, "its workspace left no room for its own result")
+        current.ended = replace(current.ended, outcome=failed, workspace_fault=fault, warnings=())
+        current.again_at = self._clock.monotonic()
 
     def _write_end(self, current: _Current, next_in: World | None) -> tuple[Conclusion, Claimed]:
         job, outcome, rules = current.job, current.ended.outcome, current.rules
@@ -348,43 +366,3 @@ class Dispatcher:
             dedupe_ttl=next_in.config.service.dedupe_ttl, ended_at=current.ended_at, now=self._clock.now(),
             rng=self._rng, new_id=self._new_id,
         )
-
-    def _report(self, current: _Current, conclusion: Conclusion) -> None:
-        job, outcome = current.job, current.ended.outcome
-        names = {"job_id": job.id, "plugin": job.plugin}
-        for line in outcome.response.logs if outcome.response is not None else ():
-            _plugin_log.at(line.level, line.message, **names)
-        if outcome.response is not None and outcome.response.logs_dropped:
-            _plugin_log.warn("more log lines were not kept", **names, count=outcome.response.logs_dropped)
-        if outcome.stderr:
-            _plugin_log.warn("standard error", **names, stderr=outcome.stderr)
-        for warning in current.ended.warnings:
-            _log.warn("files of a workspace", **names, warning=warning)
-        if current.ended.workspace_fault is not None:
-            _log.warn("workspace not removed", **names, error=current.ended.workspace_fault)
-        if not current.ended.proved_dead:
-            _log.warn("something of a run still lives; another attempt of its job waits", **names)
-        self._report_ways(conclusion, names)
-        fields = {
-            "command": job.command, "attempt": job.attempt, "outcome": conclusion.log.status,
-            "status": conclusion.status, "seconds": round(self._clock.monotonic() - current.claimed, 3),
-            "error": conclusion.error, "next_retry_at": conclusion.retry_at and utc_text(conclusion.retry_at),
-        }
-        _log.info("job ended", **names, **{name: value for name, value in fields.items() if value is not None})
-        if conclusion.breaker is not None and conclusion.breaker.state != "closed":
-            _log.warn("circuit breaker open", plugin=job.plugin, command=job.command,
-                      failures=conclusion.breaker.failure_count)
-
-    def _report_ways(self, conclusion: Conclusion, names: Mapping[str, str]) -> None:
-        """Say which keys were refused or misnamed, and of each event that became no job why."""
-        for warning in conclusion.warnings:
-            _log.warn("misnamed key", **names, reason=warning)
-        for way in conclusion.ways:
-            if not way.is_new:
-                _log.info("event deduped", **names, target=way.plugin, dedupe_key=way.dedupe_key,
-                          earlier_job_id=way.job_id)
-        if conclusion.status is Status.SUCCEEDED and conclusion.response is not None:
-            taken = {way.event for way in conclusion.ways}
-            for number, event in enumerate(conclusion.response.events):
-                if number not in taken:
-                    _log.debug("event taken by nobody", **names, event_type=one_line(event.type))

@@ -17,7 +17,7 @@ from ductile.chance import Chance, NewId
 from ductile.context import rows as context_rows
 from ductile.context.baggage import visible
 from ductile.context.portable import from_portable
-from ductile.db import reading, transaction
+from ductile.db import path_of, reading, transaction
 from ductile.dispatch.conclude import Before, Conclusion, Rules, conclude
 from ductile.dispatch.handover import Inherited, complete, without_place
 from ductile.dispatch.leftover import JOB_ID_VARIABLE, RunLocks
@@ -200,6 +200,17 @@ def settle(workspaces: Workspaces, job: Job, *, keep: bool) -> str | None:
     except OSError as error:
         return one_line(f"{error.strerror}: {without_place(os.fspath(error.filename or job.id), job, workspaces)}")
     return None
+
+
+def fills_the_disk(conn: sqlite3.Connection, job: Job, workspaces: Workspaces, least: int) -> bool:
+    """Say whether a job's workspace is on the database's file system, and would free `least` bytes of it."""
+    try:
+        here = workspaces.open(job.id)
+        return (here is not None and here.stat().st_dev == os.stat(path_of(conn)).st_dev
+                and workspaces.frees(job.id, least))
+    except OSError:
+        # What cannot be looked at is no proof.
+        return False
 
 
 def finish(conn: sqlite3.Connection, job: Job, outcome: Outcome, rules: Rules, *, now: datetime, rng: Chance,

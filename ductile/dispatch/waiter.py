@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -19,11 +21,19 @@ class Waiter:
         self._work: SimpleQueue[Callable[[], Any] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
+    def start(self) -> None:
+        """Have the thread. Raises BlockingIOError (EAGAIN) where there is none to be had; that may pass."""
+        if self._thread is not None:
+            return
+        thread = threading.Thread(target=self._run, name=_NAME)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), "a thread to wait for it") from error
+        self._thread = thread
+
     def attend(self, wait: Callable[[], Any]) -> None:
-        """Call `wait` in the thread and post what it returns."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=_NAME)
-            self._thread.start()
+        """Call `wait` in the thread, which has been started, and post what it returns."""
         self._work.put(wait)
 
     def close(self) -> None:

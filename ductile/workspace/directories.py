@@ -16,7 +16,7 @@ from ductile.workspace.clone import Clone
 from ductile.workspace.inputs import by_inode, unchanged
 from ductile.workspace.operations import Cloned, Completed, Entry
 from ductile.workspace.seal import Altered, Seal
-from ductile.workspace.tree import Cursor, open_directory, open_tree, remove
+from ductile.workspace.tree import Cursor, open_directory, open_tree, remove, walk
 
 _MODE = 0o700
 # An empty directory from job to job: to make and remove one costs a tenth of a short job, to rename it nothing.
@@ -27,6 +27,8 @@ _RETIRED_BYTES = 200
 # A file and its link: whether the file system has hard links shows only when one is made.
 _PROOF = ".proof"
 _PROOF_LINK = ".proof-link"
+# The unit of `st_blocks`, whatever the file system's own is (stat(3type)).
+_BLOCK_BYTES = 512
 # Says nothing about links, and is waited for where a job needs the room.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
@@ -183,6 +185,32 @@ class Workspaces:
         with top:
             good = unchanged(top, path, artifacts)
         return tuple(each for each in artifacts if each not in good)
+
+    def frees(self, job_id: str, least: int) -> bool:
+        """Say whether to remove the job's directory would give `least` bytes back: files that others share do not."""
+        path = os.fspath(self._path(job_id))
+        top = open_tree(path)
+        if top is None:
+            return False
+        freed = 0
+
+        def visit(fd: int, where: str) -> list[str]:
+            nonlocal freed
+            below = []
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    if freed >= least:
+                        return []
+                    if entry.is_dir(follow_symlinks=False):
+                        below.append(entry.name)
+                    else:
+                        found = entry.stat(follow_symlinks=False)
+                        freed += found.st_blocks * _BLOCK_BYTES if found.st_nlink == 1 else 0
+            return below
+
+        with top:
+            walk(top, path, visit)
+        return freed >= least
 
     def keep(self, job_id: str) -> None:
         """Keep what a job has made; an empty directory goes, and waits as the spare one for the next job."""
