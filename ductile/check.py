@@ -53,6 +53,9 @@ def closest(name: str, known: Iterable[str]) -> str | None:
     if len(name) > _LONGEST_NAME:
         return None
     spelt = {_plain(each): each for each in islice(known, _MOST_NAMES) if len(each) <= _LONGEST_NAME}
+    longer = [each for each in spelt if each.startswith(f"{_plain(name)}_")]
+    if len(longer) == 1:
+        return spelt[longer[0]]
     close = difflib.get_close_matches(_plain(name), spelt, n=1, cutoff=_CLOSE)
     return spelt[close[0]] if close else None
 

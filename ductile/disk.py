@@ -42,12 +42,12 @@ def read(path: Path, limit_bytes: int, *, accept: Callable[[int], None] = lambda
 
 
 def why_not_listed(directory: Path, error: OSError) -> str:
-    """Return, on one line, why a directory that the operator has named cannot be listed, and how to mend it."""
+    """Return, on one line, why a directory that the operator has named cannot be listed."""
     if isinstance(error, FileNotFoundError):
-        return f"the directory {printable(directory)} does not exist"
+        return f"expected a directory that exists, got {printable(directory)}"
     if isinstance(error, PermissionError):
-        return f"cannot list {printable(directory)}: {error.strerror}; let the daemon's user read that directory"
-    return f"cannot list {printable(directory)}: {error.strerror}; name a directory"
+        return f"expected a directory that the daemon's user can read, got {printable(directory)}: {error.strerror}"
+    return f"expected a directory, got {printable(directory)}: {error.strerror}"
 
 
 def printable(path: Path) -> str:

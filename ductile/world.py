@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,11 @@ from ductile.pipeline.compiler import Compiled, compile_all
 from ductile.pipeline.files import Authored, read_pipelines
 from ductile.pipeline.spec import Fault
 from ductile.plugin.configured import ConfiguredPlugin, bind
-from ductile.plugin.discovery import Registry, discover
+from ductile.plugin.discovery import Registry, discover, summary
 from ductile.plugin.entrypoint import quoted, writable_libraries
 from ductile.router import Router
 
-_PIPELINES_DIR = ("pipelines_dir",)
+_PLUGINS_DIR, _PIPELINES_DIR = ("plugins_dir",), ("pipelines_dir",)
 # Files that one warning names, so that the command in it can be pasted.
 _MOST_NAMED = 20
 
@@ -88,9 +88,9 @@ def read(path: Path, environ: Mapping[str, str], *, keep_unset: bool = False) ->
     return Reading(
         path=path.absolute(),
         world=world,
-        problems=(*_lines(loaded, found), *map(str, of_pipelines)),
+        problems=(*_lines(loaded, found), *(loaded.hidden(str(fault), _PIPELINES_DIR) for fault in of_pipelines)),
         faults=tuple(_faults(loaded, world)),
-        warnings=(*loaded.warnings, *_doubts(world)),
+        warnings=(*loaded.warnings, *_none_enabled(loaded, world), *_doubts(loaded, world)),
     )
 
 
@@ -105,8 +105,8 @@ def build(path: Path, environ: Mapping[str, str]) -> Reading:
 def _look(loaded: Loaded) -> tuple[World, list[Problem], list[Fault]]:
     """Return what a configuration makes of the disk, what is wrong with the configuration, and with the pipelines."""
     config = loaded.config
-    registry = discover(config.plugins_dirs)
-    plugins = {name: bind(settings, registry) for name, settings in config.plugins.items()}
+    registry = _without_values(discover(config.plugins_dirs), loaded)
+    plugins = {name: _shown(bind(settings, registry), loaded) for name, settings in config.plugins.items()}
     authored = read_pipelines(config.pipelines_dir, must_exist=at(loaded.document.value, _PIPELINES_DIR) is not None)
     compiled = _compile(authored, config, plugins)
     world = World(
@@ -121,6 +121,19 @@ def _look(loaded: Loaded) -> tuple[World, list[Problem], list[Fault]]:
     return world, found, sorted([*authored.problems, *compiled.problems])
 
 
+def _without_values(registry: Registry, loaded: Loaded) -> Registry:
+    """Return what was found with reasons that show no variable's value, which a directory's name may be."""
+    found = (replace(each, faults=tuple(loaded.hidden(fault, _PLUGINS_DIR) for fault in each.faults))
+             for each in registry.found)
+    return replace(registry, found=tuple(found))
+
+
+def _shown(plugin: ConfiguredPlugin, loaded: Loaded) -> ConfiguredPlugin:
+    places = (_PLUGINS_DIR, ("plugins", plugin.settings.name, "uses"))
+    faults = tuple(loaded.hidden(fault, *places) for fault in plugin.faults)
+    return replace(plugin, faults=faults, reason=summary(faults)) if faults != plugin.faults else plugin
+
+
 def _faults(loaded: Loaded, world: World) -> Iterator[str]:
     """Yield a line for everything that keeps an enabled plugin from being loaded."""
     for name, plugin in world.plugins.items():
@@ -131,17 +144,23 @@ def _faults(loaded: Loaded, world: World) -> Iterator[str]:
             yield text if plugin.place is None else loaded.located(plugin.place, text)
 
 
-def _doubts(world: World) -> Iterator[str]:
+def _none_enabled(loaded: Loaded, world: World) -> Iterator[str]:
+    if not world.enabled:
+        yield f"{printable(loaded.path)}: no plugin is enabled: nothing runs, and queued jobs wait"
+
+
+def _doubts(loaded: Loaded, world: World) -> Iterator[str]:
     """Yield a line for what is doubtful about a plugin that is loaded."""
     for name, plugin in world.plugins.items():
         if plugin.plugin is None or not plugin.settings.enabled:
             continue
-        yield from (f"plugin {name}: {line}" for line in plugin.plugin.doubts)
+        yield from (f"plugin {name}: {loaded.hidden(line, _PLUGINS_DIR)}" for line in plugin.plugin.doubts)
         libraries = list(writable_libraries(plugin.plugin.directory, plugin.plugin.entrypoint))
         if libraries:
             more = f" and {len(libraries) - 1} more" if len(libraries) > 1 else ""
-            yield (f"plugin {name}: {printable(libraries[0])}{more}: writable by others, which the next release"
-                   f" refuses: chmod o-w {' '.join(map(quoted, libraries[:_MOST_NAMED]))}")
+            text = (f"plugin {name}: {printable(libraries[0])}{more}: writable by others, which the next release"
+                    f" refuses: chmod o-w {' '.join(map(quoted, libraries[:_MOST_NAMED]))}")
+            yield loaded.hidden(text, _PLUGINS_DIR)
 
 
 def _lines(loaded: Loaded, problems: Sequence[Problem]) -> list[str]:

@@ -59,10 +59,10 @@ def test_a_path_is_shown_on_one_line(name: bytes, text: str) -> None:
 
 
 @pytest.mark.parametrize(("error", "text"), [
-    (FileNotFoundError(2, "No such file or directory"), "the directory /a\\nb does not exist"),
+    (FileNotFoundError(2, "No such file or directory"), "expected a directory that exists, got /a\\nb"),
     (PermissionError(13, "Permission denied"),
-     "cannot list /a\\nb: Permission denied; let the daemon's user read that directory"),
-    (NotADirectoryError(20, "Not a directory"), "cannot list /a\\nb: Not a directory; name a directory"),
+     "expected a directory that the daemon's user can read, got /a\\nb: Permission denied"),
+    (NotADirectoryError(20, "Not a directory"), "expected a directory, got /a\\nb: Not a directory"),
 ])
-def test_why_a_directory_cannot_be_listed_is_one_line_that_says_how_to_mend_it(error: OSError, text: str) -> None:
+def test_why_a_directory_cannot_be_listed_is_one_line_that_says_what_is_expected(error: OSError, text: str) -> None:
     assert disk.why_not_listed(Path("/a\nb"), error) == text

@@ -100,7 +100,7 @@ def test_a_key_of_a_manifest_that_looks_misspelt_is_a_warning(directory):
 def test_all_problems_are_found_at_once_and_stop_a_start(directory):
     text = "plugins_dir: nowhere\nservice: {tick_interval: soon}\nplugins:\n  echo: {schedul: 5m}\n"
     expected = [
-        "config.yaml:1:14: plugins_dir: the directory nowhere does not exist",
+        "config.yaml:1:14: plugins_dir: expected a directory that exists, got nowhere",
         "config.yaml:2:26: service.tick_interval: expected a duration such as 30s, got 'soon'",
         "config.yaml:4:10: plugins.echo.schedul: unknown key (did you mean 'schedule'?)",
     ]
@@ -196,22 +196,22 @@ def test_a_command_of_a_plugin_that_is_not_loaded_is_not_judged(directory):
 def test_one_of_several_plugin_directories_that_is_missing_is_placed(directory):
     found = problems(directory, f"plugins_dir: [5, plugins, nowhere]\n{ONE}")
     assert found == ["config.yaml:1:15: plugins_dir[0]: expected a text, got 5",
-                     "config.yaml:1:27: plugins_dir[2]: the directory nowhere does not exist"]
+                     "config.yaml:1:27: plugins_dir[2]: expected a directory that exists, got nowhere"]
 
 
 def test_a_list_of_one_directory_that_is_missing_is_placed(directory):
     assert problems(directory, "plugins_dir: [nowhere]\n") == [
-        "config.yaml:1:15: plugins_dir[0]: the directory nowhere does not exist"]
+        "config.yaml:1:15: plugins_dir[0]: expected a directory that exists, got nowhere"]
 
 
 @pytest.mark.parametrize(("text", "line"), [
     ("plugins_dir: config.yaml\n",
-     "config.yaml:1:14: plugins_dir: cannot list config.yaml: Not a directory; name a directory"),
-    ("plugins_dir: \"a\\nb\\e[31m\"\n", "config.yaml:1:14: plugins_dir: the directory a\\nb\\x1b[31m does not exist"),
-    ("pipelines_dir: nowhere\n", "config.yaml:1:16: pipelines_dir: the directory nowhere does not exist"),
-    ("pipelines_dir: ./pipelines\n", "config.yaml:1:16: pipelines_dir: the directory pipelines does not exist"),
+     "config.yaml:1:14: plugins_dir: expected a directory, got config.yaml: Not a directory"),
+    ("plugins_dir: \"a\\nb\\e[31m\"\n", "config.yaml:1:14: plugins_dir: expected a directory that exists, got a\\nb\\x1b[31m"),
+    ("pipelines_dir: nowhere\n", "config.yaml:1:16: pipelines_dir: expected a directory that exists, got nowhere"),
+    ("pipelines_dir: ./pipelines\n", "config.yaml:1:16: pipelines_dir: expected a directory that exists, got pipelines"),
     ("pipelines_dir: config.yaml\n",
-     "config.yaml:1:16: pipelines_dir: cannot list config.yaml: Not a directory; name a directory"),
+     "config.yaml:1:16: pipelines_dir: expected a directory, got config.yaml: Not a directory"),
 ])
 def test_a_directory_that_cannot_be_listed_is_placed_with_the_reason(directory, text, line):
     assert problems(directory, text) == [line]
@@ -221,7 +221,7 @@ def test_the_default_directory_of_pipelines_need_not_be_there_but_must_be_one(di
     assert problems(directory, ONE) == []
     (directory / "pipelines").touch()
     assert problems(directory, ONE) == [
-        "config.yaml:1:1: pipelines_dir: cannot list pipelines: Not a directory; name a directory"]
+        "config.yaml:1:1: pipelines_dir: expected a directory, got pipelines: Not a directory"]
 
 
 AS_NOBODY = """
@@ -243,10 +243,10 @@ def test_directories_that_another_user_may_not_list_are_placed_with_the_reason(d
          directory / "config.yaml"], capture_output=True, text=True, check=True, timeout=60, cwd="/",
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONDONTWRITEBYTECODE": "1"})
     (directory / "plugins").chmod(0o755)
-    why = "Permission denied; let the daemon's user read that directory"
+    expected = "expected a directory that the daemon's user can read, got"
     assert done.stdout.replace(f"{directory}/", "").splitlines() == [
-        f"config.yaml:1:1: plugins_dir: cannot list plugins: {why}",
-        f"config.yaml:1:1: pipelines_dir: cannot list pipelines: {why}",
+        f"config.yaml:1:1: plugins_dir: {expected} plugins: Permission denied",
+        f"config.yaml:1:1: pipelines_dir: {expected} pipelines: Permission denied",
     ]
 
 
@@ -387,3 +387,55 @@ def test_every_endpoint_is_checked_whatever_else_is_wrong_with_it_and_without_a_
     warned = [line.replace(f"{directory}/", "") for line in read(directory).warnings]
     unserved = "config.yaml:3:3: webhooks.endpoints: nothing is served, as webhooks.listen is absent"
     assert warned == ([] if listen else [unserved.replace("3:3", "4:5")])
+
+
+# Everything of a configuration that is a string, with a variable in its place.
+OF_A_VARIABLE = """\
+service: {name: "${V}", tick_interval: "${V}", log_level: "${V}", log: "${V}/", dedupe_ttl: "${V}", env_file: "${V}"}
+state: {path: "${V}/"}
+workspace: {path: "${V}", ttl: "${V}"}
+plugins_dir: ["plugins", "${V}"]
+pipelines_dir: "${V}"
+plugins:
+  echo: {timeouts: {poll: "${V}"}, env: ["${V}"], schedule: {every: "${V}", at: "${V}", timezone: "${V}"}}
+  uses: {uses: "${V}"}
+  command: {uses: echo, schedule: {every: 5m, command: "${V}"}}
+webhooks:
+  listen: "${V}"
+  endpoints:
+    - {path: "/a", event: "${V}", secret: "${S}", signature_header: X-A}
+    - {path: "${V}", plugin: "${V}", secret: "${S}", signature_header: "${V}:", max_body_size: "${V}"}
+routes:
+  - {from: "${V}", event_type: "ductile.${V}", to: "${V}"}
+"""
+
+
+@pytest.mark.parametrize("value", ["oh-secret-one", "no/such/directory", "bad name", "true", "command", "plugins/echo"])
+def test_no_message_shows_the_value_of_a_variable(directory, value):
+    make(directory / "lost", "other").rename(directory / "plugins" / "other")
+    reading = read(directory, OF_A_VARIABLE, {**ENVIRON, "V": value, "S": "s" * 20})
+    lines = (*reading.problems, *reading.faults, *reading.warnings)
+    assert len(reading.problems) > 12
+    words = ["expected", "unknown", "key"]
+    assert [line for line in lines if value in line.replace(str(directory), "") and value not in ("command", "true")
+            and not any(value in word for word in words)] == []
+    assert [line for line in lines if repr(value) in line] == []
+
+
+@pytest.mark.parametrize("setting", ["plugins_dir", "pipelines_dir"])
+def test_a_reason_shows_a_directory_of_a_variable_as_it_is_written(directory, setting):
+    write(directory / "plugins/echo/manifest.yaml", "name: echo\n")
+    (directory / "pipelines").mkdir()
+    write(directory / "pipelines/a.yaml", "name: 5\nsteps: [{uses: echo}]\n")
+    where = directory / setting.removesuffix("_dir")
+    reading = read(directory, f"plugins: {{echo: {{}}}}\n{setting}: ${{HERE}}\n", {**ENVIRON, "HERE": str(where)})
+    [line, *_] = reading.faults if setting == "plugins_dir" else reading.problems
+    assert "${HERE}/" in line and str(where) not in line
+    assert str(where) not in str(reading.world.plugins["echo"].reason if setting == "plugins_dir" else "")
+
+
+@pytest.mark.parametrize("text", ["plugins: {}\n", "plugins: {echo: {enabled: false}}\n", "service: {}\n"])
+def test_a_configuration_without_an_enabled_plugin_is_a_warning(directory, text):
+    reading = read(directory, text)
+    assert (reading.problems, reading.warnings) == (
+        (), (f"{directory}/config.yaml: no plugin is enabled: nothing runs, and queued jobs wait",))

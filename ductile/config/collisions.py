@@ -18,6 +18,8 @@ from ductile.lock import pid_file
 
 _STATE, _WORKSPACE, _LOG = ("state", "path"), ("workspace", "path"), ("service", "log")
 _PIPELINES, _ENV_FILE = ("pipelines_dir",), ("service", "env_file")
+# As many links on the way to one path as the kernel follows.
+_MOST_LINKS = 40
 _DEFAULTS = {_STATE: defaults.STATE_PATH, _WORKSPACE: defaults.WORKSPACE_PATH}
 
 
@@ -113,7 +115,7 @@ class _Look:
     @cached_property
     def _named_files(self) -> list[_Own]:
         """Return the files that the operator has written."""
-        files = [_own("the configuration file", self._file)]
+        files = [_own("the configuration file", self._file.absolute())]
         env_file = self._config.service.env_file
         if env_file is not None and self._is_known(_ENV_FILE):
             files.append(_own("service.env_file", env_file))
@@ -135,28 +137,38 @@ class _Look:
 
 
 def _own(name: str, path: Path) -> _Own:
-    links: set[Path] = set()
-    _follow(path, links)
-    return _Own(name=name, real=_real(path), links=frozenset(links))
+    real, links = _resolved(path)
+    return _Own(name=name, real=real, links=links)
 
 
-def _follow(path: Path, links: set[Path]) -> None:
-    """Add where each link really stands that is followed on the way to a path."""
-    for each in (path, *path.parents):
-        stands = _real(each.parent) / each.name
-        if stands in links:
+def _resolved(path: Path) -> tuple[Path, frozenset[Path]]:
+    """Return where an absolute path really leads, and where each link is that is followed on the way.
+
+    What cannot be looked at (`/proc/1/root`) counts as no link, and neither does one in a circle: path_resolution(7).
+    """
+    real, links = "/", []
+    left = list(reversed(path.parts[1:]))
+    while left:
+        part = left.pop()
+        if part == "..":
+            real = os.path.dirname(real)
             continue
+        here = os.path.join(real, part)
         try:
-            target = os.readlink(each)
+            target = os.readlink(here) if len(links) < _MOST_LINKS else None
         except OSError:
-            # No link, or one that this user may not follow.
+            target = None
+        if target is None:
+            real = here
             continue
-        links.add(stands)
-        _follow(stands.parent / target, links)
+        links.append(Path(here))
+        real = "/" if target.startswith("/") else real
+        left += (each for each in reversed(target.split("/")) if each not in ("", "."))
+    return Path(real), frozenset(links)
 
 
 def _real(path: Path) -> Path:
-    return Path(os.path.realpath(path))
+    return _resolved(path)[0]
 
 
 def _listed(names: list[str]) -> str:

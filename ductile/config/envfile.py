@@ -12,11 +12,12 @@ from ductile.disk import NotRegular, TooLarge, printable
 
 # A file of secrets is some lines long; past this something else was named by mistake.
 _LARGEST_BYTES = 1024**2
+_COMMENT = re.compile(r"[ \t]#")
 _LINE = re.compile(r"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 
 
-def read_env_file(path: Path) -> tuple[Mapping[str, str], list[str]]:
-    """Return the variables in the file and what is wrong with it, one line each, never showing a value.
+def read_env_file(path: Path) -> tuple[Mapping[str, str], list[str], list[str]]:
+    """Return the variables in the file, what is wrong with it and what is odd, one line each, never showing a value.
 
     A file that cannot be read, is no regular file, or that others can read or its group can write gives no
     variables. A key that comes twice has its last value, as in a shell.
@@ -25,14 +26,14 @@ def read_env_file(path: Path) -> tuple[Mapping[str, str], list[str]]:
     try:
         content = disk.read(path, _LARGEST_BYTES, accept=_refuse_exposed)
     except OSError as error:
-        return {}, [f"cannot read {name}: {error.strerror}"]
+        return {}, [f"cannot read {name}: {error.strerror}"], []
     except NotRegular:
-        return {}, [f"expected a regular file, got something else at {name}"]
+        return {}, [f"expected a regular file, got something else at {name}"], []
     except TooLarge:
-        return {}, [f"expected at most 1MB, got more in {name}"]
+        return {}, [f"expected at most 1MB, got more in {name}"], []
     except _Exposed as error:
         return {}, [f"expected a file that others cannot read and its group cannot write, got mode {error} "
-                    f"(chmod 640 {name})"]
+                    f"(chmod 640 {name})"], []
     return _parse(content, name)
 
 
@@ -45,9 +46,9 @@ def _refuse_exposed(mode: int) -> None:
         raise _Exposed(f"{stat.S_IMODE(mode):04o}")
 
 
-def _parse(content: bytes, name: str) -> tuple[Mapping[str, str], list[str]]:
+def _parse(content: bytes, name: str) -> tuple[Mapping[str, str], list[str], list[str]]:
     variables: dict[str, str] = {}
-    faults = []
+    faults, warnings = [], []
     for number, line in enumerate(content.split(b"\n"), start=1):
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
@@ -65,7 +66,11 @@ def _parse(content: bytes, name: str) -> tuple[Mapping[str, str], list[str]]:
             faults.append(f"{name}:{number}: expected a closing quote at the end of the line")
             continue
         variables[match[1]] = value
-    return variables, faults
+        # In quotes it was meant.
+        if _COMMENT.search(value) and match[2].strip() == value:
+            warnings.append(f"{name}:{number}: {match[1]}: what is behind ' #' is part of the value; put a comment on a"
+                            " line of its own, or the value in quotes")
+    return variables, faults, warnings
 
 
 def _unquoted(value: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import os
 from collections.abc import Mapping
@@ -10,8 +9,13 @@ from datetime import timezone, tzinfo
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from ductile import disk
+from ductile.disk import NotRegular, TooLarge
+
 _LOCALTIME = Path("/etc/localtime")
 _DIRECTORY = "zoneinfo"
+# The largest files of the zone database have some 4 KiB.
+_LARGEST_BYTES = 1024**2
 
 
 def local_zone(environ: Mapping[str, str], localtime: Path = _LOCALTIME) -> tuple[tzinfo, str | None]:
@@ -60,12 +64,6 @@ def _zone_of_name(name: str) -> tzinfo | None:
 
 def _zone_of_file(path: Path) -> tzinfo | None:
     try:
-        return _zone_of_rules(path.read_bytes())
-    except (ValueError, OSError):
+        return ZoneInfo.from_file(io.BytesIO(disk.read(path, _LARGEST_BYTES)))
+    except (ValueError, OSError, NotRegular, TooLarge):
         return None
-
-
-@functools.cache
-def _zone_of_rules(content: bytes) -> tzinfo:
-    # Cached, so that a reload gives the same object and nothing looks changed.
-    return ZoneInfo.from_file(io.BytesIO(content))

@@ -25,6 +25,7 @@ from ductile.config.schema import (
 )
 from ductile.config.values import (
     as_duration,
+    as_file_path,
     as_name,
     as_path,
     as_plugins_event,
@@ -58,7 +59,7 @@ def read_config(
     plugins_dirs = _read_plugins_dirs(root, base)
     config = Config(
         service=_read_service(root.section("service"), base),
-        state_path=_path(state, "path", defaults.STATE_PATH, base),
+        state_path=state.read("path", base / defaults.STATE_PATH, lambda value: as_file_path(value, base)),
         workspace_path=_path(workspace, "path", defaults.WORKSPACE_PATH, base),
         workspace_ttl=_duration(workspace, "ttl", units.DAY, least=1),
         plugins_dirs=tuple(plugins_dirs.values()),
@@ -103,7 +104,7 @@ def _read_service(section: Section, base: Path) -> Service:
         max_hops=section.integer("max_hops", default.max_hops, least=1, most=1000),
         max_queue_depth=section.integer("max_queue_depth", default.max_queue_depth, least=1, most=10_000_000),
         shutdown_grace=_duration(section, "shutdown_grace", default.shutdown_grace, least=0),
-        env_file=section.read("env_file", None, lambda value: as_path(value, base)),
+        env_file=section.read("env_file", None, lambda value: as_file_path(value, base)),
     )
     section.finish()
     return service
@@ -111,7 +112,7 @@ def _read_service(section: Section, base: Path) -> Service:
 
 def _as_log(value: Any, base: Path) -> str | Path:
     text = as_text(value)
-    return text if text in _LOG_WORDS else as_path(text, base)
+    return text if text in _LOG_WORDS else as_file_path(text, base)
 
 
 def _read_plugins_dirs(root: Section, base: Path) -> dict[Place, Path]:
@@ -119,7 +120,7 @@ def _read_plugins_dirs(root: Section, base: Path) -> dict[Place, Path]:
     if isinstance(value, list):
         if not value:
             root.wrong("plugins_dir", "expected at least one directory, got an empty list")
-        return {place: base / text for place, text in texts(root, "plugins_dir", as_text).items()}
+        return texts(root, "plugins_dir", lambda each: as_path(each, base))
     return {("plugins_dir",): _path(root, "plugins_dir", "./plugins", base)}
 
 

@@ -97,7 +97,7 @@ class Schedule:
 
     `at` is the grid's time of day, for calendar intervals only. `day` goes with `at`: a weekday from
     0, Monday, to 6 for weeks; a day of the month from 1 to 31 for months. `zone_name` is the zone as the
-    operator wrote it, None where the system's is meant.
+    operator wrote it, None where the system's is meant; `zone` has its rules as they were when they were read.
     """
 
     id: str
@@ -107,7 +107,7 @@ class Schedule:
     day: int | None = None
     jitter: int = 0
     window: Window | None = None
-    zone: tzinfo
+    zone: tzinfo = field(compare=False)
     zone_name: str | None = None
 
     def rule(self) -> str:

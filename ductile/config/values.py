@@ -5,15 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ductile import units
 from ductile.check import Path as Place
 from ductile.check import Problem, Section, as_text, kind_of
 from ductile.protocol import RESERVED_TYPES
 
+T = TypeVar("T")
+
 # A hundred years: everything that is compared with a date stays within the calendar.
 LONGEST = "36500d"
+
+# PATH_MAX of Linux, the NUL at the end included.
+_PATH_BYTES = 4096
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -75,8 +80,26 @@ def as_header(value: Any) -> str:
 
 
 def as_path(value: Any, base: Path) -> Path:
-    """Return a path of the file system, a relative one from `base`. Raises ValueError."""
-    return base / as_text(value)
+    """Return a path of the file system, a relative one from `base`, with `~` and `~user` expanded. Raises ValueError."""
+    text = as_text(value)
+    if len(text.encode("utf-8", "surrogateescape")) >= _PATH_BYTES:
+        raise ValueError(f"expected a path of fewer than {_PATH_BYTES} bytes, got a longer one")
+    if not text.startswith("~"):
+        return base / text
+    try:
+        return base / Path(text).expanduser()
+    except RuntimeError:
+        user = text.partition("/")[0]
+        raise ValueError(f"expected a user with a home directory after '~', got {user!r}; a file whose name begins with"
+                         f" '~' is ./{user}") from None
+
+
+def as_file_path(value: Any, base: Path) -> Path:
+    """Return a path as `as_path` does that can be one of a file. Raises ValueError."""
+    path = as_path(value, base)
+    if not path.name or path.name == ".." or value.endswith("/"):
+        raise ValueError(f"expected the path of a file, got {value!r}, which is a directory")
+    return path
 
 
 def sections(parent: Section, key: str) -> list[Section]:
@@ -95,7 +118,7 @@ def sections(parent: Section, key: str) -> list[Section]:
     return result
 
 
-def texts(parent: Section, key: str, parse: Callable[[Any], str]) -> dict[Place, str]:
+def texts(parent: Section, key: str, parse: Callable[[Any], T]) -> dict[Place, T]:
     """Return the items of the list under `key` as `parse` reads them, by their places; each wrong one is a problem."""
     value = parent.raw(key, [])
     if not isinstance(value, list):

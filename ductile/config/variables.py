@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ductile.check import Path, Problem, nearest
 
 _NAME = "[A-Za-z_][A-Za-z0-9_]*"
+# Characters.
+_SHORTEST_TELLING = 4
 _WHOLE = re.compile(r"\$\{(" + _NAME + r")\}")
 # Either an escaped brace, a variable, or a brace that opens neither.
 _REFERENCE = re.compile(r"(?P<escaped>\$\$\{)|\$\{(?P<name>" + _NAME + r")\}|(?P<broken>\$\{[^}]*\}?)")
@@ -32,6 +34,30 @@ def is_variable(text: Any) -> bool:
 def holds_variable(text: Any) -> bool:
     """Say whether an authored value is a text with at least one `${NAME}` in it."""
     return isinstance(text, str) and any(match["name"] for match in _REFERENCE.finditer(text))
+
+
+def references(document: Any) -> Iterator[tuple[Path, str]]:
+    """Yield each place in an authored document that names a variable, with the variable's name."""
+    left: list[tuple[Path, Any]] = [((), document)]
+    while left:
+        path, value = left.pop()
+        if isinstance(value, dict):
+            left += (((*path, key), item) for key, item in value.items())
+        elif isinstance(value, list):
+            left += (((*path, index), item) for index, item in enumerate(value))
+        elif isinstance(value, str) and "${" in value:
+            yield from ((path, match["name"]) for match in _REFERENCE.finditer(value) if match["name"])
+
+
+def without_value_of(names: Iterable[str], variables: Mapping[str, str], text: str) -> str:
+    """Return a text with `${NAME}` in place of the value of each of these variables.
+
+    Of a value of one to three characters any text may hold some by chance, which tells nothing.
+    """
+    values = {variables[name]: name for name in names if len(variables.get(name, "")) >= _SHORTEST_TELLING}
+    for value in sorted(values, key=len, reverse=True):
+        text = text.replace(value, f"${{{values[value]}}}")
+    return text
 
 
 def without_values(problem: Problem, authored: Any) -> Problem:

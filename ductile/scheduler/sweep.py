@@ -46,8 +46,11 @@ def prune(conn: sqlite3.Connection, retention: int, now: datetime) -> int:
 def bury(conn: sqlite3.Connection, world: World, now: datetime) -> list[Job]:
     """End one batch of queued jobs whose plugin is configured no more, or disabled. Return them as they were.
 
-    Raises what `transaction` raises.
+    None where no plugin is enabled at all: a file that lost its end must not end what waits. Raises what `transaction`
+    raises.
     """
+    if not world.enabled:
+        return []
     if not queue_rows.queued_outside(conn, world.enabled, 1):
         return []
     with transaction(conn):

@@ -49,7 +49,7 @@ MALFORMED = [
     ),
     ("service: {name: a}\nstate: {}\nservice: {name: b}\n", ["3:1: service: repeated key, also at line 1, column 1"]),
     (ECHO + "config: !env {a: b}\n", ["3:13: plugins.echo.config: expected a value without a tag, got !env"]),
-    ("1: a\n", ["1:1: 1: expected a text as key, got 1"]),
+    ("1: a\n", ["1:1: 1: expected a string as key, got 1"]),
     ("plugins: '${SECRET}'\n", ["1:10: plugins: expected a mapping, got the value of '${SECRET}'"]),
     (
         "service: {tick_interval: '${SECRET}'}\n",

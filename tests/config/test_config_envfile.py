@@ -28,14 +28,14 @@ def env_file(tmp_path):
         (b"export A=1\nexport\tB=2\nexport=3\n", {"A": "1", "B": "2", "export": "3"}),
         (b"A='x y'\nB=\" z \"\nC=''\nD=\n", {"A": "x y", "B": " z ", "C": "", "D": ""}),
         (b"A=it's\nB=x\"y\nC='a'b'\n", {"A": "it's", "B": 'x"y', "C": "a'b"}),
-        (b"A=x # no comment\nB=$A${A}\\n\n", {"A": "x # no comment", "B": "$A${A}\\n"}),
+        (b"A=x#y\nB=$A${A}\\n\nC='x # y'\n", {"A": "x#y", "B": "$A${A}\\n", "C": "x # y"}),
         (b"A=a=b==\nA=2\n", {"A": "2"}), ("A=ü€\n".encode(), {"A": "ü€"}),
         (b"A=x\xc2\x85y\xe2\x80\xa8z\n", {"A": "x\x85y\u2028z"}),
     ],
 )
 def test_each_line_gives_one_variable(env_file, content, variables):
     env_file.write_bytes(content)
-    assert read_env_file(env_file) == (variables, [])
+    assert read_env_file(env_file) == (variables, [], [])
 
 
 @pytest.mark.parametrize(
@@ -51,33 +51,33 @@ def test_each_line_gives_one_variable(env_file, content, variables):
 )
 def test_a_bad_line_is_named_without_showing_it(env_file, line, fault):
     env_file.write_bytes(b"# first\n" + line + b"\nGOOD=1\n")
-    assert read_env_file(env_file) == ({"GOOD": "1"}, [f"{env_file}:2: {fault}"])
+    assert read_env_file(env_file) == ({"GOOD": "1"}, [f"{env_file}:2: {fault}"], [])
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o640, 0o440, 0o700])
 def test_owner_and_group_may_read_it(env_file, mode):
     env_file.write_text("A=1\n")
     env_file.chmod(mode)
-    assert read_env_file(env_file) == ({"A": "1"}, [])
+    assert read_env_file(env_file) == ({"A": "1"}, [], [])
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o604, 0o602, 0o601, 0o660, 0o620, 0o666, 0o777])
 def test_a_file_open_to_others_is_refused(env_file, mode):
     env_file.write_text("A=1\n")
     env_file.chmod(mode)
-    assert read_env_file(env_file) == ({}, [f"{OTHERS}, got mode {mode:04o} (chmod 640 {env_file})"])
+    assert read_env_file(env_file) == ({}, [f"{OTHERS}, got mode {mode:04o} (chmod 640 {env_file})"], [])
 
 
 def test_only_a_regular_file_is_read(tmp_path):
     os.mkfifo(tmp_path / "fifo", 0o600)
     (tmp_path / "directory").mkdir(mode=0o700)
     for path in (tmp_path / "fifo", tmp_path / "directory"):
-        assert read_env_file(path) == ({}, [f"expected a regular file, got something else at {path}"])
+        assert read_env_file(path) == ({}, [f"expected a regular file, got something else at {path}"], [])
 
 
 def test_a_file_beyond_a_megabyte_is_refused(env_file):
     env_file.write_bytes(b"A=" + b"x" * 1024**2)
-    assert read_env_file(env_file) == ({}, [f"expected at most 1MB, got more in {env_file}"])
+    assert read_env_file(env_file) == ({}, [f"expected at most 1MB, got more in {env_file}"], [])
 
 
 def test_a_missing_file_is_a_problem_where_it_is_named(tmp_path):
@@ -88,14 +88,14 @@ def test_a_missing_file_is_a_problem_where_it_is_named(tmp_path):
 
 def test_a_name_that_no_terminal_can_show_stays_on_one_line(tmp_path):
     path, shown = tmp_path / "a\nb\x1b[31m", f"{tmp_path}/a\\nb\\x1b[31m"
-    assert read_env_file(path) == ({}, [f"cannot read {shown}: No such file or directory"])
+    assert read_env_file(path) == ({}, [f"cannot read {shown}: No such file or directory"], [])
     path.write_text("A\n")
     path.chmod(0o644)
-    assert read_env_file(path) == ({}, [f"{OTHERS}, got mode 0644 (chmod 640 {shown})"])
+    assert read_env_file(path) == ({}, [f"{OTHERS}, got mode 0644 (chmod 640 {shown})"], [])
     path.chmod(0o600)
-    assert read_env_file(path) == ({}, [f"{shown}:1: expected KEY=VALUE"])
+    assert read_env_file(path) == ({}, [f"{shown}:1: expected KEY=VALUE"], [])
     path.write_bytes(b"A=" + b"x" * 1024**2)
-    assert read_env_file(path) == ({}, [f"expected at most 1MB, got more in {shown}"])
+    assert read_env_file(path) == ({}, [f"expected at most 1MB, got more in {shown}"], [])
 
 
 def test_the_file_wins_over_the_environment(tmp_path, env_file):
@@ -116,3 +116,11 @@ def test_its_own_path_holds_no_variable(tmp_path, env_file):
     expected = "1:21: service.env_file: expected a path without variables, which are known only when it is read"
     assert lines(load_text(tmp_path, text, {"DIR": str(tmp_path)})) == [expected]
     assert lines(load_text(tmp_path, text, {})) == [expected]
+
+
+def test_what_looks_like_a_comment_behind_a_value_is_part_of_it_with_a_warning(env_file):
+    env_file.write_bytes(b"A=x # note\nB=y\t#z\nC='x # y'\n")
+    variables, faults, warnings = read_env_file(env_file)
+    assert (variables, faults) == ({"A": "x # note", "B": "y\t#z", "C": "x # y"}, [])
+    told = "what is behind ' #' is part of the value; put a comment on a line of its own, or the value in quotes"
+    assert warnings == [f"{env_file}:1: A: {told}", f"{env_file}:2: B: {told}"]

@@ -50,13 +50,22 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, make):
     )
 
 
+EMPTY = "expected a configuration, got an empty file; `ductilectl init` writes one"
+
+
 def test_a_file_larger_than_any_configuration_is_refused(tmp_path):
     (tmp_path / "config.yaml").write_bytes(b"#" * CONFIG_LIMIT_BYTES)
-    assert load(tmp_path / "config.yaml", {}).problems == ()
+    assert [str(problem) for problem in load(tmp_path / "config.yaml", {}).problems] == [EMPTY]
     (tmp_path / "config.yaml").write_bytes(b"#" * (CONFIG_LIMIT_BYTES + 1))
     assert refusal(lambda: load(tmp_path / "config.yaml", {})) == (
         f"{tmp_path}/config.yaml: larger than 4 MiB, which no configuration is; name another file",
     )
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "---\n", "{}\n", "null\n"])
+def test_a_file_that_says_nothing_is_refused(tmp_path, text):
+    [line] = lines(load_text(tmp_path, text))
+    assert line.split(": ", 1)[1] == EMPTY
 
 
 def test_an_odd_name_of_the_file_stays_on_one_line(tmp_path):

@@ -26,8 +26,8 @@ def schedules_of(directory: Path, text: str) -> tuple[Schedule, ...]:
     return config_of(directory, SCHEDULE + text).plugins["echo"].schedules
 
 
-def test_an_empty_file_has_every_default(tmp_path):
-    config = config_of(tmp_path, "")
+def test_what_a_file_does_not_say_has_its_default(tmp_path):
+    config = config_of(tmp_path, "plugins: {}\n")
     assert config.service == Service(
         name="ductile", tick_interval=60, log_level="info", log="stdout", dedupe_ttl=86400, job_log_retention=2592000,
         max_hops=20, max_queue_depth=10000, shutdown_grace=30, env_file=None,

@@ -121,3 +121,11 @@ def test_unset_variables_can_be_kept(tmp_path):
     assert loaded.config.webhooks.endpoints[0].secrets == ("${SECRET}",)
     assert loaded.config.routes[0].event_type == "${TYPE}"
     assert loaded.warnings == ()
+
+
+@pytest.mark.parametrize(("value", "count"), [("abc", 0), ("abc\n", 1), ("abc ", 1), ("a b", 0), ("", 0)])
+def test_a_value_that_ends_in_a_newline_or_blank_is_a_warning(tmp_path, value, count):
+    loaded = load_text(tmp_path, ECHO + "config: {a: 'x${A}'}\n", {"A": value, "B": "unused\n", "TZ": "UTC"})
+    assert loaded.warnings == (
+        f"{loaded.path}:3:17: plugins.echo.config.a: the value of the variable A ends in a newline or blank, which is part"
+        " of it",) * count

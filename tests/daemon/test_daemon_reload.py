@@ -185,8 +185,9 @@ def test_queued_jobs_of_a_plugin_that_is_taken_out_die_with_the_reason(
         daemon: RealDaemon, address: hooks.Address) -> None:
     job_id = ask(address, signed(BODY)).json["job_id"]
     del daemon.config["plugins"]["hook"], daemon.config["webhooks"]
-    daemon.configure()
+    daemon.install("ok")
     assert set(reload(daemon)["changes"]) == {
+        "plugin ok added",
         "plugin hook removed: 1 queued job ended", f"endpoint {PATH} removed",
         f"setting webhooks.listen 127.0.0.1:{address[1]} -> (not set)"}
     daemon.await_job(job_id, "dead")
@@ -217,6 +218,7 @@ def test_a_new_plugin_runs_its_init_after_the_reload(daemon: RealDaemon) -> None
 
 
 def test_the_running_job_ends_as_it_began_and_the_next_is_of_the_new_world(daemon: RealDaemon, gate: Gate) -> None:
+    daemon.install("ok")
     daemon.install("waits", config=gate.config)
     daemon.start()
     running = daemon.submit("waits")
@@ -232,6 +234,7 @@ def test_the_running_job_ends_as_it_began_and_the_next_is_of_the_new_world(daemo
 
 @pytest.mark.parametrize(("section", "name"), [("state", "state.path"), ("workspace", "workspace.path")])
 def test_data_that_is_in_use_does_not_move(daemon: RealDaemon, tmp_path: Path, section: str, name: str) -> None:
+    daemon.install("ok")
     daemon.configure(state={"path": "./data/state.db"}, workspace={"path": "./data/ws"})
     daemon.start()
     before = daemon.config[section]["path"]
@@ -242,6 +245,7 @@ def test_data_that_is_in_use_does_not_move(daemon: RealDaemon, tmp_path: Path, s
 
 
 def test_a_log_that_cannot_be_opened_refuses_the_reload(daemon: RealDaemon, tmp_path: Path) -> None:
+    daemon.install("ok")
     daemon.start()
     daemon.configure(service={"log": "./nowhere/ductile.log"})
     refused(daemon, f"cannot open the log {tmp_path}/nowhere/ductile.log: No such file or directory; "
@@ -250,6 +254,7 @@ def test_a_log_that_cannot_be_opened_refuses_the_reload(daemon: RealDaemon, tmp_
 
 
 def test_the_log_moves_with_a_reload(daemon: RealDaemon, tmp_path: Path) -> None:
+    daemon.install("ok")
     daemon.start()
     daemon.configure(service={"log": "./ductile.log"})
     daemon.send(signal.SIGHUP)
@@ -284,3 +289,41 @@ def test_a_reload_is_not_begun_by_a_daemon_that_stops(daemon: RealDaemon, gate: 
     gate.let_through()
     daemon.ends(0)
     assert daemon.log("configuration reloaded") == []
+
+
+NONE_ENABLED = ("no plugin is enabled, and so all that waits would end; a reload takes a configuration with at least one")
+
+
+@pytest.mark.parametrize(("text", "error"), [
+    ("", ":1:1: expected a configuration, got an empty file; `ductilectl init` writes one"),
+    ("plugins: {}\n", f": {NONE_ENABLED}"),
+    ("plugins: {ok: {enabled: false}}\n", f": {NONE_ENABLED}"),
+    ("plugins: {ok: {}}\nstate: {path: /}\n", ":2:15: state.path: expected the path of a file, got '/', which is a directory"),
+])
+def test_a_file_that_lost_its_plugins_ends_nothing_that_waits(daemon: RealDaemon, text: str, error: str) -> None:
+    daemon.install("ok")
+    daemon.start()
+    config = daemon.home / "config.yaml"
+    good = config.read_bytes()
+    config.write_text(text)
+    refused(daemon, f"{config}{error}")
+    config.write_bytes(good)
+    daemon.await_job(daemon.submit("ok"), "succeeded")
+    reload(daemon)
+
+
+def test_a_start_without_an_enabled_plugin_lets_queued_jobs_wait(daemon: RealDaemon) -> None:
+    daemon.install("ok")
+    daemon.start()
+    daemon.stop()
+    config = daemon.home / "config.yaml"
+    good = json.loads(config.read_bytes())
+    config.write_text(json.dumps({**good, "plugins": {"ok": {**good["plugins"]["ok"], "enabled": False}}}))
+    waiting = daemon.submit("ok")
+    daemon.start()
+    assert daemon.log(f"{config}: no plugin is enabled: nothing runs, and queued jobs wait", level="warn")
+    daemon.stop()
+    assert daemon.job(waiting) == ("queued", 1, None)
+    config.write_text(json.dumps(good))
+    daemon.start()
+    daemon.await_job(waiting, "succeeded")

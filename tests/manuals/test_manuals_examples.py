@@ -133,7 +133,7 @@ def test_an_env_file_is_read_without_a_word(example: Example, tmp_path: Path) ->
     file = tmp_path / "secrets.env"
     file.touch(mode=0o600)
     file.write_text(example.text)
-    variables, faults = read_env_file(file)
+    variables, faults, _ = read_env_file(file)
     assert (faults, len(variables)) == ([], len(re.findall("^[^#].*=", example.text, re.MULTILINE)))
 
 

@@ -25,7 +25,7 @@ def test_a_directory_that_is_not_there_holds_no_pipelines(tmp_path):
 
 def test_a_directory_that_is_not_there_and_must_be_is_a_reason(tmp_path):
     authored = read_pipelines(tmp_path / "none", must_exist=True)
-    assert authored.unlisted == f"the directory {tmp_path}/none does not exist"
+    assert authored.unlisted == f"expected a directory that exists, got {tmp_path}/none"
 
 
 def test_every_yaml_file_is_read_in_the_order_of_names(tmp_path):
@@ -73,7 +73,7 @@ def test_a_link_to_a_file_is_read(tmp_path):
 def test_a_file_in_place_of_the_directory_is_a_reason(tmp_path, must_exist):
     (tmp_path / "pipelines").write_bytes(ONE)
     authored = read_pipelines(tmp_path / "pipelines", must_exist=must_exist)
-    assert authored.unlisted == f"cannot list {tmp_path}/pipelines: Not a directory; name a directory"
+    assert authored.unlisted == f"expected a directory, got {tmp_path}/pipelines: Not a directory"
 
 
 def test_a_repeated_key_is_told_with_both_places_and_has_its_last_value(tmp_path):
@@ -137,4 +137,4 @@ def test_a_file_that_may_not_be_read_is_a_fault(open_directory):
 def test_a_directory_that_may_not_be_read_is_a_reason(open_directory):
     open_directory.chmod(0)
     assert as_nobody(open_directory) == [
-        "cannot list DIR: Permission denied; let the daemon's user read that directory"]
+        "expected a directory that the daemon's user can read, got DIR: Permission denied"]

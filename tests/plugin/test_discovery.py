@@ -86,7 +86,7 @@ def test_a_plugin_is_found_under_its_name_though_its_manifest_is_wrong(plugins):
 def test_a_directory_that_does_not_exist_is_missing(plugins):
     make(plugins)
     registry = discover([plugins / "none", plugins])
-    assert registry.missing == ((plugins / "none", f"the directory {plugins}/none does not exist"),)
+    assert registry.missing == ((plugins / "none", f"expected a directory that exists, got {plugins}/none"),)
     assert [found.name for found in registry.found] == ["echo"]
 
 
@@ -101,8 +101,8 @@ def test_what_is_no_directory_of_plugins_is_missing(plugins):
     make(plugins)
     registry = discover([plugins / "file", plugins / "loop", plugins])
     assert registry.missing == (
-        (plugins / "file", f"cannot list {plugins}/file: Not a directory; name a directory"),
-        (plugins / "loop", f"cannot list {plugins}/loop: Too many levels of symbolic links; name a directory"),
+        (plugins / "file", f"expected a directory, got {plugins}/file: Not a directory"),
+        (plugins / "loop", f"expected a directory, got {plugins}/loop: Too many levels of symbolic links"),
     )
     assert registry.get("echo").plugin is not None
 
@@ -429,7 +429,7 @@ def test_an_ordinary_user_is_told_of_a_search_directory_it_cannot_list(plugins):
     (plugins / "closed").chmod(0o755)
     assert missing == [[
         f"{plugins}/closed",
-        f"cannot list {plugins}/closed: Permission denied; let the daemon's user read that directory",
+        f"expected a directory that the daemon's user can read, got {plugins}/closed: Permission denied",
     ]]
 
 
