@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 # Milliseconds without a word, after which a new paragraph begins.
 PAUSE_MS = 3000
@@ -71,7 +72,7 @@ def _rolls(cues: Sequence[Cue], *, automatic: bool, is_timed: bool) -> bool:
     It is made by a machine; its words have times (`is_timed`); a cue shows a line of the one before above a new one.
     """
     shown = [lines for lines in map(_visible, cues) if lines]
-    is_shifted = any(0 < _overlap(before, lines) < len(lines) for before, lines in zip(shown, shown[1:]))
+    is_shifted = any(0 < _overlap(before, lines) < len(lines) for before, lines in pairwise(shown))
     return [automatic, is_timed, is_shifted].count(True) >= 2
 
 
@@ -99,7 +100,7 @@ def _vtt(document: str) -> list[Cue]:
             # The blank that YouTube puts on the first line of a cue is lost on the way through some programs.
             last = cues[-1]
             cues[-1] = Cue(begin=last.begin, end=last.end, lines=(*last.lines, *lines))
-        for start, end in zip(starts, [*starts[1:], len(lines)]):
+        for start, end in zip(starts, [*starts[1:], len(lines)], strict=False):
             cues.append(_cue(lines[start], lines[start + 1:end]))
     return cues
 
