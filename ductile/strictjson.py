@@ -22,6 +22,7 @@ _ESCAPE = re.compile(r"\\u(?:[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F]|(0000|[dD
 _PARTS = re.compile(rb'"[^"]*"?|[^"]+')
 _BLANKS = b" \t\n\r"
 
+_WHITESPACE = re.compile(r"[ \t\n\r]*")
 # What the standard library calls a fault, by its beginning, and what we call it.
 _FAULTS = {
     "Expecting value": "expected a value",
@@ -125,6 +126,11 @@ def _place(text: str, index: int) -> str:
 
 
 def _fault(error: json.JSONDecodeError) -> str:
+    if error.msg.startswith("Illegal trailing comma"):
+        # Python 3.13 and newer point at the comma; what is missing is missing after it.
+        index = _WHITESPACE.match(error.doc, error.pos + 1).end()
+        expected = "a value" if error.doc[index] == "]" else "a key in double quotes"
+        return f"{_place(error.doc, index)}: expected {expected}"
     for beginning, name in _FAULTS.items():
         if error.msg.startswith(beginning):
             return f"line {error.lineno}, column {error.colno}: {name}"

@@ -55,6 +55,8 @@ def test_strict_json_is_read(data: bytes | str, expected: Any) -> None:
     (b"{}\n[1]", "line 2, column 1: expected the end, got more after the first value"),
     (b"01", "line 1, column 2: expected the end, got more after the first value"),
     (b"[1,]", "line 1, column 4: expected a value"),
+    (b"[1,\n ]", "line 2, column 2: expected a value"),
+    (b'{"a": 1, }', "line 1, column 10: expected a key in double quotes"),
     (b"[1 2]", "line 1, column 4: expected ','"),
     (b'{"a" 1}', "line 1, column 6: expected ':'"),
     (b"{'a': 1}", "line 1, column 2: expected a key in double quotes"),
