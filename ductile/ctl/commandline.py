@@ -28,6 +28,18 @@ class _Help(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=_HELP_COLUMNS)
 
+    def _set_color(self, color: bool) -> None:
+        # Python 3.14 calls this for every option; the base class loads two dozen modules for it.
+        self._theme = _NoColors()
+        self._decolor = str
+
+
+class _NoColors:
+    """A theme of argparse that has no escape sequence for anything."""
+
+    def __getattr__(self, part: str) -> str:
+        return ""
+
 
 def parse(arguments: Sequence[str], nearest: Callable[[str, Iterable[str]], str]) -> argparse.Namespace:
     """Return what a command line says; `name` is the command's. `nearest` returns a hint for a mistyped command.
