@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,25 @@ from support.gate import Gate
 
 # What was told to end may take this long; what nobody has told to end lasts longer.
 _PATIENCE_SECONDS = 2.0
+
+
+# Python itself ignores these.
+_LEFT_ALONE = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+def pytest_configure() -> None:
+    """Give ignored signals their meaning back: a shell ignores SIGINT for what it starts in the background."""
+    for number in signal.valid_signals() - set(_LEFT_ALONE):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what an ordinary user has not tried."""
+    skipped = [report for report in terminalreporter.stats.get("skipped", ()) if "root" in report.longreprtext]
+    if os.geteuid() != 0 and skipped:
+        terminalreporter.write_line(f"{len(skipped)} of the skipped tests need root: they become other users, mount"
+                                    " file systems or install for the whole machine")
 
 
 @pytest.fixture(scope="session", autouse=True)
