@@ -5,12 +5,12 @@ import os
 import shutil
 import sqlite3
 import subprocess
-import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support import ordinary
 from support.ledger import opened, put_ended, put_job
 
 from ductile import db, schema
@@ -315,7 +315,7 @@ def python_as_ordinary_user(code: str, *arguments: str) -> subprocess.CompletedP
             pytest.skip("running as root, and there is no setpriv to become somebody else")
         become = ["setpriv", f"--reuid={ORDINARY_USER}", f"--regid={ORDINARY_USER}", "--clear-groups"]
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run([*become, sys.executable, "-c", code, *arguments], env=environ, cwd="/",
+    return subprocess.run([*become, ordinary.program("python", become), "-c", code, *arguments], env=environ, cwd="/",
                           capture_output=True, text=True, timeout=LIMIT_SECONDS)
 
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support import ordinary
 from support.clock import START
 from support.ledger import opened
 from support.plugins_on_disk import make, write
@@ -239,7 +239,7 @@ def test_directories_that_another_user_may_not_list_are_placed_with_the_reason(d
     (directory / "pipelines").mkdir(mode=0)
     (directory / "plugins").chmod(0)
     done = subprocess.run(
-        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-c", AS_NOBODY,
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", ordinary.program("python"), "-c", AS_NOBODY,
          directory / "config.yaml"], capture_output=True, text=True, check=True, timeout=60, cwd="/",
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONDONTWRITEBYTECODE": "1"})
     (directory / "plugins").chmod(0o755)

@@ -18,6 +18,7 @@ from ductile import db
 from ductile.ctl import main
 from ductile.plugin import rows as plugin_rows
 from ductile.plugin.rows import Load
+from support import ordinary
 from support.clock import START
 
 DUCTILECTL = Path(sys.executable).with_name("ductilectl")
@@ -114,7 +115,7 @@ class Desk:
 def start(*arguments: str, home: Path, become: Sequence[str] = (), **settings: Any) -> subprocess.Popen[str]:
     """Start `ductilectl` on a configuration with an empty environment."""
     return subprocess.Popen(
-        [*become, DUCTILECTL, "-c", home, *arguments],
+        [*become, ordinary.program("ductilectl", become), "-c", home, *arguments],
         **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": {},
            "cwd": "/", **settings})
 

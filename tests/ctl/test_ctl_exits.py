@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, Said, job_id, start
 
+from support import ordinary
 from support.ledger import put_ended
 
 READING = (("status",), ("queue",), ("logs",), ("logs", "-f"), ("inspect", "0000"), ("state", "echo"))
@@ -115,7 +116,7 @@ def test_a_user_without_a_home_needs_none(desk: Desk) -> None:
     for directory in (desk.home, *desk.home.parents[:-2]):
         directory.chmod(directory.stat().st_mode | 0o055)
     assert desk.process("status", become=STRANGER) == Said(code=0, out=f"{nothing_yet(desk)}\n", err="")
-    done = subprocess.run([*STRANGER, DUCTILECTL, "status"], env={}, cwd="/", capture_output=True, text=True,
+    done = subprocess.run([*STRANGER, ordinary.program("ductilectl", STRANGER), "status"], env={}, cwd="/", capture_output=True, text=True,
                           timeout=PATIENCE_SECONDS, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (
         78, "", "no configuration found (looked at $DUCTILE_CONFIG, /etc/ductile/config.yaml); `ductilectl init` makes"

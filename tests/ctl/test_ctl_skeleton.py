@@ -12,6 +12,7 @@ import pytest
 from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, Said
 
 from ductile.plugin.discovery import look_at
+from support import ordinary
 from support.daemon import RealDaemon
 
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
@@ -21,7 +22,8 @@ AWKWARD = ("true", "null", "1", "1e5", "0x10", "A-b_c", "x" * 64, "no")
 
 
 def make(place: Path, *arguments: str, **settings: object) -> Said:
-    done = subprocess.run([*settings.pop("become", ()), DUCTILECTL, "new-plugin", *arguments],
+    become = settings.pop("become", ())
+    done = subprocess.run([*become, ordinary.program("ductilectl", become), "new-plugin", *arguments],
                           **{"cwd": place, "env": {}, "capture_output": True, "text": True,
                              "timeout": PATIENCE_SECONDS, **settings})
     return Said(code=done.returncode, out=done.stdout, err=done.stderr)

@@ -12,18 +12,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Said
+from ctl.desk import PATIENCE_SECONDS, Said
 
 from ductile import shipped
 from ductile.config.load import load
 from ductile.ctl import starter
+from support import ordinary
 from support.daemon import RealDaemon
 
 DUCTILED = Path(sys.executable).with_name("ductiled")
 
 
 def init(*arguments: str | Path, cwd: Path, become: tuple[str, ...] = ()) -> Said:
-    done = subprocess.run([*become, DUCTILECTL, "init", *arguments], env={}, cwd=cwd, capture_output=True, text=True,
+    done = subprocess.run([*become, ordinary.program("ductilectl", become), "init", *arguments], env={}, cwd=cwd, capture_output=True, text=True,
                           timeout=PATIENCE_SECONDS, check=False)
     return Said(code=done.returncode, out=done.stdout, err=done.stderr)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from ductile.pipeline.files import PIPELINES_LIMIT_BYTES, read_pipelines
+from support import ordinary
 
 ONE = b"name: a\nsteps: [uses: echo]\n"
 
@@ -109,7 +109,7 @@ print(*authored.problems, authored.unlisted or "", sep="\\n", end="")
 
 def as_nobody(directory: Path) -> list[str]:
     """Return what an ordinary user is told of the directory."""
-    command = [sys.executable, "-c", _READ, str(directory)]
+    command = [ordinary.program("python"), "-c", _READ, str(directory)]
     if os.geteuid() == 0:
         command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd="/",

@@ -23,7 +23,7 @@ from typing import Any
 from ductile import db, intake, world
 from ductile.lock import pid_file, signal_daemon
 from ductile.queue.job import Submitter
-from support import processes
+from support import ordinary, processes
 
 DUCTILED = Path(sys.executable).with_name("ductiled")
 PLUGINS = Path(__file__).resolve().parents[1] / "plugins"
@@ -147,7 +147,7 @@ class RealDaemon:
         with open(self.output, "ab") as output, open(self.errors, "ab") as errors:
             settings = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": errors, "cwd": "/",
                         "env": environ, "start_new_session": True, **popen}
-            self._process = subprocess.Popen([*self.become, DUCTILED, "-c", self.home, *options], **settings)
+            self._process = subprocess.Popen([*self.become, ordinary.program("ductiled", self.become), "-c", self.home, *options], **settings)
         self.watch(self._process.pid)
 
     def watch(self, pid: int) -> None:
@@ -163,7 +163,7 @@ class RealDaemon:
     def run(self, *options: str, **settings: Any) -> subprocess.CompletedProcess[str]:
         """Run the daemon where it should end by itself, on a terminal so to speak: without NOTIFY_SOCKET."""
         return subprocess.run(
-            [*self.become, DUCTILED, *(options or ("-c", self.home))],
+            [*self.become, ordinary.program("ductiled", self.become), *(options or ("-c", self.home))],
             **{"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "cwd": "/", "env": self.environ,
                "timeout": PATIENCE_SECONDS, "check": False, **settings},
         )

@@ -6,11 +6,12 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+
+from support import ordinary
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = """\
@@ -56,7 +57,7 @@ def found_by_a_child(*dirs: Path, **variables: str) -> list[list[str]]:
 
 def _seen_by_a_child(dirs: Sequence[Path], become: Sequence[str], variables: Mapping[str, str]) -> dict:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **variables}
-    python = [*become, sys.executable, "-c"]
+    python = [*become, ordinary.program("python", become), "-c"]
     probe = subprocess.run([*python, "import ductile.yamlfile"], env=environment, cwd="/", capture_output=True)
     if probe.returncode != 0:
         pytest.skip("an ordinary user cannot read this checkout or run this interpreter")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ductile.protocol import Response, decode_response, encode_request
 from ductile.units import utc_text
+from support import ordinary
 from support.notified import ENVIRON, SECRET, Answer
 
 # The root of the chain that the step is in, and the time of its event.
@@ -35,7 +36,8 @@ def run(plugin: Path, given: bytes, workspace: Path, *, environ: Mapping[str, st
     """Run the plugin of a directory in its workspace; return its answer, in which nothing of the secret is told."""
     argv = [os.fspath(plugin / "run.py")]
     if as_user is not None:
-        argv = ["setpriv", f"--reuid={as_user}", f"--regid={as_user}", "--clear-groups", *argv]
+        argv = ["setpriv", f"--reuid={as_user}", f"--regid={as_user}", "--clear-groups",
+                ordinary.reachable(plugin / "run.py")]
     done = subprocess.run(
         argv, input=given, env=environ, cwd=workspace, capture_output=True, check=True, timeout=60)
     assert done.stderr == stderr
