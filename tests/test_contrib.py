@@ -167,7 +167,7 @@ MOST_LINES, MOST_COLUMNS = 75, 100
 ABSENT = "#!/bin/sh\necho 'a program that need not be there was called' >&2\nexit 127\n"
 
 
-@pytest.mark.parametrize("script", ["bench", "quickstart", "run-tests"])
+@pytest.mark.parametrize("script", ["bench", "quickstart", "run-tests", "try-on"])
 def test_each_script_is_executable_and_free_of_syntax_errors(script: str) -> None:
     done = run(["bash", "-n", CONTRIB / script], ROOT)
     assert (done.returncode, done.stderr, os.access(CONTRIB / script, os.X_OK)) == (0, "", True)
@@ -290,3 +290,19 @@ def test_a_fresh_clone_gets_going(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + log.read_text(encoding="utf-8")
     assert steps(done.stdout) == ["Installing this checkout into .venv-quickstart", *ANNOUNCED]
     assert files_of(clone) == before
+
+
+# Other releases
+
+
+def test_a_release_that_cannot_be_tried_is_skipped_with_the_reason(tmp_path: Path) -> None:
+    # debootstrap is in /usr/sbin, which is not on this path.
+    done = run([CONTRIB / "try-on", "trixie", "sid"], tmp_path)
+    why = "debootstrap is not installed" if os.geteuid() == 0 else "only root can make a chroot"
+    assert (done.returncode, done.stdout, done.stderr) == (77, f"trixie: skipped: {why}\nsid: skipped: {why}\n", "")
+
+
+def test_a_release_that_try_on_does_not_know_is_a_wrong_command_line(tmp_path: Path) -> None:
+    done = run([CONTRIB / "try-on", "potato"], tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        64, "", "try-on: unknown argument potato; see contrib/try-on --help\n")
