@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -15,6 +16,8 @@ Path = tuple[str | int, ...]
 # grows with the length of both, and with their number.
 _CLOSE = 0.7
 _LONGEST_NAME = 100
+# Nobody reads on after so many problems, and each hint takes its time.
+_MOST_HINTS = 100
 _MOST_NAMES = 1000
 
 
@@ -155,16 +158,27 @@ class Section:
             if not self.has(key):
                 self.wrong(None, f"the key {key!r} is missing")
 
+    def value(self, key: str) -> Any:
+        """Return what is under a key, None where it is absent, without making the key a known one."""
+        return self._mapping.get(key)
+
     def keys(self) -> tuple[str, ...]:
         """Return the keys in the order they were written."""
         return tuple(self._mapping)
 
-    def finish(self) -> None:
-        """Report every key that no accessor has asked for, with the nearest one that exists."""
+    def finish(self, misnamed: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Report every key that no accessor has asked for, with the nearest one that exists.
+
+        `misnamed` says what to write instead of keys that other programs have.
+        """
+        known = dict.fromkeys(self._asked)
         for key in self._mapping:
-            if key not in self._asked:
-                hint = nearest(str(key), self._asked)
-                self.problems.append(Problem((*self.path, key), f"unknown key{hint}", at_key=True))
+            if key in known:
+                continue
+            hint = f"; {misnamed[key]}" if key in misnamed else ""
+            if not hint and len(self.problems) < _MOST_HINTS:
+                hint = nearest(str(key), known)
+            self.problems.append(Problem((*self.path, key), f"unknown key{hint}", at_key=True))
 
 
 def as_text(value: Any) -> str:

@@ -13,20 +13,20 @@ WEEK = 7 * DAY
 
 _SECONDS = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY, "w": WEEK}
 _BYTES = {"B": 1, "KB": 1024, "MB": 1024**2, "GB": 1024**3}
-_DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
+_DURATION = re.compile(r"(?:[0-9]{1,9}w)?(?:[0-9]{1,9}d)?(?:[0-9]{1,9}h)?(?:[0-9]{1,9}m)?(?:[0-9]{1,9}s)?")
+_PART = re.compile(r"([0-9]+)([smhdw])")
 _SIZE = re.compile(r"([0-9]{1,12})(B|KB|MB|GB)")
 _UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
 def parse_duration(text: str) -> int:
-    """Return the seconds in a duration such as `90s`, `5m`, `2h`, `1d` or `1w`.
+    """Return the seconds in a duration such as `90s`, `5m`, `1h30m`, `1d` or `1w`, the larger unit first.
 
     Raises ValueError, with a text for the operator, for anything else.
     """
-    match = _DURATION.fullmatch(text)
-    if match is None:
+    if not text or _DURATION.fullmatch(text) is None:
         raise ValueError(f"expected a duration such as 30s, got {text!r}")
-    return int(match[1]) * _SECONDS[match[2]]
+    return sum(int(count) * _SECONDS[unit] for count, unit in _PART.findall(text))
 
 
 def format_duration(seconds: float) -> str:

@@ -16,7 +16,7 @@ PACKAGES = ("config", "plugin", "queue", "pipeline", "context", "state", "worksp
 
 # Functions of values: these import none of WORLDLY and each other alone.
 PURE = set("""
-    chance check config.defaults config.read config.schedules config.schema config.secret config.values
+    chance check config.defaults config.misnamed config.read config.schedules config.schema config.secret config.values
     config.variables config.webhooks context.baggage context.portable context.row ctl.cells ctl.document ctl.faults
     ctl.fitting ctl.outline ctl.screen ctl.skeleton_texts ctl.table ctl.view dispatch.conclude dispatch.onward
     dispatch.outcome dispatch.record errors events pipeline.compiler pipeline.graph pipeline.spec plugin.manifest

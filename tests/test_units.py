@@ -14,14 +14,14 @@ UTC = timezone.utc
 
 @pytest.mark.parametrize("text, seconds", [
     ("0s", 0), ("1s", 1), ("90s", 90), ("5m", 300), ("2h", 7200), ("1d", 86400), ("2w", 1209600),
-    ("007s", 7), ("999999999s", 999_999_999),
+    ("007s", 7), ("1h30m", 5400), ("1w2d3h4m5s", 788645), ("999999999s", 999_999_999),
 ])
 def test_a_duration_is_a_number_and_a_unit(text, seconds):
     assert parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", [
-    "", "5", "s", "-5s", "+5s", "5 s", " 5s", "5s ", "5s\n", "1.5h", "5M", "5S", "5sec", "1h30m", "1y", "1e3s",
+    "", "5", "s", "-5s", "+5s", "5 s", " 5s", "5s ", "5s\n", "1.5h", "5M", "5S", "5sec", "30m1h", "1h1h", "1h 30m", "1y", "1e3s",
     "1000000000s", "\u0665s", "\uff15s", "soon",
 ])
 def test_any_other_text_is_no_duration(text):

@@ -10,7 +10,7 @@ from typing import Any
 from ductile import units
 from ductile.check import Path as Place
 from ductile.check import Problem, Section, as_text, kind_of, nearest
-from ductile.config import defaults
+from ductile.config import defaults, misnamed
 from ductile.config.schedules import read_schedules
 from ductile.config.schema import (
     DEFAULT_TIMEOUTS,
@@ -70,8 +70,9 @@ def read_config(
         routes=_read_routes(root, asked),
         asked=tuple(asked),
     )
-    for section in (state, workspace, root):
-        section.finish()
+    state.finish()
+    workspace.finish()
+    root.finish(misnamed.ROOT)
     problems += _unknown_plugins(config.plugins, document)
     shown = [without_values(problem, authored) for problem in problems]
     return config, shown, [without_values(warning, authored) for warning in warnings]
@@ -106,7 +107,7 @@ def _read_service(section: Section, base: Path) -> Service:
         shutdown_grace=_duration(section, "shutdown_grace", default.shutdown_grace, least=0),
         env_file=section.read("env_file", None, lambda value: as_file_path(value, base)),
     )
-    section.finish()
+    section.finish(misnamed.SERVICE)
     return service
 
 
@@ -152,7 +153,7 @@ def _read_plugin(name: str, section: Section, local_zone: tzinfo, asked: list[As
         breaker=_read_breaker(section.section("circuit_breaker")),
         max_outstanding_polls=section.integer("max_outstanding_polls", 1, least=1, most=1000),
     )
-    section.finish()
+    section.finish(misnamed.PLUGIN)
     return plugin
 
 
@@ -171,7 +172,7 @@ def _read_retry(section: Section) -> Retry:
         backoff_base=_duration(section, "backoff_base", default.backoff_base, least=0),
         backoff_max=_duration(section, "backoff_max", default.backoff_max, least=0),
     )
-    section.finish()
+    section.finish(misnamed.RETRY)
     return retry
 
 

@@ -9,11 +9,13 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from ductile import units
 from ductile.check import Path, Section, as_integer, as_text, kind_of, nearest
+from ductile.config import misnamed
 from ductile.config.schema import Every, Schedule, Unit, Window
 from ductile.config.values import as_duration, as_name, sections
 from ductile.protocol import HEALTH, INIT, POLL
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_DAY_NAMES = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _TIME = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
 _NEVER_SCHEDULED = (HEALTH, INIT)
 _LONGEST_EVERY = 366 * units.DAY
@@ -23,11 +25,10 @@ _NAMED = {
     "weekly": Every(count=1, unit=Unit.WEEKS),
     "monthly": Every(count=1, unit=Unit.MONTHS),
 }
-_CALENDAR = {"d": Unit.DAYS, "w": Unit.WEEKS}
 
 
 def parse_every(text: Any) -> Every:
-    """Return the interval in `90s`, `5m`, `2h`, `1d`, `1w`, `hourly`, `daily`, `weekly` or `monthly`.
+    """Return the interval in `90s`, `5m`, `1h30m`, `1d`, `1w`, `hourly`, `daily`, `weekly` or `monthly`.
 
     Raises ValueError, with a text for the operator, for anything else and outside 1s to 366d.
     """
@@ -37,11 +38,19 @@ def parse_every(text: Any) -> Every:
         seconds = units.parse_duration(text if isinstance(text, str) else "")
     except ValueError:
         expected = "expected an interval such as 5m, 6h, daily or monthly"
-        raise ValueError(f"{expected}, got {kind_of(text)}") from None
+        hint = misnamed.interval(text) if isinstance(text, str) else ""
+        raise ValueError(f"{expected}, got {kind_of(text)}{hint}") from None
     if not 1 <= seconds <= _LONGEST_EVERY:
         raise ValueError(f"expected an interval from 1s to 366d, got {text!r}")
-    unit = _CALENDAR.get(text[-1], Unit.SECONDS)
-    return Every(count=seconds // Every(count=1, unit=unit).seconds, unit=unit)
+    units_used = set(text) & set("smhdw")
+    if not units_used & set("dw"):
+        return Every(count=seconds, unit=Unit.SECONDS)
+    if units_used & set("smh"):
+        raise ValueError(f"expected either days and weeks, which follow the calendar, or hours, minutes and seconds, got"
+                         f" {text!r}")
+    if units_used == {"w"}:
+        return Every(count=seconds // units.WEEK, unit=Unit.WEEKS)
+    return Every(count=seconds // units.DAY, unit=Unit.DAYS)
 
 
 def read_schedules(plugin: Section, local_zone: tzinfo) -> tuple[tuple[Schedule, ...], dict[Path, str]]:
@@ -53,9 +62,15 @@ def read_schedules(plugin: Section, local_zone: tzinfo) -> tuple[tuple[Schedule,
     commands: dict[Path, str] = {}
     if value is None:
         return (), commands
-    if not isinstance(value, list):
+    if isinstance(value, str):
+        plugin.wrong("schedule", f"expected a mapping, got {value!r}{misnamed.schedule(value)}")
+        return (), commands
+    if not isinstance(value, list | dict):
+        plugin.wrong("schedule", f"expected a mapping, got {kind_of(value)}")
+        return (), commands
+    if isinstance(value, dict):
         section = plugin.section("schedule")
-        schedule = _read(section, local_zone, commands) if isinstance(value, dict) else None
+        schedule = _read(section, local_zone, commands)
         return () if schedule is None else (schedule,), commands
     schedules: dict[str, Schedule] = {}
     for section in sections(plugin, "schedule"):
@@ -69,7 +84,8 @@ def read_schedules(plugin: Section, local_zone: tzinfo) -> tuple[tuple[Schedule,
 
 
 def _read(section: Section, local_zone: tzinfo, commands: dict[Path, str]) -> Schedule | None:
-    section.require("every")
+    if "cron" not in section.keys():
+        section.require("every")
     # The default in place of a wrong command would be looked for as if somebody had asked for it.
     command = section.read("command", None, _as_scheduled_command) if section.has("command") else POLL
     if command is not None:
@@ -90,7 +106,7 @@ def _read(section: Section, local_zone: tzinfo, commands: dict[Path, str]) -> Sc
     )
     if section.has("at") and every is not None and every.unit is Unit.SECONDS:
         section.wrong("at", "expected an interval such as daily, weekly or monthly beside 'at', got elapsed time")
-    section.finish()
+    section.finish(misnamed.in_schedule(section.value("cron")))
     return schedule if every is not None else None
 
 
@@ -136,9 +152,11 @@ def _as_end_time(value: Any) -> time:
 
 
 def _as_weekday(value: Any) -> int:
-    if value not in _DAYS:
-        raise ValueError(f"expected one of {', '.join(_DAYS)}, got {kind_of(value)}")
-    return _DAYS.index(value)
+    word = value.lower() if isinstance(value, str) else ""
+    if word in _DAYS or word in _DAY_NAMES:
+        return _DAYS.index(word[:3])
+    hint = " (write a list of schedules, one for each day)" if word in ("weekdays", "weekends") else ""
+    raise ValueError(f"expected one of {', '.join(_DAYS)}, got {kind_of(value)}{hint}")
 
 
 def _as_jitter(value: Any, every: Every | None) -> int:
@@ -160,9 +178,21 @@ def _as_zone_name(value: Any) -> str:
     try:
         _zone(name)
     except (LookupError, ValueError, OSError):
-        hint = nearest(name, available_timezones())
+        hint = _zone_hint(name)
         raise ValueError(f"expected a time zone such as Australia/Sydney, got {name!r}{hint}") from None
     return name
+
+
+def _zone_hint(name: str) -> str:
+    """Return what may have been meant. An abbreviation is another zone's more often than a slip (CEST, EST)."""
+    known = available_timezones()
+    city = name.replace(" ", "_").lower()
+    if "/" in name:
+        return nearest(name, sorted(each for each in known if "/" in each))
+    meant = sorted((each for each in known if each.lower() == city or each.lower().endswith(f"/{city}")), key=len)
+    if meant:
+        return f" (did you mean {meant[0]!r}?)"
+    return " (an abbreviation names no zone; write the place)" if name.isupper() else ""
 
 
 def _zone(name: str) -> tzinfo:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from ductile import units
 from ductile.check import Path as Place
 from ductile.check import Problem, Section, as_text, kind_of
+from ductile.config import misnamed
 from ductile.protocol import RESERVED_TYPES
 
 T = TypeVar("T")
@@ -30,7 +31,11 @@ def as_duration(value: Any, *, least: int) -> int:
     """Return the seconds of a duration from `least` to a hundred years. Raises ValueError."""
     if not isinstance(value, str):
         raise ValueError(f"expected a duration such as 30s, got {kind_of(value)}")
-    seconds = units.parse_duration(value)
+    try:
+        seconds = units.parse_duration(value)
+    except ValueError as error:
+        short = misnamed.duration(value)
+        raise ValueError(f"{error} (write {short})" if short else str(error)) from None
     if not least <= seconds <= units.parse_duration(LONGEST):
         raise ValueError(f"expected a duration from {units.format_duration(least)} to {LONGEST}, got {value!r}")
     return seconds

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from ductile.check import Problem, Section, as_choice, as_text, kind_of
+from ductile.config import misnamed
 from ductile.config.schema import Asked, AskedCommand, AskedEvent, Endpoint, Webhooks
 from ductile.config.secret import PREFIX, key_of
 from ductile.config.values import as_header, as_plugins_event, as_size, sections
@@ -114,7 +115,8 @@ def _secret_fault(secret: Any, signature_format: str, written: Any) -> str | Non
         return f"expected one ${{NAME}} and nothing else, got {kind_of(secret)}"
     if not is_variable(written):
         # A secret that was pasted here must not travel on into the log.
-        return "expected one ${NAME} and nothing else, got a literal"
+        return ("expected one ${NAME} and nothing else, got a literal; put the secret into service.env_file or the"
+                " environment")
     if not secret:
         return "expected a variable that is not empty, got an empty one"
     if not key_of(secret, signature_format):
@@ -156,6 +158,9 @@ def _as_format(value: Any) -> str:
     reason = _REFUSED_FORMATS.get(value.lower()) if isinstance(value, str) else None
     if reason is not None:
         raise ValueError(f"expected a scheme of HMAC-SHA256, got {value!r}: {reason}")
+    meant = misnamed.SIGNATURE_FORMATS.get(value.lower()) if isinstance(value, str) else None
+    if meant is not None:
+        raise ValueError(f"expected one of {', '.join(_FORMATS)}, got {value!r}: write {meant}")
     return as_choice(value, _FORMATS)
 
 

@@ -110,7 +110,7 @@ MALFORMED = [
     (
         endpoint(secret="hunter2"),
         [
-            "7:15: webhooks.endpoints[0].secret: expected one ${NAME} and nothing else, got a literal",
+            "7:15: webhooks.endpoints[0].secret: expected one ${NAME} and nothing else, got a literal; put the secret into service.env_file or the environment",
         ],
     ),
     (
@@ -123,14 +123,14 @@ MALFORMED = [
     (
         endpoint(secret="12345678"),
         [
-            "7:15: webhooks.endpoints[0].secret: expected one ${NAME} and nothing else, got a literal",
+            "7:15: webhooks.endpoints[0].secret: expected one ${NAME} and nothing else, got a literal; put the secret into service.env_file or the environment",
         ],
     ),
     (endpoint(secret="[]"), ["7:15: webhooks.endpoints[0].secret: expected at least one ${NAME}, got an empty list"]),
     (
         endpoint(secret='["${SECRET}", hunter2, null]'),
         [
-            "7:29: webhooks.endpoints[0].secret[1]: expected one ${NAME} and nothing else, got a literal",
+            "7:29: webhooks.endpoints[0].secret[1]: expected one ${NAME} and nothing else, got a literal; put the secret into service.env_file or the environment",
             "7:38: webhooks.endpoints[0].secret[2]: expected one ${NAME} and nothing else, got nothing",
         ],
     ),
@@ -170,7 +170,7 @@ MALFORMED = [
         endpoint(signature_format="sha256"),
         [
             "9:25: webhooks.endpoints[0].signature_format: expected one of hex, base64, stripe, slack, standard"
-            ", got 'sha256'",
+            ", got 'sha256': write hex or base64, as the sender writes the digest",
         ],
     ),
     (

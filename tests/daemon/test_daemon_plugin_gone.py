@@ -187,6 +187,7 @@ def reload(daemon: RealDaemon) -> None:
 
 
 def test_a_retry_of_a_plugin_that_was_disabled_while_it_ran_is_dead(daemon: RealDaemon, gate: Gate) -> None:
+    daemon.install("ok")
     daemon.plugin("fails", '#!/bin/sh\necho $$ >"$ARRIVED"\nread -r _ <"$GO"\nexit 1\n', env=["ARRIVED", "GO"])
     daemon.environ |= {"ARRIVED": gate.config["arrived"], "GO": gate.config["go"]}
     daemon.start()

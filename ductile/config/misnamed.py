@@ -1,0 +1,142 @@
+"""What other programs call things, and what to write instead: hints for keys and values that are not known here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from ductile import units
+
+_IN_SCHEDULE = "it belongs into the plugin's 'schedule'"
+_IN_RETRY = "it belongs into the plugin's 'retry'"
+_IN_BREAKER = "it belongs into the plugin's 'circuit_breaker'"
+_IN_SERVICE = "it belongs into 'service'"
+_OF_A_PLUGIN = "it belongs into a plugin's 'retry': plugins.NAME.retry"
+
+# By the section that the key is in.
+ROOT = {
+    **dict.fromkeys(("plugin_roots", "plugin_root", "plugin_paths", "plugin_path", "plugin_dirs"),
+                    "write plugins_dir, one directory or a list"),
+    **dict.fromkeys(("database", "db", "data_dir"), "write state: {path: FILE}"),
+    **dict.fromkeys(("log", "log_level", "env_file", "tick_interval", "dedupe_ttl", "job_log_retention", "max_hops",
+                     "max_queue_depth", "shutdown_grace", "name"), _IN_SERVICE),
+    **dict.fromkeys(("schedule", "schedules", "jobs", "cron"), "a schedule belongs to its plugin: plugins.NAME.schedule"),
+    **dict.fromkeys(("listen", "endpoints"), "it belongs into 'webhooks'"),
+    **dict.fromkeys(("max_attempts", "retry"), _OF_A_PLUGIN),
+}
+SERVICE = {
+    **dict.fromkeys(("max_attempts", "retry", "retries"), _OF_A_PLUGIN),
+    **dict.fromkeys(("plugin_roots", "plugins_dir", "pipelines_dir", "state", "workspace", "webhooks"),
+                    "it belongs beside 'service', at the top (plugins_dir, pipelines_dir, state, workspace, webhooks)"),
+}
+PLUGIN = {
+    **dict.fromkeys(("every", "interval", "at", "day", "jitter", "timezone", "preferred_window", "cron"), _IN_SCHEDULE),
+    **dict.fromkeys(("max_attempts", "backoff_base", "backoff_max"), _IN_RETRY),
+    **dict.fromkeys(("retries", "max_retries", "attempts"), "write retry: {max_attempts: NUMBER}"),
+    **dict.fromkeys(("threshold", "reset_after"), _IN_BREAKER),
+    "timeout": "write timeouts: {poll: 60s, handle: 120s}",
+    **dict.fromkeys(("environment", "env_vars"), "write env: [NAME], the names of variables to hand on"),
+    **dict.fromkeys(("settings", "options", "params", "with"), "write config"),
+    **dict.fromkeys(("plugin", "path"), "write uses, the manifest's name"),
+}
+_SCHEDULE = {
+    **dict.fromkeys(("interval", "period", "frequency"), "write every"),
+    **dict.fromkeys(("time", "hour", "start_at"), "write at: \"07:30\""),
+    **dict.fromkeys(("tz", "zone", "time_zone"), "write timezone"),
+    **dict.fromkeys(("weekday", "day_of_week", "dow", "days"), "write day: mon"),
+    **dict.fromkeys(("max_attempts", "retry"), _IN_RETRY + ", beside 'schedule'"),
+    **dict.fromkeys(("window", "between"), "write preferred_window: {start: \"06:00\", end: \"22:00\"}"),
+}
+RETRY = {
+    **dict.fromkeys(("attempts", "retries", "max_retries", "limit"), "write max_attempts"),
+    **dict.fromkeys(("delay", "backoff", "wait"), "write backoff_base"),
+}
+# What the sender's own name means as a format.
+SIGNATURE_FORMATS = {
+    "github": "hex with signature_header: X-Hub-Signature-256",
+    "gitea": "hex with signature_header: X-Gitea-Signature",
+    "forgejo": "hex with signature_header: X-Forgejo-Signature",
+    "shopify": "base64 with signature_header: X-Shopify-Hmac-Sha256",
+    **dict.fromkeys(("sha256", "hmac", "hmac-sha256", "hmac_sha256"), "hex or base64, as the sender writes the digest"),
+}
+
+_UNITS = {"sec": "s", "second": "s", "min": "m", "minute": "m", "hr": "h", "hour": "h", "day": "d", "week": "w", "wk": "w"}
+_SPELT_OUT = re.compile(r"([0-9]{1,9}) ?([a-z]+?)s?")
+_CLOCK = re.compile(r"([0-9]|[01][0-9]|2[0-3]):[0-5][0-9]")
+_MACROS = {"@hourly": "every: hourly", "@daily": "every: daily", "@midnight": "every: daily", "@weekly": "every: weekly",
+           "@monthly": "every: monthly"}
+_WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_CRON = "a crontab line is no schedule here; write"
+
+
+def in_schedule(line: object) -> Mapping[str, str]:
+    """Return what to write instead of a key in a schedule whose `cron` is this line, None where it has none."""
+    return _SCHEDULE if line is None else {**_SCHEDULE, "cron": cron(str(line))}
+
+
+def duration(text: str) -> str | None:
+    """Return how a duration with its unit spelt out is written: `15m` for `15min`; None where it is no such one."""
+    match = _SPELT_OUT.fullmatch(text.strip().lower())
+    unit = _UNITS.get(match[2]) if match else None
+    return f"{int(match[1])}{unit}" if match and unit else None
+
+
+def interval(text: str) -> str:
+    """Return ` (…)` with what to write for an interval that is none, or nothing."""
+    word = text.strip().lower()
+    if len(word.split()) == 5 or word.startswith("@"):
+        return f" ({cron(text)})"
+    if word in ("weekdays", "weekends"):
+        return " (write a list of schedules, each with every: weekly, at and its own day)"
+    if word[:3] in _WEEKDAYS and word.endswith("day"):
+        return f" (write every: weekly, day: {word[:3]})"
+    if _CLOCK.fullmatch(word):
+        return f" (write every: daily, at: \"{word:0>5}\")"
+    short = duration(word)
+    return f" (write {short})" if short else ""
+
+
+def cron(text: str) -> str:
+    """Return what to write in place of a line of crontab(5)."""
+    same = _MACROS.get(text.strip().lower()) or _equivalent(text.lower().split())
+    return f"{_CRON} {same or 'every, and at and day for a time'}"
+
+
+def _equivalent(fields: list[str]) -> str | None:
+    if len(fields) != 5:
+        return None
+    minute, hour, day, month, weekday = fields
+    if month != "*" or (day != "*" and weekday != "*"):
+        return None
+    if hour == day == weekday == "*":
+        return "every: 1m" if minute == "*" else _step(minute, "m", 60) or ("every: hourly" if minute.isdigit() else None)
+    if not minute.isdigit() or int(minute) > 59:
+        return None
+    if day == weekday == "*" and not hour.isdigit():
+        return _step(hour, "h", 24)
+    if not hour.isdigit() or int(hour) > 23:
+        return None
+    at = f"at: \"{int(hour):02d}:{int(minute):02d}\""
+    if day == weekday == "*":
+        return f"every: daily, {at}"
+    if weekday != "*":
+        name = _WEEKDAYS[int(weekday)] if weekday in "01234567" and len(weekday) == 1 else weekday[:3]
+        return f"every: weekly, day: {name}, {at}" if name in _WEEKDAYS and "," not in weekday else None
+    return f"every: monthly, day: {int(day)}, {at}" if day.isdigit() and 1 <= int(day) <= 31 else None
+
+
+def _step(field: str, unit: str, whole: int) -> str | None:
+    """Return the interval of `*/N` where N divides the whole, so that it is the same from hour to hour."""
+    count = field.removeprefix("*/")
+    if count == field or not count.isdigit() or int(count) == 0 or whole % int(count):
+        return None
+    return f"every: {int(count)}{unit}"
+
+
+def schedule(text: str) -> str:
+    """Return what to write for a schedule that is a string and no mapping."""
+    try:
+        units.parse_duration(text)
+    except ValueError:
+        return f"; write schedule: {{every: {duration(text) or '5m'}}}{interval(text) if not duration(text) else ''}"
+    return f"; write schedule: {{every: {text}}}"
