@@ -217,19 +217,6 @@ def goes_on_as_the_recap_says(recap: str, directory: Path) -> None:
     processes.await_end(int(running[1]), PATIENCE_SECONDS)
 
 
-def test_a_second_quickstart_leaves_alone_what_the_first_has_made(clone: Path) -> None:
-    mine = clone / ".quickstart" / "1"
-    mine.mkdir(parents=True)
-    (mine / "config.yaml").write_text("changed since", encoding="utf-8")
-    (clone / ".quickstart" / "letter").write_text("not to be lost", encoding="utf-8")
-    done = run([clone / "contrib" / "quickstart"], clone)
-    assert (done.returncode, done.stderr, steps(done.stdout)) == (0, "", ANNOUNCED), done.stdout
-    assert f"export DUCTILE_CONFIG={clone}/.quickstart/2\n" in done.stdout
-    assert [path.name for path in mine.iterdir()] == ["config.yaml"]
-    assert (mine / "config.yaml").read_text(encoding="utf-8") == "changed since"
-    assert (clone / ".quickstart" / "letter").exists()
-
-
 @pytest.mark.parametrize("option", ["-h", "--help"])
 def test_the_quickstarts_help_is_the_head_of_the_script(option: str) -> None:
     done = run([CONTRIB / "quickstart", option], ROOT)
@@ -244,18 +231,28 @@ def test_the_quickstart_refuses_what_it_does_not_know() -> None:
         64, "", "quickstart: no such argument: '--fast'; see contrib/quickstart --help\n")
 
 
-def test_a_quickstart_that_is_stopped_leaves_no_process_behind(clone: Path) -> None:
+def test_a_second_quickstart_that_is_stopped_leaves_no_process_behind_and_the_first_alone(clone: Path) -> None:
+    mine = clone / ".quickstart" / "1"
+    mine.mkdir(parents=True)
+    for changed in (mine / "config.yaml", clone / ".quickstart" / "letter"):
+        changed.write_text("not to be lost", encoding="utf-8")
+    said = []
     with subprocess.Popen([clone / "contrib" / "quickstart"], cwd=clone, env=environment(clone), stdout=subprocess.PIPE,
                           stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, text=True) as process:
         watchdog = killed_when_late(process)
         try:
             for line in process.stdout:
+                said.append(line)
                 if "kill -9" in line:
                     process.send_signal(signal.SIGTERM)
         finally:
             watchdog.cancel()
     assert process.returncode == 128 + signal.SIGTERM
     # That nothing of it lives is seen by the fixture that watches every test.
+    assert "$ export DUCTILE_CONFIG=.quickstart/2\n" in said
+    assert [path.name for path in mine.iterdir()] == ["config.yaml"]
+    assert (mine / "config.yaml").read_text(encoding="utf-8") == "not to be lost"
+    assert (clone / ".quickstart" / "letter").exists()
 
 
 def test_a_quickstart_without_a_good_python_says_so(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from support import ordinary
+from support.newcomer import make_clone
 from support.wheels import make_wheels, needed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,6 +40,15 @@ case $1$2 in
     -c*realpath*) echo "$0" ;;
     -mvenv) mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
     -mpip) echo 'ERROR: no matching distribution' >&2; exit 1 ;;
+esac
+"""
+
+# The same, but its pip has nothing to do.
+PYTHON_WITHOUT_PIP = """\
+#!/bin/sh
+case $1$2 in
+    -c*realpath*) echo "$0" ;;
+    -mvenv) mkdir -p "$4/bin" "$4/lib" && cp "$0" "$4/bin/python" && echo "$4" >"$4/pyvenv.cfg" ;;
 esac
 """
 
@@ -100,7 +110,7 @@ def installed(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = install("--root", root, PIP_FIND_LINKS=wheels)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [line for line in done.stdout.splitlines() if line.startswith("wrote ")] == [
-        f"wrote {root}/etc/ductile/config.yaml", f"wrote {root}/etc/ductile/environment",
+        f"wrote {root}/etc/ductile/config.yaml", f"wrote {root}/etc/ductile/secrets.env",
         f"wrote {root}/etc/default/ductiled", f"wrote {root}/etc/logrotate.d/ductile",
     ]
     assert built_in_the_checkout() == before
@@ -141,7 +151,7 @@ def test_each_thing_is_where_it_belongs(installed: Path, name: str, mode: int, i
 
 @as_root
 def test_secrets_are_for_root_and_the_group(installed: Path) -> None:
-    status = (installed / "etc/ductile/environment").stat()
+    status = (installed / "etc/ductile/secrets.env").stat()
     assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o640, 0, account(installed)[1])
 
 
@@ -186,6 +196,7 @@ def test_the_configuration_is_the_example_with_the_places_of_the_machine(install
     example = (ROOT / "etc/ductile/config.yaml").read_text(encoding="utf-8").splitlines()
     changed = [line for line in text.splitlines() if line not in example and not line.startswith("#")]
     assert changed == [
+        "  env_file: /etc/ductile/secrets.env",
         "  path: /var/lib/ductile/state.db",
         "  path: /var/lib/ductile/ws",
         "plugins_dir: [/etc/ductile/plugins, /opt/ductile/share/ductile/plugins]",
@@ -203,7 +214,7 @@ def test_the_configuration_is_the_example_with_the_places_of_the_machine(install
 
 @as_root
 def test_an_update_replaces_programs_and_leaves_settings_alone(tree: Path, wheels: Path) -> None:
-    settings = [tree / name for name in ("etc/ductile/config.yaml", "etc/ductile/environment", "etc/default/ductiled",
+    settings = [tree / name for name in ("etc/ductile/config.yaml", "etc/ductile/secrets.env", "etc/default/ductiled",
                                          "etc/logrotate.d/ductile")]
     for path in settings:
         path.write_text("changed by the operator\n")
@@ -245,7 +256,7 @@ def test_removal_leaves_configuration_data_and_logs(tree: Path) -> None:
            " contrib/install --remove --purge removes them\n", "")
     left = {name for name in contents(tree) if "ductile" in name}
     assert left == {
-        "etc/ductile", "etc/ductile/config.yaml", "etc/ductile/environment", "etc/ductile/pipelines",
+        "etc/ductile", "etc/ductile/config.yaml", "etc/ductile/secrets.env", "etc/ductile/pipelines",
         "etc/ductile/plugins", "etc/default/ductiled", "etc/logrotate.d/ductile", "var/lib/ductile",
         "var/lib/ductile/state.db", "var/log/ductile",
     }
@@ -299,19 +310,37 @@ def test_nothing_is_removed_while_a_daemon_runs(tree: Path) -> None:
     assert before.keys() - contents(tree).keys() == set()
 
 
+def programs_without(name: str, directory: Path) -> Path:
+    """Return a directory of links to every program but one."""
+    directory.mkdir()
+    for place in SYSTEM_PATH.split(":"):
+        for program in Path(place).glob("*"):
+            if program.name != name and not (directory / program.name).is_symlink():
+                (directory / program.name).symlink_to(program)
+    return directory
+
+
 @as_root
-@pytest.mark.skipif(shutil.which("useradd", path=SYSTEM_PATH) is None, reason="useradd is not installed")
-def test_without_systemds_program_the_user_is_made_by_useradd(tmp_path: Path) -> None:
-    root, programs = make_tree(tmp_path / "root"), tmp_path / "bin"
-    programs.mkdir()
-    for directory in SYSTEM_PATH.split(":"):
-        for program in Path(directory).glob("*"):
-            if program.name != "systemd-sysusers" and not (programs / program.name).is_symlink():
-                (programs / program.name).symlink_to(program)
-    # It cannot go on without Python; the user comes first.
-    assert install("--root", root, PATH=programs, PYTHON="/no/such/python3").returncode == 69
-    assert min(account(root)) > 0
+@pytest.mark.parametrize("absent", ["useradd", "systemd-sysusers"])
+def test_an_empty_tree_gets_what_it_lacks(tmp_path: Path, absent: str) -> None:
+    other = {"useradd": "systemd-sysusers", "systemd-sysusers": "useradd"}[absent]
+    if shutil.which(other, path=SYSTEM_PATH) is None:
+        pytest.skip(f"{other} is not installed")
+    root, python = tmp_path / "root", tmp_path / "python3"
+    root.mkdir()
+    python.write_text(PYTHON_WITHOUT_PIP)
+    python.chmod(0o755)
+    programs = programs_without(absent, tmp_path / "bin")
+    done = install("--root", root, PATH=programs, PYTHON=python)
+    assert (done.returncode, done.stdout.splitlines()) == (0, [
+        f"installing into {root}/opt/ductile with {python}", f"wrote {root}/etc/ductile/config.yaml",
+        f"wrote {root}/etc/ductile/secrets.env"]), done.stderr
+    owned = [(root / name).stat() for name in ("var/lib/ductile", "var/log/ductile")]
+    assert [(each.st_uid, each.st_gid) for each in owned] == [account(root)] * 2
+    assert os.readlink(root / "usr/local/bin/ductiled") == "/opt/ductile/bin/ductiled"
+    assert (root / "usr/local/lib/systemd/system/ductiled.service").exists()
     assert install("--root", root, "--remove", "--purge", PATH=programs).returncode == 0
+    assert {name for name in contents(root) if "ductile" in name} == set()
     assert "ductile" not in (root / "etc/group").read_text() + (root / "etc/passwd").read_text()
 
 
@@ -350,8 +379,72 @@ def test_help_is_the_head_of_the_script() -> None:
     assert done.stdout.endswith("for anybody but root, else 1.\n")
 
 
+# The guide's steps, on what looks like a whole machine to them: what they change lies over the real one in a namespace.
+NAMESPACE = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
+OVERLAID = ("/etc", "/opt", "/usr/local", "/var")
+BLOCK = re.compile(r"^```sh (\w+)(?: (\w+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def machine(directory: Path) -> list[str]:
+    """Commands that put a layer over each of these trees, and hide a systemd that runs."""
+    lines = ["mount -t tmpfs tmpfs /run", f"mount -t tmpfs tmpfs {directory}"]
+    for number, tree in enumerate(OVERLAID):
+        upper, work = directory / f"{number}-upper", directory / f"{number}-work"
+        lines += [f"mkdir {upper} {work}",
+                  f"mount -t overlay overlay -o lowerdir={tree},upperdir={upper},workdir={work} {tree}"]
+    return lines
+
+
+def why_not_here() -> str | None:
+    """Say why the guide's steps cannot be taken here."""
+    if os.geteuid() != 0:
+        return "only root can install for the whole machine"
+    for program in ("unshare", "runuser", "service", "update-rc.d", "start-stop-daemon"):
+        if shutil.which(program, path=SYSTEM_PATH) is None:
+            return f"{program} is not installed"
+    if Path("/opt/ductile").exists() or Path("/etc/ductile").exists():
+        return "Ductile is installed on this machine"
+    wanted = f"import ensurepip, sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})"
+    if not Path("/usr/bin/python3").exists() or subprocess.run(
+            ["/usr/bin/python3", "-c", wanted], check=False, capture_output=True).returncode != 0:
+        return f"/usr/bin/python3 is not Python {sys.version_info[0]}.{sys.version_info[1]} with its venv module"
+    with tempfile.TemporaryDirectory() as directory:
+        done = subprocess.run([*NAMESPACE, "sh", "-ec", "\n".join(machine(Path(directory)))], check=False,
+                              capture_output=True, timeout=PATIENCE_SECONDS)
+    return None if done.returncode == 0 else "no namespace with overlays can be made here"
+
+
+WHY_NOT = why_not_here()
+
+
+def steps(mark: str) -> list[str]:
+    """Return the guide's commands of one kind, a line each, without those for systemd."""
+    blocks = BLOCK.findall((ROOT / "contrib/INSTALL.md").read_text(encoding="utf-8"))
+    return [line for kind, init, text in blocks if kind == mark and init != "systemd" for line in text.splitlines()]
+
+
+@pytest.mark.skipif(WHY_NOT is not None, reason=WHY_NOT or "")
+@pytest.mark.parametrize(("mark", "then"), [
+    ("steps", ["grep -q '^GITHUB_WEBHOOK_SECRET=..' /etc/ductile/secrets.env", "service ductiled stop"]),
+    ("hand", ["ductiled --version", "runuser -u ductile -- ductilectl --version"]),
+])
+def test_the_guides_steps_work_line_by_line(tmp_path: Path, wheels: Path, mark: str, then: list[str]) -> None:
+    taken, clone, layers = [*steps(mark), *then], make_clone(tmp_path / "clone"), tmp_path / "layers"
+    layers.mkdir()
+    script = "\n".join(["set -e", *machine(layers), "set +e",
+                        *(f"{{ {step}\n}} && printf '\\0'" for step in taken)])
+    done = subprocess.run(
+        [*NAMESPACE, "bash", "-c", script], check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        timeout=PATIENCE_SECONDS, cwd=clone,
+        env={"PATH": f"/usr/local/bin:{SYSTEM_PATH}", "HOME": "/root", "USER": "root", "LANG": "C.UTF-8",
+             "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "PIP_CONFIG_FILE": os.devnull,
+             "PIP_ROOT_USER_ACTION": "ignore"})
+    assert (len(taken) > 5, done.stdout.count("\0")) == (True, len(taken)), done.stdout + done.stderr
+
+
 def test_every_file_that_the_guide_names_is_there() -> None:
     text = (ROOT / "contrib/INSTALL.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"\b(?:contrib|etc/ductile)/[\w./-]*\w", text)) - {"etc/ductile/environment"}
+    named = set(re.findall(r"\b(?:contrib|etc/ductile)/[\w./-]*\w", text))
+    named -= {"etc/ductile/secrets.env", "etc/ductile/environment"}
     missing = [name for name in named if not (ROOT / name).exists() and f"/{name}" not in text]
     assert missing == []
