@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ductile.db import NotWritten, transaction
+from ductile.errors import DuctileError
 
 T = TypeVar("T")
 
@@ -39,9 +40,10 @@ class GroupCommit:
     Nobody waits where nobody else is there; where many are, each commit takes all that arrived during the last one.
     """
 
-    def __init__(self, conn: sqlite3.Connection) -> None:
-        """`conn` syncs each commit, and nobody else writes with it."""
-        self._conn = conn
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        """`connect` opens a connection that syncs each commit and that nobody else has. Raises what it raises."""
+        self._connect = connect
+        self._conn = connect()
         self._arriving = threading.Lock()
         self._using = threading.Lock()     # the connection
         self._waiting: list[_Waiting] = []
@@ -75,6 +77,19 @@ class GroupCommit:
         """Return what `read` finds, without a transaction."""
         with self._using:
             return read(self._conn)
+
+    def renew(self) -> None:
+        """Give the memory of a large write back: a connection keeps what its statements were last called with."""
+        with self._using:
+            if self._closed:
+                return
+            try:
+                fresh = self._connect()
+            except DuctileError:
+                # The old one works as well.
+                return
+            self._conn.close()
+            self._conn = fresh
 
     def close(self) -> None:
         """Close the connection once the last commit is through."""

@@ -12,6 +12,7 @@ import pytest
 from support import ledger
 
 from ductile import db
+from ductile.errors import DuctileError
 from ductile.group import GroupCommit
 
 _SECONDS = 20.0
@@ -100,7 +101,7 @@ class Crowd:
 
 @pytest.fixture
 def group(conn: Counting) -> GroupCommit:
-    return GroupCommit(conn)
+    return GroupCommit(lambda: conn)
 
 
 @pytest.fixture
@@ -225,3 +226,40 @@ def test_what_comes_after_the_end_is_not_written(group: GroupCommit) -> None:
     with pytest.raises(db.NotWritten) as error:
         group.run(write("late"))
     assert str(error.value) == "the daemon is stopping"
+
+
+# Memory that a connection keeps
+
+
+def test_after_a_large_write_another_connection_takes_over(conn: Counting, tmp_path: Path) -> None:
+    another = sqlite3.connect(tmp_path / "another.db", isolation_level=None, check_same_thread=False)
+    another.execute("CREATE TABLE seen (word TEXT NOT NULL)")
+    connections = [another, conn]
+    group = GroupCommit(connections.pop)
+    assert group.run(write("large")) == "wrote large"
+    group.renew()
+    group.run(write("small"))
+    assert group.look(words) == ["small"]
+    with pytest.raises(sqlite3.ProgrammingError):
+        conn.execute("SELECT 1")
+    group.close()
+
+
+def test_a_connection_that_cannot_be_opened_again_stays(conn: Counting) -> None:
+    answers = [conn]
+
+    def connect() -> sqlite3.Connection:
+        if answers:
+            return answers.pop()
+        raise DuctileError("no descriptors", exit_code=71)
+
+    group = GroupCommit(connect)
+    group.renew()
+    assert (group.run(write("kept")), words(conn)) == ("wrote kept", ["kept"])
+
+
+def test_what_was_closed_is_not_opened_again(conn: Counting, tmp_path: Path) -> None:
+    answers = [conn]
+    group = GroupCommit(answers.pop)
+    group.close()
+    group.renew()

@@ -107,7 +107,7 @@ class Front:
             # Out of descriptors, say, or the program was taken away from the disk.
             raise DuctileError(f"cannot take webhooks: {error}; see what the machine lacks, then restart ductiled",
                                exit_code=EXIT_SYSTEM) from error
-        self._group = GroupCommit(db.connect_again(self._database))
+        self._group = GroupCommit(lambda: db.connect_again(self._database))
         self._reception = reception.Reception(
             world, self._group, clock=self._clock, new_id=self._new_id, health=self._health, post=self._post)
 

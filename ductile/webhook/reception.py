@@ -43,6 +43,7 @@ _LENGTH_REASONS = {
 }
 _KEY_LIMIT = 200     # characters of a dedupe key that are stored as they are
 _RECOUNT_SECONDS = 1.0
+_LARGE_BYTES = 1024**2     # of a body whose memory is given back at once
 
 _log = Component("webhook")
 
@@ -125,9 +126,17 @@ class Reception:
                           format=endpoint.signature_format):
                 return _refuse(HTTPStatus.FORBIDDEN, _why_unverified(head, endpoint))
             verified()
-            return self._take(world, endpoint, head, body)
+            reply = self._take(world, endpoint, head, body)
+            if reply.refusal is not None or len(body) < _LARGE_BYTES:
+                return reply
+            return replace(reply, after=lambda: self._end_large(reply))
 
         return Expected(length=length, answer=answer)
+
+    def _end_large(self, reply: Reply) -> None:
+        if reply.after is not None:
+            reply.after()
+        self._group.renew()
 
     @staticmethod
     def _endpoint(world: World, path: str | None) -> Endpoint | None:

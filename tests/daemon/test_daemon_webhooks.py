@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from ductile import db
 from support import hooks, processes
-from support.daemon import RealDaemon
+from support.daemon import RealDaemon, until
 from support.gate import Gate
 from support.wire import PATH, Wire, ask, head, signature, signed
 
@@ -79,6 +79,22 @@ def test_a_body_of_megabytes_is_taken_from_a_client_that_waits_for_leave(daemon:
     (tmp_path / "body").write_bytes(body + b"a")
     assert curl(address, *options) == (413, "")
     assert daemon.rows("SELECT count(*), length(payload) > 3000000 FROM job_queue") == [(1, 1)]
+
+
+def test_the_memory_of_a_large_body_is_given_back(daemon: RealDaemon) -> None:
+    def resident() -> int:
+        [line] = [line for line in Path(f"/proc/{daemon.pid}/status").read_text().splitlines() if "VmRSS" in line]
+        return int(line.split()[1]) * 1024
+
+    hooks.install_hook(daemon)
+    address = hooks.listen(daemon, max_body_size="32MB")
+    daemon.start()
+    before = resident()
+    job_id = ask(address, signed(b"a" * 16_000_000)).json["job_id"]
+    daemon.await_job(job_id, "succeeded")
+    until(lambda: resident() - before < 10_000_000, True, pause=lambda: not daemon.ended_within(0.05),
+          explain=lambda: f"before {before}, now {resident()}")
+    daemon.stop()
 
 
 @pytest.mark.parametrize("headers", [

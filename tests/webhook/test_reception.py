@@ -43,7 +43,7 @@ class Desk:
         self.vitals = Vitals(uptime_seconds=7, reasons=(), plugins_loaded=1)
         self.conn = conn
         self.clock = FakeClock()
-        self._reception = Reception(world, GroupCommit(conn), clock=self.clock, new_id=ledger.ids(),
+        self._reception = Reception(world, GroupCommit(lambda: conn), clock=self.clock, new_id=ledger.ids(),
                                     health=lambda: self.vitals, post=self.posted.append)
 
     def post(self, path: str, body: bytes, *headers: tuple[str, str]) -> Reply:
