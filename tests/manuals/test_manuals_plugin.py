@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import json
 import re
+from inspect import signature
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -23,6 +25,7 @@ from ductile.protocol import HANDLE, HEALTH, INIT, POLL
 from ductile.protocol import ProtocolError, decode_response, encode_request
 from ductile.state import merge
 from ductile.strictjson import MOST_DIGITS, MOST_NESTING
+from support import in_process
 from support.clock import START
 from support.ledger import ids
 from support.manuals import section
@@ -111,6 +114,21 @@ def test_every_variable_of_a_plugins_environment_is_explained() -> None:
     given = plugin_environment(sent, plugin, job_id="1", attempt=1, workspace=Path("/ws"))
     told = {name for entry in section(PAGE, "THE PROCESS", "Environment").entries for name in entry.names}
     assert told == {"LC_*" if name.startswith("LC_") else name for name in given}
+
+
+def test_everything_in_the_python_library_is_explained() -> None:
+    library = in_process.library()
+    public = {name for name, value in vars(library).items()
+              if not name.startswith("_") and getattr(value, "__module__", library.__name__) == library.__name__
+              and not isinstance(value, ModuleType) and name != "annotations"}
+    told = [entry for part in ("Request and response", "Errors", "Templates", "HTTP")
+            for entry in section(PAGE, "THE PYTHON LIBRARY", part).entries]
+    # Two constants have no entry of their own.
+    assert {name for entry in told for name in entry.names} | {"EXIT_CONFIG", "URL"} == public
+    for name in ("http", "text", "one_line", "seconds_left"):
+        [text] = [entry.text for entry in told if entry.names[0] == name]
+        told_names = set(re.findall(r"[a-z_]+", text[text.index("(") + 1:text.index(")")].replace("()", "")))
+        assert set(signature(getattr(library, name)).parameters) <= told_names
 
 
 def test_every_limit_is_the_one_that_is_told() -> None:

@@ -28,24 +28,25 @@ class Server:
     def __init__(self) -> None:
         self.answers: list[Answer] = []
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self.methods: list[str] = []
         self.over = threading.Event()
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 server.requests.append((self.path, {key.lower(): text for key, text in self.headers.items()}, body))
+                server.methods.append(self.command)
                 server.answers.pop(0)(self)
 
-            def do_GET(self) -> None:
-                server.requests.append((self.path, {}, b""))
+            do_GET = do_HEAD = do_PUT = do_POST
 
             def log_message(self, *_: object) -> None:
                 """Keep quiet."""
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = False
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05})
+        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.005})
         self._thread.start()
         self.host = f"http://127.0.0.1:{self._http.server_address[1]}"
         self.url = f"{self.host}/hooks/{SECRET}?key={SECRET}"
@@ -65,6 +66,15 @@ class Server:
         """Begin and say no more."""
         handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
         self.over.wait(30)
+
+    def trickle_a_head(self, handler: BaseHTTPRequestHandler) -> None:
+        """Begin a head and never end it."""
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        try:
+            while not self.over.wait(0.02):
+                handler.wfile.write(b"a")
+        except ConnectionError:
+            return
 
     def trickle(self, handler: BaseHTTPRequestHandler) -> None:
         """Say a byte every now and then."""
