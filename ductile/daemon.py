@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 from ductile import intake, log
 from ductile.chance import Chance, NewId
 from ductile.clock import Clock
-from ductile.db import NotWritten, is_written, reading
+from ductile.db import NotWritten, is_written, reading, refuse_replaced
 from ductile.dispatch.dispatcher import WRITE_AGAIN_SECONDS, Cloned, Dispatcher, Finished
 from ductile.dispatch.leftover import RunLocks
 from ductile.dispatch.recovery import Recovery
@@ -285,6 +285,8 @@ class Daemon:
 
     def _beat(self, now: float) -> None:
         self._recheck_held = True
+        # An idle daemon writes nothing, and is the last to have what was in a file that is gone.
+        refuse_replaced()
         self._dispatcher.has_root()
         self._front.beat()
         self._heartbeat.beat(self._world)

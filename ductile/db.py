@@ -32,6 +32,8 @@ _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _writing = threading.Lock()
 # Whether the last write of this process worked, whoever made it.
 _is_written = True
+# The files of the database that this process serves, None for a process that only visits one.
+_held: db_files.HeldFiles | None = None
 
 
 class NotWritten(Exception):
@@ -52,6 +54,14 @@ class Damaged(DuctileError):
         super().__init__(
             f"the database {path} is damaged ({why}); {db_files.RESTORE}", exit_code=EXIT_DATA,
         )
+
+
+class Replaced(Damaged):
+    """A file of the database is no longer the one that this process has open."""
+
+    def __init__(self, what: str, files: db_files.HeldFiles) -> None:
+        DuctileError.__init__(self, what, exit_code=EXIT_DATA)
+        self.files = files
 
 
 class FateUnknown(DuctileError):
@@ -109,11 +119,12 @@ def transaction(conn: sqlite3.Connection, *, synced: bool | None = True) -> Iter
 
     `synced=False` leaves the commit to the next synced one: it survives the death of this process
     but perhaps not of the machine. None is for a connection on which that is never done: it syncs as it did when
-    it was opened. Raises NotWritten where nothing was written, FateUnknown and Damaged as `translate` says; an
-    exception of the block rolls back and goes on.
+    it was opened. Raises NotWritten where nothing was written, FateUnknown and Damaged as `translate` says, Replaced
+    as `refuse_replaced` does; an exception of the block rolls back and goes on.
     """
     global _is_written
     with _writing:
+        refuse_replaced()
         try:
             # Before each, and nothing after the commit: an error there would deny what has happened.
             if synced is not None:
@@ -131,6 +142,26 @@ def transaction(conn: sqlite3.Connection, *, synced: bool | None = True) -> Iter
             raise _meaning(error, conn) from error
         # One that had nothing to write proves nothing.
         _is_written = _is_written or conn.total_changes > before
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Have each write of the block see first that the files of this database, open by now, are those of their names."""
+    global _held
+    _held = db_files.held_files(path)
+    try:
+        yield
+    finally:
+        _held = None
+
+
+def refuse_replaced() -> None:
+    """Raise Replaced where a file of the database that is held has been removed or replaced."""
+    global _is_written
+    lost = None if _held is None else _held.what_is_lost()
+    if lost is not None:
+        _is_written = False
+        raise Replaced(lost, _held)
 
 
 def is_written() -> bool:

@@ -5,15 +5,23 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import quote
 
 from ductile.errors import EXIT_DATA, EXIT_SYSTEM, DuctileError
-from ductile.lock import pid_file
+from ductile.lock import leave_unclean, pid_file
 
 # What os.link says of a file system without hard links, such as exFAT.
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+
+_DIRECTORY_MODE = 0o700
+_FILE_MODE = 0o600
+_PIECE_PAGES = 10_000     # 40 MB: how often a rescue shows that it is alive
 
 RESTORE = "restore a backup with `ductilectl restore FILE`"
 
@@ -64,6 +72,73 @@ def is_there(path: Path, *, was_unclean: bool) -> bool:
 
 def _to_begin_anew(path: Path, what: Path) -> str:
     return f"remove {what} to begin with an empty database"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldFiles:
+    """The database and what belongs to it, as this process has them open: what tells each from others of its name."""
+
+    database: Path
+    seen: tuple[tuple[str, tuple[int, int] | None], ...]
+
+    def what_is_lost(self) -> str | None:
+        """Say which of them is no longer the file of its name, None where all are. A stat opens nothing."""
+        for name, seen in self.seen:
+            found = _identity(name)
+            if found != seen:
+                return f"{name} was removed while ductiled ran" if found is None \
+                    else f"{name} was replaced by another file while ductiled ran"
+        return None
+
+    def rescue(self, conn: sqlite3.Connection, now: datetime, alive: Callable[[], None]) -> Path:
+        """Write all that an open connection has to a new file where the database was, and return that.
+
+        `alive` is called now and then. Raises sqlite3.Error and OSError.
+        """
+        rescued = self.database.with_name(f"{self.database.name}.rescued-{stamp(now)}")
+        part = self.database.with_name(f".{self.database.name}.rescue")
+        self.database.parent.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)
+        fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
+        try:
+            with closing(sqlite3.connect(f"file:{quote(os.fsencode(part))}?mode=rw", uri=True,
+                                         isolation_level=None)) as target:
+                target.execute("PRAGMA journal_mode = OFF")
+                target.execute("PRAGMA synchronous = OFF")
+                conn.backup(target, pages=_PIECE_PAGES, progress=lambda status, left, total: alive())
+            os.fsync(fd)
+            publish(part, rescued)
+        finally:
+            os.close(fd)
+            part.unlink(missing_ok=True)
+        self._forget_log()
+        leave_unclean(pid_file(self.database))
+        sync_directory(self.database.parent)
+        return rescued
+
+    def _forget_log(self) -> None:
+        """Remove the log of a database that is no longer the file of its name: SQLite would read it into another."""
+        (database, seen), *beside = self.seen
+        if _identity(database) == seen:
+            return
+        for name, seen in beside:
+            if _identity(name) == seen:
+                os.unlink(name)
+
+
+def held_files(database: Path) -> HeldFiles:
+    """Return what tells the files of an open database from others of their names."""
+    real = Path(os.path.realpath(database))
+    names = [str(each) for each in (real, log_of(real), index_of(real))]
+    return HeldFiles(database=database, seen=tuple((name, _identity(name)) for name in names))
+
+
+def _identity(name: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(name)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _size(path: Path) -> int | None:

@@ -41,6 +41,12 @@ def is_left(path: Path) -> bool:
         return False
 
 
+def leave_unclean(path: Path) -> None:
+    """Have the PID file not be empty, where it was removed or replaced while the daemon ran. Raises OSError."""
+    if not is_left(path):
+        path.write_text(f"{_UNCLEAN}\n", encoding="ascii")
+
+
 class PidLock:
     """The PID file and its directory, locked for the life of this process. The file is never removed or replaced.
 

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import ductile
@@ -31,6 +31,7 @@ from ductile.dispatch.runner import become_subreaper
 from ductile.dispatch.strays import spare_children
 from ductile.errors import (
     EXIT_CONFIG,
+    EXIT_DATA,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -49,6 +50,8 @@ _HANDLED = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGUSR1)
 _LEFT_ALONE = (signal.SIGPIPE, signal.SIGXFSZ)
 # How long the end waits for a reader of the log that is slow.
 _LAST_LINES_SECONDS = 0.5
+
+_RESCUE_AGAIN_SECONDS = 5.0
 
 _log = log.Component("daemon")
 
@@ -165,37 +168,69 @@ def serve(reading: world.Reading, source: Source, report: Any) -> None:
     workspaces = Workspaces(config.workspace_path)
     workspaces.make_root()
     conn = db.open_for_daemon(config.state_path, was_unclean=bool(lock.left))
+    notifier = Notifier(source.environ)
     try:
-        _record_run(conn, config.state_path, lambda: daemon_run_table.start(
-            conn, pid=os.getpid(), version=ductile.__version__, now=clock.now()))
-        # Only now: a PID proves that there is a database, and who reads it finds no row of an earlier run that had
-        # the same one.
-        lock.write()
-        notifier = Notifier(source.environ)
-        spare_children()
-        become_subreaper()
-        give_large_blocks_back()
-        daemon = Daemon(
-            reading.world, conn, clock=clock, rng=random.Random(), new_id=lambda: str(uuid.uuid4()),
-            workspaces=workspaces, locks=RunLocks(run_locks(config.state_path)),
-            notifier=notifier, inbox=inbox, source=source,
-        )
-        daemon.prepare()
-        _record_run(conn, config.state_path, lambda: daemon_run_table.ready(conn, clock.now()))
-        _log.info("ready", version=ductile.__version__, pid=os.getpid(), config=str(reading.path),
-                  seconds=round(clock.monotonic() - started, 3))
-        notifier.send(READY="1", STATUS="running")
-        if report is not None:
-            report.ready()
-        # What was made until now stays for good: the collector need not walk it again.
-        gc.freeze()
-        log.hold()
-        daemon.run()
+        with db.held(config.state_path):
+            _record_run(conn, config.state_path, lambda: daemon_run_table.start(
+                conn, pid=os.getpid(), version=ductile.__version__, now=clock.now()))
+            # Only now: a PID proves that there is a database, and who reads it finds no row of an earlier run that had
+            # the same one.
+            lock.write()
+            spare_children()
+            become_subreaper()
+            give_large_blocks_back()
+            daemon = Daemon(
+                reading.world, conn, clock=clock, rng=random.Random(), new_id=lambda: str(uuid.uuid4()),
+                workspaces=workspaces, locks=RunLocks(run_locks(config.state_path)),
+                notifier=notifier, inbox=inbox, source=source,
+            )
+            daemon.prepare()
+            _record_run(conn, config.state_path, lambda: daemon_run_table.ready(conn, clock.now()))
+            _log.info("ready", version=ductile.__version__, pid=os.getpid(), config=str(reading.path),
+                      seconds=round(clock.monotonic() - started, 3))
+            notifier.send(READY="1", STATUS="running")
+            if report is not None:
+                report.ready()
+            # What was made until now stays for good: the collector need not walk it again.
+            gc.freeze()
+            log.hold()
+            daemon.run()
+            # Where nothing was written since, this connection is still the last that has it.
+            db.refuse_replaced()
+    except db.Replaced as lost:
+        raise _rescued(lost, conn, inbox, notifier) from lost
     finally:
         conn.close()
     # After an error the PID file stays as it is, which proves an unclean stop to the next start.
     lock.release()
     _log.info("stopped")
+
+
+def _rescued(lost: db.Replaced, conn: sqlite3.Connection, inbox: SimpleQueue, notifier: Notifier) -> DuctileError:
+    """Save what the open connection still has, and return what to tell the operator.
+
+    As long as it cannot be saved, for want of room, it is tried again until a signal asks for the end: it ends with
+    this process.
+    """
+    told = False
+    while True:
+        notifier.send(WATCHDOG="1")
+        try:
+            file = lost.files.rescue(conn, SystemClock().now(), lambda: notifier.send(WATCHDOG="1"))
+            return DuctileError(f"{lost}; all that the database held is in {file}: put it back with"
+                                f" `ductilectl restore {file}`", exit_code=EXIT_DATA)
+        except (OSError, sqlite3.Error) as error:
+            why = str(error)
+        if not told:
+            _log.error(f"{lost}, and what it held cannot be saved; ductiled tries again until you stop it", error=why)
+            log.flush()
+            told = True
+        try:
+            note = inbox.get(timeout=_RESCUE_AGAIN_SECONDS)
+        except Empty:
+            continue
+        if isinstance(note, Signal) and note.number in STOP_SIGNALS:
+            return DuctileError(f"{lost}, and what it held could not be saved: {why}", exit_code=EXIT_DATA)
 
 
 def _record_run(conn: sqlite3.Connection, database: Path, write: Callable[[], None]) -> None:

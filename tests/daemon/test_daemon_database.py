@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from support import hooks
+from support.wire import ask, signed
 from support.daemon import PATIENCE_SECONDS, RealDaemon
 
 DUCTILECTL = Path(sys.executable).with_name("ductilectl")
@@ -135,3 +141,129 @@ def test_without_its_pid_file_a_daemon_still_keeps_others_out(daemon: RealDaemon
     assert (said.returncode, said.stderr) == (
         0, f"{told.rstrip()}; until then it looks at the queue at its next heartbeat\n")
     daemon.stop()
+
+
+# While it runs
+
+
+@pytest.fixture
+def running(daemon: RealDaemon) -> RealDaemon:
+    """A daemon with acknowledged jobs that wait, with an older backup in `older.db`."""
+    daemon.install("ok")
+    daemon.start()
+    assert ctl(daemon, "backup", daemon.home / "older.db").returncode == 0
+    # No signal: they wait for the heartbeat.
+    for _ in range(JOBS):
+        daemon.write(
+            "INSERT INTO job_queue (id, plugin, command, status, attempt, max_attempts, submitted_by, created_at,"
+            " root_job_id, next_retry_at) VALUES (lower(hex(randomblob(16))), 'ok', 'poll', 'queued', 1, 4, 'cli',"
+            " '2026-02-08T10:00:00.000Z', 'x', '2999-01-01T00:00:00.000Z')")
+    return daemon
+
+
+def remove(daemon: RealDaemon) -> None:
+    daemon.database.unlink()
+
+
+def put_older_backup_over_it(daemon: RealDaemon) -> None:
+    (daemon.home / "older.db").rename(daemon.database)
+
+
+def remove_all(daemon: RealDaemon) -> None:
+    shutil.rmtree(daemon.data)
+
+
+def remove_log(daemon: RealDaemon) -> None:
+    log(daemon).unlink()
+
+
+def rescued(daemon: RealDaemon) -> Path:
+    (file,) = daemon.data.glob("state.db.rescued-*")
+    return file
+
+
+def ended(daemon: RealDaemon, what: str) -> None:
+    """The daemon has ended with 65 and one ERROR, and what it held is restored with all jobs."""
+    assert daemon.ended_within(PATIENCE_SECONDS)
+    daemon.ends(65, f"{what} while ductiled ran; all that the database held is in {rescued(daemon)}: put it back with"
+                    f" `ductilectl restore {rescued(daemon)}`\n")
+    assert [line["message"] for line in daemon.lines() if line["level"] == "error"] == [
+        daemon.errors.read_text().rstrip()]
+    assert rescued(daemon).stat().st_mode & 0o777 == 0o600
+    daemon.errors.write_text("")
+    said = ctl(daemon, "restore", rescued(daemon))
+    assert said.returncode == 0, said.stderr
+    daemon.start()
+    assert daemon.rows("SELECT count(*) FROM job_queue WHERE created_at LIKE '2026-02-08T10%'") == [(JOBS,)]
+    daemon.stop()
+
+
+@pytest.mark.parametrize(("harm", "what"), [
+    (remove, "{database} was removed"), (put_older_backup_over_it, "{database} was replaced by another file"),
+    (remove_all, "{database} was removed"), (remove_log, "{database}-wal was removed"),
+])
+@pytest.mark.parametrize("noticed", ["at a write", "at a stop"])
+def test_what_a_daemon_holds_is_saved_when_its_files_are_taken_away(
+        running: RealDaemon, harm: Callable[[RealDaemon], None], what: str, noticed: str) -> None:
+    harm(running)
+    running.send(signal.SIGTERM if noticed == "at a stop" else signal.SIGHUP)
+    ended(running, what.format(database=running.database))
+
+
+def test_requests_in_flight_are_not_acknowledged_then(daemon: RealDaemon) -> None:
+    address = hooks.listen(daemon)
+    hooks.install_hook(daemon)
+    daemon.start()
+    taken = ask(address, signed(b"{}")).json["job_id"]
+    daemon.database.unlink()
+    assert ask(address, signed(b"{}")).status == 503
+    assert daemon.ended_within(PATIENCE_SECONDS)
+    daemon.ends(65, daemon.errors.read_text())
+    assert ctl(daemon, "restore", rescued(daemon)).returncode == 0
+    assert [row[0] for row in daemon.rows("SELECT id FROM job_queue")] == [taken]
+
+
+def test_an_idle_daemon_notices_at_its_heartbeat(daemon: RealDaemon) -> None:
+    daemon.configure(service={"tick_interval": "1s"})
+    daemon.start()
+    daemon.database.unlink()
+    assert daemon.ended_within(PATIENCE_SECONDS)
+    daemon.ends(65, daemon.errors.read_text())
+    assert rescued(daemon).exists()
+
+
+def test_a_log_of_the_lost_database_is_not_left_to_another(running: RealDaemon) -> None:
+    put_older_backup_over_it(running)
+    running.send(signal.SIGHUP)
+    assert running.ended_within(PATIENCE_SECONDS)
+    running.ends(65, running.errors.read_text())
+    assert not log(running).exists() and not index(running).exists()
+    running.errors.write_text("")
+    running.start()
+    assert running.rows("SELECT count(*) FROM job_queue WHERE created_at LIKE '2026-02-08T10%'") == [(0,)]
+    running.stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system, which takes root")
+def test_without_room_a_lost_database_is_held_until_there_is(running: RealDaemon) -> None:
+    shutil.rmtree(running.data)
+    running.data.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,mode=0700", "ductile-test", running.data],
+                          capture_output=True, check=False, timeout=PATIENCE_SECONDS)
+    if made.returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    try:
+        what = f"{running.database} was removed while ductiled ran"
+        running.send(signal.SIGHUP)
+        line = running.await_log(f"{what}, and what it held cannot be saved; ductiled tries again until you stop it")
+        assert line["error"] == "database or disk is full"
+        subprocess.run(["mount", "-o", "remount,size=4m", running.data], check=True, timeout=PATIENCE_SECONDS)
+        # Anything that wakes it has it try again.
+        running.send(signal.SIGUSR1)
+        assert running.ended_within(PATIENCE_SECONDS)
+        running.ends(65, running.errors.read_text())
+        assert ctl(running, "restore", rescued(running)).returncode == 0
+        assert running.rows("SELECT count(*) FROM job_queue WHERE created_at LIKE '2026-02-08T10%'") == [(JOBS,)]
+    finally:
+        running.close()
+        subprocess.run(["umount", running.data], check=True, timeout=PATIENCE_SECONDS)
