@@ -7,6 +7,7 @@ from io import TextIOBase
 from ductile.disk import printable
 from ductile.errors import EXIT_CONFIG, EXIT_OK
 from ductile.streams import as_line
+from ductile.text import counted
 from ductile.world import Reading
 
 
@@ -21,7 +22,7 @@ def tell(reading: Reading, *, out: TextIOBase, err: TextIOBase) -> int:
         err.write(f"warning: {as_line(line)}\n")
     if not is_good(reading):
         return EXIT_CONFIG
-    out.write(f"{printable(reading.path)}: ok, {len(reading.world.plugins)} plugins configured\n")
+    out.write(f"{printable(reading.path)}: ok, {counted(len(reading.world.plugins), 'plugin')} configured\n")
     out.flush()
     return EXIT_OK
 

@@ -209,7 +209,7 @@ def test_the_configuration_is_the_example_with_the_places_of_the_machine(install
     python = installed / "opt/ductile/bin/python"
     done = subprocess.run([python, python.with_name("ductiled"), "-t", "-c", here], check=False, capture_output=True,
                           text=True, timeout=PATIENCE_SECONDS, env={"PATH": os.defpath}, cwd="/")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"{here}: ok, 1 plugins configured\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{here}: ok, 1 plugin configured\n", "")
 
 
 @as_root

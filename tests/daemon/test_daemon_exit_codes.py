@@ -125,7 +125,7 @@ def test_a_check_prints_why_a_plugin_would_not_be_loaded(daemon: RealDaemon) -> 
 def test_a_check_of_a_good_configuration_makes_nothing(daemon: RealDaemon) -> None:
     daemon.install("ok")
     run = daemon.run("-t", "-c", str(daemon.home))
-    assert (run.returncode, run.stdout, run.stderr) == (0, f"{daemon.home}/config.yaml: ok, 1 plugins configured\n", "")
+    assert (run.returncode, run.stdout, run.stderr) == (0, f"{daemon.home}/config.yaml: ok, 1 plugin configured\n", "")
     assert not daemon.data.exists()
 
 
