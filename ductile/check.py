@@ -17,7 +17,7 @@ Path = tuple[str | int, ...]
 _CLOSE = 0.7
 _LONGEST_NAME = 100
 # Nobody reads on after so many problems, and each hint takes its time.
-_MOST_HINTS = 100
+MOST_HINTS = 100
 _MOST_NAMES = 1000
 
 
@@ -160,7 +160,7 @@ class Section:
 
     def value(self, key: str) -> Any:
         """Return what is under a key, None where it is absent, without making the key a known one."""
-        return self._mapping.get(key)
+        return self._mapping[key] if key in self._mapping else None
 
     def keys(self) -> tuple[str, ...]:
         """Return the keys in the order they were written."""
@@ -176,7 +176,7 @@ class Section:
             if key in known:
                 continue
             hint = f"; {misnamed[key]}" if key in misnamed else ""
-            if not hint and len(self.problems) < _MOST_HINTS:
+            if not hint and len(self.problems) < MOST_HINTS:
                 hint = nearest(str(key), known)
             self.problems.append(Problem((*self.path, key), f"unknown key{hint}", at_key=True))
 

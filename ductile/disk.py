@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ductile.text import one_line
@@ -48,6 +49,29 @@ def why_not_listed(directory: Path, error: OSError) -> str:
     if isinstance(error, PermissionError):
         return f"expected a directory that the daemon's user can read, got {printable(directory)}: {error.strerror}"
     return f"expected a directory, got {printable(directory)}: {error.strerror}"
+
+
+def is_writable_by_others(path: Path) -> bool:
+    """Say whether others may change what is at `path`; a sticky directory does not let them."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return bool(mode & stat.S_IWOTH) and not (stat.S_ISDIR(mode) and mode & stat.S_ISVTX)
+
+
+def exposed(path: Path) -> Iterator[Path]:
+    """Yield a path and those directories above it which others may write, so that they can put something else there."""
+    try:
+        real = Path(os.path.realpath(path))
+    except OSError:
+        return
+    yield from (each for each in (real, *real.parents) if is_writable_by_others(each))
+
+
+def quoted(path: Path) -> str:
+    """Return a path for a command of the shell."""
+    return shlex.quote(printable(path))
 
 
 def printable(path: Path) -> str:

@@ -17,7 +17,7 @@ Level = Literal["debug", "info", "warn", "error"]
 POLL, HANDLE, HEALTH, INIT = "poll", "handle", "health", "init"
 
 # Event types that start so are the core's own.
-RESERVED_TYPES = "ductile."
+RESERVED_TYPES = ("ductile.job.", "ductile.breaker.", "ductile.step.", "ductile.schedule.", "ductile.plugin.")
 
 _LEVELS: Mapping[Any, Level] = {
     "debug": "debug", "info": "info", "warn": "warn", "warning": "warn", "error": "error",
@@ -27,6 +27,11 @@ _LEVELS: Mapping[Any, Level] = {
 # Of one response: values take the daemon's memory, however short they are.
 SIZE_LIMIT = strictjson.Limit(values=500_000, members=300_000)
 LOGS_LIMIT = 1000
+
+
+def reserved_prefix(event_type: str) -> str | None:
+    """Return how an event type starts that only the core may use, None for any other."""
+    return next((prefix for prefix in RESERVED_TYPES if event_type.startswith(prefix)), None)
 
 
 class ProtocolError(ValueError):
@@ -197,9 +202,10 @@ def _event(item: dict[str, Any], place: str) -> Event:
     event_type = _required(item, "type", place)
     if not event_type:
         raise ProtocolError(f"{place}.type: expected a text, got an empty one")
-    if event_type.startswith(RESERVED_TYPES):
+    reserved = reserved_prefix(event_type)
+    if reserved is not None:
         raise ProtocolError(
-            f"{place}.type: {_got(event_type)} is refused, types that start {RESERVED_TYPES!r} are the core's own")
+            f"{place}.type: {_got(event_type)} is refused, types that start {reserved!r} are the core's own")
     payload = item.get("payload")
     return Event(
         type=event_type,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from operator import itemgetter
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,22 @@ from ductile.check import Problem, nearest
 from ductile.config.load import Loaded, load
 from ductile.config.schema import DEFAULT_TIMEOUTS, AskedCommand, AskedEvent, Config
 from ductile.config.variables import at
-from ductile.disk import printable
+from ductile.disk import exposed, printable, quoted
 from ductile.errors import EXIT_CONFIG, DuctileError
 from ductile.pipeline.compiler import Compiled, compile_all
 from ductile.pipeline.files import Authored, read_pipelines
 from ductile.pipeline.spec import Fault
 from ductile.plugin.configured import ConfiguredPlugin, bind
 from ductile.plugin.discovery import Registry, discover, summary
-from ductile.plugin.entrypoint import quoted, writable_libraries
+from ductile.plugin.entrypoint import writable_libraries
 from ductile.router import Router
+from ductile.text import counted
 
 _PLUGINS_DIR, _PIPELINES_DIR = ("plugins_dir",), ("pipelines_dir",)
 # Files that one warning names, so that the command in it can be pasted.
 _MOST_NAMED = 20
+# Problems that are told at once, and plugins that are not loaded.
+_MOST_LINES = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,9 +91,11 @@ def read(path: Path, environ: Mapping[str, str], *, keep_unset: bool = False) ->
     return Reading(
         path=path.absolute(),
         world=world,
-        problems=(*_lines(loaded, found), *(loaded.hidden(str(fault), _PIPELINES_DIR) for fault in of_pipelines)),
-        faults=tuple(_faults(loaded, world)),
-        warnings=(*loaded.warnings, *_none_enabled(loaded, world), *_doubts(loaded, world)),
+        problems=_first(chain(_lines(loaded, found), (loaded.hidden(str(fault), _PIPELINES_DIR) for fault in of_pipelines)),
+                        len(found) + len(of_pipelines)),
+        faults=_first(_faults(loaded, world), sum(len(plugin.faults) for plugin in world.plugins.values()
+                                                  if plugin.settings.enabled)),
+        warnings=(*loaded.warnings, *_none_enabled(loaded, world), *_exposed(loaded, world), *_doubts(loaded, world)),
     )
 
 
@@ -149,6 +154,14 @@ def _none_enabled(loaded: Loaded, world: World) -> Iterator[str]:
         yield f"{printable(loaded.path)}: no plugin is enabled: nothing runs, and queued jobs wait"
 
 
+def _exposed(loaded: Loaded, world: World) -> Iterator[str]:
+    """Yield a line for each file or directory through which others decide what the daemon runs."""
+    found = [*exposed(loaded.path), *(each for directory in world.config.plugins_dirs for each in exposed(directory))]
+    for path in dict.fromkeys(found):
+        line = f"{printable(path)}: writable by others, which the next release refuses: chmod o-w {quoted(path)}"
+        yield loaded.hidden(line, _PLUGINS_DIR)
+
+
 def _doubts(loaded: Loaded, world: World) -> Iterator[str]:
     """Yield a line for what is doubtful about a plugin that is loaded."""
     for name, plugin in world.plugins.items():
@@ -163,10 +176,16 @@ def _doubts(loaded: Loaded, world: World) -> Iterator[str]:
             yield loaded.hidden(text, _PLUGINS_DIR)
 
 
-def _lines(loaded: Loaded, problems: Sequence[Problem]) -> list[str]:
-    """Return all that is wrong with a configuration, in the order of the file."""
-    placed = [(loaded.document.where(problem.path, problem.at_key), loaded.locate(problem)) for problem in problems]
-    return [line for _, line in sorted(placed, key=itemgetter(0))]
+def _lines(loaded: Loaded, problems: Sequence[Problem]) -> Iterator[str]:
+    """Yield all that is wrong with a configuration, in the order of the file."""
+    ordered = sorted(problems, key=lambda problem: loaded.document.where(problem.path, problem.at_key))
+    return map(loaded.locate, ordered)
+
+
+def _first(lines: Iterator[str], count: int) -> tuple[str, ...]:
+    """Return the first lines of so many, and how many more there are: nobody reads ten thousand."""
+    shown = tuple(islice(lines, _MOST_LINES))
+    return shown if count <= _MOST_LINES else (*shown, f"and {counted(count - _MOST_LINES, 'more problem')}")
 
 
 def _compile(authored: Authored, config: Config, plugins: Mapping[str, ConfiguredPlugin]) -> Compiled:

@@ -182,7 +182,7 @@ def test_anything_but_one_object_is_a_protocol_error(stdout: bytes, expected: st
     ({"events": [{"type": "a"}, {"type": "b"}, {"type": 5}]}, "events[2].type: expected a text, got 5"),
     ({"events": [{"type": ""}]}, "events[0].type: expected a text, got an empty one"),
     ({"events": [{"type": "ductile.job.dead"}]},
-     "events[0].type: 'ductile.job.dead' is refused, types that start 'ductile.' are the core's own"),
+     "events[0].type: 'ductile.job.dead' is refused, types that start 'ductile.job.' are the core's own"),
     ({"events": [{"type": "t", "dedupe_key": 7}]}, "events[0].dedupe_key: expected a text, got 7"),
     ({"state_updates": []}, "state_updates: expected a mapping, got a list"),
     ({"state_updates": "x" * 100}, "state_updates: expected a mapping, got '" + "x" * 59 + "…'"),
@@ -197,3 +197,9 @@ def test_anything_but_one_object_is_a_protocol_error(stdout: bytes, expected: st
 def test_a_wrong_type_names_its_place(members: dict[str, Any], expected: str) -> None:
     given = members if "status" in members or not members else {"status": "ok", **members}
     assert refusal(json.dumps(given).encode()) == expected
+
+
+@pytest.mark.parametrize("event_type", ["ductile.health.x", "ductile.x", "ductile", "ductile.jobs.x", "ductile.job"])
+def test_only_the_prefixes_of_the_core_are_reserved(event_type):
+    [event] = decode_response(json.dumps({"status": "ok", "events": [{"type": event_type}]}).encode()).events
+    assert event.type == event_type

@@ -439,3 +439,22 @@ def test_a_configuration_without_an_enabled_plugin_is_a_warning(directory, text)
     reading = read(directory, text)
     assert (reading.problems, reading.warnings) == (
         (), (f"{directory}/config.yaml: no plugin is enabled: nothing runs, and queued jobs wait",))
+
+
+def test_what_others_may_write_above_the_configuration_and_the_plugins_is_a_warning(directory):
+    for name in ("open", "sticky"):
+        (directory / name / "plugins").mkdir(parents=True)
+        (directory / name).chmod(0o1777 if name == "sticky" else 0o777)
+    make(directory / "open" / "plugins", "one")
+    (directory / "config.yaml").write_text("plugins: {one: {}}\nplugins_dir: [sticky/plugins, open/plugins]\n")
+    (directory / "config.yaml").chmod(0o646)
+    refuses = "writable by others, which the next release refuses: chmod o-w"
+    assert read(directory).warnings == tuple(
+        f"{path}: {refuses} {path}" for path in (directory / "config.yaml", directory / "open"))
+
+
+def test_more_problems_than_anybody_reads_are_counted(directory):
+    text = "plugins: {echo: {}}\nservice:\n" + "".join(f"  tick_intervl{number}: 1\n" for number in range(10_000))
+    found = problems(directory, text)
+    assert (len(found), found[-1]) == (501, "and 9,500 more problems")
+    assert found[0] == "config.yaml:3:3: service.tick_intervl0: unknown key (did you mean 'tick_interval'?)"

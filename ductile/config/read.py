@@ -9,7 +9,7 @@ from typing import Any
 
 from ductile import units
 from ductile.check import Path as Place
-from ductile.check import Problem, Section, as_text, kind_of, nearest
+from ductile.check import MOST_HINTS, Problem, Section, as_text, kind_of, nearest
 from ductile.config import defaults, misnamed
 from ductile.config.schedules import read_schedules
 from ductile.config.schema import (
@@ -199,15 +199,17 @@ def _read_breaker(section: Section) -> BreakerRule:
 
 def _read_routes(root: Section, asked: list[Asked]) -> tuple[Route, ...]:
     routes: list[Route] = []
+    seen: set[Route] = set()
     for section in sections(root, "routes"):
         section.require("from", "event_type", "to")
         # The core's own events go to pipelines alone, and no plugin may emit one: such a route would never match.
         event_type = section.read("event_type", "", as_plugins_event)
         route = Route(source=section.text("from"), event_type=event_type, target=section.text("to"))
         complete = all((route.source, route.event_type, route.target))
-        if complete and route in routes:
+        if complete and route in seen:
             section.wrong(None, "expected each route once, got it again")
         routes.append(route)
+        seen.add(route)
         asked.append(AskedCommand(place=(*section.path, "to"), plugin=route.target, command=HANDLE))
         section.finish()
     return tuple(routes)
@@ -221,7 +223,8 @@ def _unknown_plugins(plugins: Mapping[str, PluginConfig], document: Any) -> list
         if not isinstance(name, str) or not name:
             continue
         if name not in plugins:
-            problems.append(Problem(place, f"expected a configured plugin, got {name!r}{nearest(name, plugins)}"))
+            hint = nearest(name, plugins) if len(problems) < MOST_HINTS else ""
+            problems.append(Problem(place, f"expected a configured plugin, got {name!r}{hint}"))
         elif not plugins[name].enabled:
             problems.append(Problem(place, f"expected an enabled plugin, got {name!r}, which is disabled"))
     return problems

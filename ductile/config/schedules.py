@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from datetime import time, timezone, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
 from ductile import units
-from ductile.check import Path, Section, as_integer, as_text, kind_of, nearest
+from ductile.check import MOST_HINTS, Path, Section, as_integer, as_text, kind_of, nearest
 from ductile.config import misnamed
 from ductile.config.schema import Every, Schedule, Unit, Window
 from ductile.config.values import as_duration, as_name, sections
@@ -92,7 +93,7 @@ def _read(section: Section, local_zone: tzinfo, commands: dict[Path, str]) -> Sc
         commands[(*section.path, "command")] = command
     every = section.read("every", None, parse_every)
     at = section.read("at", None, _as_time)
-    zone_name = section.read("timezone", None, _as_zone_name)
+    zone_name = section.read("timezone", None, lambda value: _as_zone_name(value, section))
     schedule = Schedule(
         id=section.read("id", "default", as_name),
         command=command or POLL,
@@ -173,19 +174,25 @@ def _as_scheduled_command(value: Any) -> str:
     return command
 
 
-def _as_zone_name(value: Any) -> str:
+def _as_zone_name(value: Any, section: Section) -> str:
     name = as_text(value)
     try:
         _zone(name)
     except (LookupError, ValueError, OSError):
-        hint = _zone_hint(name)
+        hint = _zone_hint(name) if len(section.problems) < MOST_HINTS else ""
         raise ValueError(f"expected a time zone such as Australia/Sydney, got {name!r}{hint}") from None
     return name
 
 
+@functools.cache
+def _known_zones() -> frozenset[str]:
+    # Looked for in a thousand files; for hints it does no harm that a later update is not seen.
+    return frozenset(available_timezones())
+
+
 def _zone_hint(name: str) -> str:
     """Return what may have been meant. An abbreviation is another zone's more often than a slip (CEST, EST)."""
-    known = available_timezones()
+    known = _known_zones()
     city = name.replace(" ", "_").lower()
     if "/" in name:
         return nearest(name, sorted(each for each in known if "/" in each))

@@ -11,7 +11,7 @@ from ductile import units
 from ductile.check import Path as Place
 from ductile.check import Problem, Section, as_text, kind_of
 from ductile.config import misnamed
-from ductile.protocol import RESERVED_TYPES
+from ductile.protocol import reserved_prefix
 
 T = TypeVar("T")
 
@@ -62,9 +62,10 @@ def as_name(value: Any) -> str:
 def as_plugins_event(value: Any) -> str:
     """Return the type of an event that a plugin or somebody outside can give. Raises ValueError."""
     text = as_text(value)
-    if text.startswith(RESERVED_TYPES):
-        raise ValueError(f"expected a type that does not start with {RESERVED_TYPES!r}, as the core's own events do"
-                         f", got {text!r}")
+    reserved = reserved_prefix(text)
+    if reserved is not None:
+        raise ValueError(f"expected a type that does not start with {reserved!r}, as the core's own events do, got"
+                         f" {text!r}")
     return text
 
 

@@ -9,7 +9,7 @@ from ductile import intake
 from ductile.chance import NewId
 from ductile.ctl.configured import shown
 from ductile.errors import EXIT_DATA, EXIT_USAGE, DuctileError
-from ductile.protocol import RESERVED_TYPES
+from ductile.protocol import reserved_prefix
 from ductile.strictjson import JSONRefused, decode
 
 CLI_SOURCE = "cli"
@@ -22,8 +22,9 @@ def by_hand(event_type: str, payload: str | None, *, source: str, option: str, n
     `option` is where the type was given. Raises DuctileError: 64 for a type that is the core's own, 65 for a payload
     that is not strict JSON.
     """
-    if event_type.startswith(RESERVED_TYPES):
-        raise DuctileError(f"{option} {shown(event_type)}: types that start '{RESERVED_TYPES}' are ductile's own",
+    reserved = reserved_prefix(event_type)
+    if reserved is not None:
+        raise DuctileError(f"{option} {shown(event_type)}: types that start {reserved!r} are ductile's own",
                            exit_code=EXIT_USAGE)
     value = {} if payload is None else _decoded(payload)
     return intake.new_event(event_type, value, source, new_id=new_id, now=now)

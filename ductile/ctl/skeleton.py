@@ -16,7 +16,6 @@ from ductile.ctl.configured import shown
 from ductile.ctl.document import document
 from ductile.errors import EXIT_IO, EXIT_OK, EXIT_USAGE, DuctileError, io_exit_code
 from ductile.plugin.manifest import as_name
-from ductile.protocol import RESERVED_TYPES
 from ductile.text import one_line
 from ductile.workspace.tree import remove
 
@@ -57,9 +56,6 @@ def _require_name(name: str) -> None:
         as_name(name)
     except ValueError as error:
         raise DuctileError(f"ductilectl new-plugin: NAME: {error}", exit_code=EXIT_USAGE) from error
-    if f"{name}." == RESERVED_TYPES:
-        raise DuctileError(f"ductilectl new-plugin: NAME: {shown(name)} would emit events of ductile's own types; take"
-                           " another name", exit_code=EXIT_USAGE)
 
 
 def _make(directory: Path, texts: Mapping[str, str], program: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ductile.errors import DuctileError
 from ductile.pipeline.spec import Fault, PipelineFile, PipelineSpec, read_specs
 from ductile.yamlfile import read_yaml
 
+_ENDINGS = (".yaml", ".yml")
 # Some ten thousand steps; what is larger is something else.
 PIPELINES_LIMIT_BYTES = 4 * 1024**2
 
@@ -37,7 +39,7 @@ class _Unreadable(Exception):
 
 
 def read_pipelines(directory: Path, *, must_exist: bool = False) -> Authored:
-    """Return every pipeline of every `*.yaml` in a directory, hidden ones apart.
+    """Return every pipeline of every `*.yaml` and `*.yml` in a directory, hidden ones apart.
 
     One that is not there holds none, unless it `must_exist`. Nothing on disk makes this raise; every fault is a
     problem, or the reason why the directory cannot be listed.
@@ -52,7 +54,9 @@ def read_pipelines(directory: Path, *, must_exist: bool = False) -> Authored:
         unlisted = None if none_needed else disk.why_not_listed(directory, error)
         return Authored(specs=(), problems=(), files=(), unlisted=unlisted)
     # Editors keep their locks and copies under hidden names.
-    for name in sorted(name for name in names if name.endswith(".yaml") and not name.startswith(".")):
+    names = sorted(name for name in names if name.endswith(_ENDINGS) and not name.startswith("."))
+    problems += _same_stems(directory, names)
+    for name in names:
         path = directory / name
         try:
             content = _content(path)
@@ -69,6 +73,14 @@ def read_pipelines(directory: Path, *, must_exist: bool = False) -> Authored:
     return Authored(specs=tuple(specs), problems=tuple(sorted(problems)), files=tuple(files), unlisted=None)
 
 
+def _same_stems(directory: Path, names: Sequence[str]) -> Iterator[Fault]:
+    """Yield a fault for each two files whose names differ in the ending alone: one of them is a leftover."""
+    for name in names:
+        other = f"{name.removesuffix('.yml')}.yaml"
+        if name.endswith(".yml") and other in names:
+            yield _fault(directory / name, f"{printable(directory / other)} is there too; remove or rename one of them")
+
+
 def _content(path: Path) -> bytes:
     try:
         return disk.read(path, PIPELINES_LIMIT_BYTES)
@@ -77,7 +89,7 @@ def _content(path: Path) -> bytes:
         raise _Unreadable(f"cannot be read: {error.strerror}; {mend}") from error
     except NotRegular as error:
         raise _Unreadable(
-            "not a regular file; put a file in its place, or give it another ending than .yaml") from error
+            "not a regular file; put a file in its place, or give it another ending") from error
     except TooLarge as error:
         raise _Unreadable("larger than 4 MiB; spread its pipelines over several files") from error
 

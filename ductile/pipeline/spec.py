@@ -9,7 +9,7 @@ from typing import Any
 from ductile.check import Path, Problem, Section, as_text, kind_of, nearest
 from ductile.config.values import as_name
 from ductile.events import ANNOUNCED
-from ductile.protocol import RESERVED_TYPES
+from ductile.protocol import reserved_prefix
 from ductile.yamlfile import Document
 
 
@@ -173,7 +173,9 @@ def _read_pipeline(file: PipelineFile, section: Section) -> PipelineSpec:
 
 def _as_trigger(value: Any) -> str:
     event_type = as_text(value)
-    if event_type.startswith(RESERVED_TYPES) and event_type not in ANNOUNCED:
+    if "*" in event_type:
+        raise ValueError(f"expected one event type, as patterns are not supported, got {event_type!r}")
+    if reserved_prefix(event_type) is not None and event_type not in ANNOUNCED:
         hint = nearest(event_type, ANNOUNCED)
         raise ValueError(f"expected a plugin's event or one of {', '.join(ANNOUNCED)}, got {event_type!r}{hint}")
     return event_type

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from ductile.disk import printable
+from ductile.disk import is_writable_by_others, printable, quoted
 from ductile.text import one_line
 
 # What Linux reads of a program to find its interpreter (BINPRM_BUF_SIZE, execve(2)).
@@ -122,15 +121,6 @@ def writable_libraries(directory: Path, entrypoint: Path) -> Iterator[Path]:
         yield from (each for each in entries if each != entrypoint and is_writable_by_others(each))
 
 
-def is_writable_by_others(path: Path) -> bool:
-    """Say whether others may change what is at `path`; a sticky directory does not let them."""
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        return False
-    return bool(mode & stat.S_IWOTH) and not (stat.S_ISDIR(mode) and mode & stat.S_ISVTX)
-
-
 def refuse_writable(path: Path, directory: Path) -> None:
     """Raise NotTrusted where others may write to a path of the plugin in `directory`."""
     if _status(path, directory).st_mode & stat.S_IWOTH:
@@ -144,11 +134,6 @@ def unreadable(path: Path, directory: Path, error: OSError) -> NotTrusted:
     else:
         mend = "remove it or put a good one in its place"
     return NotTrusted(f"{printable(path)}: cannot be read: {error.strerror}; {mend}")
-
-
-def quoted(path: Path) -> str:
-    """Return a path for a command of the shell."""
-    return shlex.quote(printable(path))
 
 
 def _status(path: Path, directory: Path) -> os.stat_result:

@@ -84,7 +84,7 @@ MALFORMED = [
     (
         endpoint(plugin=None, event="ductile.breaker.opened"),
         [
-            "8:14: webhooks.endpoints[0].event: expected a type that does not start with 'ductile.', as the core's own"
+            "8:14: webhooks.endpoints[0].event: expected a type that does not start with 'ductile.breaker.', as the core's own"
             " events do, got 'ductile.breaker.opened'",
         ],
     ),

@@ -74,7 +74,7 @@ def test_a_payload_may_be_any_json(conn: sqlite3.Connection, desk: Desk, options
     (["weighed", "--source", "mail"], 1,
      "no route or pipeline takes the event 'weighed' of plugin mail; nothing was stored\n"),
     (["weighed", "--source", "scal"], 66, "no plugin 'scal' is configured (did you mean 'scale'?)\n"),
-    (["ductile.job.dead"], 64, "EVENT 'ductile.job.dead': types that start 'ductile.' are ductile's own\n"),
+    (["ductile.job.dead"], 64, "EVENT 'ductile.job.dead': types that start 'ductile.job.' are ductile's own\n"),
     (["weighed", "--payload", "{"], 65,
      "--payload is not strict JSON: line 1, column 2: expected a key in double quotes\n"),
     (["weighed", "--source", "scale", "--payload", json.dumps({"x": "x" * 2**20})], 65,

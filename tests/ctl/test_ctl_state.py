@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,3 +92,22 @@ def test_a_plugin_that_nobody_knows_is_66(conn: sqlite3.Connection, desk: Desk, 
         said = desk.process("state", "ecko", *options, stdin=stdin)
     assert said == Said(code=66, out="", err="no plugin 'ecko' is configured or has state (did you mean 'echo'?)\n")
     assert desk.dump() == before
+
+
+@pytest.mark.parametrize("kind", ["device", "FIFO", "directory"])
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(
+    conn: sqlite3.Connection, desk: Desk, tmp_path: Path, kind: str,
+) -> None:
+    path = tmp_path / "given"
+    {"device": lambda: path.symlink_to("/dev/zero"), "FIFO": lambda: os.mkfifo(path), "directory": path.mkdir}[kind]()
+    refused = Said(code=74, out="", err=f"{path}: not a regular file; use - to read from standard input\n")
+    assert desk.call("state", "echo", "--set", str(path)) == refused
+    desk.plugin("echo")
+    assert desk.call("test", "echo", "--event", str(path)) == refused
+
+
+def test_a_file_larger_than_any_state_is_refused(conn: sqlite3.Connection, desk: Desk, tmp_path: Path) -> None:
+    with open(tmp_path / "large", "wb") as file:
+        file.truncate(16 * 1024**2 + 1)
+    assert desk.call("state", "echo", "--set", str(tmp_path / "large")) == Said(
+        code=65, out="", err=f"{tmp_path}/large: larger than 16.0 MB\n")

@@ -25,7 +25,7 @@ echo 'said aside' >&2
 printf '{"status":"ok","result":"fine","events":[{"type":"made","payload":{"a":1}}],"state_updates":{"n":2}}'
 """
 WRONG = """#!/bin/sh
-printf '{"status":"good","retry":1,"events":[{"type":"x"},{"type":"ductile.x","dedupe_key":2},7],'
+printf '{"status":"good","retry":1,"events":[{"type":"x"},{"type":"ductile.job.x","dedupe_key":2},7],'
 printf '"logs":[{"level":"x"}],'
 printf '"state_update":{},"results":0}'
 """
@@ -122,7 +122,7 @@ def test_every_fault_of_the_protocol_is_named(desk: Desk) -> None:
     assert after[after.index("protocol faults:"):-1] == [
         "protocol faults:", "    retry: expected true or false, got 1",
         "    status: expected one of ok, error, got 'good'",
-        "    events[1].type: 'ductile.x' is refused, types that start 'ductile.' are the core's own",
+        "    events[1].type: 'ductile.job.x' is refused, types that start 'ductile.job.' are the core's own",
         "    events[1].dedupe_key: expected a text, got 2", "    events[2]: expected a mapping, got 7",
         "    logs[0].level: expected one of debug, info, warn, error, got 'x'",
         "    logs[0]: the key 'message' is missing",

@@ -27,7 +27,7 @@ def test_a_good_response_has_none(raw: dict[str, Any]) -> None:
     ({}, 1), ({"status": 1}, 1), ({"status": "ok", "result": 1, "error": 1, "retry": 1}, 3),
     ({"status": "ok", "events": {}}, 1), ({"status": "ok", "events": [1, None, {}]}, 3),
     ({"status": "ok", "events": [EVENT, {"type": "", "dedupe_key": 1}]}, 2),
-    ({"status": "ok", "events": [{"type": "ductile.x"}]}, 1),
+    ({"status": "ok", "events": [{"type": "ductile.step.x"}]}, 1),
     ({"status": "ok", "state_updates": [], "logs": [{}, {"level": 1, "message": 2}]}, 4),
     ({"status": "x", "logs": "x"}, 2),
 ])

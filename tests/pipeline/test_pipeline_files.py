@@ -32,14 +32,20 @@ def test_every_yaml_file_is_read_in_the_order_of_names(tmp_path):
     (tmp_path / "b.yaml").write_bytes(ONE)
     (tmp_path / "a.yaml").write_bytes(
         b"pipelines:\n  - {name: z, steps: [uses: echo]}\n  - {name: y, steps: [uses: x]}")
-    (tmp_path / "10.yaml").write_bytes(b"{name: ten, steps: [uses: echo]}")
-    for other in ("a.yml", "a.yaml~", "README", ".hidden.yaml", "yaml"):
+    (tmp_path / "10.yml").write_bytes(b"{name: ten, steps: [uses: echo]}")
+    for other in ("a.yaml~", "README", ".hidden.yaml", "yaml"):
         (tmp_path / other).write_bytes(b"not: [read")
     authored = read_pipelines(tmp_path)
     assert authored.problems == ()
     assert [spec.name for spec in authored.specs] == ["ten", "z", "y", "a"]
-    assert [name for name, _ in authored.files] == ["10.yaml", "a.yaml", "b.yaml"]
+    assert [name for name, _ in authored.files] == ["10.yml", "a.yaml", "b.yaml"]
     assert authored.files[2] == ("b.yaml", ONE)
+
+
+def test_two_files_with_one_stem_are_a_fault_that_names_both(tmp_path):
+    for name in ("a.yaml", "a.yml", "b.yml"):
+        (tmp_path / name).write_bytes(ONE.replace(b"name: a", b"name: " + name.replace(".", "-").encode()))
+    assert lines(tmp_path) == ["DIR/a.yml: DIR/a.yaml is there too; remove or rename one of them"]
 
 
 def test_what_is_wrong_stays_among_the_files_for_the_digest(tmp_path):
@@ -53,7 +59,7 @@ def test_what_is_no_file_is_named_and_the_others_are_read(tmp_path):
     (tmp_path / "c.yaml").symlink_to("gone")
     (tmp_path / "d.yaml").write_bytes(ONE)
     (tmp_path / "e.yaml").symlink_to("e.yaml")
-    mend = "not a regular file; put a file in its place, or give it another ending than .yaml"
+    mend = "not a regular file; put a file in its place, or give it another ending"
     assert lines(tmp_path) == [
         f"DIR/a.yaml: {mend}",
         f"DIR/b.yaml: {mend}",

@@ -61,7 +61,7 @@ MALFORMED = [
     (
         "name: a\non: ductile.step.succeeded\nsteps: [uses: echo]\n",
         [f"2:5: on: expected a plugin's event or one of {EVENTS}, got 'ductile.step.succeeded'"
-         " (did you mean 'ductile.job.dead'?)"],
+         ""],
     ),
     ("name: a\nno: go\nsteps: [uses: echo]\n", ["2:1: no: unknown key"]),
     (
