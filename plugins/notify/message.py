@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import re
 
+from ductile_plugin import as_text, log
+from ductile_plugin import text as fill
+
 # What a message may measure (characters, for ntfy bytes of UTF-8) and what marks a title on a line of its own.
 FORMATS = {"discord": (2000, "**"), "slack": (40_000, "*"), "mattermost": (16_383, "**"), "ntfy": (4096, None),
            "gotify": (None, None), "json": (None, None)}
@@ -13,20 +16,22 @@ _UNDIVIDED = re.compile("&(?:amp|lt|gt);|`{3,}")
 _CLOSING = "\n```"
 
 
-def compose(config: dict, payload: object, logs: list) -> str:
-    """Return the text to send, cut to what the service takes. What there is to say about it goes into `logs`."""
+def compose(config: dict, payload: object, context: object) -> str:
+    """Return the text to send, cut to what the service takes. A name that is missing is empty, with a warning."""
     service, limit, mark = config["format"], config["max_length"], FORMATS[config["format"]][1]
     template = config.get("template")
     if template is None and isinstance(payload, dict) and payload.get("message") is not None:
         template = "{message}"
-    text = _as_text(payload, service) if template is None else _fill(template, payload, service, logs)
+    escape = _escaped if service == "slack" else str
+    text = escape(as_text(payload)) if template is None else fill(
+        template, payload, context, escape=escape, missing=lambda name: log(f"the payload has no {name!r}", "warn"))
     if mark and config["title"] and text.strip():
         text = f"{mark}{config['title']}{mark}\n{text}"
     encoded = _utf8(text)
     size = len(encoded) if service == "ntfy" else len(text)
     if limit is None or size <= limit:
         return text
-    logs.append({"level": "info", "message": f"the message was cut from {size} to {limit}"})
+    log(f"the message was cut from {size} to {limit}")
     return encoded[:limit - 3].decode(errors="ignore") + "…" if service == "ntfy" else _cut(text, limit)
 
 
@@ -66,38 +71,9 @@ def encode(text: str, config: dict) -> tuple[bytes, dict]:
     return json.dumps(body).encode(), headers | ({"X-Gotify-Key": token} if token else {})
 
 
-def _fill(template: str, payload: object, service: str, logs: list) -> str:
-    """Return the template with each {dotted.name} replaced by what the payload has there, {{ and }} by { and }."""
-    def value_of(match: re.Match) -> str:
-        if match[1] is None:
-            return match[0][0]
-        try:
-            return _as_text(_find(payload, match[1].strip()), service)
-        except LookupError:
-            logs.append({"level": "warn", "message": f"the payload has no {match[1].strip()!r}"})
-            return ""
-
-    return re.sub(r"\{\{|\}\}|\{([^{}]*)\}", value_of, template)
-
-
-def _find(value: object, name: str) -> object:
-    """Return what a dotted name leads to; in a list a number counts from 0. Raises LookupError."""
-    for part in name.split("."):
-        if isinstance(value, dict):
-            value = value[part]
-        elif isinstance(value, list) and re.fullmatch("[0-9]{1,9}", part):
-            value = value[int(part)]
-        else:
-            raise LookupError(name)
-    return value
-
-
-def _as_text(value: object, service: str) -> str:
-    if value is None:
-        return ""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+def _escaped(text: str) -> str:
     # Slack would read `<!channel>` as a call to everybody.
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") if service == "slack" else text
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _utf8(text: str) -> bytes:

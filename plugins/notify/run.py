@@ -3,34 +3,26 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
 import sys
-from datetime import datetime
-from urllib.parse import urlsplit
+import time
 
-from delivery import Failed, deliver
+# The library is beside this file, or in the lib of the directory of plugins.
+sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib"))
+
+from ductile_plugin import URL, ConfigError, Permanent, http, is_url, log, main, seconds_left, where
 from message import FORMATS, compose, encode
-
 
 # In the place of a url: the message goes into Ductile's own log and nowhere else.
 LOG = "log"
-
-
-def is_url(value: object) -> bool:
-    if value == LOG:
-        return True
-    try:
-        parts = urlsplit(value)
-        parts.hostname.encode("idna")
-        return (parts.scheme in ("http", "https") and parts.port != 0 and "@" not in parts.netloc
-                and re.fullmatch("[!-~]+", value) is not None)
-    except (AttributeError, TypeError, ValueError):
-        return False
+LONGEST_WAIT_SECONDS = 5
+# What a service says to a message counts for nothing; more of it is not read.
+LIMIT_BYTES = 1024 * 1024
 
 
 KEYS = {
-    "url": (is_url, "http://HOST/... or https://HOST/... in ASCII, without spaces, user or password, or log"),
+    "url": (lambda value: value == LOG or is_url(value), f"{URL}, or log"),
     "format": (lambda value: value in tuple(FORMATS), f"one of {', '.join(FORMATS)}"),
     "template": (lambda value: isinstance(value, str), "a text"),
     "title": (lambda value: isinstance(value, str) and value.isprintable(), "one line of printable characters"),
@@ -41,60 +33,61 @@ KEYS = {
 
 
 def checked(config: object) -> dict:
-    """Return the configuration with its defaults; a null counts as absent. Raises Failed."""
+    """Return the configuration with its defaults; a null counts as absent. Raises ConfigError."""
     if not isinstance(config, dict):
-        raise Failed("config: expected a mapping")
+        raise ConfigError("config: expected a mapping")
     config = {"url": None, "format": "json"} | {key: value for key, value in config.items() if value is not None}
     for key, value in config.items():
         if key not in KEYS:
-            raise Failed(f"config: unknown key {key!r}, expected one of {', '.join(KEYS)}")
+            raise ConfigError(f"config: unknown key {key!r}, expected one of {', '.join(KEYS)}")
         if not KEYS[key][0](value):
-            raise Failed(f"{key}: expected {KEYS[key][1]}")
+            raise ConfigError(f"{key}: expected {KEYS[key][1]}")
     if config.get("token") and config["format"] not in ("ntfy", "gotify"):
-        raise Failed(f"token: {config['format']} takes none, only ntfy and gotify do")
+        raise ConfigError(f"token: {config['format']} takes none, only ntfy and gotify do")
     return {"title": "", "token": "", "timeout": 15, "max_length": FORMATS[config["format"]][0]} | config
 
 
-def respond(request: dict, logs: list) -> dict:
+def deliver(request: dict, config: dict, text: str) -> int:
+    """Return the status of the answer that took the message, sent again once after a short wait. Raises Failed."""
+    body, headers = encode(text, config)
+    answer = post(request, config, body, headers)
+    wait = answer.retry_after
+    left = seconds_left(request, spare=0.0, default=0.0)
+    if answer.status == 429 and wait is not None and wait <= LONGEST_WAIT_SECONDS and wait < left:
+        time.sleep(wait)
+        answer = post(request, config, body, headers)
+        wait = answer.retry_after
+    if answer.ok:
+        return answer.status
+    if 300 <= answer.status < 400:
+        raise answer.error(": redirects are not followed, give the url where it ends")
+    raise answer.error("" if wait is None else f" and asks to wait {wait:.0f} s")
+
+
+def post(request: dict, config: dict, body: bytes, headers: dict) -> object:
+    timeout = min(config["timeout"], seconds_left(request, default=config["timeout"]))
+    return http("POST", config["url"], headers=headers, body=body, timeout=timeout, limit=LIMIT_BYTES, cut=True)
+
+
+def respond(request: dict) -> dict:
     config = checked(request.get("config"))
-    parts = urlsplit(config["url"])
-    where = LOG if config["url"] == LOG else f"{parts.scheme}://{parts.netloc}"
+    place = LOG if config["url"] == LOG else where(config["url"])
     if request.get("command") == "health":
-        return {"status": "ok", "result": f"would send to {where} as {config['format']}"}
+        return {"status": "ok", "result": f"would send to {place} as {config['format']}"}
     if request.get("command") != "handle":
-        raise Failed("notify has no such command")
+        raise Permanent("notify has no such command")
     event = request.get("event")
     payload = event.get("payload", {}) if isinstance(event, dict) else {}
-    text = compose(config, payload, logs)
+    text = compose(config, payload, request.get("context"))
     if not text.strip():
-        raise Failed("the message is empty, nothing was sent")
-    if where == LOG:
-        logs.append({"level": "warn", "message": text})
+        raise Permanent("the message is empty, nothing was sent")
+    if place == LOG:
+        log(text, "warn")
         return {"status": "ok", "result": "written to the log",
                 "events": [{"type": "notify.sent", "payload": {"service": LOG}}]}
-    try:
-        deadline = datetime.fromisoformat(request["deadline_at"]).timestamp()
-    except (KeyError, TypeError, ValueError):
-        deadline = 0.0
-    status = deliver(config, where, *encode(text, config), deadline)
-    sent = {"type": "notify.sent", "payload": {"status": status, "service": config["format"]}}
-    return {"status": "ok", "result": f"sent to {where}", "events": [sent]}
-
-
-def main() -> None:
-    logs: list = []
-    try:
-        try:
-            request = json.load(sys.stdin.buffer)
-        except ValueError:
-            request = None
-        if not isinstance(request, dict):
-            raise Failed("the request is not a JSON object")
-        answer = respond(request, logs)
-    except (Failed, RecursionError) as error:
-        answer = {"status": "error", "error": str(error), "retry": getattr(error, "retry", False)}
-    print(json.dumps(answer | {"logs": logs}))
+    sent = {"status": deliver(request, config, text), "service": config["format"]}
+    return {"status": "ok", "result": f"sent to {place}", "events": [{"type": "notify.sent", "payload": sent}]}
 
 
 if __name__ == "__main__":
-    main()
+    main(respond)

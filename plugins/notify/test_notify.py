@@ -1,10 +1,9 @@
-"""The notify plugin, run as Ductile runs it: what it sends to a real HTTP server, and when that is a success."""
+"""The notify plugin: what it sends to a real HTTP server, and when that is a success."""
 
 from __future__ import annotations
 
 import json
 import re
-import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from ductile.protocol import LogLine
-from support.notified import ENVIRON, SECRET, Server, answer, encoded, failure, run, send
+from support import in_process
+from support.notified import ENVIRON, SECRET, Server, answer, encoded, failure, run, run_process, send
 
 HERE = Path(__file__).resolve().parent
 
@@ -81,7 +81,9 @@ def test_every_2xx_is_a_success_and_an_event(server, status):
 def test_a_proxy_of_the_environment_is_not_used(server):
     server.answers = [answer(204)]
     proxies = {name: "http://127.0.0.1:9/" for name in ("http_proxy", "HTTP_PROXY", "all_proxy")}
-    assert run(encoded({"url": server.url}, {}), environ=ENVIRON | proxies).status == "ok"
+    response = run_process(encoded({"url": server.url, "template": "{no}x"}, {}), environ=ENVIRON | proxies)
+    assert (response.status, json.loads(server.requests[0][2])) == ("ok", {"message": "x"})
+    assert [(line.level, line.message) for line in response.logs] == [("warn", "the payload has no 'no'")]
 
 
 def test_a_url_without_a_path_is_the_root(server):
@@ -131,6 +133,19 @@ def test_a_name_that_is_not_there_is_empty_and_a_warning(server, name):
     assert response.logs == (LogLine(level="warn", message=f"the payload has no {name!r}"),)
 
 
+def test_a_name_that_is_null_is_empty_and_a_warning_unless_it_is_optional(server):
+    response = send(server, answer(204), template="<{none}{none?}{nobody?}>", payload=PAYLOAD)
+    assert json.loads(server.requests[0][2]) == {"message": "<>"}
+    assert response.logs == (LogLine(level="warn", message="the payload has no 'none'"),)
+
+
+def test_a_name_is_found_in_the_context_of_a_payload_that_is_no_object(server):
+    server.answers = [answer(204)]
+    request = json.loads(encoded({"url": server.url, "template": "{origin}"}, [1])) | {"context": {"origin": "ann"}}
+    run(json.dumps(request).encode())
+    assert json.loads(server.requests[0][2]) == {"message": "ann"}
+
+
 @pytest.mark.parametrize("payload", [[1, "é"], 5, "words", {"a": {"b": None}}, {}, {"message": None}])
 def test_without_template_and_message_the_payload_is_the_message(server, payload):
     send(server, answer(204), payload=payload)
@@ -167,7 +182,7 @@ def test_a_long_message_is_cut_to_what_the_service_takes(server, config, key, li
 
 def composed(payload: dict, **config: object) -> str:
     """Return the message that the plugin would send."""
-    return runpy.run_path(str(HERE / "message.py"))["compose"]({"title": "", **config}, payload, [])
+    return in_process.load(HERE).compose({"title": "", **config}, payload, None)
 
 
 def test_a_text_for_slack_is_never_cut_within_an_escape(server):

@@ -11,7 +11,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from support.notified import SECRET, Server, answer, encoded, failure, raw, run, send
+from support.notified import SECRET, Server, answer, encoded, failure, raw, run, run_process, send
 
 GONE = "broke off in mid-answer, or its answer is not HTTP"
 
@@ -53,7 +53,7 @@ def http_date(seconds: int) -> str:
 
 
 @pytest.mark.parametrize(
-    "retry_after", [lambda: "0", lambda: "1", lambda: "0.25", lambda: http_date(2), lambda: http_date(-9)])
+    "retry_after", [lambda: "0", lambda: "0.25", lambda: http_date(1), lambda: http_date(-9)])
 def test_a_short_wait_is_waited_and_the_message_sent_again(server, retry_after):
     response = send(server, answer(429, retry_after=retry_after()), answer(204))
     assert (response.status, len(server.requests)) == ("ok", 2)
@@ -196,10 +196,31 @@ def test_health_shows_where_it_would_send_and_sends_nothing(server):
 
 
 @pytest.mark.parametrize(
-    "request_", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"])
+    "request_", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000])
 def test_what_is_no_request_is_refused(request_):
-    error, retry = failure(run(request_))
-    assert (len(error.splitlines()), retry) == (1, False)
+    assert failure(run(request_)) == ("the request is not a JSON object", False)
+
+
+# As a process of its own
+
+def test_a_broken_request_has_an_answer():
+    assert failure(run_process(b'{"config": ')) == ("the request is not a JSON object", False)
+
+
+def test_a_wrong_configuration_exits_with_78():
+    assert failure(run_process(encoded({"url": SECRET}, {}), code=78)) == (BAD_URL, False)
+
+
+def test_a_refusal_exits_with_0(server):
+    server.answers = [answer(503, retry_after="9")]
+    assert failure(run_process(encoded({"url": server.url}, {}))) == (
+        f"{server.host} answered 503 Service Unavailable and asks to wait 9 s", True)
+
+
+def test_a_stalled_server_is_left_alone_before_the_deadline(server):
+    server.answers = [server.stall]
+    error, retry = failure(run_process(encoded({"url": server.url}, {}, seconds_left=2)))
+    assert re.fullmatch(rf"{server.host} gave no whole answer within [01](\.\d+)? s", error) and retry
 
 
 @pytest.mark.parametrize("command", ["poll", None, ["handle"]])

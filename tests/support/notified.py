@@ -1,4 +1,4 @@
-"""The notify plugin as a process, and an HTTP server for it that misbehaves on request."""
+"""The notify plugin, in this process and as one of its own, and an HTTP server for it that misbehaves on request."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ductile.protocol import Response, decode_response, encode_request
 from ductile.units import utc_text
+from support import in_process
 
 RUN = Path(__file__).resolve().parents[2] / "plugins" / "notify" / "run.py"
 SECRET = "s3cr3t-t0ken"
@@ -117,9 +118,16 @@ def encoded(config: object, payload: object, *, command: str = "handle", seconds
 
 
 def run(request: bytes, *, environ: dict[str, str] = ENVIRON) -> Response:
-    """Run the plugin and return its answer, in which nothing of the secret is told."""
-    done = subprocess.run([RUN], input=request, env=environ, capture_output=True, check=True, timeout=60)
-    assert done.stderr == b""
+    """Have the plugin answer in this process; return its answer, in which nothing of the secret is told."""
+    response = in_process.answer(RUN.parent, request, Path.cwd(), environ)
+    assert SECRET not in repr(response)
+    return response
+
+
+def run_process(request: bytes, *, environ: dict[str, str] = ENVIRON, code: int = 0) -> Response:
+    """Do the same with the plugin as a process of its own, which exits with `code`."""
+    done = subprocess.run([RUN], input=request, env=environ, capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (code, b"")
     assert SECRET.encode() not in done.stdout
     return decode_response(done.stdout)
 
