@@ -138,7 +138,10 @@ def test_without_a_home_there_is_one_place_less(open_path: Path) -> None:
 
 
 def test_without_the_variable_the_home_is_the_accounts(tmp_path: Path) -> None:
-    own = f"{pwd.getpwuid(os.getuid()).pw_dir}/.config/ductile/config.yaml"
+    try:
+        own = f"{pwd.getpwuid(os.getuid()).pw_dir}/.config/ductile/config.yaml"
+    except KeyError:
+        pytest.skip("this user has no account")
     if os.path.exists(own):
         assert find(None, {}, denied=DENIED, system=tmp_path / "none") == Path(own)
     else:
