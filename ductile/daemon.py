@@ -212,6 +212,7 @@ class Daemon:
             self._end_at = self._clock.monotonic()
             return
         self._stopping = True
+        self._look_again = False
         self._front.close()
         grace = self._world.config.service.shutdown_grace
         self._end_at = self._clock.monotonic() + grace
@@ -242,6 +243,7 @@ class Daemon:
                 self._do_what_is_due(now, look)
         except NotWritten as error:
             self._write_again_at = self._clock.monotonic() + WRITE_AGAIN_SECONDS
+            self._look_again = False
             _log.error("the database cannot be written; trying again", error=str(error))
             return
         if self._write_again_at is not None:
@@ -270,8 +272,14 @@ class Daemon:
             self._heartbeat.look(self._world)
         self._retry_at = None
         self._look_again = False
-        if self._dispatcher.job is not None:
-            return
+        if self._dispatcher.job is None:
+            self._start_next()
+        if self._heartbeat.prunes:
+            # After the start: a plugin runs meanwhile.
+            self._heartbeat.prune(self._world)
+            self._look_again |= self._heartbeat.prunes
+
+    def _start_next(self) -> None:
         if self._recheck_held and self._dispatcher.held:
             self._dispatcher.held = self._recovery.recover(self._world, self._clock.now(), patience=0.0)
             self._bury()

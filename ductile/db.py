@@ -443,9 +443,10 @@ def full_check(conn: sqlite3.Connection) -> list[str]:
     return [line for line in found if line != "ok"] + orphans + missing
 
 
-def free_pages(conn: sqlite3.Connection, limit: int) -> None:
-    """Give up to `limit` unused pages back to the file system."""
-    if conn.execute("PRAGMA freelist_count").fetchone()[0] == 0:
-        return
-    with _writing, reading(conn):
-        conn.executescript(f"PRAGMA incremental_vacuum({limit})")
+def free_pages(conn: sqlite3.Connection, limit: int) -> int:
+    """Give up to `limit` unused pages back to the file system. Return how many."""
+    unused = conn.execute("PRAGMA freelist_count").fetchone()[0]
+    if unused:
+        with _writing, reading(conn):
+            conn.executescript(f"PRAGMA incremental_vacuum({limit})")
+    return min(unused, limit)

@@ -13,7 +13,7 @@ import pytest
 from scheduler.schedules import schedule
 from support import worlds
 from support.clock import START
-from support.ledger import new_job, put_job
+from support.ledger import new_job, put_ended, put_job
 from support.logs import lines
 from support.loop import FAILS, OK, WAITS, Loop, locked, loop, program
 from support.ticking import written
@@ -25,6 +25,7 @@ from ductile.errors import EXIT_SYSTEM, DuctileError
 from ductile.plugin import rows as plugin_rows
 from ductile.queue import rows as queue_rows
 from ductile.queue.job import Status
+from ductile.units import utc_text
 
 STORM = (signal.SIGUSR1,) * 500
 
@@ -180,6 +181,44 @@ def test_when_a_job_ends_a_run_that_is_held_back_is_looked_at(make):
     made.finish()
     assert made.conn.execute("SELECT submitted_by, status FROM job_queue WHERE id != 'a'").fetchall() == [
         ("scheduler", "running")]
+
+
+def test_old_jobs_are_pruned_one_batch_a_turn_and_at_once_while_any_are_left(make):
+    made = make(service={"job_log_retention": 86400})
+    put_ended(made.conn, range(250), at=utc_text(START - timedelta(days=2)))
+    left = []
+    for _ in range(6):
+        made.turn()
+        left.append(made.conn.execute("SELECT count(*) FROM job_queue").fetchone()[0])
+    assert left == [240, 220, 180, 100, 0, 0]
+    assert max(made.run_for(59)) > 50
+    assert "info old jobs pruned" in made.said()
+
+
+def test_a_job_starts_between_two_batches(make):
+    made = make(service={"job_log_retention": 86400})
+    put_ended(made.conn, range(250), at=utc_text(START - timedelta(days=2)))
+    made.turn()
+    put_job(made.conn, "a")
+    made.turn()
+    assert made.statuses()[-1] == ("a", "running", 1)
+    assert len(made.statuses()) == 250 - 10 - 20 + 1
+
+
+def test_a_prune_that_cannot_be_written_and_a_stop_let_the_loop_sleep(waiting, tmp_path):
+    put_ended(waiting.conn, range(250), at=utc_text(START - timedelta(days=60)))
+    waiting.clock.move(60)
+    other = locked(waiting, tmp_path)
+    waiting.turn()
+    assert waiting.said()[-1] == CANNOT
+    assert waiting.daemon._seconds_to_wait() == pytest.approx(5, abs=0.1)
+    other.execute("ROLLBACK")
+    waiting.clock.move(5.1)
+    waiting.turn()
+    assert waiting.daemon._seconds_to_wait() == pytest.approx(0, abs=0.01)
+    waiting.turn(signal.SIGTERM)
+    assert waiting.daemon._seconds_to_wait() == pytest.approx(30, abs=0.1)
+    other.close()
 
 
 # The directory of the workspaces

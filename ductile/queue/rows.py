@@ -276,6 +276,12 @@ def _open_plugins_outside(conn: sqlite3.Connection, plugins: Iterable[str]) -> l
     return [name for (name,) in names if name not in known]
 
 
+def roots_of(conn: sqlite3.Connection, ids: Iterable[str]) -> dict[str, str]:
+    """Return the root of each job that there is, by id."""
+    return dict(conn.execute("SELECT id, root_job_id FROM job_queue WHERE id IN (SELECT value FROM json_each(?))",
+                             (json.dumps(list(ids)),)))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainEnd:
     """When the last job of a chain ended; `ended_at` is None while one waits or runs."""
@@ -283,32 +289,34 @@ class ChainEnd:
     ended_at: datetime | None
 
 
-def chain_end(conn: sqlite3.Connection, job_id: str) -> ChainEnd | None:
-    """Return how far the chain of a job has come; None for an id that no job has."""
-    row = conn.execute(
-        "SELECT max(c.completed_at), sum(c.completed_at IS NULL) FROM job_queue j"
-        " JOIN job_queue c ON c.root_job_id = j.root_job_id WHERE j.id = ? GROUP BY j.id", (job_id,)
+def chain_end(conn: sqlite3.Connection, root_job_id: str) -> ChainEnd | None:
+    """Return how far a chain has come; None for a root that no job has."""
+    latest, open_jobs_left = conn.execute(
+        "SELECT max(completed_at), sum(completed_at IS NULL) FROM job_queue WHERE root_job_id = ?", (root_job_id,)
     ).fetchone()
-    return row and ChainEnd(ended_at=None if row[1] else parse_utc(row[0]))
+    if open_jobs_left is None:
+        return None
+    return ChainEnd(ended_at=None if open_jobs_left else parse_utc(latest))
 
 
 def ended_chains(conn: sqlite3.Connection, before: datetime, limit: int) -> list[str]:
     """Return the root ids of up to `limit` chains whose every job ended before `before`."""
-    # By its own choice SQLite reads the whole index of roots, to be spared the DISTINCT.
+    # By its own choice SQLite reads the whole index of roots, to be spared the DISTINCT. That stands in a query of its
+    # own, so that each chain is looked at once, however many of its jobs are old.
     rows = conn.execute(
-        "SELECT DISTINCT j.root_job_id FROM job_queue j INDEXED BY job_queue_ended WHERE j.completed_at < ?1"
-        " AND NOT EXISTS"
-        " (SELECT 1 FROM job_queue c WHERE c.root_job_id = j.root_job_id"
+        "SELECT root FROM (SELECT DISTINCT root_job_id AS root FROM job_queue INDEXED BY job_queue_ended"
+        " WHERE completed_at < ?1) WHERE NOT EXISTS (SELECT 1 FROM job_queue c WHERE c.root_job_id = root"
         "  AND (c.completed_at IS NULL OR c.completed_at >= ?1)) LIMIT ?2",
         (utc_text(before), limit),
     )
     return [row[0] for row in rows]
 
 
-def ids_of_chains(conn: sqlite3.Connection, roots: Iterable[str]) -> list[str]:
-    """Return the ids of all jobs of these chains."""
+def newest_of_chains(conn: sqlite3.Connection, roots: Iterable[str], limit: int) -> list[str]:
+    """Return the ids of up to `limit` jobs of these chains, the newest ones: no other job refers to them."""
     return [row[0] for row in conn.execute(
-        "SELECT id FROM job_queue WHERE root_job_id IN (SELECT value FROM json_each(?))", (json.dumps(list(roots)),)
+        "SELECT id FROM job_queue WHERE root_job_id IN (SELECT value FROM json_each(?)) ORDER BY seq DESC LIMIT ?",
+        (json.dumps(list(roots)), limit),
     )]
 
 
@@ -317,6 +325,14 @@ def contexts_of(conn: sqlite3.Connection, jobs: Iterable[str]) -> list[str]:
     return [row[0] for row in conn.execute(
         "SELECT event_context_id FROM job_queue WHERE event_context_id IS NOT NULL"
         " AND id IN (SELECT value FROM json_each(?))", (json.dumps(list(jobs)),)
+    )]
+
+
+def without_jobs(conn: sqlite3.Connection, contexts: Iterable[str]) -> list[str]:
+    """Return those of some contexts that no job carries; a replayed job and its original share one."""
+    return [row[0] for row in conn.execute(
+        "SELECT value FROM json_each(?) WHERE NOT EXISTS (SELECT 1 FROM job_queue WHERE event_context_id = value)",
+        (json.dumps(list(contexts)),)
     )]
 
 

@@ -16,13 +16,19 @@ from ductile.world import World
 # A wall clock that gains this much on the monotonic one has been set: what it calls old may be young.
 _JUMP_SECONDS = 3600
 _NO_PRUNING_SECONDS = 3600
-_BATCHES_AT_ONCE = 10
+# The first batch of a round, and how long one may take: the next is halved then, and doubled otherwise. How long it
+# takes depends on how large the results of its jobs are, and on the disk.
+_FIRST_BATCH = 10
+_BATCH_SECONDS = 0.015
 
 _log = Component("scheduler")
 
 
 class Heartbeat:
-    """The scheduler's turn of the loop. `next_at` is when a run falls due; `holding`, that one is held back."""
+    """The scheduler's turn of the loop. `next_at` is when a run falls due; `holding`, that one is held back.
+
+    `prunes` says that `prune` has something to do, again and again, one batch a turn.
+    """
 
     def __init__(self, conn: sqlite3.Connection, *, clock: Clock, rng: Chance, new_id: NewId,
                  workspaces: Workspaces) -> None:
@@ -36,6 +42,10 @@ class Heartbeat:
         self._prune_from = self._monotonic
         self.next_at: datetime | None = None
         self.holding = False
+        self.prunes = False
+        self._beat_at = self._wall
+        self._pruned = 0
+        self._batch = _FIRST_BATCH
 
     def look(self, world: World) -> None:
         """Enqueue what is due. Raises what `transaction` raises."""
@@ -45,26 +55,31 @@ class Heartbeat:
             _log.at(note.level, note.message, **note.fields)
 
     def beat(self, world: World) -> None:
-        """Look at the schedules, let go of stuck retries, prune and clear away. Raises what `transaction` raises."""
+        """Look at the schedules, let go of stuck retries, clear away, and begin to prune. Raises what `transaction` raises."""
         self._watch_the_clock()
         self.look(world)
         now = self._clock.now()
         released = ticker.release_stranded(self._conn, world, now)
         if released:
             _log.warn("retries set for too far ahead are due now: the clock has gone back", count=released)
-        if self._clock.monotonic() >= self._prune_from:
-            self._prune(world, now)
+        self.prunes = self._clock.monotonic() >= self._prune_from
+        if self.prunes:
+            self._beat_at = now
+            self._batch = _FIRST_BATCH
             self._janitor.clean(world.config.workspace_ttl)
 
-    def _prune(self, world: World, now: datetime) -> None:
-        pruned = 0
-        for _ in range(_BATCHES_AT_ONCE):
-            batch = sweep.prune(self._conn, world.config.service.job_log_retention, now)
-            pruned += batch
-            if batch == 0:
-                break
-        if pruned:
-            _log.info("old jobs pruned", chains=pruned)
+    def prune(self, world: World) -> None:
+        """Delete one batch of what is past its retention, while `prunes`. Raises what `transaction` raises."""
+        # By the clock as it was at the beat: one that is set ahead is noticed there.
+        started = self._clock.monotonic()
+        pruned = sweep.prune(self._conn, world.config.service.job_log_retention, self._beat_at, self._batch)
+        is_slow = self._clock.monotonic() - started > _BATCH_SECONDS
+        self._batch = max(1, self._batch // 2) if is_slow else min(2 * self._batch, sweep.JOBS_AT_ONCE)
+        self._pruned += pruned
+        self.prunes = pruned > 0
+        if not self.prunes and self._pruned:
+            _log.info("old jobs pruned", rows_and_pages=self._pruned)
+            self._pruned = 0
 
     def _watch_the_clock(self) -> None:
         wall, monotonic = self._clock.now(), self._clock.monotonic()

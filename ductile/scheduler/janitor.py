@@ -40,37 +40,44 @@ class Janitor:
             # The dispatcher reports a root that cannot be entered.
             return
         removed = 0
-        for entry in entries:
-            self._after = entry.name
-            removed += self._is_due(entry.name) and self._clear(entry, before)
+        for chain, found in self._by_chain(entries).items():
+            removed += self._clear(chain, found, before, _REMOVED_AT_ONCE - removed)
             if removed == _REMOVED_AT_ONCE:
+                # The rest of the slice is looked at again.
                 break
         else:
-            if len(entries) < _LOOKED_AT_ONCE:
-                self._after = ""
+            self._after = entries[-1].name if len(entries) == _LOOKED_AT_ONCE else ""
         if removed:
             _log.info("old workspaces removed", count=removed)
 
-    def _is_due(self, name: str) -> bool:
-        return self._clock.monotonic() >= self._not_before.get(name, 0.0)
-
-    def _clear(self, entry: Entry, before: datetime) -> bool:
-        """Remove an entry that nothing needs any more. Return whether that was done."""
-        if self._workspaces.is_retired(entry.name):
-            return self._remove(entry.name)
-        if not self._is_old(entry, before):
-            return False
-        # Under the lock: an operator's replay queues a job that starts from it.
-        with transaction(self._conn):
-            retired = self._retire(entry.name) if self._is_old(entry, before) else None
-        return retired is not None and self._remove(retired)
-
-    def _is_old(self, entry: Entry, before: datetime) -> bool:
+    def _by_chain(self, entries: list[Entry]) -> dict[str | None, list[Entry]]:
+        """Return what is due by the root of its chain, None for what no job knows: each chain is looked at once."""
         # An id is ASCII; another name may not even be text that SQLite takes.
-        chain = queue_rows.chain_end(self._conn, entry.name) if entry.name.isascii() else None
+        roots = queue_rows.roots_of(self._conn, [entry.name for entry in entries if entry.name.isascii()])
+        found: dict[str | None, list[Entry]] = {}
+        for entry in entries:
+            if self._clock.monotonic() >= self._not_before.get(entry.name, 0.0):
+                found.setdefault(roots.get(entry.name), []).append(entry)
+        return found
+
+    def _clear(self, chain: str | None, entries: list[Entry], before: datetime, most: int) -> int:
+        """Remove up to `most` entries of a chain, or of none, that nothing needs any more. Return how many."""
         if chain is None:
-            return entry.mtime < before.timestamp()
-        return chain.ended_at is not None and chain.ended_at < before
+            names = [entry.name for entry in entries
+                     if self._workspaces.is_retired(entry.name) or entry.mtime < before.timestamp()]
+            retired = [name if self._workspaces.is_retired(name) else self._retire(name) for name in names[:most]]
+        elif not self._is_over(chain, before):
+            return 0
+        else:
+            # Under the lock: an operator's replay queues a job that starts from one of them.
+            with transaction(self._conn):
+                is_over = self._is_over(chain, before)
+                retired = [self._retire(entry.name) for entry in entries[:most]] if is_over else []
+        return sum(name is not None and self._remove(name) for name in retired)
+
+    def _is_over(self, chain: str, before: datetime) -> bool:
+        end = queue_rows.chain_end(self._conn, chain)
+        return end is not None and end.ended_at is not None and end.ended_at < before
 
     def _retire(self, name: str) -> str | None:
         """Put an entry out of every job's reach. Return its name from now on, None where that cannot be."""

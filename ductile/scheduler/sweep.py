@@ -14,33 +14,34 @@ from ductile.workspace import rows as artifact_rows
 from ductile.world import World
 
 # Small transactions: a job that wants to start waits for one of them at most.
-_CHAINS_AT_ONCE = 100
-_JOBS_AT_ONCE = 500
-_PAGES_AT_ONCE = 2000
+JOBS_AT_ONCE = 100
+_FILES_AT_ONCE = 1000
+_PAGES_A_JOB = 5
+_BURIED_AT_ONCE = 500
 
 
-def prune(conn: sqlite3.Connection, retention: int, now: datetime) -> int:
-    """Delete one batch of chains whose every job ended over `retention` seconds ago. Return the number of chains.
+def prune(conn: sqlite3.Connection, retention: int, now: datetime, most: int = JOBS_AT_ONCE) -> int:
+    """Delete one batch, up to `most`, of the jobs whose whole chain ended over `retention` seconds ago, or give freed pages back.
 
-    Freed pages go back to the file system. Raises what `transaction` raises.
+    Return how many rows and pages that were; 0 when nothing is left to do. Of a chain longer than a batch the newest
+    jobs go first: what is left of it is as old as it was. Raises what `transaction` raises.
     """
     before = now - timedelta(seconds=retention)
-    roots = queue_rows.ended_chains(conn, before, _CHAINS_AT_ONCE)
-    if not roots:
-        # Of large jobs a batch frees more pages than are given back at once.
-        free_pages(conn, _PAGES_AT_ONCE)
-        return 0
-    with transaction(conn):
-        # Read again under the lock: the operator may have put a dead job back in the queue.
-        roots = queue_rows.ended_chains(conn, before, _CHAINS_AT_ONCE)
-        jobs = queue_rows.ids_of_chains(conn, roots)
-        contexts = queue_rows.contexts_of(conn, jobs)
-        history.remove(conn, jobs)
-        artifact_rows.remove(conn, jobs)
-        queue_rows.remove(conn, jobs)
-        context_rows.remove(conn, contexts)
-    free_pages(conn, _PAGES_AT_ONCE)
-    return len(roots)
+    if not queue_rows.ended_chains(conn, before, 1):
+        return free_pages(conn, most * _PAGES_A_JOB)
+    # Not synced: what a power failure brings back is pruned again.
+    with transaction(conn, synced=False):
+        # Under the lock: the operator may have put a dead job back in the queue.
+        roots = queue_rows.ended_chains(conn, before, most)
+        jobs = queue_rows.newest_of_chains(conn, roots, most)
+        removed = artifact_rows.remove(conn, jobs, _FILES_AT_ONCE)
+        if removed < _FILES_AT_ONCE:
+            contexts = queue_rows.contexts_of(conn, jobs)
+            history.remove(conn, jobs)
+            queue_rows.remove(conn, jobs)
+            context_rows.remove(conn, queue_rows.without_jobs(conn, contexts))
+            removed += len(jobs)
+    return removed + free_pages(conn, most * _PAGES_A_JOB)
 
 
 def bury(conn: sqlite3.Connection, world: World, now: datetime) -> list[Job]:
@@ -54,7 +55,7 @@ def bury(conn: sqlite3.Connection, world: World, now: datetime) -> list[Job]:
     if not queue_rows.queued_outside(conn, world.enabled, 1):
         return []
     with transaction(conn):
-        jobs = queue_rows.queued_outside(conn, world.enabled, _JOBS_AT_ONCE)
+        jobs = queue_rows.queued_outside(conn, world.enabled, _BURIED_AT_ONCE)
         for job in jobs:
             why = "disabled" if job.plugin in world.plugins else "removed from the configuration"
             queue_rows.move(conn, job, Status.DEAD, now, error=f"plugin {job.plugin} was {why}")

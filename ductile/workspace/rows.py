@@ -26,9 +26,11 @@ def of_job(conn: sqlite3.Connection, job_id: str) -> dict[str, Artifact]:
     return {artifact.path: artifact for artifact in found}
 
 
-def remove(conn: sqlite3.Connection, job_ids: Iterable[str]) -> None:
-    """Delete the rows of jobs; to be done before the jobs' own rows go."""
-    conn.execute("DELETE FROM artifacts WHERE job_id IN (SELECT value FROM json_each(?))", (json.dumps(list(job_ids)),))
+def remove(conn: sqlite3.Connection, job_ids: Iterable[str], limit: int) -> int:
+    """Delete up to `limit` rows of jobs and return how many; to be done before the jobs' own rows go."""
+    return conn.execute(
+        "DELETE FROM artifacts WHERE (job_id, path) IN (SELECT job_id, path FROM artifacts"
+        " WHERE job_id IN (SELECT value FROM json_each(?)) LIMIT ?)", (json.dumps(list(job_ids)), limit)).rowcount
 
 
 def _stored(path: str) -> str | bytes:

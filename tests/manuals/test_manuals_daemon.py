@@ -112,7 +112,7 @@ def fields() -> set[str]:
     """Return the names of all fields: keywords of such calls, and keys of the mappings that are handed to them."""
     found = {keyword.arg for call in calls() for keyword in call.keywords if keyword.arg is not None}
     for name, tree in trees():
-        if name not in ("dispatch/dispatcher.py", "scheduler/ticker.py"):
+        if name not in ("dispatch/report.py", "scheduler/ticker.py"):
             continue
         for node in ast.walk(tree):
             handed = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("names", "fields")

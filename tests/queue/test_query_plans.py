@@ -74,7 +74,7 @@ def prune_nothing(conn):
 
 
 def bury(conn):
-    assert len(sweep.bury(conn, worlds.world(), START)) > 0
+    assert len(sweep.bury(conn, worlds.world(worlds.plugin("other")), START)) > 0
 
 
 def bury_nothing(conn):
@@ -95,7 +95,8 @@ def finish_dead(conn):
 
 
 def look_at_chains(conn):
-    assert rows.chain_end(conn, "step") == rows.ChainEnd(ended_at=None)
+    assert rows.roots_of(conn, ["step", "nobody's"]) == {"step": ENDED}
+    assert rows.chain_end(conn, ENDED) == rows.ChainEnd(ended_at=None)
     assert rows.chain_end(conn, "nobody's") is None
 
 
@@ -244,7 +245,7 @@ def test_pruning_a_batch_does_not_grow_with_the_number_of_jobs(sizes):
     done = []
     for conn in sizes:
         with steps(conn) as counted:
-            assert sweep.prune(conn, WEEK, START + 8 * DAY) == 100
+            assert sweep.prune(conn, WEEK, START + 8 * DAY) >= 100
         done.append(counted[0])
     few, many = done
     assert few > 100

@@ -348,7 +348,8 @@ def test_only_chains_that_ended_as_a_whole_are_found(conn):
     put_job(conn, "mixed", Status.SUCCEEDED)
     put_job(conn, "mixed-1", Status.SUCCEEDED, now=START + 2 * HOUR, parent_job_id="mixed", root_job_id="mixed")
     assert rows.ended_chains(conn, START + HOUR, 10) == ["ended"]
-    assert sorted(rows.ids_of_chains(conn, ["ended"])) == ["ended", "ended-1", "ended-2"]
+    assert rows.newest_of_chains(conn, ["ended"], 9) == ["ended-2", "ended-1", "ended"]
+    assert rows.newest_of_chains(conn, ["ended", "young"], 2) == ["young", "ended-2"]
 
 
 def test_a_chain_is_found_once_whatever_its_length_and_no_more_than_the_limit(conn):
@@ -368,5 +369,5 @@ def test_a_chain_is_removed_in_one_statement_parents_and_children(conn):
     chain(conn, "a", *[Status.SUCCEEDED] * 3)
     put_job(conn, "b")
     with db.transaction(conn):
-        rows.remove(conn, rows.ids_of_chains(conn, ["a"]))
+        rows.remove(conn, rows.newest_of_chains(conn, ["a"], 9))
     assert conn.execute("SELECT id FROM job_queue").fetchall() == [("b",)]

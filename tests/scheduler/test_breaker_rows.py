@@ -144,7 +144,7 @@ def test_cancelled_jobs_do_not_count(ticking):
 def test_jobs_of_a_disabled_plugin_do_not_count(ticking):
     for _ in range(5):
         ticking.tick()
-        sweep.bury(ticking.conn, worlds.world(worlds.plugin("echo", enabled=False)), ticking.clock.now())
+        sweep.bury(ticking.conn, worlds.world(worlds.plugin("echo", enabled=False), worlds.plugin("other")), ticking.clock.now())
         ticking.clock.move(EVERY)
     assert (ticking.count(), breaker(ticking)) == (5, CLOSED)
 

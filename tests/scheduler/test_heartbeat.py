@@ -84,14 +84,37 @@ def test_an_idle_beat_writes_nothing_and_says_nothing(heartbeat, conn, clock, lo
     assert (written(conn, tmp_path / "state.db"), log.read_text()) == before
 
 
-def test_old_jobs_are_pruned_up_to_a_thousand_a_beat(heartbeat, conn, clock, log):
+def prune(heartbeat, world=WITHOUT_SCHEDULE) -> None:
+    while heartbeat.prunes:
+        heartbeat.prune(world)
+
+
+def test_old_jobs_are_pruned_after_a_beat_one_batch_at_a_time(heartbeat, conn, log):
     put_ended(conn, range(1100), at=utc_text(START - 2 * DAY))
     heartbeat.beat(WITHOUT_SCHEDULE)
-    assert [(line["message"], line["chains"]) for line in lines(log)] == [("old jobs pruned", 1000)]
-    assert jobs(conn) == 100
-    clock.move(60)
+    assert (jobs(conn), heartbeat.prunes) == (1100, True)
+    left = []
+    for _ in range(6):
+        heartbeat.prune(WITHOUT_SCHEDULE)
+        left.append(jobs(conn))
+    # Each batch is twice the one before while they are quick, up to a hundred.
+    assert (left, heartbeat.prunes, messages(log)) == ([1090, 1070, 1030, 950, 850, 750], True, [])
+    prune(heartbeat)
+    assert (jobs(conn), messages(log)) == (0, ["old jobs pruned"])
     heartbeat.beat(WITHOUT_SCHEDULE)
-    assert jobs(conn) == 0
+    prune(heartbeat)
+    assert messages(log) == ["old jobs pruned"]
+
+
+def test_a_batch_that_takes_long_is_followed_by_smaller_ones(heartbeat, conn, clock):
+    put_ended(conn, range(1100), at=utc_text(START - 2 * DAY))
+    heartbeat.beat(WITHOUT_SCHEDULE)
+    conn.set_trace_callback(lambda statement: clock.move(0.1) if statement == "COMMIT" else None)
+    left = []
+    for _ in range(6):
+        heartbeat.prune(WITHOUT_SCHEDULE)
+        left.append(jobs(conn))
+    assert left == [1090, 1085, 1083, 1082, 1081, 1080]
 
 
 def test_a_look_prunes_nothing(heartbeat, conn):
@@ -103,10 +126,24 @@ def test_a_look_prunes_nothing(heartbeat, conn):
 # A clock that is set
 
 
+def test_a_clock_that_is_set_ahead_between_two_batches_costs_no_young_job(heartbeat, conn, clock):
+    put_ended(conn, range(150), at=utc_text(START - 2 * DAY))
+    put_ended(conn, range(1000, 1050), at=utc_text(START))
+    heartbeat.beat(WITHOUT_SCHEDULE)
+    heartbeat.prune(WITHOUT_SCHEDULE)
+    clock.set(START + 30 * DAY)
+    prune(heartbeat)
+    assert jobs(conn) == 50
+    clock.move(60)
+    heartbeat.beat(WITHOUT_SCHEDULE)
+    assert heartbeat.prunes is False
+
+
 def beats(heartbeat, clock, count) -> None:
     for _ in range(count):
         clock.move(60)
         heartbeat.beat(WITHOUT_SCHEDULE)
+        prune(heartbeat)
 
 
 def test_after_a_jump_ahead_nothing_is_pruned_for_an_hour_of_real_time(heartbeat, conn, clock, log):
@@ -155,6 +192,7 @@ def test_time_that_passes_for_both_clocks_is_no_jump(heartbeat, conn, clock, log
     put_ended(conn, range(5), at=utc_text(START))
     clock.move(30 * 86400)
     heartbeat.beat(WITHOUT_SCHEDULE)
+    prune(heartbeat)
     assert (jobs(conn), said(log)) == (0, ["info old jobs pruned"])
 
 

@@ -14,6 +14,8 @@ from ductile.queue import rows as queue_rows
 from ductile.queue.job import Status
 from ductile.scheduler import sweep
 from ductile.units import utc_text
+from ductile.workspace import rows as artifact_rows
+from ductile.workspace.artifact import Artifact
 
 RETENTION = 86400
 DAY = timedelta(seconds=RETENTION)
@@ -33,10 +35,13 @@ def counts(conn) -> tuple[int, int]:
 
 
 def prune_all(conn, now=LATER) -> list[int]:
+    """Prune until nothing is left to do. Return how many jobs each batch took, but for those that took none."""
     batches = []
-    while batch := sweep.prune(conn, RETENTION, now):
-        batches.append(batch)
-    return batches
+    before = counts(conn)[0]
+    while sweep.prune(conn, RETENTION, now):
+        batches.append(before - counts(conn)[0])
+        before -= batches[-1]
+    return [batch for batch in batches if batch]
 
 
 # Pruning
@@ -46,14 +51,14 @@ def test_chains_past_their_retention_go_with_their_attempts_and_others_stay(conn
     put_ended(conn, range(3), at=OLD)
     put_ended(conn, range(10, 14), at=utc_text(START + DAY))
     put_job(conn, "open", now=START)
-    assert sweep.prune(conn, RETENTION, LATER) == 3
+    assert prune_all(conn) == [3]
     assert counts(conn) == (5, 4)
 
 
 @pytest.mark.parametrize("milliseconds, pruned", [(0, 0), (1, 1)])
 def test_a_chain_stays_for_exactly_as_long_as_it_is_kept(conn, milliseconds, pruned):
     put_ended(conn, [1], at=OLD)
-    assert sweep.prune(conn, RETENTION, START + DAY + timedelta(milliseconds=milliseconds)) == pruned
+    assert sum(prune_all(conn, START + DAY + timedelta(milliseconds=milliseconds))) == pruned
 
 
 @pytest.mark.parametrize("last", [Status.QUEUED, Status.RUNNING])
@@ -68,7 +73,7 @@ def test_a_chain_goes_as_a_whole(conn):
     put_job(conn, "root", Status.SUCCEEDED)
     for number in range(3):
         put_job(conn, f"child-{number}", Status.DEAD, parent_job_id="root", root_job_id="root")
-    assert (prune_all(conn), counts(conn)) == ([1], (0, 0))
+    assert (prune_all(conn), counts(conn)) == ([4], (0, 0))
 
 
 def put_routed(conn, chain, last=Status.SUCCEEDED, now=START):
@@ -91,7 +96,7 @@ def test_contexts_go_with_their_chain(conn):
     put_routed(conn, "old")
     put_routed(conn, "young", now=START + DAY)
     put_routed(conn, "open", Status.QUEUED)
-    assert prune_all(conn) == [1]
+    assert prune_all(conn) == [4]
     assert contexts(conn) == [f"{chain}-{number}" for chain in ("open", "young") for number in (1, 2, 3)]
     assert counts(conn) == (8, 0)
     assert db.full_check(conn) == []
@@ -100,11 +105,44 @@ def test_contexts_go_with_their_chain(conn):
 def test_contexts_of_many_chains_go_in_batches_with_them(conn):
     for number in range(110):
         put_routed(conn, f"{number:03d}")
+    while sweep.prune(conn, RETENTION, LATER):
+        assert db.full_check(conn) == []
+        # One for each job but the roots: none is left behind, and none goes before its job.
+        routed = conn.execute("SELECT count(*) FROM job_queue WHERE event_context_id IS NOT NULL").fetchone()[0]
+        assert len(contexts(conn)) == routed
+    assert counts(conn) == (0, 0)
+
+
+def test_a_chain_longer_than_a_batch_goes_in_slices_the_newest_jobs_first(conn):
+    put_job(conn, "root", Status.SUCCEEDED)
+    for number in range(1, 250):
+        put_job(conn, f"{number:03d}", Status.DEAD, parent_job_id=f"{number - 1:03d}" if number > 1 else "root",
+                root_job_id="root")
+    sweep.prune(conn, RETENTION, LATER)
+    left = [row[0] for row in conn.execute("SELECT id FROM job_queue ORDER BY seq")]
+    assert left == ["root", *(f"{number:03d}" for number in range(1, 150))]
+    assert (prune_all(conn), db.full_check(conn)) == ([100, 50], [])
+
+
+def test_a_context_that_a_replay_shares_with_its_original_stays_until_both_are_gone(conn):
+    put_routed(conn, "old")
+    for number in range(100):
+        put_job(conn, f"again-{number:03d}", Status.SUCCEEDED, root_job_id="old", parent_job_id="old",
+                event_context_id="old-2", replay_of="old-2")
+    sweep.prune(conn, RETENTION, LATER)
+    assert (counts(conn)[0], contexts(conn)) == (4, ["old-1", "old-2", "old-3"])
+    assert (prune_all(conn), contexts(conn)) == ([4], [])
+
+
+def test_very_many_files_of_one_job_go_in_slices_before_it(conn):
+    put_job(conn, "root", Status.SUCCEEDED)
+    with db.transaction(conn):
+        artifact_rows.add(conn, "root", [Artifact(path=f"{number:05d}", size=1, mtime_ns=1, digest="d")
+                                         for number in range(2500)])
     left = []
     while sweep.prune(conn, RETENTION, LATER):
-        left.append((len(contexts(conn)), *counts(conn)))
-        assert db.full_check(conn) == []
-    assert left == [(30, 40, 0), (0, 0, 0)]
+        left.append((conn.execute("SELECT count(*) FROM artifacts").fetchone()[0], counts(conn)[0]))
+    assert left[:3] == [(1500, 1), (500, 1), (0, 0)]
 
 
 def test_a_dead_job_that_the_operator_put_back_keeps_its_chain(conn):

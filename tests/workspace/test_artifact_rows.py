@@ -58,7 +58,7 @@ def test_the_files_of_jobs_are_removed_and_those_of_others_stay(conn: sqlite3.Co
     put(conn, "a", artifact("x"), artifact(NOT_UTF8))
     put(conn, "b", artifact("x"))
     with transaction(conn):
-        rows.remove(conn, ["a", "no such"])
+        assert rows.remove(conn, ["a", "no such"], 9) == 2
     assert (rows.of_job(conn, "a"), list(rows.of_job(conn, "b"))) == ({}, ["x"])
 
 
