@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from queue import Empty, SimpleQueue

@@ -212,7 +212,7 @@ class _Log:
         until = time.monotonic() + patience
         with self._lock:
             self._drain()
-            while self.is_behind and (left := until - time.monotonic()) > 0:
+            while self._output is not None and self.is_behind and (left := until - time.monotonic()) > 0:
                 self._output.wait(left)
                 self._drain()
             self._close_output()
@@ -251,13 +251,14 @@ class _Log:
     def _drain(self) -> None:
         """Write what fits; the rest waits for the next line, or the next turn of the loop."""
         self.is_behind = False
-        if not self._lines:
+        output = self._output
+        if output is None or not self._lines:
             return
         try:
-            if self._output.renew():
+            if output.renew():
                 self._forget_torn()
             while self._lines:
-                self._forget(self._output.take(list(islice(self._lines, self._output.at_once))))
+                self._forget(output.take(list(islice(self._lines, output.at_once))))
                 if self._dropped and not self._lines:
                     self._append_dropped()
         except BlockingIOError:

@@ -103,8 +103,12 @@ class Reception:
 
     def refused(self, path: str | None, address: str, reply: Reply) -> None:
         """Log or count a refusal: at DEBUG where no endpoint was meant, for anybody can send such requests."""
+        refusal = reply.refusal
+        if refusal is None:
+            return
         endpoint = path if self._endpoint(self.world, path) is not None else None
-        refusal = reply.refusal if endpoint is not None else replace(reply.refusal, level="debug")
+        if endpoint is None:
+            refusal = replace(refusal, level="debug")
         self.refusals.note(refusal, endpoint=endpoint, path=path, status=reply.status, address=address)
 
     def receive(self, head: Head, address: str) -> Reply | Expected:

@@ -119,8 +119,8 @@ def test_whatever_is_wrong_with_a_signature_the_answer_is_the_same(daemon: RealD
     daemon.stop()
     reasons = [line["reason"] for line in daemon.log("webhook refused", path=PATH, status=403, address="127.0.0.1")]
     # The first five of each; the last is counted.
-    assert reasons == ["the header X-Sig is missing", *["the signature is wrong"] * 2,
-                       "the header X-Sig is there twice", *["the signature is wrong"] * 3, "the header X-Sig is missing"]
+    missing, twice, wrong = "the header X-Sig is missing", "the header X-Sig is there twice", "the signature is wrong"
+    assert reasons == [missing, wrong, wrong, twice, wrong, wrong, wrong, missing]
     [more] = daemon.log("more webhooks refused")
     assert (more["path"], more["reason"], more["count"]) == (PATH, "the signature is wrong", 2)
 

@@ -150,7 +150,8 @@ def desk(conn: Failing) -> Desk:
 def test_health_is_told_to_this_machine(desk: Desk, address: str) -> None:
     reply = desk.health(address)
     assert (reply.status, json.loads(reply.body)) == (200, {
-        "status": "ok", "reasons": [], "uptime_seconds": 7, "queue_depth": 0, "plugins_loaded": 1, "plugins_circuit_open": 0})
+        "status": "ok", "reasons": [], "uptime_seconds": 7, "queue_depth": 0, "plugins_loaded": 1,
+        "plugins_circuit_open": 0})
 
 
 def test_health_may_be_asked_without_a_body_and_in_no_other_way(desk: Desk) -> None:
