@@ -41,7 +41,7 @@ def refused(daemon: RealDaemon, *errors: str) -> None:
     daemon.await_log("reload refused; the configuration in force stays")
     said = [(line["level"], line["message"]) for line in daemon.lines()[count:]]
     assert said == [("error", error) for error in (*errors, "reload refused; the configuration in force stays")]
-    assert daemon.rows("SELECT ok, errors FROM config_loads ORDER BY id DESC LIMIT 1") == [(0, "\n".join(errors))]
+    daemon.until("SELECT ok, errors FROM config_loads ORDER BY id DESC LIMIT 1", [(0, "\n".join(errors))])
 
 
 def takes(address: hooks.Address, *, secret: str = SECRET, path: str = PATH) -> int:
