@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ductile.db import NotWritten, transaction
+from ductile.db import NotWritten, refuse_replaced, transaction
 from ductile.errors import DuctileError
 
 T = TypeVar("T")
@@ -84,9 +84,11 @@ class GroupCommit:
             if self._closed:
                 return
             try:
+                # To open another file of that name would have SQLite read this one's log into it.
+                refuse_replaced()
                 fresh = self._connect()
             except DuctileError:
-                # The old one works as well.
+                # The old one works as well; where the file was replaced, the next write says so.
                 return
             self._conn.close()
             self._conn = fresh

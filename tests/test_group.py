@@ -258,6 +258,15 @@ def test_a_connection_that_cannot_be_opened_again_stays(conn: Counting) -> None:
     assert (group.run(write("kept")), words(conn)) == ("wrote kept", ["kept"])
 
 
+def test_a_database_that_was_replaced_is_not_opened_in_its_place(conn: Counting, tmp_path: Path) -> None:
+    answers = [conn]
+    group = GroupCommit(answers.pop)
+    with db.held(tmp_path / "state.db"):
+        (tmp_path / "state.db").rename(tmp_path / "moved.db")
+        group.renew()
+    assert (answers, group.look(words)) == ([], [])
+
+
 def test_what_was_closed_is_not_opened_again(conn: Counting, tmp_path: Path) -> None:
     answers = [conn]
     group = GroupCommit(answers.pop)
