@@ -18,6 +18,7 @@ from ductile.queue.job import Job
 from ductile.text import one_line
 from ductile.units import format_size, utc_text
 from ductile.workspace import rows as artifact_rows
+from ductile.workspace.artifact import Artifact
 
 _STEP = "  "
 _BELOW = "    "
@@ -45,17 +46,25 @@ def rows(conn: sqlite3.Connection, asked: Job) -> list[dict]:
     carried = {job.event_context_id for job in jobs if job.event_context_id is not None}
     added = {context_id: _added(accumulated, before or {})
              for context_id, accumulated, before in context_rows.with_parents(conn, carried)}
+    files = _files(conn, links)
     return [{**_facts(job), "depth": depth, "asked": job.id == asked.id,
              "baggage_added": added.get(job.event_context_id, {}), "attempts": tried[job.id],
-             "files": _files(conn, job)} for depth, job in links]
+             "files": next(files)} for depth, job in links]
 
 
-def _files(conn: sqlite3.Connection, job: Job) -> list[dict]:
-    """Return what a job had in its workspace when it succeeded; `inherited` are those that its parent had so too."""
-    before = {} if job.parent_job_id is None else artifact_rows.of_job(conn, job.parent_job_id)
-    return [{"path": each.path, "size": each.size, "digest": each.digest,
-             "inherited": each.path in before and before[each.path].digest == each.digest}
-            for each in artifact_rows.of_job(conn, job.id).values()]
+def _files(conn: sqlite3.Connection, links: list[tuple[int, Job]]) -> Iterator[list[dict]]:
+    """Yield what each job had in its workspace when it succeeded; `inherited` are those that its parent had so too.
+
+    The files of each job are read once: in the order of the tree the parent is the last job above.
+    """
+    above: list[Mapping[str, Artifact]] = []
+    for depth, job in links:
+        del above[depth:]
+        before = above[-1] if above else {}
+        own = artifact_rows.of_job(conn, job.id)
+        above.append(own)
+        yield [{"path": each.path, "size": each.size, "digest": each.digest,
+                "inherited": each.path in before and before[each.path].digest == each.digest} for each in own.values()]
 
 
 def _added(accumulated: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:

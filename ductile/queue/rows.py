@@ -222,11 +222,13 @@ def is_full(conn: sqlite3.Connection, depth: int) -> bool:
     return depth_below(conn, depth) is None
 
 
-def count_waiting(conn: sqlite3.Connection) -> int:
-    """Return how many jobs wait, for a retry or for their turn."""
+def count_waiting(conn: sqlite3.Connection, most: int) -> int:
+    """Return how many jobs wait, for a retry or for their turn, and `most` where more do: no more are counted."""
+    # Running jobs are in the index of open ones too.
     return conn.execute(
-        "SELECT (SELECT count(*) FROM job_queue WHERE completed_at IS NULL)"
-        " - (SELECT count(*) FROM job_queue WHERE status = 'running')"
+        "SELECT count(*) - (SELECT count(*) FROM job_queue WHERE status = 'running') FROM (SELECT 1 FROM job_queue"
+        " INDEXED BY job_queue_open WHERE completed_at IS NULL"
+        " LIMIT ? + (SELECT count(*) FROM job_queue WHERE status = 'running'))", (most,)
     ).fetchone()[0]
 
 

@@ -13,6 +13,7 @@ import pytest
 from ctl.desk import PATIENCE_SECONDS, SAYS_OK, Desk, Said, job_id, start
 
 from ductile import db, history
+from ductile.ctl import chain
 from ductile.context import rows as context_rows
 from ductile.context.row import NewContext
 from ductile.queue.job import LogEntry
@@ -269,6 +270,17 @@ def test_the_document_has_what_was_passed_on_and_every_file(conn: sqlite3.Connec
         {"path": "b\x1b[31m", "size": 1536, "digest": "b" * 64, "inherited": True},
         {"path": "new", "size": 1536, "digest": "a" * 64, "inherited": False}]
     assert [each["inherited"] for each in third["files"]] == [True] * 3
+
+
+def test_the_files_of_a_job_are_read_once_however_many_follow_from_it(conn: sqlite3.Connection) -> None:
+    put_job(conn, "root", Status.SUCCEEDED)
+    for number in range(50):
+        put_job(conn, f"child-{number}", Status.SUCCEEDED, parent_job_id="root", root_job_id="root")
+    read: list[str] = []
+    conn.set_trace_callback(lambda sql: read.append(sql) if "FROM artifacts" in sql else None)
+    chain.rows(conn, queue_rows.get(conn, "root"))
+    conn.set_trace_callback(None)
+    assert len(read) == 51
 
 
 def test_of_many_files_twenty_are_shown_and_the_document_has_all(conn: sqlite3.Connection, desk: Desk) -> None:

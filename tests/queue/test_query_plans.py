@@ -125,7 +125,7 @@ OFTEN: list[Callable] = [
 ON_DEMAND: list[Callable] = [
     lambda conn: rows.with_prefix(conn, "abcd", 2),
     lambda conn: rows.of_chain(conn, "running"),
-    lambda conn: rows.count_waiting(conn),
+    lambda conn: rows.count_waiting(conn, 100),
     lambda conn: rows.count_queued_outside(conn, ["echo"]),
     lambda conn: history.latest(conn, "echo", 10),
     lambda conn: history.of_job(conn, "running"),

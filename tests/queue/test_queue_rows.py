@@ -371,3 +371,12 @@ def test_a_chain_is_removed_in_one_statement_parents_and_children(conn):
     with db.transaction(conn):
         rows.remove(conn, rows.newest_of_chains(conn, ["a"], 9))
     assert conn.execute("SELECT id FROM job_queue").fetchall() == [("b",)]
+
+
+@pytest.mark.parametrize(("most", "counted"), [(9, 3), (3, 3), (2, 2)])
+def test_waiting_jobs_are_counted_up_to_a_limit(conn, most, counted):
+    put_job(conn, "running", Status.RUNNING)
+    put_job(conn, "ended", Status.SUCCEEDED)
+    for name in ("a", "b", "c"):
+        put_job(conn, name)
+    assert rows.count_waiting(conn, most) == counted
