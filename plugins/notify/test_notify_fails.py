@@ -95,8 +95,8 @@ def test_a_wait_beyond_the_deadline_is_left_to_the_queue(server):
 
 @pytest.mark.parametrize("behaviour", ["stall", "stall_in_the_body", "trickle"])
 def test_a_server_that_takes_too_long_is_left_alone(server, behaviour):
-    assert failure(send(server, getattr(server, behaviour), timeout=0.5)) == (
-        f"{server.host} gave no whole answer within 0.5 s", True)
+    assert failure(send(server, getattr(server, behaviour), timeout=0.2)) == (
+        f"{server.host} gave no whole answer within 0.2 s", True)
 
 
 @pytest.mark.parametrize(

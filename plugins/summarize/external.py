@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from failed import Failed
+from ductile_plugin import Failed, Permanent, Retry
 
 LIMIT_BYTES = 1024 * 1024
 PIPE_BYTES = 64 * 1024
@@ -33,7 +33,7 @@ def run(argv: list[str], text: str, seconds: float) -> str:
         child.stderr.close()
     if code:
         ended = f"{argv[0]} exited {code}" if code > 0 else f"{argv[0]} was ended by signal {-code}"
-        raise Failed(ended + _first_lines(complaint), retry=True)
+        raise Retry(ended + _first_lines(complaint))
     return printed.decode("utf-8", "replace")
 
 
@@ -70,14 +70,14 @@ def _collect(child: subprocess.Popen[bytes], name: str, end: float, seconds: flo
         while True:
             left = end - time.monotonic()
             if left <= 0:
-                raise Failed(f"{name} was not done within {seconds:.3g} s", retry=True)
+                raise Retry(f"{name} was not done within {seconds:.3g} s")
             ready = select.select([*pipes, pidfd], [], [], left)[0]
             ended = pidfd in ready
             # A last look: the command may have printed and ended between the looks at the pipe and at its end.
             for pipe in select.select(pipes, [], [], 0)[0] if ended else ready:
                 _take(pipe, kept, pipes, complaints=pipe == err)
             if len(kept[out]) > LIMIT_BYTES:
-                raise Failed(f"{name} printed more than {LIMIT_BYTES // 1024 // 1024} MiB, that is no summary")
+                raise Permanent(f"{name} printed more than {LIMIT_BYTES // 1024 // 1024} MiB, that is no summary")
             if ended:
                 return bytes(kept[out]), bytes(kept[err])
     finally:

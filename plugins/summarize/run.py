@@ -3,18 +3,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
-import time
-from datetime import datetime
-from urllib.parse import urlsplit
+
+# The library is beside this file, or in the lib of the directory of plugins.
+sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib"))
 
 import external
+from ductile_plugin import ConfigError, Permanent, Retry, is_url, log, main, seconds_left, where
 from endpoint import ask, shortened
 from extract import summary, words
-from failed import Failed
 
 LIMIT_BYTES = 4 * 1024 * 1024
 # Between the end of a command or an exchange and that of the step: to write, to answer, to end.
@@ -22,16 +21,6 @@ SPARE_SECONDS = 2.0
 SECONDS_WITHOUT_DEADLINE = 100.0
 PROMPT = ("You sum up transcripts of videos. Say in a few plain sentences what the video is about and what can be "
           "learned from it, in the language of the transcript. Answer with the summary alone.")
-
-
-def is_url(value: object) -> bool:
-    try:
-        parts = urlsplit(value)
-        parts.hostname.encode("idna")
-        return (parts.scheme in ("http", "https") and parts.port != 0 and "@" not in parts.netloc
-                and re.fullmatch("[!-~]+", value) is not None)
-    except (AttributeError, TypeError, ValueError):
-        return False
 
 
 def is_argv(value: object) -> bool:
@@ -70,26 +59,29 @@ DEFAULTS = {"sentences": 5, "api_key": "", "prompt": PROMPT, "max_characters": 1
 
 
 def checked(config: object) -> tuple[str, dict]:
-    """Return the way of summing up and the configuration with its defaults; a null counts as absent. Raises Failed."""
+    """Return the way of summing up and the configuration with its defaults; a null counts as absent.
+
+    Raises ConfigError.
+    """
     if not isinstance(config, dict):
-        raise Failed("config: expected a mapping")
+        raise ConfigError("config: expected a mapping")
     config = {key: value for key, value in config.items() if value is not None}
     for key, value in config.items():
         if key not in KEYS:
-            raise Failed(f"config: unknown key {key!r}, expected one of {', '.join(KEYS)}")
+            raise ConfigError(f"config: unknown key {key!r}, expected one of {', '.join(KEYS)}")
         if not KEYS[key][0](value):
-            raise Failed(f"{key}: expected {KEYS[key][1]}")
+            raise ConfigError(f"{key}: expected {KEYS[key][1]}")
     if "command" in config and "endpoint" in config:
-        raise Failed("config: expected command or endpoint, got both")
+        raise ConfigError("config: expected command or endpoint, got both")
     way = "command" if "command" in config else "http" if "endpoint" in config else "extractive"
     for key in config:
         if way not in KEYS[key][2]:
-            raise Failed(f"{key}: counts only {' or '.join(BY[other] for other in KEYS[key][2])}, take it out")
+            raise ConfigError(f"{key}: counts only {' or '.join(BY[other] for other in KEYS[key][2])}, take it out")
     if way == "http" and "model" not in config:
-        raise Failed("model: expected the name of a model, an endpoint needs one")
+        raise ConfigError("model: expected the name of a model, an endpoint needs one")
     config = DEFAULTS | config
     if config["input"] == config["output"]:
-        raise Failed("output: expected another file than the input")
+        raise ConfigError("output: expected another file than the input")
     return way, config
 
 
@@ -103,16 +95,16 @@ def transcript(payload: dict, workspace: str, name: str) -> str:
     shown = os.path.relpath(path, workspace)
     try:
         if not os.path.isfile(path):
-            raise Failed(f"{shown}: there is no such transcript in the workspace")
+            raise Permanent(f"{shown}: there is no such transcript in the workspace")
         with open(path, "rb") as file:
             data = file.read(LIMIT_BYTES + 1)
     except OSError as error:
-        raise Failed(f"{shown}: {error.strerror}", retry=True) from None
+        raise Retry(f"{shown}: {error.strerror}") from None
     if len(data) > LIMIT_BYTES:
-        raise Failed(f"{shown}: larger than {LIMIT_BYTES // 1024 // 1024} MiB, that is no transcript")
+        raise Permanent(f"{shown}: larger than {LIMIT_BYTES // 1024 // 1024} MiB, that is no transcript")
     text = data.decode("utf-8", "replace").removeprefix("\ufeff").replace("\0", "")
     if not words(text):
-        raise Failed(f"{shown}: the transcript is empty")
+        raise Permanent(f"{shown}: the transcript is empty")
     return text
 
 
@@ -131,54 +123,48 @@ def keep(path: str, text: str) -> None:
                 os.unlink(new)
             raise
     except OSError as error:
-        raise Failed(f"{os.path.basename(path)}: {error.strerror}", retry=True) from None
+        raise Retry(f"{os.path.basename(path)}: {error.strerror}") from None
 
 
-def seconds_left(request: dict, timeout: float | None) -> float:
-    """Return how long a command or an exchange may take. Raises Failed where that is no time at all."""
-    try:
-        left = datetime.fromisoformat(request["deadline_at"]).timestamp() - time.time() - SPARE_SECONDS
-    except (KeyError, TypeError, ValueError):
-        left = SECONDS_WITHOUT_DEADLINE
-    if left <= 0:
-        raise Failed("there is no time left for a summary, give the step a longer timeout", retry=True)
-    return left if timeout is None else min(timeout, left)
-
-
-def summed_up(way: str, config: dict, text: str, request: dict, logs: list) -> str:
+def summed_up(way: str, config: dict, text: str, request: dict) -> str:
     if way == "extractive":
         return summary(text, config["sentences"])
-    seconds = seconds_left(request, config["timeout"])
+    left = seconds_left(request, spare=SPARE_SECONDS, default=SECONDS_WITHOUT_DEADLINE)
+    if left <= 0:
+        raise Retry("there is no time left for a summary, give the step a longer timeout")
+    seconds = left if config["timeout"] is None else min(config["timeout"], left)
     if way == "command":
         return external.run(config["command"], text, seconds)
     start = shortened(text, config["max_characters"])
     if len(start) < len(text):
-        logs.append({"level": "info", "message": f"the transcript was cut from {len(text)} to {len(start)} characters"})
+        log(f"the transcript was cut from {len(text)} to {len(start)} characters")
     return ask(config, start, seconds)
 
 
 def health(way: str, config: dict) -> dict:
     if way == "command" and not external.is_found(config["command"]):
-        raise Failed(f"command: {config['command'][0]}: not found{'' if '/' in config['command'][0] else ' in PATH'}")
-    parts = urlsplit(config["endpoint"]) if way == "http" else None
-    by = {"extractive": "by itself", "command": f"with {config.get('command', [''])[0]}",
-          "http": f"with {config.get('model')} at {parts.scheme}://{parts.netloc}" if parts else ""}
-    return {"status": "ok", "result": f"would sum up {by[way]}"}
+        raise Permanent(f"command: {config['command'][0]}: not found{'' if '/' in config['command'][0] else ' in PATH'}")
+    by = "by itself"
+    if way == "command":
+        by = f"with {config['command'][0]}"
+    elif way == "http":
+        by = f"with {config['model']} at {where(config['endpoint'])}"
+    return {"status": "ok", "result": f"would sum up {by}"}
 
 
-def respond(request: dict, logs: list) -> dict:
+def respond(request: dict) -> dict:
     way, config = checked(request.get("config"))
     if request.get("command") == "health":
         return health(way, config)
     if request.get("command") != "handle":
-        raise Failed("summarize has no such command")
+        raise Permanent("summarize has no such command")
     event = request.get("event")
     payload = event.get("payload") if isinstance(event, dict) else None
     workspace = os.path.realpath(request.get("workspace_dir") or ".")
     text = transcript(payload if isinstance(payload, dict) else {}, workspace, config["input"])
-    short = summed_up(way, config, text, request, logs).replace("\0", "").strip()
+    short = summed_up(way, config, text, request).replace("\0", "").strip()
     if not words(short):
-        raise Failed(f"the summary is empty, made {BY[way]}", retry=True)
+        raise Retry(f"the summary is empty, made {BY[way]}")
     path = os.path.join(workspace, config["output"])
     keep(path, short + "\n")
     count = len(words(short))
@@ -187,20 +173,5 @@ def respond(request: dict, logs: list) -> dict:
             "events": [{"type": "summary.ready", "payload": ready}]}
 
 
-def main() -> None:
-    logs: list = []
-    try:
-        try:
-            request = json.load(sys.stdin.buffer)
-        except ValueError:
-            request = None
-        if not isinstance(request, dict):
-            raise Failed("the request is not a JSON object")
-        answer = respond(request, logs)
-    except (Failed, RecursionError) as error:
-        answer = {"status": "error", "error": str(error), "retry": getattr(error, "retry", False)}
-    print(json.dumps(answer | {"logs": logs}))
-
-
 if __name__ == "__main__":
-    main()
+    main(respond)

@@ -175,13 +175,13 @@ def test_a_summary_with_what_no_file_can_hold_is_kept(server, workspace):
 
 @pytest.mark.parametrize("behaviour", ["stall", "stall_in_the_body", "trickle"])
 def test_a_server_that_takes_too_long_is_left_alone(server, workspace, behaviour):
-    assert refused(server, workspace, getattr(server, behaviour), timeout=0.5) == (
-        f"{server.host} gave no whole answer within 0.5 s", True)
+    assert refused(server, workspace, getattr(server, behaviour), timeout=0.2) == (
+        f"{server.host} gave no whole answer within 0.2 s", True)
 
 
 def test_an_exchange_ends_before_the_step_does(server, workspace):
-    error, retry = refused(server, workspace, server.stall, seconds_left=5)
-    assert re.fullmatch(rf"{server.host} gave no whole answer within [0-2](\.\d+)? s", error) and retry
+    error, retry = refused(server, workspace, server.stall, seconds_left=2.3)
+    assert re.fullmatch(rf"{server.host} gave no whole answer within 0(\.\d+)? s", error) and retry
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_a_refused_connection_is_tried_again(server, workspace):
 def test_an_endless_answer_is_refused(server, workspace):
     data = b"HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\n" + b"x" * 9_000_000
     assert refused(server, workspace, lambda handler: send_until_closed(handler, data)) == (
-        f"{server.host} answered with more than 8 MiB, that is no summary", False)
+        f"{server.host} answered with more than 8 MiB", False)
 
 
 def send_until_closed(handler, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""A shipped plugin as a step of a pipeline: a real process with a workspace of its own."""
+"""A shipped plugin as a step of a pipeline, with a workspace of its own: in this process, or as one of its own."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from ductile.protocol import Response, decode_response, encode_request
 from ductile.units import utc_text
 from support import ordinary
+from support import in_process
 from support.notified import ENVIRON, SECRET, Answer
 
 # The root of the chain that the step is in, and the time of its event.
@@ -31,16 +32,22 @@ def request(workspace: Path, config: object, payload: object = None, *, command:
         deadline_at=utc_text(deadline), context={}, workspace_dir=os.fspath(workspace))
 
 
-def run(plugin: Path, given: bytes, workspace: Path, *, environ: Mapping[str, str] = ENVIRON, stderr: bytes = b"",
-        as_user: int | None = None) -> Response:
-    """Run the plugin of a directory in its workspace; return its answer, in which nothing of the secret is told."""
+def run(plugin: Path, given: bytes, workspace: Path, *, environ: Mapping[str, str] = ENVIRON) -> Response:
+    """Have a plugin answer in this process, in its workspace; nothing of the secret is told in the answer."""
+    response = in_process.answer(plugin, given, workspace, environ)
+    assert SECRET not in repr(response)
+    return response
+
+
+def run_process(plugin: Path, given: bytes, workspace: Path, *, environ: Mapping[str, str] = ENVIRON,
+                stderr: bytes = b"", code: int = 0, as_user: int | None = None) -> Response:
+    """Do the same with the plugin as a process of its own, which exits with `code`."""
     argv = [os.fspath(plugin / "run.py")]
     if as_user is not None:
-        argv = ["setpriv", f"--reuid={as_user}", f"--regid={as_user}", "--clear-groups",
-                ordinary.reachable(plugin / "run.py")]
+        argv = ["setpriv", f"--reuid={as_user}", f"--regid={as_user}", "--clear-groups", *argv]
     done = subprocess.run(
-        argv, input=given, env=environ, cwd=workspace, capture_output=True, check=True, timeout=60)
-    assert done.stderr == stderr
+        argv, input=given, env=environ, cwd=workspace, capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (code, stderr)
     assert SECRET.encode() not in done.stdout
     return decode_response(done.stdout)
 
