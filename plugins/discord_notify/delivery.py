@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
-import signal
 import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from failed import Failed
+from ductile_plugin import Retry, http, one_line
 
 # Of an answer more than this is not Discord's: a message is a few KiB.
 LIMIT_BYTES = 1024 * 1024
 REASON_CHARACTERS = 200
 # Of one message, all but the last answered with 429.
 MOST_TRIES = 5
-# Kept at the end of the attempt: to answer, to end.
-SPARE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +22,6 @@ class Target:
     """Where messages go. `url` may be a secret, and so are `headers`; `hints` say by status how to mend a refusal."""
 
     url: str
-    where: str
     headers: dict[str, str]
     hints: dict[int, str]
     secrets: tuple[str, ...]
@@ -34,9 +29,8 @@ class Target:
 
 def bot_target(api_base: str, token: str, channel_id: str) -> Target:
     """Return the channel as the bot with this token sees it (Discord's documentation: Create Message)."""
-    parts = urlsplit(api_base)
     return Target(
-        url=f"{api_base.rstrip('/')}/channels/{channel_id}/messages", where=f"{parts.scheme}://{parts.netloc}",
+        url=f"{api_base.rstrip('/')}/channels/{channel_id}/messages",
         headers={"Authorization": f"Bot {token}"}, secrets=(token,),
         hints={401: "look at bot_token", 403: f"the bot may not post in channel {channel_id}",
                404: f"the bot sees no channel {channel_id}"})
@@ -49,78 +43,28 @@ def webhook_target(url: str) -> Target:
     query = f"{parts.query}&wait=true" if parts.query else "wait=true"
     hint = "look at webhook_url"
     return Target(
-        url=parts._replace(query=query, fragment="").geturl(), where=f"{parts.scheme}://{parts.netloc}", headers={},
+        url=parts._replace(query=query, fragment="").geturl(), headers={},
         hints={401: hint, 403: hint, 404: hint},
         secrets=tuple(re.findall(r"[^/&=]+", f"{parts.path}&{parts.query}")))
 
 
-def deliver(target: Target, message: dict, timeout: float, deadline: float) -> None:
-    """Have the message posted, waiting as often and as long as Discord asks where the deadline allows. Raises Failed.
+def deliver(target: Target, message: dict, timeout: float, end: float) -> None:
+    """Have the message posted, waiting as often and as long as Discord asks where there is time. Raises Failed.
 
-    `timeout` is in seconds and for each exchange; `deadline`, of all of them, in seconds since 1970.
+    `timeout` is in seconds and for each exchange; `end`, of all of them, is a time of time.monotonic().
     """
-    body = json.dumps(message).encode()
+    headers = {"User-Agent": "DiscordBot (ductile, 0.1.0)"} | target.headers
     for left in reversed(range(MOST_TRIES)):
-        status, retry_after, data = _post(target, body, min(timeout, deadline - SPARE_SECONDS - time.time()))
-        if 200 <= status < 300:
+        seconds = min(timeout, end - time.monotonic())
+        if seconds <= 0:
+            raise Retry("there is no time left to post, give the step a longer timeout")
+        answer = http("POST", target.url, headers=headers, body=message, timeout=seconds, limit=LIMIT_BYTES, cut=True)
+        if answer.ok:
             return
-        wait = _seconds_to_wait(retry_after, data) if status == 429 else None
-        if wait is None or left == 0 or time.time() + wait + SPARE_SECONDS >= deadline:
-            raise Failed(_refusal(target, status, wait, data), retry=status == 429 or status >= 500)
+        wait = _seconds_to_wait(answer) if answer.status == 429 else None
+        if wait is None or left == 0 or time.monotonic() + wait >= end:
+            raise answer.error(_reason(target, answer, wait))
         time.sleep(wait)
-
-
-class _Answer(http.client.HTTPResponse):
-    """An answer whose head must be whole: the standard library takes one that was cut off for a short one."""
-
-    def begin(self) -> None:
-        last, readline = b"", self.fp.readline
-
-        def noted(limit: int) -> bytes:
-            nonlocal last
-            last = readline(limit)
-            return last
-
-        self.fp.readline = noted
-        super().begin()
-        if last not in (b"\r\n", b"\n"):
-            raise http.client.IncompleteRead(b"")
-
-
-def _stalled(*_: object) -> None:
-    raise TimeoutError
-
-
-def _post(target: Target, body: bytes, seconds: float) -> tuple[int, str | None, bytes]:
-    """Return the answer's status, its Retry-After and the start of its body. Raises Failed without a whole answer."""
-    if seconds <= 0:
-        raise Failed("there is no time left to post, give the step a longer timeout", retry=True)
-    parts = urlsplit(target.url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname, parts.port or kind.default_port)
-    connection.response_class = _Answer
-    headers = {"Content-Type": "application/json", "User-Agent": "DiscordBot (ductile, 0.1.0)"} | target.headers
-    # One limit for all of it: a timeout of the socket would begin anew with each byte.
-    signal.signal(signal.SIGALRM, _stalled)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        connection.request("POST", parts._replace(scheme="", netloc="").geturl(), body, headers)
-        answer = connection.getresponse()
-        data = answer.read(LIMIT_BYTES)
-        while answer.read(65536):
-            pass
-        if answer.length:
-            raise http.client.IncompleteRead(b"")
-        return answer.status, answer.getheader("Retry-After"), data
-    except TimeoutError:
-        raise Failed(f"{target.where} gave no whole answer within {seconds:.3g} s", retry=True) from None
-    except (http.client.HTTPException, ConnectionResetError, BrokenPipeError):
-        raise Failed(f"{target.where} broke off in mid-answer, or its answer is not HTTP", retry=True) from None
-    except OSError as error:
-        raise Failed(f"{target.where}: {error.strerror or 'the connection failed'}", retry=True) from None
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        connection.close()
 
 
 def _said(data: bytes) -> dict:
@@ -131,27 +75,28 @@ def _said(data: bytes) -> dict:
     return said if isinstance(said, dict) else {}
 
 
-def _seconds_to_wait(retry_after: str | None, data: bytes) -> float | None:
+def _seconds_to_wait(answer: object) -> float | None:
     """Return what the header or the body asks for, the longer of both, or None where neither is understood."""
-    waits = [float(retry_after)] if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", retry_after or "") else []
-    said = _said(data).get("retry_after")
+    waits = [] if answer.retry_after is None else [answer.retry_after]
+    said = _said(answer.body).get("retry_after")
     if type(said) in (int, float) and 0 <= said < 1e9:
         waits.append(float(said))
     return max(waits, default=None)
 
 
-def _refusal(target: Target, status: int, wait: float | None, data: bytes) -> str:
-    text = f"{target.where} answered {status} {http.client.responses.get(status, '')}".rstrip()
-    if 300 <= status < 400:
-        return f"{text}: redirects are not followed"
+def _reason(target: Target, answer: object, wait: float | None) -> str:
+    """Return what there is to say about a refusal behind its status."""
+    if 300 <= answer.status < 400:
+        return ": redirects are not followed"
     if wait is not None:
-        return f"{text} and asks to wait {wait:.3g} s"
-    said = _said(data)
+        return f" and asks to wait {wait:.0f} s" if wait >= 100 else f" and asks to wait {wait:.3g} s"
+    said = _said(answer.body)
     message, code = said.get("message"), said.get("code")
+    text = ""
     # Who repeats a secret is not quoted.
     if isinstance(message, str) and not any(secret in message for secret in target.secrets):
-        line = " ".join("".join(char if char.isprintable() else " " for char in message).split())
-        text += f": {line[:REASON_CHARACTERS]}" if line else ""
+        line = one_line(message, REASON_CHARACTERS)
+        text += f": {line}" if line else ""
     if type(code) is int and code:
         text += f" (code {code})"
-    return f"{text}; {target.hints[status]}" if status in target.hints else text
+    return f"{text}; {target.hints[answer.status]}" if answer.status in target.hints else text

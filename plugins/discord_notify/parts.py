@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from ductile_plugin import log, text
+
 # Discord's limit of a message's content. Its API counts code points, its own programs UTF-16 units: parts are
 # measured in units, of which there are never fewer, so that they are short enough either way.
 LIMIT_UNITS = 2000
@@ -18,7 +20,6 @@ _BORDERS = (re.compile(r"(?=\n\s*\n)"), re.compile(r"(?=\n)"),
             re.compile(r"(?<=[.!?…؟।])[\"'”’»)\]]*(?=\s)|(?<=[。！？])"), re.compile(r"(?=\s)"))
 _JOINER = "\u200d"
 _UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")
-_NAME = re.compile(r"\{\{|\}\}|\{\s*(\w+)\s*\}")
 _URL = re.compile(r"https?://[^\s<>]+")
 # What begins a heading, small print or an item of a list.
 _BEGINS_A_LINE = re.compile(r"(?:#{1,3}|-#?|\+)(?=\s|$)|(?P<number>[0-9]{1,9})(?=[.)](?:\s|$))")
@@ -27,17 +28,22 @@ _FENCE = re.compile(r"`{3,}(?:(?P<language>[\w.+#-]{1,40})(?=\n))?")
 _CLOSING = "\n```"
 
 
-def heading(template: str, payload: dict) -> str:
-    """Return the template with the payload's texts and numbers in it, {{ and }} as braces.
+def heading(template: str, payload: dict, context: object) -> str:
+    """Return the template with values from the payload, else the context, as ductile-plugin(7) describes it.
 
-    A line that names what the payload lacks is left out.
+    A line with a name that is missing, null or blank is left out, with a warning; `{name?}` may be any of that.
     """
-    def value_of(match: re.Match) -> str:
-        return match[0][0] if match[1] is None else _shown(str(payload[match[1]]))
-
-    lines = [line for line in template.split("\n")
-             if all(_has(payload, match[1]) for match in _NAME.finditer(line) if match[1] is not None)]
-    return "\n".join(_NAME.sub(value_of, line) for line in lines)
+    # What is blank would leave its formatting behind.
+    known = {key: None if isinstance(value, str) and not value.strip() else value for key, value in payload.items()}
+    lines = []
+    for line in template.split("\n"):
+        missing: list[str] = []
+        shown = text(line, known, context, missing=missing.append, escape=_shown)
+        if not missing:
+            lines.append(shown)
+        for name in missing:
+            log(f"the payload has no {name!r}, the line of the template is left out", "warn")
+    return "\n".join(lines)
 
 
 def split(text: str) -> tuple[list[str], bool]:
@@ -88,11 +94,6 @@ def _open_fence(text: str, end: int, opening: str) -> tuple[str, int, int]:
         opening = "" if opening else f"```{fence['language'] or ''}\n"
         start, code = fence.span()
     return opening, start, code
-
-
-def _has(payload: dict, name: str) -> bool:
-    value = payload.get(name)
-    return value.strip() != "" if isinstance(value, str) else type(value) in (int, float)
 
 
 def _shown(value: str) -> str:

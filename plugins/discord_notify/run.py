@@ -3,17 +3,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
 import time
-from datetime import datetime
 from hashlib import blake2b
-from urllib.parse import urlsplit
+
+# The library is beside this file, or in the lib of the directory of plugins.
+sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib"))
 
 from delivery import Target, bot_target, deliver, webhook_target
-from failed import Failed
+from ductile_plugin import URL, ConfigError, Failed, Permanent, Retry, is_url, log, main, seconds_left, where
 from parts import heading, split
 
 LIMIT_BYTES = 4 * 1024 * 1024
@@ -24,20 +24,10 @@ MOST_UNFINISHED = 20
 SECONDS_WITHOUT_DEADLINE = 60.0
 
 
-def is_url(value: object) -> bool:
-    try:
-        parts = urlsplit(value)
-        parts.hostname.encode("idna")
-        return (parts.scheme in ("http", "https") and parts.port != 0 and "@" not in parts.netloc
-                and re.fullmatch("[!-~]+", value) is not None)
-    except (AttributeError, TypeError, ValueError):
-        return False
-
-
 KEYS = {
     "bot_token": (lambda value: isinstance(value, str) and re.fullmatch("[!-~]+", value),
                   "the bot's token, in ASCII without spaces"),
-    "webhook_url": (is_url, "http://HOST/... or https://HOST/... in ASCII, without spaces, user or password"),
+    "webhook_url": (is_url, URL),
     "api_base": (lambda value: is_url(value) and "?" not in value and "#" not in value,
                  "http://HOST/... or https://HOST/... in ASCII, without spaces, user, password or query"),
     "template": (lambda value: isinstance(value, str), "a text"),
@@ -47,19 +37,19 @@ DEFAULTS = {"api_base": "https://discord.com/api/v10", "template": "**{title}**\
 
 
 def checked(config: object) -> dict:
-    """Return the configuration with its defaults; a null counts as absent. Raises Failed."""
+    """Return the configuration with its defaults; a null counts as absent. Raises ConfigError."""
     if not isinstance(config, dict):
-        raise Failed("config: expected a mapping")
+        raise ConfigError("config: expected a mapping")
     config = {key: value for key, value in config.items() if value is not None}
     for key, value in config.items():
         if key not in KEYS:
-            raise Failed(f"config: unknown key {key!r}, expected one of {', '.join(KEYS)}")
+            raise ConfigError(f"config: unknown key {key!r}, expected one of {', '.join(KEYS)}")
         if not KEYS[key][0](value):
-            raise Failed(f"{key}: expected {KEYS[key][1]}")
+            raise ConfigError(f"{key}: expected {KEYS[key][1]}")
     if ("bot_token" in config) == ("webhook_url" in config):
-        raise Failed(f"config: expected bot_token or webhook_url, got {'both' if 'bot_token' in config else 'neither'}")
+        raise ConfigError(f"config: expected bot_token or webhook_url, got {'both' if 'bot_token' in config else 'neither'}")
     if "webhook_url" in config and "api_base" in config:
-        raise Failed("api_base: counts only with a bot_token, take it out")
+        raise ConfigError("api_base: counts only with a bot_token, take it out")
     return DEFAULTS | config
 
 
@@ -69,11 +59,11 @@ def target_of(config: dict, payload: dict) -> Target:
         return webhook_target(config["webhook_url"])
     channel_id = payload.get("channel_id")
     if channel_id is None:
-        raise Failed("channel_id: the payload has none, only the event of a Discord message does")
+        raise Permanent("channel_id: the payload has none, only the event of a Discord message does")
     channel_id = str(channel_id) if type(channel_id) is int else channel_id
     # Nothing else may get into the path of the url.
     if not isinstance(channel_id, str) or not re.fullmatch("[0-9]{1,20}", channel_id):
-        raise Failed("channel_id: expected the digits of a Discord channel")
+        raise Permanent("channel_id: expected the digits of a Discord channel")
     return bot_target(config["api_base"], config["bot_token"], channel_id)
 
 
@@ -87,23 +77,20 @@ def summary(payload: dict, workspace: str) -> str:
     shown = os.path.relpath(path, workspace)
     try:
         if not os.path.isfile(path):
-            raise Failed(f"{shown}: there is no such summary in the workspace")
+            raise Permanent(f"{shown}: there is no such summary in the workspace")
         with open(path, "rb") as file:
             data = file.read(LIMIT_BYTES)
     except OSError as error:
-        raise Failed(f"{shown}: {error.strerror}", retry=True) from None
+        raise Retry(f"{shown}: {error.strerror}") from None
     text = data.decode("utf-8", "replace").strip()
     if not text:
-        raise Failed(f"{shown}: the summary is empty, nothing was posted")
+        raise Permanent(f"{shown}: the summary is empty, nothing was posted")
     return text
 
 
 def post(request: dict, target: Target, config: dict, parts: list[str], posted: list[str]) -> None:
     """Post each part that is not in `posted` yet, in order, and add the nonce of each to it. Raises Failed."""
-    try:
-        deadline = datetime.fromisoformat(request["deadline_at"]).timestamp()
-    except (KeyError, TypeError, ValueError):
-        deadline = time.time() + SECONDS_WITHOUT_DEADLINE
+    end = time.monotonic() + seconds_left(request, default=SECONDS_WITHOUT_DEADLINE)
     for number, part in enumerate(parts, 1):
         digest = blake2b(f"{request.get('job_id')}\n{number}\n{part}".encode(), digest_size=NONCE_BYTES)
         nonce = digest.hexdigest()
@@ -115,7 +102,7 @@ def post(request: dict, target: Target, config: dict, parts: list[str], posted: 
             # Webhooks know no nonce.
             message |= {"nonce": nonce, "enforce_nonce": True}
         try:
-            deliver(target, message, config["timeout"], deadline)
+            deliver(target, message, config["timeout"], end)
         except Failed as error:
             place = f"part {number} of {len(parts)}: " if len(parts) > 1 else ""
             raise Failed(f"{place}{error}", retry=error.retry) from None
@@ -129,15 +116,15 @@ def unfinished(request: dict) -> dict[str, list[str]]:
     return {job: nonces for job, nonces in found.items() if isinstance(nonces, list)} if isinstance(found, dict) else {}
 
 
-def handle(request: dict, config: dict, logs: list) -> dict:
+def handle(request: dict, config: dict) -> dict:
     event = request.get("event")
     payload = event.get("payload") if isinstance(event, dict) else None
     payload = payload if isinstance(payload, dict) else {}
     target = target_of(config, payload)
     text = summary(payload, os.path.realpath(request.get("workspace_dir") or "."))
-    parts, is_cut = split("\n\n".join([heading(config["template"], payload), text]))
+    parts, is_cut = split("\n\n".join([heading(config["template"], payload, request.get("context")), text]))
     if is_cut:
-        logs.append({"level": "warn", "message": f"the summary is too long, only {len(parts)} parts of it are posted"})
+        log(f"the summary is too long, only {len(parts)} parts of it are posted", "warn")
     job, others = str(request.get("job_id")), unfinished(request)
     posted = list(others.pop(job, []))
     before, answer = len(posted), {}
@@ -150,36 +137,20 @@ def handle(request: dict, config: dict, logs: list) -> dict:
             answer["state_updates"] = {"unfinished": kept}
         return answer
     sent = {"type": "discord_notify.sent", "payload": {"parts": len(parts)}}
-    answer = {"status": "ok", "result": f"posted to {target.where} in {len(parts)} part{'s' * (len(parts) > 1)}",
+    answer = {"status": "ok", "result": f"posted to {where(target.url)} in {len(parts)} part{'s' * (len(parts) > 1)}",
               "events": [sent]}
     return answer | ({"state_updates": {"unfinished": others}} if before else {})
 
 
-def respond(request: dict, logs: list) -> dict:
+def respond(request: dict) -> dict:
     config = checked(request.get("config"))
     if request.get("command") == "health":
-        parts = urlsplit(config.get("webhook_url", config["api_base"]))
         whom = "by a webhook" if "webhook_url" in config else "as a bot"
-        return {"status": "ok", "result": f"would post to {parts.scheme}://{parts.netloc} {whom}"}
+        return {"status": "ok", "result": f"would post to {where(config.get('webhook_url', config['api_base']))} {whom}"}
     if request.get("command") != "handle":
-        raise Failed("discord_notify has no such command")
-    return handle(request, config, logs)
-
-
-def main() -> None:
-    logs: list = []
-    try:
-        try:
-            request = json.load(sys.stdin.buffer)
-        except ValueError:
-            request = None
-        if not isinstance(request, dict):
-            raise Failed("the request is not a JSON object")
-        answer = respond(request, logs)
-    except (Failed, RecursionError) as error:
-        answer = {"status": "error", "error": str(error), "retry": getattr(error, "retry", False)}
-    print(json.dumps(answer | {"logs": logs}))
+        raise Permanent("discord_notify has no such command")
+    return handle(request, config)
 
 
 if __name__ == "__main__":
-    main()
+    main(respond)

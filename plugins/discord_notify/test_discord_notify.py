@@ -1,10 +1,9 @@
-"""The discord_notify plugin, run as Ductile runs it: what it posts to a stand-in for Discord's API, and how often."""
+"""The discord_notify plugin: what it posts to a stand-in for Discord's API, and how often."""
 
 from __future__ import annotations
 
 import json
 import re
-import runpy
 import subprocess
 import sys
 import unicodedata
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ductile.protocol import Response
-from support import steps
+from support import in_process, steps
 from support.notified import ENVIRON, SECRET, Answer, Server, answer, failure
 from support.steps import said
 
@@ -23,7 +22,7 @@ CHANNEL = "1162000000000000001"
 # As the plugin sees it in the pipeline, with what all the steps before it said.
 PAYLOAD = {"url": "https://www.youtube.com/watch?v=dQw4w9WgXcQ", "title": "How to bake", "channel_id": CHANNEL,
            "origin_user_id": "80351110224678912", "summarizer": "extractive", "summary_words": 4,
-           "origin": {"not": "text"}, "nothing": None}
+           "origin": {"not": "text"}, "nothing": None, "author": {"name": "Ann"}, "tags": ["a"]}
 HEAD = "**How to bake**\n<https://www.youtube.com/watch?v=dQw4w9WgXcQ>\n\n"
 # As Discord answers, in short.
 POSTED = said(200, {"id": "1162047182345678999", "type": 0, "channel_id": CHANNEL, "content": "…"})
@@ -115,7 +114,7 @@ def test_a_proxy_of_the_environment_is_not_used(server, workspace):
     config = {"bot_token": SECRET, "api_base": server.host}
     proxies = {name: "http://127.0.0.1:9/" for name in ("http_proxy", "HTTP_PROXY", "all_proxy")}
     given = steps.request(workspace, config, PAYLOAD)
-    assert steps.run(HERE, given, workspace, environ=ENVIRON | proxies).status == "ok"
+    assert steps.run_process(HERE, given, workspace, environ=ENVIRON | proxies).status == "ok"
     assert server.requests[0][0] == f"/channels/{CHANNEL}/messages"
 
 
@@ -127,13 +126,22 @@ def test_a_proxy_of_the_environment_is_not_used(server, workspace):
         ("{title}", "How to bake\n\nThe short of it."),
         ("", "The short of it."),
         ("New:\n{title} {nothing}\n{origin}\n{ summary_words } words\n<{url}>",
-         "New:\n4 words\n<https://www.youtube.com/watch?v=dQw4w9WgXcQ>\n\nThe short of it."),
-        ("{ title } {} {{x}} {{{title}}} {a-b} {", "How to bake {} {x} {How to bake} {a-b} {\n\nThe short of it."),
+         "New:\n{\"not\":\"text\"}\n4 words\n<https://www.youtube.com/watch?v=dQw4w9WgXcQ>\n\nThe short of it."),
+        ("{ title } {{x}} {{{title}}} {no?}{", "How to bake {x} {How to bake} {\n\nThe short of it."),
+        ("{author.name}: {tags.0}", "Ann: a\n\nThe short of it."),
     ],
 )
 def test_a_template_takes_texts_from_the_payload(server, workspace, template, content):
     assert post(server, workspace, POSTED, template=template).status == "ok"
     assert contents(server) == [content]
+
+
+@pytest.mark.parametrize("title", [None, "", " \n"])
+def test_a_line_whose_name_is_missing_is_left_out_with_a_warning(server, workspace, title):
+    response = post(server, workspace, POSTED, payload=PAYLOAD | {"title": title})
+    assert contents(server) == [HEAD.partition("\n")[2] + "The short of it."]
+    assert [(line.level, line.message) for line in response.logs] == [
+        ("warn", "the payload has no 'title', the line of the template is left out")]
 
 
 @pytest.mark.parametrize(
@@ -263,7 +271,7 @@ def test_a_fenced_block_is_closed_at_the_end_of_a_part_and_opened_again(server, 
 @pytest.mark.parametrize("text", ["{words}\n```py\n    code\n    more\n```\nAfter.", "```py\n{words}\n```\nAfter.",
                                   "{words} ```    code``` After.", "```{words}\n{words}```"])
 def test_no_part_ends_or_begins_with_an_empty_block(text):
-    split = runpy.run_path(str(HERE / "parts.py"))["split"]
+    split = in_process.load(HERE).split
     for before in range(1900, 2010):
         parts, _ = split(text.format(words=(SENTENCE * 80)[:before]))
         assert all(part.count("`") in (0, 6) and units(part) <= 2000 for part in parts), (before, parts)
