@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import http.client
+import time
 from urllib.parse import quote, urljoin, urlsplit
 
-from video import Failed, one_line
+from ductile_plugin import Permanent, http
+from video import one_line
 
 LIMIT_BYTES = 20 * 1024 * 1024
 MOST_REDIRECTS = 3
@@ -19,46 +20,21 @@ _PORTS = {"http": 80, "https": 443}
 _SAFE = "%/:?#[]@!$&'()*+,;=~"
 
 
-class _Answer(http.client.HTTPResponse):
-    """An answer whose head must be whole: the standard library takes one that was cut off for a short one."""
+def get(url: str, base_url: str, end: float) -> object:
+    """Return the answer, under 300 or over 399; redirects within the sites are followed.
 
-    def begin(self) -> None:
-        last, readline = b"", self.fp.readline
-
-        def noted(limit: int) -> bytes:
-            nonlocal last
-            last = readline(limit)
-            return last
-
-        self.fp.readline = noted
-        super().begin()
-        if last not in (b"\r\n", b"\n"):
-            raise http.client.IncompleteRead(b"")
-
-
-def get(url: str, base_url: str, timeout: float) -> tuple[int, str]:
-    """Return the status, under 300 or over 399, and the text of the answer; redirects within the sites are followed.
-
-    The caller sets the alarm that raises TimeoutError after `timeout` seconds, a limit on all of the work: one of a
-    socket would begin anew with each byte. Raises Failed where there is no whole answer, where there may be another
-    later (429, 5xx), and for a url that leads to another site.
+    `end` is a time of time.monotonic(). Raises Failed where there is no whole answer, where there may be another later
+    (429, 5xx), and for a url that leads to another site.
     """
-    where = ""
-    for _ in range(1 + MOST_REDIRECTS):
+    def check(url: str) -> None:
         if not _is_followed(url, base_url):
-            raise Failed(f"{base_url} leads to another site, which is not followed: {one_line(url, 200)}")
-        where = f"{urlsplit(url).scheme}://{urlsplit(url).netloc}"
-        status, location, body = _get(url, where, timeout)
-        if status == 429 or status >= 500:
-            raise Failed(f"{where} {answered(status)}", retry=True)
-        if not 300 <= status < 400:
-            return status, body.decode("utf-8", "replace")
-        url = joined(url, location or "")
-    raise Failed(f"{where} redirects again and again")
+            raise Permanent(f"{base_url} leads to another site, which is not followed: {one_line(url, 200)}")
 
-
-def answered(status: int) -> str:
-    return f"answered {status} {http.client.responses.get(status, '')}".rstrip()
+    answer = http("GET", url, headers=_HEADERS, timeout=end - time.monotonic(), limit=LIMIT_BYTES,
+                  redirects=MOST_REDIRECTS, check=check)
+    if answer.retryable:
+        raise answer.error()
+    return answer
 
 
 def joined(url: str, reference: str) -> str:
@@ -82,28 +58,3 @@ def _is_followed(url: str, base_url: str) -> bool:
     youtube = parts.scheme == "https" and port == 443
     return "@" not in parts.netloc and (
         (ours and host.endswith(f".{base.hostname}")) or (youtube and host.endswith(".youtube.com")))
-
-
-def _get(url: str, where: str, timeout: float) -> tuple[int, str | None, bytes]:
-    """Return the status, the Location and the body of one answer. Raises Failed where there is no whole one."""
-    parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname, parts.port or kind.default_port)
-    connection.response_class = _Answer
-    try:
-        connection.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""), headers=_HEADERS)
-        answer = connection.getresponse()
-        body = answer.read(LIMIT_BYTES + 1)
-        if len(body) > LIMIT_BYTES:
-            raise Failed(f"{where} gave an answer of more than {LIMIT_BYTES // 1024 // 1024} MiB")
-        if answer.length:
-            raise http.client.IncompleteRead(b"")
-        return answer.status, answer.getheader("Location"), body
-    except TimeoutError:
-        raise Failed(f"{where} gave no whole answer within {timeout:g} s", retry=True) from None
-    except (http.client.HTTPException, ConnectionResetError, BrokenPipeError):
-        raise Failed(f"{where} broke off in mid-answer, or its answer is not HTTP", retry=True) from None
-    except OSError as error:
-        raise Failed(f"{where}: {error.strerror or 'the connection failed'}", retry=True) from None
-    finally:
-        connection.close()

@@ -6,8 +6,9 @@ import json
 import re
 
 from captions import NoCaptions, as_text
-from fetch import answered, get, joined
-from video import Failed, Track, Transcript, Video, choose, one_line
+from ductile_plugin import Failed, Permanent, Retry
+from fetch import get, joined
+from video import Track, Transcript, Video, choose, one_line
 
 SOURCE = "watch page"
 # The track in the order in which its forms are asked for.
@@ -15,10 +16,10 @@ FORMS = ("json3", "vtt")
 _PLAYER = re.compile(r"ytInitialPlayerResponse(?:[\"']\])?\s*=\s*(?=\{)")
 
 
-def read(video_id: str, config: dict) -> Transcript:
+def read(video_id: str, config: dict, end: float) -> Transcript:
     """Return what the track says that the watch page lists and the configured languages choose. Raises Failed."""
     url = f"{config['base_url']}/watch?v={video_id}&hl=en"
-    player = _player(video_id, url, config)
+    player = _player(video_id, url, config, end)
     status = _find(player, "playabilityStatus", "status")
     if status not in (None, "OK"):
         raise _refusal(video_id, status, _find(player, "playabilityStatus", "reason"))
@@ -29,21 +30,23 @@ def read(video_id: str, config: dict) -> Transcript:
     video = Video(
         id=video_id, title=one_line(_find(details, "title")), channel=one_line(_find(details, "author")),
         duration_seconds=int(length) if isinstance(length, str) and re.fullmatch("[0-9]{1,9}", length) else None)
-    return Transcript(video=video, track=track, text=_text(video_id, track, config), source=SOURCE)
+    return Transcript(video=video, track=track, text=_text(video_id, track, config, end),
+                      source=SOURCE)
 
 
-def _player(video_id: str, url: str, config: dict) -> object:
+def _player(video_id: str, url: str, config: dict, end: float) -> object:
     """Return what the page gives its player to work with."""
-    status, page = get(url, config["base_url"], config["timeout"])
-    if status != 200:
-        raise Failed(f"video {video_id} is not available: {config['base_url']} {answered(status)}")
+    answer = get(url, config["base_url"], end)
+    if answer.status != 200:
+        raise Permanent(f"video {video_id} is not available: {answer.error()}")
+    page = answer.text
     for place in _PLAYER.finditer(page):
         try:
             return json.JSONDecoder().raw_decode(page, place.end())[0]
         except (ValueError, RecursionError):
             continue
-    raise Failed(f"the watch page of video {video_id} has no data for a player: YouTube may have changed it, "
-                 "install yt-dlp", retry=True)
+    raise Retry(f"the watch page of video {video_id} has no data for a player: YouTube may have changed it, "
+                "install yt-dlp")
 
 
 def _refusal(video_id: str, status: object, reason: object) -> Failed:
@@ -51,7 +54,7 @@ def _refusal(video_id: str, status: object, reason: object) -> Failed:
     if status == "LOGIN_REQUIRED" or "private" in text.lower():
         # What YouTube asks of a place from which much is asked may be over later.
         return Failed(f"video {video_id} is private or wants a login: {text}", retry="not a bot" in text)
-    return Failed(f"video {video_id} is not available: {text}")
+    return Permanent(f"video {video_id} is not available: {text}")
 
 
 def _tracks(player: object, url: str) -> list[Track]:
@@ -64,21 +67,19 @@ def _tracks(player: object, url: str) -> list[Track]:
     return tracks
 
 
-def _text(video_id: str, track: Track, config: dict) -> str:
+def _text(video_id: str, track: Track, config: dict, end: float) -> str:
     """Return the text of a track from the first of its forms that is one of captions."""
-    status = 200
     for form in FORMS:
-        status, document = get(_in_form(track.place, form), config["base_url"], config["timeout"])
-        if status != 200:
+        answer = get(_in_form(track.place, form), config["base_url"], end)
+        if answer.status != 200:
             continue
         try:
-            return as_text(document, automatic=track.automatic)
+            return as_text(answer.text, automatic=track.automatic)
         except NoCaptions:
             continue
-    if status != 200:
-        raise Failed(f"the captions of video {video_id} cannot be had: {config['base_url']} {answered(status)}")
-    raise Failed(f"the captions of video {video_id} came empty or in an unknown form: install yt-dlp if they go on so",
-                 retry=True)
+    if answer.status != 200:
+        raise Permanent(f"the captions of video {video_id} cannot be had: {answer.error()}")
+    raise Retry(f"the captions of video {video_id} came empty or in an unknown form: install yt-dlp if they go on so")
 
 
 def _in_form(url: str, form: str) -> str:

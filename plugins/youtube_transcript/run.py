@@ -6,27 +6,23 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import sys
-from urllib.parse import urlsplit
+import time
+
+# The library is beside this file, or in the lib of the directory of plugins.
+sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib"))
 
 import page
 import ytdlp
-from video import Failed, Transcript, id_of
+from ductile_plugin import ConfigError, Permanent, Retry, is_url, main, seconds_left
+from video import Transcript, id_of
 
 LANGUAGE = re.compile("[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*")
 DEFAULTS = {"languages": ["en"], "ytdlp": None, "base_url": "https://www.youtube.com", "timeout": 100}
 
 
 def is_base_url(value: object) -> bool:
-    try:
-        parts = urlsplit(value)
-        parts.hostname.encode("idna")
-        return (parts.scheme in ("http", "https") and parts.hostname != "" and parts.port != 0
-                and not parts.query and not parts.fragment and "@" not in parts.netloc
-                and re.fullmatch("[!-~]+", value) is not None)
-    except (AttributeError, TypeError, ValueError):
-        return False
+    return is_url(value) and "?" not in value and "#" not in value
 
 
 def are_languages(value: object) -> bool:
@@ -44,33 +40,16 @@ KEYS = {
 
 
 def checked(config: object) -> dict:
-    """Return the configuration with its defaults; a null counts as absent. Raises Failed."""
+    """Return the configuration with its defaults; a null counts as absent. Raises ConfigError."""
     if not isinstance(config, dict):
-        raise Failed("config: expected a mapping")
+        raise ConfigError("config: expected a mapping")
     for key, value in config.items():
         if key not in KEYS:
-            raise Failed(f"config: unknown key {key!r}, expected one of {', '.join(KEYS)}")
+            raise ConfigError(f"config: unknown key {key!r}, expected one of {', '.join(KEYS)}")
         if value is not None and not KEYS[key][0](value):
-            raise Failed(f"{key}: expected {KEYS[key][1]}")
+            raise ConfigError(f"{key}: expected {KEYS[key][1]}")
     config = DEFAULTS | {key: value for key, value in config.items() if value is not None}
     return config | {"base_url": config["base_url"].rstrip("/")}
-
-
-def fetched(video_id: str, program: str | None, config: dict, workspace: str) -> Transcript:
-    """Return the transcript within the time limit. Raises Failed, OSError."""
-    def stalled(*_: object) -> None:
-        raise TimeoutError
-
-    signal.signal(signal.SIGALRM, stalled)
-    signal.setitimer(signal.ITIMER_REAL, config["timeout"])
-    try:
-        if program is None:
-            return page.read(video_id, config)
-        return ytdlp.read(video_id, program, config, workspace)
-    except TimeoutError:
-        raise Failed(f"no transcript of video {video_id} within {config['timeout']:g} s", retry=True) from None
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def write(path: str, text: str) -> None:
@@ -87,21 +66,25 @@ def respond(request: dict) -> dict:
     if request.get("command") == "health":
         return {"status": "ok", "result": f"would use {program or 'the watch page at ' + config['base_url']}"}
     if request.get("command") != "handle":
-        raise Failed("youtube_transcript has no such command")
+        raise Permanent("youtube_transcript has no such command")
+    end = time.monotonic() + min(config["timeout"], seconds_left(request, default=config["timeout"]))
     event, workspace = request.get("event"), request.get("workspace_dir")
     payload = event.get("payload") if isinstance(event, dict) else None
     video_id = id_of(payload.get("url") if isinstance(payload, dict) else None)
     if not isinstance(workspace, str) or not os.path.isabs(workspace):
-        raise Failed("workspace_dir: expected an absolute path")
+        raise Permanent("workspace_dir: expected an absolute path")
     try:
-        transcript = fetched(video_id, program, config, workspace)
+        if program is None:
+            transcript = page.read(video_id, config, end)
+        else:
+            transcript = ytdlp.read(video_id, program, config, workspace, end)
         words = len(transcript.text.split())
         if not words:
-            raise Failed(f"the captions of video {video_id} hold no words")
+            raise Permanent(f"the captions of video {video_id} hold no words")
         write(f"{workspace}/transcript.txt", transcript.text)
         write(f"{workspace}/video.json", json.dumps(described(transcript), ensure_ascii=False, indent=2) + "\n")
     except OSError as error:
-        raise Failed(f"the workspace cannot be used: {error.strerror}", retry=True) from None
+        raise Retry(f"the workspace cannot be used: {error.strerror}") from None
     made = {"video_id": video_id, "title": transcript.video.title, "transcript_path": f"{workspace}/transcript.txt",
             "language": transcript.track.language, "words": words}
     return {"status": "ok", "result": f"{words} words of video {video_id} in {transcript.track.language}",
@@ -117,19 +100,5 @@ def described(transcript: Transcript) -> dict:
             "source": transcript.source}
 
 
-def main() -> None:
-    try:
-        try:
-            request = json.load(sys.stdin.buffer)
-        except ValueError:
-            request = None
-        if not isinstance(request, dict):
-            raise Failed("the request is not a JSON object")
-        answer = respond(request)
-    except (Failed, RecursionError) as error:
-        answer = {"status": "error", "error": str(error), "retry": getattr(error, "retry", False)}
-    print(json.dumps(answer))
-
-
 if __name__ == "__main__":
-    main()
+    main(respond)

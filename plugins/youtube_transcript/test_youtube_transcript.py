@@ -1,4 +1,4 @@
-"""The youtube_transcript plugin, run as Ductile runs it: what it makes of a watch page and of captions."""
+"""The youtube_transcript plugin: what it makes of a watch page and of captions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from support.transcripts import (
-    DETAILS, ENVIRON, ID, LINK, Site, body, encoded, failure, page, player, read, run, track,
+    DETAILS, ENVIRON, ID, LINK, Site, body, encoded, failure, page, player, read, run, run_process, track,
 )
 
 HERE = Path(__file__).resolve().parent
@@ -101,7 +101,7 @@ def asked(site: Site) -> list[str]:
 
 def test_captions_become_two_files_and_an_event(site, workspace):
     site.has(track(), json3=JSON3)
-    response = read(site, workspace)
+    response = run_process(encoded(workspace, LINK, {"base_url": site.url, "ytdlp": False}), workspace)
     (event,) = response.events
     assert (response.status, response.result) == ("ok", f"17 words of video {ID} in en")
     assert event.type == "youtube.transcript"
@@ -384,12 +384,6 @@ def test_health_says_what_would_be_used_and_asks_nobody(site, workspace):
     response = run(encoded(workspace, None, config, command="health"), workspace)
     assert (response.status, response.result) == ("ok", f"would use the watch page at {site.url}")
     assert site.requests == []
-
-
-@pytest.mark.parametrize("request_", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000])
-def test_what_is_no_request_is_refused(workspace, request_):
-    error, retry = failure(run(request_, workspace))
-    assert (len(error.splitlines()), retry) == (1, False)
 
 
 def test_another_command_is_refused(workspace):

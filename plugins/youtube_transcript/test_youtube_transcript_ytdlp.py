@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ductile.protocol import Response
-from support.transcripts import ENVIRON, ID, LINK, Site, encoded, failure, run
+from support.transcripts import ENVIRON, ID, LINK, Site, encoded, failure, run, run_process
 
 INFO = {"id": ID, "title": "Talk: \"Steel\" & more", "channel": "The Forge", "uploader": "Forge, The", "duration": 212,
         "subtitles": {"en": [{"ext": "vtt"}], "live_chat": [{"ext": "json"}]},
@@ -190,7 +190,9 @@ def test_a_yt_dlp_that_is_killed_is_tried_again(tmp_path, workspace):
 @pytest.mark.parametrize("script", ["exec sleep 999999999", "trap '' TERM; sleep 999999999; :"])
 def test_a_yt_dlp_that_takes_too_long_is_ended_and_cleaned_up_after(tmp_path, workspace, script):
     install(tmp_path, script, files(en=PLAIN))
-    assert failure(read(tmp_path, workspace, timeout=1)) == ("yt-dlp was not done within 1 s", True)
+    request = encoded(workspace, LINK, {"base_url": "http://127.0.0.1:9", "timeout": 0.5})
+    environ = {"PATH": f"{tmp_path / 'bin'}:{ENVIRON['PATH']}"}
+    assert failure(run_process(request, workspace, environ=environ)) == ("yt-dlp was not done within 0.5 s", True)
     assert left(workspace) == []
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
+from ductile_plugin import Permanent
+
 _HOSTS = re.compile(r"([a-z0-9-]+\.)?(youtube|youtube-nocookie)\.com|(www\.)?youtu\.be")
 # What follows it, a closing quote, an invisible space or a second question mark, came along when it was copied.
 _ID = re.compile("([A-Za-z0-9_-]{11})(?![A-Za-z0-9_-])")
@@ -16,14 +18,6 @@ _UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2
 _BEFORE_AN_ID = ("shorts", "embed", "live", "v")
 # A player of a playlist and one of a channel: words of eleven letters in the place of an id.
 _NO_VIDEOS = ("videoseries", "live_stream")
-
-
-class Failed(Exception):
-    """There is no transcript; `retry` says whether there may be one later."""
-
-    def __init__(self, text: str, *, retry: bool = False) -> None:
-        super().__init__(text)
-        self.retry = retry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,14 +52,14 @@ class Transcript:
 def id_of(url: object) -> str:
     """Return the id of the video that a link leads to. Raises Failed."""
     if not isinstance(url, str):
-        raise Failed("the payload has no url")
+        raise Permanent("the payload has no url")
     try:
         parts = urlsplit(url.strip(_AROUND_A_LINK))
         host = (parts.hostname or "").rstrip(".")
     except ValueError:
         parts, host = urlsplit(""), ""
     if parts.scheme not in ("http", "https") or not _HOSTS.fullmatch(host):
-        raise Failed(f"not a link to YouTube: {one_line(url, 200)}")
+        raise Permanent(f"not a link to YouTube: {one_line(url, 200)}")
     words = parts.path.strip("/").split("/")
     if words == ["watch"]:
         found = parse_qs(parts.query).get("v", [""])[0]
@@ -75,7 +69,7 @@ def id_of(url: object) -> str:
         found = words[1] if words[0] in _BEFORE_AN_ID and len(words) > 1 else ""
     match = _ID.match(found)
     if match is None or (words[0] == "embed" and match[1] in _NO_VIDEOS):
-        raise Failed(f"the link leads to no video of YouTube: {one_line(url, 200)}")
+        raise Permanent(f"the link leads to no video of YouTube: {one_line(url, 200)}")
     return match[1]
 
 
@@ -89,10 +83,10 @@ def choose(video_id: str, tracks: Sequence[Track], languages: Sequence[str], off
         if found:
             return min(found, key=lambda track: (track.automatic, track.language.lower() != wanted.lower()))
     if not offered:
-        raise Failed(f"video {video_id} has no captions")
+        raise Permanent(f"video {video_id} has no captions")
     named = ", ".join(offered[:10]) + (" and more" if len(offered) > 10 else "")
-    raise Failed(f"video {video_id} has no captions in {', '.join(languages)}, only in {one_line(named, 200)}: "
-                 "add one of them to languages")
+    raise Permanent(f"video {video_id} has no captions in {', '.join(languages)}, only in {one_line(named, 200)}: "
+                    "add one of them to languages")
 
 
 def one_line(value: object, limit: int = 300) -> str | None:

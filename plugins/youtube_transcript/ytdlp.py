@@ -8,10 +8,12 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 
 from captions import NoCaptions, as_text
+from ductile_plugin import ConfigError, Failed, Retry
 from fetch import LIMIT_BYTES
-from video import Failed, Track, Transcript, Video, choose, one_line
+from video import Track, Transcript, Video, choose, one_line
 
 SOURCE = "yt-dlp"
 # From what yt-dlp says when it fails: what may be over later, and what of the rest will not.
@@ -21,25 +23,25 @@ _FOR_GOOD = re.compile("private video|video unavailable|not available|been remov
 
 
 def find(program: str | bool | None) -> str | None:
-    """Return the path of yt-dlp, None where there is none or it is switched off. Raises Failed for a named one."""
+    """Return the path of yt-dlp, None where there is none or it is switched off. Raises ConfigError for a named one."""
     if program is False:
         return None
     path = shutil.which(program or "yt-dlp")
     if program and not path:
-        raise Failed(f"ytdlp: {program} is not found or not executable: install it, or set ytdlp: false")
+        raise ConfigError(f"ytdlp: {program} is not found or not executable: install it, or set ytdlp: false")
     return path
 
 
-def read(video_id: str, program: str, config: dict, workspace: str) -> Transcript:
+def read(video_id: str, program: str, config: dict, workspace: str, end: float) -> Transcript:
     """Return what the captions say that yt-dlp finds in the configured languages. Raises Failed, OSError."""
     with tempfile.TemporaryDirectory(prefix=".yt-dlp-", dir=workspace) as place:
-        _run(video_id, program, config, place)
+        _run(video_id, program, config, place, end)
         try:
             info = json.loads(_content(f"{place}/{video_id}.info.json"))
         except (FileNotFoundError, ValueError, RecursionError):
             info = None
         if not isinstance(info, dict):
-            raise Failed(f"yt-dlp left no readable {video_id}.info.json", retry=True)
+            raise Retry(f"yt-dlp left no readable {video_id}.info.json")
         by_hand = info.get("subtitles") if isinstance(info.get("subtitles"), dict) else {}
         found = re.findall(rf"^{video_id}\.(.+)\.vtt$", "\n".join(sorted(os.listdir(place))), re.MULTILINE)
         tracks = [Track(language=name, automatic=name not in by_hand, place=f"{place}/{video_id}.{name}.vtt")
@@ -48,7 +50,7 @@ def read(video_id: str, program: str, config: dict, workspace: str) -> Transcrip
         try:
             text = as_text(_content(track.place), automatic=track.automatic)
         except NoCaptions:
-            raise Failed(f"yt-dlp left no captions in {os.path.basename(track.place)}", retry=True) from None
+            raise Retry(f"yt-dlp left no captions in {os.path.basename(track.place)}") from None
     length = info.get("duration")
     video = Video(
         id=video_id, title=one_line(info.get("title")), channel=one_line(info.get("channel") or info.get("uploader")),
@@ -56,7 +58,7 @@ def read(video_id: str, program: str, config: dict, workspace: str) -> Transcrip
     return Transcript(video=video, track=track, text=text, source=SOURCE)
 
 
-def _run(video_id: str, program: str, config: dict, place: str) -> None:
+def _run(video_id: str, program: str, config: dict, place: str, end: float) -> None:
     """Have yt-dlp leave its files in a directory. Raises Failed."""
     # `en` and its countries; without the inner flag also `en-de`, what a machine made of the German track.
     languages = ",".join(f"{language}(?-i:-[A-Z]{{2}})?" for language in config["languages"])
@@ -70,11 +72,11 @@ def _run(video_id: str, program: str, config: dict, place: str) -> None:
             child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=complaints,
                                      close_fds=False)
         except OSError as error:
-            raise Failed(f"{program}: {error.strerror}", retry=True) from None
+            raise Retry(f"{program}: {error.strerror}") from None
         try:
-            code = child.wait()
-        except TimeoutError:
-            raise Failed(f"yt-dlp was not done within {config['timeout']:g} s", retry=True) from None
+            code = child.wait(max(0.0, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            raise Retry(f"yt-dlp was not done within {config['timeout']:g} s") from None
         finally:
             child.kill()
             child.wait()

@@ -1,4 +1,4 @@
-"""The youtube_transcript plugin as a process, and a site for it that speaks as YouTube does or misbehaves."""
+"""The youtube_transcript plugin, in this process and as one of its own, and a site for it that speaks as YouTube does or misbehaves."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from ductile.protocol import Response, decode_response, encode_request
+from ductile.units import utc_text
+from support import in_process
 
 RUN = Path(__file__).resolve().parents[2] / "plugins" / "youtube_transcript" / "run.py"
 # This Python first: one that is found by way of a wrapper is slow to start.
@@ -132,23 +135,30 @@ def page(given: object) -> str:
         "</script><script>var ytInitialData = {\"contents\": {}};</script></body></html>")
 
 
-def encoded(workspace: Path, url: object, config: object, *, command: str = "handle") -> bytes:
+def encoded(workspace: Path, url: object, config: object, *, command: str = "handle",
+            seconds_left: float = 60) -> bytes:
     """Return a request as Ductile writes it."""
     return encode_request(
         protocol=2, job_id="j-1", command=command, config=config, state={},
         event={"type": "discord.link", "payload": {"url": url}, "source": "discord"},
-        deadline_at="2026-02-08T10:00:00.000Z", context={}, workspace_dir=os.fspath(workspace))
+        deadline_at=utc_text(datetime.now(timezone.utc) + timedelta(seconds=seconds_left)), context={},
+        workspace_dir=os.fspath(workspace))
 
 
 def run(request: bytes, workspace: Path, *, environ: dict[str, str] = ENVIRON) -> Response:
-    """Run the plugin in a workspace, end what it leaves behind as Ductile does, and return its answer."""
+    """Have the plugin answer in this process, in a workspace."""
+    return in_process.answer(RUN.parent, request, workspace, environ)
+
+
+def run_process(request: bytes, workspace: Path, *, environ: dict[str, str] = ENVIRON, code: int = 0) -> Response:
+    """Run the plugin as a process of its own, end what it leaves behind as Ductile does, and return its answer."""
     with subprocess.Popen([RUN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ,
                           cwd=workspace, start_new_session=True) as process:
         try:
             printed, complaints = process.communicate(request, timeout=60)
         finally:
             end_group(process.pid)
-    assert (process.returncode, complaints) == (0, b"")
+    assert (process.returncode, complaints) == (code, b"")
     return decode_response(printed)
 
 
