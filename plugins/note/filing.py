@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Callable
 
-from failed import Failed
+from ductile_plugin import Permanent, Retry
 
 # Of a note that may be the same: the front matter is at the start.
 HEAD_BYTES = 64 * 1024
@@ -30,7 +30,7 @@ def file_note(directory: str, stem: str, text: str, *, job_id: str, is_same: Cal
             _remove(new)
     except OSError as error:
         text = "its file system has no hard links" if _has_no_links(error) else error.strerror
-        raise Failed(f"directory: {directory}: {text}", retry=True) from None
+        raise Retry(f"directory: {directory}: {text}") from None
 
 
 def _named(directory: str, stem: str, text: str, new: str, is_same: Callable[[str], bool]) -> tuple[str, bool]:
@@ -53,7 +53,7 @@ def _named(directory: str, stem: str, text: str, new: str, is_same: Callable[[st
         _remove(new)
         _sync(directory)
         return name, True
-    raise Failed(f"directory: {directory}: {MOST_NAMES} notes have the name {stem}")
+    raise Permanent(f"directory: {directory}: {MOST_NAMES} notes have the name {stem}")
 
 
 def _write(path: str, text: str) -> None:

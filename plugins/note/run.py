@@ -9,7 +9,10 @@ import re
 import sys
 from datetime import datetime, timezone
 
-from failed import Failed
+# The library is beside this file, or in the lib of the directory of plugins.
+sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib"))
+
+from ductile_plugin import ConfigError, Permanent, Retry, log, main
 from filing import file_note
 from markdown import body, front_matter, identity, one_line, quoted, stem
 
@@ -17,27 +20,27 @@ LIMIT_BYTES = 4 * 1024 * 1024
 
 
 def checked(config: object) -> tuple[str, list[str]]:
-    """Return the directory, an absolute path, and the tags. Raises Failed."""
+    """Return the directory, an absolute path, and the tags. Raises ConfigError."""
     if not isinstance(config, dict):
-        raise Failed("config: expected a mapping")
+        raise ConfigError("config: expected a mapping")
     for key in config:
         if key not in ("directory", "tags"):
-            raise Failed(f"config: unknown key {key!r}, expected one of directory, tags")
+            raise ConfigError(f"config: unknown key {key!r}, expected one of directory, tags")
     directory = config.get("directory")
     directory = os.path.expanduser(directory) if isinstance(directory, str) and "\0" not in directory else ""
     if not os.path.isabs(directory):
-        raise Failed("directory: expected an absolute path or one that starts with ~/")
+        raise ConfigError("directory: expected an absolute path or one that starts with ~/")
     tags = config.get("tags")
     tags = [] if tags is None else tags
     if not isinstance(tags, list):
-        raise Failed("tags: expected a list of texts")
+        raise ConfigError("tags: expected a list of texts")
     for index, tag in enumerate(tags):
         if not isinstance(tag, str) or not tag or tag != one_line(tag):
-            raise Failed(f"tags[{index}]: expected a text of one line (a number needs quotes)")
+            raise ConfigError(f"tags[{index}]: expected a text of one line (a number needs quotes)")
     return os.path.normpath(directory), tags
 
 
-def read(payload: dict, key: str, workspace: str, name: str, logs: list) -> str:
+def read(payload: dict, key: str, workspace: str, name: str) -> str:
     """Return the text that the payload's path names in the workspace, else that of `name`; empty where there is none.
 
     Raises Failed.
@@ -49,15 +52,15 @@ def read(payload: dict, key: str, workspace: str, name: str, logs: list) -> str:
         path = given if given.startswith(workspace + os.sep) else path
     shown = os.path.relpath(path, workspace)
     if not os.path.isfile(path):
-        logs.append({"level": "warn", "message": f"{shown}: there is no such file in the workspace"})
+        log(f"{shown}: there is no such file in the workspace", "warn")
         return ""
     try:
         with open(path, "rb") as file:
             data = file.read(LIMIT_BYTES + 1)
     except OSError as error:
-        raise Failed(f"{shown}: {error.strerror}", retry=True) from None
+        raise Retry(f"{shown}: {error.strerror}") from None
     if len(data) > LIMIT_BYTES:
-        raise Failed(f"{shown}: larger than {LIMIT_BYTES // 1024 // 1024} MiB, that is no text for a note")
+        raise Permanent(f"{shown}: larger than {LIMIT_BYTES // 1024 // 1024} MiB, that is no text for a note")
     return data.decode("utf-8", "replace").removeprefix("\ufeff").replace("\0", "").strip()
 
 
@@ -111,28 +114,28 @@ def health(directory: str) -> dict:
     while not os.path.lexists(place):
         place = os.path.dirname(place)
     if not os.path.isdir(place):
-        raise Failed(f"directory: {place}: not a directory")
+        raise Permanent(f"directory: {place}: not a directory")
     if not os.access(place, os.W_OK | os.X_OK):
-        raise Failed(f"directory: {place}: cannot be written")
+        raise Permanent(f"directory: {place}: cannot be written")
     return {"status": "ok", "result": f"would file notes in {directory}"}
 
 
-def respond(request: dict, logs: list) -> dict:
+def respond(request: dict) -> dict:
     directory, tags = checked(request.get("config"))
     if request.get("command") == "health":
         return health(directory)
     if request.get("command") != "handle":
-        raise Failed("note has no such command")
+        raise Permanent("note has no such command")
     event = request.get("event") if isinstance(request.get("event"), dict) else {}
     payload = event.get("payload") if isinstance(event.get("payload"), dict) else {}
     workspace = os.path.realpath(request.get("workspace_dir") or ".")
     job_id = request.get("job_id")
     if not isinstance(job_id, str) or not re.fullmatch("[A-Za-z0-9-]{1,64}", job_id):
-        raise Failed("job_id: expected letters, digits and hyphens")
-    summary = read(payload, "summary_path", workspace, "summary.txt", logs)
-    transcript = read(payload, "transcript_path", workspace, "transcript.txt", logs)
+        raise Permanent("job_id: expected letters, digits and hyphens")
+    summary = read(payload, "summary_path", workspace, "summary.txt")
+    transcript = read(payload, "transcript_path", workspace, "transcript.txt")
     if not summary and not transcript:
-        raise Failed("there is neither a summary nor a transcript in the workspace, no note was filed")
+        raise Permanent("there is neither a summary nor a transcript in the workspace, no note was filed")
     fields, date = fields_of(request, event, payload, tags), when(event)
     text = (front_matter(fields, date.isoformat(timespec="seconds")) + "\n"
             + body(fields["title"], fields.get("url", ""), summary, transcript))
@@ -142,20 +145,5 @@ def respond(request: dict, logs: list) -> dict:
     return {"status": "ok", "result": f"{'filed as' if is_new else 'already filed as'} {name}", "events": [filed]}
 
 
-def main() -> None:
-    logs: list = []
-    try:
-        try:
-            request = json.load(sys.stdin.buffer)
-        except ValueError:
-            request = None
-        if not isinstance(request, dict):
-            raise Failed("the request is not a JSON object")
-        answer = respond(request, logs)
-    except (Failed, RecursionError) as error:
-        answer = {"status": "error", "error": str(error), "retry": getattr(error, "retry", False)}
-    print(json.dumps(answer | {"logs": logs}))
-
-
 if __name__ == "__main__":
-    main()
+    main(respond)

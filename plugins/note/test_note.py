@@ -1,4 +1,4 @@
-"""The note plugin, run as Ductile runs it: what it files, once, and what it leaves alone."""
+"""The note plugin: what it files, once, and what it leaves alone."""
 
 from __future__ import annotations
 
@@ -98,6 +98,11 @@ The short of it.
 The whole talk.
 """
     assert names(notes) == ["2026-02-08-how-to-bake.md"]
+
+
+def test_a_process_files_a_note_too(workspace, notes):
+    given = steps.request(workspace, {"directory": str(notes)}, PAYLOAD)
+    assert filed(notes, steps.run_process(HERE, given, workspace)) == "2026-02-08-how-to-bake.md"
 
 
 def test_the_channel_is_known_from_the_video_too(workspace, notes):
@@ -305,8 +310,8 @@ def as_nobody(workspace: Path, notes: Path, command: str = "handle") -> Response
     workspace.parent.chmod(0o755)
     for path in workspace.iterdir():
         path.chmod(0o444)
-    return steps.run(HERE, steps.request(workspace, {"directory": str(notes)}, PAYLOAD, command=command), workspace,
-                     as_user=NOBODY)
+    given = steps.request(workspace, {"directory": str(notes)}, PAYLOAD, command=command)
+    return steps.run_process(HERE, given, workspace, as_user=NOBODY)
 
 
 @pytest.fixture

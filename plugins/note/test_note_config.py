@@ -1,4 +1,4 @@
-"""The note plugin, run as Ductile runs it, where its configuration or its request is wrong."""
+"""The note plugin where its configuration or its request is wrong."""
 
 from __future__ import annotations
 
@@ -37,11 +37,14 @@ def test_a_wrong_configuration_is_named_and_not_tried_again(tmp_path, config, er
         assert failure(steps.run(HERE, given, tmp_path)) == (error, False)
 
 
-@pytest.mark.parametrize(
-    "given", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"])
+def test_a_wrong_configuration_exits_with_78(tmp_path):
+    given = steps.request(tmp_path, {})
+    assert failure(steps.run_process(HERE, given, tmp_path, code=78)) == (DIRECTORY, False)
+
+
+@pytest.mark.parametrize("given", [b"", b'{"config": '])
 def test_what_is_no_request_is_refused(tmp_path, given):
-    error, retry = failure(steps.run(HERE, given, tmp_path))
-    assert (len(error.splitlines()), retry) == (1, False)
+    assert failure(steps.run_process(HERE, given, tmp_path)) == ("the request is not a JSON object", False)
 
 
 @pytest.mark.parametrize("command", ["poll", None, ["handle"]])
