@@ -212,7 +212,8 @@ def test_what_a_daemon_holds_is_saved_when_its_files_are_taken_away(
 
 def test_requests_in_flight_are_not_acknowledged_then(daemon: RealDaemon) -> None:
     address = hooks.listen(daemon)
-    hooks.install_hook(daemon)
+    # Nothing but the request writes.
+    hooks.install_waiting_hook(daemon)
     daemon.start()
     taken = ask(address, signed(b"{}")).json["job_id"]
     daemon.database.unlink()
