@@ -25,6 +25,8 @@ _OPENINGS = 3                 # how often a connection is opened that turns out 
 _JOURNAL_LIMIT_BYTES = 16 * 1024 * 1024
 # Four times SQLite's default: a page that each job writes goes to its place once for four, which spares a slow card.
 _CHECKPOINT_PAGES = 4000
+# Past this the write-ahead log is worth a warning: it is cut to _JOURNAL_LIMIT_BYTES as soon as no reader needs it.
+LARGE_LOG_BYTES = 64 * 1024 * 1024
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
@@ -148,7 +150,7 @@ def transaction(conn: sqlite3.Connection, *, synced: bool | None = True) -> Iter
 def held(path: Path) -> Iterator[None]:
     """Have each write of the block see first that the files of this database, open by now, are those of their names."""
     global _held
-    _held = db_files.held_files(path)
+    _held = db_files.HeldFiles(path)
     try:
         yield
     finally:
@@ -443,10 +445,27 @@ def full_check(conn: sqlite3.Connection) -> list[str]:
     return [line for line in found if line != "ok"] + orphans + missing
 
 
+def held_log_bytes(conn: sqlite3.Connection) -> int | None:
+    """Return the size of a large write-ahead log that a reader holds, None where it is small or nobody holds it.
+
+    A transaction that reads without an end keeps what was written since from being moved into the database. Within a
+    transaction nothing can be said: None. Raises sqlite3.Error.
+    """
+    try:
+        size = db_files.log_of(Path(path_of(conn))).stat().st_size
+    except FileNotFoundError:
+        return None
+    if size <= LARGE_LOG_BYTES or conn.in_transaction:
+        return None
+    _, logged, moved = conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    return size if moved < logged else None
+
+
 def free_pages(conn: sqlite3.Connection, limit: int) -> int:
     """Give up to `limit` unused pages back to the file system. Return how many."""
     unused = conn.execute("PRAGMA freelist_count").fetchone()[0]
     if unused:
         with _writing, reading(conn):
+            refuse_replaced()
             conn.executescript(f"PRAGMA incremental_vacuum({limit})")
     return min(unused, limit)

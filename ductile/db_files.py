@@ -8,7 +8,6 @@ import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
@@ -74,16 +73,23 @@ def _to_begin_anew(path: Path, what: Path) -> str:
     return f"remove {what} to begin with an empty database"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class HeldFiles:
-    """The database and what belongs to it, as this process has them open: what tells each from others of its name."""
+    """The database and what belongs to it, as this process has them open: what tells each from others of its name.
 
-    database: Path
-    seen: tuple[tuple[str, tuple[int, int] | None], ...]
+    No dataclass: what `status` would import for one takes longer than it may.
+    """
+
+    __slots__ = ("_database", "_seen")
+
+    def __init__(self, database: Path) -> None:
+        self._database = database
+        real = Path(os.path.realpath(database))
+        names = [str(each) for each in (real, log_of(real), index_of(real))]
+        self._seen = tuple((name, _identity(name)) for name in names)
 
     def what_is_lost(self) -> str | None:
         """Say which of them is no longer the file of its name, None where all are. A stat opens nothing."""
-        for name, seen in self.seen:
+        for name, seen in self._seen:
             found = _identity(name)
             if found != seen:
                 return f"{name} was removed while ductiled ran" if found is None \
@@ -95,9 +101,9 @@ class HeldFiles:
 
         `alive` is called now and then. Raises sqlite3.Error and OSError.
         """
-        rescued = self.database.with_name(f"{self.database.name}.rescued-{stamp(now)}")
-        part = self.database.with_name(f".{self.database.name}.rescue")
-        self.database.parent.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+        rescued = self._database.with_name(f"{self._database.name}.rescued-{stamp(now)}")
+        part = self._database.with_name(f".{self._database.name}.rescue")
+        self._database.parent.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
         part.unlink(missing_ok=True)
         fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
         try:
@@ -112,25 +118,18 @@ class HeldFiles:
             os.close(fd)
             part.unlink(missing_ok=True)
         self._forget_log()
-        leave_unclean(pid_file(self.database))
-        sync_directory(self.database.parent)
+        leave_unclean(pid_file(self._database))
+        sync_directory(self._database.parent)
         return rescued
 
     def _forget_log(self) -> None:
         """Remove the log of a database that is no longer the file of its name: SQLite would read it into another."""
-        (database, seen), *beside = self.seen
+        (database, seen), *beside = self._seen
         if _identity(database) == seen:
             return
         for name, seen in beside:
             if _identity(name) == seen:
                 os.unlink(name)
-
-
-def held_files(database: Path) -> HeldFiles:
-    """Return what tells the files of an open database from others of their names."""
-    real = Path(os.path.realpath(database))
-    names = [str(each) for each in (real, log_of(real), index_of(real))]
-    return HeldFiles(database=database, seen=tuple((name, _identity(name)) for name in names))
 
 
 def _identity(name: str) -> tuple[int, int] | None:

@@ -21,6 +21,13 @@ _LONGEST = 64             # bytes that are read of the file
 _UNCLEAN = "unclean"
 
 
+class AlreadyRunning(DuctileError):
+    """Another process holds a lock: a daemon runs or is starting, or a database is being restored."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"ductiled is already running{text}", exit_code=EXIT_RUNNING)
+
+
 class PidFileRemoved(DuctileError):
     """A daemon runs, but its PID file was removed or replaced, so that nobody can say which process it is."""
 
@@ -80,10 +87,10 @@ class PidLock:
         if not _lock(self._fd):
             other = _read_pid(self._fd)
             who = f"as PID {other}" if other else "and is just starting"
-            raise DuctileError(f"ductiled is already running {who} (it holds {self._path})", exit_code=EXIT_RUNNING)
+            raise AlreadyRunning(f" {who} (it holds {self._path})")
         if not _lock(self._directory):
-            raise DuctileError(f"ductiled is already running: it holds {self._path.parent}, and its PID file was"
-                               f" removed; stop that process first", exit_code=EXIT_RUNNING)
+            raise AlreadyRunning(f": it holds {self._path.parent}, and its PID file was removed; stop that process"
+                                 f" first")
         left = os.pread(self._fd, _LONGEST, 0).decode("ascii", "replace")
         if left.strip().isdigit():
             self._put(_UNCLEAN)

@@ -19,9 +19,9 @@ from ductile.ctl.document import document
 from ductile.ctl.ending import noted
 from ductile.ctl.progress import progress
 from ductile.errors import (
-    EXIT_DATA, EXIT_FAILED, EXIT_IO, EXIT_OK, EXIT_PERMISSION, EXIT_RUNNING, DuctileError, io_exit_code,
+    EXIT_DATA, EXIT_FAILED, EXIT_IO, EXIT_OK, EXIT_PERMISSION, DuctileError, io_exit_code,
 )
-from ductile.lock import PidLock, pid_file, running_pid
+from ductile.lock import AlreadyRunning, PidLock, pid_file, running_pid
 from ductile.text import one_line
 
 _ENDS = ("", "-wal", "-shm")      # of the names of what belongs together
@@ -113,9 +113,7 @@ def _check_source(file: Path, state_path: Path) -> None:
 def _lock(state_path: Path) -> PidLock:
     try:
         return PidLock(pid_file(state_path))
-    except DuctileError as error:
-        if error.exit_code != EXIT_RUNNING:
-            raise
+    except AlreadyRunning as error:
         raise DuctileError(f"{error}: stop it, then restore", exit_code=EXIT_FAILED) from error
 
 

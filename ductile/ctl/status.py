@@ -8,11 +8,12 @@ from datetime import datetime, timezone
 from io import TextIOBase
 from pathlib import Path
 
+from ductile import db
 from ductile.ctl import snapshot, table
 from ductile.ctl.table import Page
 from ductile.errors import EXIT_OK
 from ductile.lock import pid_file, running_pid
-from ductile.units import format_duration, parse_utc, utc_text
+from ductile.units import format_duration, format_size, parse_utc, utc_text
 
 # What the scheduler notes of a run and what is known at this moment anyway, more freshly.
 _SEEN_HERE = ("not loaded", "unhealthy", "breaker")
@@ -40,6 +41,7 @@ def status(conn: sqlite3.Connection, *, state_path: Path, probes: Callable[[], P
     is_open = any(breaker["state"] == "open" for row in seen["plugins"] for breaker in row["breakers"])
     known = probes() if is_open else Probes()
     found = {"daemon": _daemon(state_path, seen.pop("listen")), **seen}
+    found["held_log_bytes"] = db.held_log_bytes(conn)
     found["plugins"] = [_plugin(row, known, now) for row in seen["plugins"]]
     out.write(_text(found, now, page) if document is None else document(found))
     return EXIT_OK
@@ -121,6 +123,9 @@ def _breaker(breaker: dict, open_until: Mapping[str, datetime | None]) -> str | 
 
 def _text(found: dict, now: datetime, page: Page) -> str:
     lines = [*_daemon_lines(found["daemon"], now), *_load_lines(found["config_load"]), _queue_line(found, now)]
+    if found["held_log_bytes"] is not None:
+        lines.append(f"write-ahead log: {format_size(found['held_log_bytes'])}; it grows as long as another program reads"
+                     f" the database in one transaction")
     lines += [f"running: {table.short(job['job_id'])} {job['plugin']} {job['command']}, attempt {job['attempt']},"
               f" {_ago(job['started_at'], now)}" for job in found["running"]]
     ended = found["ended_24h"]

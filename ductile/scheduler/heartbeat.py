@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from datetime import datetime
 
+from ductile import db
 from ductile.chance import Chance, NewId
 from ductile.clock import Clock
 from ductile.log import Component
@@ -40,6 +41,7 @@ class Heartbeat:
         self._wall = clock.now()
         self._monotonic = clock.monotonic()
         self._prune_from = self._monotonic
+        self._log_is_held = False          # by a reader, and told
         self.next_at: datetime | None = None
         self.holding = False
         self.prunes = False
@@ -57,6 +59,7 @@ class Heartbeat:
     def beat(self, world: World) -> None:
         """Look at the schedules, let go of stuck retries, clear away, and begin to prune. Raises what `transaction` raises."""
         self._watch_the_clock()
+        self._watch_the_log()
         self.look(world)
         now = self._clock.now()
         released = ticker.release_stranded(self._conn, world, now)
@@ -80,6 +83,13 @@ class Heartbeat:
         if not self.prunes and self._pruned:
             _log.info("old jobs pruned", rows_and_pages=self._pruned)
             self._pruned = 0
+
+    def _watch_the_log(self) -> None:
+        size = db.held_log_bytes(self._conn)
+        if size is not None and not self._log_is_held:
+            _log.warn("the write-ahead log grows: another program reads the database in one transaction without an end;"
+                      " find it with `fuser` or `lsof` on the database and stop it", bytes=size)
+        self._log_is_held = size is not None
 
     def _watch_the_clock(self) -> None:
         wall, monotonic = self._clock.now(), self._clock.monotonic()

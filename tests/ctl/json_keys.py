@@ -52,6 +52,7 @@ DOCUMENTS: dict[str, Any] = {
         "queue": keys("queued waiting running"),
         "oldest_waiting": VALUE,
         "ended_24h": keys("succeeded dead deduped"),
+        "held_log_bytes": VALUE,
         "running": [keys("job_id plugin command attempt started_at")],
         "plugins": [{
             **keys("plugin version enabled last_run last_outcome last_error last_job_id next_run held state_bytes"),

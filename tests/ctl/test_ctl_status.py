@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -32,10 +32,10 @@ from ductile.scheduler.breaker import Breaker
 from ductile.scheduler.rows import Entry
 from ductile.scheduler.schedule import Schedule, Slot
 from ductile.state import rows as state_rows
-from ductile.units import parse_utc
+from ductile.units import format_size, parse_utc
 from support.clock import START
 from support.daemon import RealDaemon
-from support.ledger import put_job, steps
+from support.ledger import put_ended, put_job, steps
 
 NOW = START + timedelta(minutes=5)
 DUE = START + timedelta(hours=1)
@@ -132,6 +132,20 @@ g-well      0.1.0    2026-02-08T10:01:00.000Z  failed   2026-02-08T11:00:00.000Z
 def test_the_text_says_everything_at_a_glance(conn: sqlite3.Connection, desk: Desk) -> None:
     fill(conn)
     assert look(conn, desk) == TEXT
+
+
+def test_a_log_that_a_reader_holds_is_shown(conn: sqlite3.Connection, desk: Desk,
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(db, "LARGE_LOG_BYTES", 100_000)
+    with closing(sqlite3.connect(desk.database, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM job_queue").fetchone()
+        put_ended(conn, range(500), at="2026-02-08T10:00:00.000Z")
+        size = desk.database.with_name("state.db-wal").stat().st_size
+        assert json.loads(look(conn, desk, as_json=True))["held_log_bytes"] == size
+        assert (f"write-ahead log: {format_size(size)}; it grows as long as another program reads the database in one"
+                " transaction\n") in look(conn, desk)
+    assert json.loads(look(conn, desk, as_json=True))["held_log_bytes"] is None
 
 
 def test_the_document_has_what_the_text_has(conn: sqlite3.Connection, desk: Desk) -> None:

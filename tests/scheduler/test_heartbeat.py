@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from random import Random
 
@@ -115,6 +117,29 @@ def test_a_batch_that_takes_long_is_followed_by_smaller_ones(heartbeat, conn, cl
         heartbeat.prune(WITHOUT_SCHEDULE)
         left.append(jobs(conn))
     assert left == [1090, 1085, 1083, 1082, 1081, 1080]
+
+
+def test_a_log_that_a_reader_holds_is_told_once_and_again_when_it_comes_back(
+        heartbeat, conn, clock, log, tmp_path, monkeypatch):
+    monkeypatch.setattr(db, "LARGE_LOG_BYTES", 100_000)
+    for _ in range(2):
+        with closing(sqlite3.connect(tmp_path / "state.db", isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM job_queue").fetchone()
+            put_ended(conn, range(jobs(conn), jobs(conn) + 500), at=utc_text(START))
+            for _ in range(3):
+                beats(heartbeat, clock, 1)
+        beats(heartbeat, clock, 1)
+    told = ("warn the write-ahead log grows: another program reads the database in one transaction without an end; find"
+            " it with `fuser` or `lsof` on the database and stop it")
+    assert [text for text in said(log) if "log" in text] == [told, told]
+
+
+def test_a_large_log_that_nobody_holds_is_not_told(heartbeat, conn, clock, log, monkeypatch):
+    monkeypatch.setattr(db, "LARGE_LOG_BYTES", 100_000)
+    put_ended(conn, range(500), at=utc_text(START))
+    beats(heartbeat, clock, 2)
+    assert [text for text in said(log) if "log" in text] == []
 
 
 def test_a_look_prunes_nothing(heartbeat, conn):
