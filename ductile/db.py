@@ -160,7 +160,9 @@ def held(path: Path) -> Iterator[None]:
 def refuse_replaced() -> None:
     """Raise Replaced where a file of the database that is held has been removed or replaced."""
     global _is_written
-    lost = None if _held is None else _held.what_is_lost()
+    if _held is None:
+        return
+    lost = _held.what_is_lost()
     if lost is not None:
         _is_written = False
         raise Replaced(lost, _held)

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support import ordinary
-from support.ledger import opened, put_ended, put_job
 
 from ductile import db, schema
 from ductile.errors import EXIT_DATA, EXIT_IO, EXIT_PERMISSION, EXIT_SYSTEM, DuctileError
 from ductile.lock import pid_file
+from support import ordinary
+from support.ledger import opened, put_ended, put_job
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_SECONDS = 60

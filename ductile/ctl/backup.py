@@ -58,7 +58,7 @@ def backup(conn: sqlite3.Connection, *, file: Path, keep: int | None, state_path
         with noted() as got:
             size = _make(conn, file, state_path, lambda: bool(got), err)
     except OSError as error:
-        raise _not_written(file, error.strerror, io_exit_code(error)) from error
+        raise _not_written(file, str(error.strerror), io_exit_code(error)) from error
     _sync(file)
     removed = [] if keep is None else _remove_old(file, keep)
     found: dict[str, Any] = {"file": str(file), "bytes": size, "taken_at": utc_text(now), "removed": removed}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from io import TextIOBase
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from ductile import db, db_files, schema
@@ -19,7 +20,13 @@ from ductile.ctl.document import document
 from ductile.ctl.ending import noted
 from ductile.ctl.progress import progress
 from ductile.errors import (
-    EXIT_DATA, EXIT_FAILED, EXIT_IO, EXIT_OK, EXIT_PERMISSION, DuctileError, io_exit_code,
+    EXIT_DATA,
+    EXIT_FAILED,
+    EXIT_IO,
+    EXIT_OK,
+    EXIT_PERMISSION,
+    DuctileError,
+    io_exit_code,
 )
 from ductile.lock import AlreadyRunning, PidLock, pid_file, running_pid
 from ductile.text import one_line
@@ -60,13 +67,15 @@ def restore(*, file: Path, state_path: Path, now: datetime, as_json: bool, out: 
         lock.abandon()
         raise
     lock.release()
-    found = {"file": str(file), "database": str(state_path), "version": copy.version, "queued": copy.queued,
-             "running": copy.running, "replaced": kept and str(kept)}
+    found: dict[str, Any] = {
+        "file": str(file), "database": str(state_path), "version": copy.version, "queued": copy.queued,
+        "running": copy.running, "replaced": None if kept is None else str(kept),
+    }
     out.write(document(found) if as_json else _text(found))
     return EXIT_OK
 
 
-def _text(found: dict) -> str:
+def _text(found: dict[str, Any]) -> str:
     older = f" (version {found['version']}: ductiled brings it up to date)" if found["version"] < schema.VERSION else ""
     lines = [f"{one_line(found['file'])} is now the database {one_line(found['database'])}{older}"]
     if found["replaced"] is not None:

@@ -124,8 +124,8 @@ def _breaker(breaker: dict, open_until: Mapping[str, datetime | None]) -> str | 
 def _text(found: dict, now: datetime, page: Page) -> str:
     lines = [*_daemon_lines(found["daemon"], now), *_load_lines(found["config_load"]), _queue_line(found, now)]
     if found["held_log_bytes"] is not None:
-        lines.append(f"write-ahead log: {format_size(found['held_log_bytes'])}; it grows as long as another program reads"
-                     f" the database in one transaction")
+        lines.append(f"write-ahead log: {format_size(found['held_log_bytes'])}; it grows as long as another program"
+                     f" reads the database in one transaction")
     lines += [f"running: {table.short(job['job_id'])} {job['plugin']} {job['command']}, attempt {job['attempt']},"
               f" {_ago(job['started_at'], now)}" for job in found["running"]]
     ended = found["ended_24h"]

@@ -18,8 +18,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, Said
 
+from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, Said
 from ductile import db_files
 from ductile.ctl.backup import backup
 from ductile.errors import DuctileError

@@ -10,8 +10,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from ctl.desk import Desk, Said
 
+from ctl.desk import Desk, Said
 from ductile import db, schema
 from ductile.ctl.restore import restore
 from ductile.lock import PidLock, pid_file

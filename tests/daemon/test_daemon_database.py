@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from support import hooks
-from support.wire import ask, signed
 from support.daemon import PATIENCE_SECONDS, RealDaemon
+from support.wire import ask, signed
 
 DUCTILECTL = Path(sys.executable).with_name("ductilectl")
 JOBS = 20

@@ -6,12 +6,6 @@ from datetime import timedelta
 from random import Random
 
 import pytest
-from scheduler.schedules import schedule
-from support import worlds
-from support.clock import START, FakeClock
-from support.ledger import ids, opened, put_ended, put_job
-from support.logs import kept, lines, messages, said
-from support.ticking import written
 
 from ductile import db
 from ductile.queue import rows as queue_rows
@@ -19,6 +13,12 @@ from ductile.queue.job import Status
 from ductile.scheduler.heartbeat import Heartbeat
 from ductile.units import utc_text
 from ductile.workspace.directories import Workspaces
+from scheduler.schedules import schedule
+from support import worlds
+from support.clock import START, FakeClock
+from support.ledger import ids, opened, put_ended, put_job
+from support.logs import kept, lines, messages, said
+from support.ticking import written
 
 WORLD = worlds.world(worlds.plugin("echo", schedule("5m")), job_log_retention=86400)
 WITHOUT_SCHEDULE = worlds.world(worlds.plugin("echo"), job_log_retention=86400)
