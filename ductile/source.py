@@ -42,11 +42,11 @@ class Source:
         except Exception as error:
             for line in "".join(traceback.format_exception(error)).splitlines():
                 _log.error(line)
-            raise DuctileError(f"a bug: reading {printable(self.path)} failed with {type(error).__name__}; please report"
-                               " it with the lines before this one", exit_code=EXIT_FAILED) from error
+            raise DuctileError(f"a bug: reading {printable(self.path)} failed with {type(error).__name__}; please"
+                               " report it with the lines before this one", exit_code=EXIT_FAILED) from error
         if not reading.world.enabled:
-            raise DuctileError(f"{printable(self.path)}: no plugin is enabled, and so all that waits would end; a reload"
-                               " takes a configuration with at least one", exit_code=EXIT_CONFIG)
+            raise DuctileError(f"{printable(self.path)}: no plugin is enabled, and so all that waits would end; a"
+                               " reload takes a configuration with at least one", exit_code=EXIT_CONFIG)
         before, after = in_force.config, reading.world.config
         moved = [f"{dotted(place)} cannot change while ductiled runs: stop it, move {_shown(in_force, place, old)} to"
                  f" {_shown(reading.world, place, new)}, start it again"

@@ -88,11 +88,11 @@ def read(path: Path, environ: Mapping[str, str], *, keep_unset: bool = False) ->
     """
     loaded = load(path, environ, keep_unset=keep_unset)
     world, found, of_pipelines = _look(loaded)
+    pipeline_lines = (loaded.hidden(str(fault), _PIPELINES_DIR) for fault in of_pipelines)
     return Reading(
         path=path.absolute(),
         world=world,
-        problems=_first(chain(_lines(loaded, found), (loaded.hidden(str(fault), _PIPELINES_DIR) for fault in of_pipelines)),
-                        len(found) + len(of_pipelines)),
+        problems=_first(chain(_lines(loaded, found), pipeline_lines), len(found) + len(of_pipelines)),
         faults=_first(_faults(loaded, world), sum(len(plugin.faults) for plugin in world.plugins.values()
                                                   if plugin.settings.enabled)),
         warnings=(*loaded.warnings, *_none_enabled(loaded, world), *_exposed(loaded, world), *_doubts(loaded, world)),

@@ -43,7 +43,8 @@ def test_a_truncated_file_is_refused(source: Source) -> None:
     assert refusal(source, "").exit_code == EXIT_CONFIG
 
 
-@pytest.mark.parametrize("path", ["/", "//", "/proc/1/root", "/proc/1/root/x", "..", "x" * 5000, "x/" * 2000, "/proc/self/fd/99"])
+@pytest.mark.parametrize("path", ["/", "//", "/proc/1/root", "/proc/1/root/x", "..", "x" * 5000, "x/" * 2000,
+                                  "/proc/self/fd/99"])
 @pytest.mark.parametrize("setting", ["state", "workspace"])
 def test_a_path_that_cannot_be_one_is_told_in_one_line(source: Source, setting: str, path: str) -> None:
     error = refusal(source, f"{GOOD}{setting}: {{path: {path}}}\n")

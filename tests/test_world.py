@@ -6,14 +6,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support import ordinary
-from support.clock import START
-from support.ledger import opened
-from support.plugins_on_disk import make, write
 
 from ductile import world
 from ductile.config import rows as config_rows
 from ductile.errors import EXIT_CONFIG, DuctileError
+from support import ordinary
+from support.clock import START
+from support.ledger import opened
+from support.plugins_on_disk import make, write
 
 ENVIRON = {"TZ": "UTC", "TOKEN": "a secret that is long enough"}
 ONE = "plugins:\n  echo: {}\n"
@@ -60,8 +60,8 @@ def test_plugins_that_are_off_or_not_loaded_do_not_run(directory):
 def test_a_plugin_that_is_not_loaded_is_a_fault_and_no_problem(directory):
     reading = read(directory, "plugins: {echo: {}, gone: {}, off: {enabled: false}}\n")
     assert reading.problems == ()
-    assert reading.faults == (f"{directory}/config.yaml:1:21: plugin gone is not loaded: no plugin named 'gone' was found"
-                              f" in {directory}/plugins",)
+    assert reading.faults == (f"{directory}/config.yaml:1:21: plugin gone is not loaded: no plugin named 'gone' was"
+                              f" found in {directory}/plugins",)
 
 
 def test_every_fault_of_a_plugin_is_told_with_its_place(directory):
@@ -71,8 +71,8 @@ def test_every_fault_of_a_plugin_is_told_with_its_place(directory):
     assert [line.removeprefix("plugin echo is not loaded: plugins/echo/") for line in found] == [
         "manifest.yaml:2:1: verison: unknown key; the key 'version' is missing",
         "manifest.yaml:3:11: protocol: expected 1 or 2, got 3",
-        "manifest.yaml:5:12: commands[0]: expected a name of 1 to 64 letters, digits, '-' and '_', the first a letter or"
-        " digit, got 'a b'",
+        "manifest.yaml:5:12: commands[0]: expected a name of 1 to 64 letters, digits, '-' and '_', the first a letter"
+        " or digit, got 'a b'",
         "gone: the entrypoint is missing; put it there, or mend 'entrypoint' in plugins/echo/manifest.yaml",
     ]
     assert read(directory).world.plugins["echo"].reason.endswith(
@@ -207,9 +207,11 @@ def test_a_list_of_one_directory_that_is_missing_is_placed(directory):
 @pytest.mark.parametrize(("text", "line"), [
     ("plugins_dir: config.yaml\n",
      "config.yaml:1:14: plugins_dir: expected a directory, got config.yaml: Not a directory"),
-    ("plugins_dir: \"a\\nb\\e[31m\"\n", "config.yaml:1:14: plugins_dir: expected a directory that exists, got a\\nb\\x1b[31m"),
+    ("plugins_dir: \"a\\nb\\e[31m\"\n",
+     "config.yaml:1:14: plugins_dir: expected a directory that exists, got a\\nb\\x1b[31m"),
     ("pipelines_dir: nowhere\n", "config.yaml:1:16: pipelines_dir: expected a directory that exists, got nowhere"),
-    ("pipelines_dir: ./pipelines\n", "config.yaml:1:16: pipelines_dir: expected a directory that exists, got pipelines"),
+    ("pipelines_dir: ./pipelines\n",
+     "config.yaml:1:16: pipelines_dir: expected a directory that exists, got pipelines"),
     ("pipelines_dir: config.yaml\n",
      "config.yaml:1:16: pipelines_dir: expected a directory, got config.yaml: Not a directory"),
 ])

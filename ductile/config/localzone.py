@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping
-from datetime import timezone, tzinfo
+from datetime import UTC, tzinfo
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -35,7 +35,7 @@ def local_zone(environ: Mapping[str, str], localtime: Path = _LOCALTIME) -> tupl
 
 def _zone_of_variable(name: str) -> tzinfo | None:
     if name in ("", "UTC"):
-        return timezone.utc
+        return UTC
     if name.startswith("/"):
         return _zone_of_file(Path(name))
     return _zone_of_name(name)
@@ -43,19 +43,19 @@ def _zone_of_variable(name: str) -> tzinfo | None:
 
 def _system_zone(localtime: Path) -> tzinfo:
     if not os.path.exists(localtime):
-        return timezone.utc
+        return UTC
     # The name is worth having: two schedules in zones of the same name compare equal.
     parts = localtime.resolve().parts
     if _DIRECTORY in parts:
         zone = _zone_of_name("/".join(parts[parts.index(_DIRECTORY) + 1 :]))
         if zone is not None:
             return zone
-    return _zone_of_file(localtime) or timezone.utc
+    return _zone_of_file(localtime) or UTC
 
 
 def _zone_of_name(name: str) -> tzinfo | None:
     if name == "UTC":
-        return timezone.utc
+        return UTC
     try:
         return ZoneInfo(name)
     except (LookupError, ValueError, OSError):

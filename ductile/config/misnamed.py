@@ -20,7 +20,8 @@ ROOT = {
     **dict.fromkeys(("database", "db", "data_dir"), "write state: {path: FILE}"),
     **dict.fromkeys(("log", "log_level", "env_file", "tick_interval", "dedupe_ttl", "job_log_retention", "max_hops",
                      "max_queue_depth", "shutdown_grace", "name"), _IN_SERVICE),
-    **dict.fromkeys(("schedule", "schedules", "jobs", "cron"), "a schedule belongs to its plugin: plugins.NAME.schedule"),
+    **dict.fromkeys(("schedule", "schedules", "jobs", "cron"),
+                    "a schedule belongs to its plugin: plugins.NAME.schedule"),
     **dict.fromkeys(("listen", "endpoints"), "it belongs into 'webhooks'"),
     **dict.fromkeys(("max_attempts", "retry"), _OF_A_PLUGIN),
 }
@@ -60,10 +61,12 @@ SIGNATURE_FORMATS = {
     **dict.fromkeys(("sha256", "hmac", "hmac-sha256", "hmac_sha256"), "hex or base64, as the sender writes the digest"),
 }
 
-_UNITS = {"sec": "s", "second": "s", "min": "m", "minute": "m", "hr": "h", "hour": "h", "day": "d", "week": "w", "wk": "w"}
+_UNITS = {"sec": "s", "second": "s", "min": "m", "minute": "m", "hr": "h", "hour": "h", "day": "d", "wk": "w",
+          "week": "w"}
 _SPELT_OUT = re.compile(r"([0-9]{1,9}) ?([a-z]+?)s?")
 _CLOCK = re.compile(r"([0-9]|[01][0-9]|2[0-3]):[0-5][0-9]")
-_MACROS = {"@hourly": "every: hourly", "@daily": "every: daily", "@midnight": "every: daily", "@weekly": "every: weekly",
+_MACROS = {"@hourly": "every: hourly", "@daily": "every: daily", "@midnight": "every: daily",
+           "@weekly": "every: weekly",
            "@monthly": "every: monthly"}
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _CRON = "a crontab line is no schedule here; write"
@@ -109,7 +112,9 @@ def _equivalent(fields: list[str]) -> str | None:
     if month != "*" or (day != "*" and weekday != "*"):
         return None
     if hour == day == weekday == "*":
-        return "every: 1m" if minute == "*" else _step(minute, "m", 60) or ("every: hourly" if minute.isdigit() else None)
+        if minute == "*":
+            return "every: 1m"
+        return _step(minute, "m", 60) or ("every: hourly" if minute.isdigit() else None)
     if not minute.isdigit() or int(minute) > 59:
         return None
     if day == weekday == "*" and not hour.isdigit():

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ductile import units
-from ductile.check import Path as Place
 from ductile.check import MOST_HINTS, Problem, Section, as_text, kind_of, nearest
+from ductile.check import Path as Place
 from ductile.config import defaults, misnamed
 from ductile.config.schedules import read_schedules
 from ductile.config.schema import (
@@ -129,7 +129,6 @@ def _read_plugins(root: Section, local_zone: tzinfo, asked: list[Asked]) -> Mapp
     section = root.section("plugins")
     plugins = {}
     for name in section.keys():
-        value = section.raw(name)
         try:
             as_name(name)
         except ValueError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from datetime import time, timezone, tzinfo
+from datetime import UTC, time, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -47,8 +47,8 @@ def parse_every(text: Any) -> Every:
     if not units_used & set("dw"):
         return Every(count=seconds, unit=Unit.SECONDS)
     if units_used & set("smh"):
-        raise ValueError(f"expected either days and weeks, which follow the calendar, or hours, minutes and seconds, got"
-                         f" {text!r}")
+        raise ValueError(f"expected either days and weeks, which follow the calendar, or hours, minutes and seconds,"
+                         f" got {text!r}")
     if units_used == {"w"}:
         return Every(count=seconds // units.WEEK, unit=Unit.WEEKS)
     return Every(count=seconds // units.DAY, unit=Unit.DAYS)
@@ -204,4 +204,4 @@ def _zone_hint(name: str) -> str:
 
 def _zone(name: str) -> tzinfo:
     # UTC is known even where no zone database is installed.
-    return timezone.utc if name == "UTC" else ZoneInfo(name)
+    return UTC if name == "UTC" else ZoneInfo(name)

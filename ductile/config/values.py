@@ -86,7 +86,10 @@ def as_header(value: Any) -> str:
 
 
 def as_path(value: Any, base: Path) -> Path:
-    """Return a path of the file system, a relative one from `base`, with `~` and `~user` expanded. Raises ValueError."""
+    """Return a path of the file system, a relative one from `base`, with `~` and `~user` expanded.
+
+    Raises ValueError.
+    """
     text = as_text(value)
     if len(text.encode("utf-8", "surrogateescape")) >= _PATH_BYTES:
         raise ValueError(f"expected a path of fewer than {_PATH_BYTES} bytes, got a longer one")

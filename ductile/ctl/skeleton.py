@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from ductile.ctl import skeleton_texts
-from ductile.ctl.configured import shown
 from ductile.ctl.document import document
 from ductile.errors import EXIT_IO, EXIT_OK, EXIT_USAGE, DuctileError, io_exit_code
 from ductile.plugin.manifest import as_name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from config.config_files import ECHO, lines, load_text
 
 NAME = "expected a name of 1 to 64 letters, digits, '-' and '_', the first a letter or digit"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from config.config_files import lines, load_text
 
 MALFORMED = [

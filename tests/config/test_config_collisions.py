@@ -7,8 +7,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from config.config_files import lines, load_text
 
+from config.config_files import lines, load_text
 from ductile.config.defaults import run_locks
 from ductile.lock import pid_file
 from support.daemon import RealDaemon

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from config.config_files import ECHO, lines, load_text
 
+from config.config_files import ECHO, lines, load_text
 from ductile.check import Problem
 from ductile.config.load import load
 from ductile.config.place import CONFIG_LIMIT_BYTES, find

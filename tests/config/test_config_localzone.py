@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import shutil
 import zoneinfo
-from datetime import datetime, timedelta, timezone, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from zoneinfo import TZPATH, ZoneInfo
 
 import pytest
-from config.config_files import SCHEDULE, load_text
 
+from config.config_files import SCHEDULE, load_text
 from ductile.config.localzone import local_zone
 
 SYDNEY = ZoneInfo("Australia/Sydney")
 BERLIN = ZoneInfo("Europe/Berlin")
-UTC = timezone.utc
+UTC = UTC
 # As it is before any test has set another.
 _DATABASE = TZPATH
 

@@ -8,12 +8,22 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
+
 from config.config_files import ECHO, SCHEDULE, SECRET, TWO_PLUGINS, endpoint, lines, load_text
+from ductile.config.schema import (
+    BreakerRule,
+    Endpoint,
+    Every,
+    PluginConfig,
+    Retry,
+    Route,
+    Schedule,
+    Service,
+    Unit,
+    Window,
+)
 
-from ductile.config.schema import BreakerRule, Endpoint, PluginConfig, Retry, Route, Service
-from ductile.config.schema import Every, Schedule, Unit, Window
-
-UTC = datetime.timezone.utc
+UTC = datetime.UTC
 
 
 def config_of(directory: Path, text: str):

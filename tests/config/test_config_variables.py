@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from config.config_files import ECHO, ENVIRON, SECRET, endpoint, lines, load_text
 
+from config.config_files import ECHO, ENVIRON, SECRET, endpoint, lines, load_text
 from ductile.check import Problem
 
 
@@ -127,5 +127,5 @@ def test_unset_variables_can_be_kept(tmp_path):
 def test_a_value_that_ends_in_a_newline_or_blank_is_a_warning(tmp_path, value, count):
     loaded = load_text(tmp_path, ECHO + "config: {a: 'x${A}'}\n", {"A": value, "B": "unused\n", "TZ": "UTC"})
     assert loaded.warnings == (
-        f"{loaded.path}:3:17: plugins.echo.config.a: the value of the variable A ends in a newline or blank, which is part"
-        " of it",) * count
+        f"{loaded.path}:3:17: plugins.echo.config.a: the value of the variable A ends in a newline or blank, which is"
+        " part of it",) * count

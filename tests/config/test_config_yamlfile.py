@@ -7,8 +7,8 @@ import yaml
 
 from ductile.check import Problem
 from ductile.errors import EXIT_CONFIG, DuctileError
-from ductile.yamlfile import read_yaml
 from ductile.yamlfault import explain
+from ductile.yamlfile import read_yaml
 
 
 def located(text: str) -> list[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from config.config_files import ECHO, SCHEDULE, endpoint, lines, load_text
 
+from config.config_files import ECHO, SCHEDULE, endpoint, lines, load_text
 from ductile.config.schema import Every, Unit
 
 
@@ -20,7 +20,8 @@ def told(tmp_path, text):
     ("30 7 * * 1", 'every: weekly, day: mon, at: "07:30"'), ("0 0 * * sun", 'every: weekly, day: sun, at: "00:00"'),
     ("0 9 15 * *", 'every: monthly, day: 15, at: "09:00"'), ("@daily", "every: daily"),
     *[(line, "every, and at and day for a time") for line in
-      ("*/7 * * * *", "0 9 * 1 *", "0 9 1 * 1", "0 9 * * 1-5", "0 25 * * *", "99 1 * * *", "@reboot", "5m", "0 0 0 * *")],
+      ("*/7 * * * *", "0 9 * 1 *", "0 9 1 * 1", "0 9 * * 1-5", "0 25 * * *", "99 1 * * *", "@reboot", "5m",
+       "0 0 0 * *")],
 ])
 def test_a_line_of_cron_is_answered_with_its_equivalent(tmp_path, line, instead):
     expected = f"unknown key; a crontab line is no schedule here; write {instead}"
@@ -31,10 +32,12 @@ def test_a_line_of_cron_is_answered_with_its_equivalent(tmp_path, line, instead)
     ("15min", " (write 15m)"), ("2 hours", " (write 2h)"), ("1 day", " (write 1d)"), ("weekdays",
      " (write a list of schedules, each with every: weekly, at and its own day)"),
     ("Monday", " (write every: weekly, day: mon)"), ("'7:30'", ' (write every: daily, at: "07:30")'),
-    ("'0 9 * * *'", ' (a crontab line is no schedule here; write every: daily, at: "09:00")'), ("soon", ""), ("5 x", ""),
+    ("'0 9 * * *'", ' (a crontab line is no schedule here; write every: daily, at: "09:00")'),
+    ("soon", ""), ("5 x", ""),
 ])
 def test_an_interval_of_another_program_is_answered_with_ours(tmp_path, every, hint):
-    assert told(tmp_path, SCHEDULE + f"every: {every}\n").endswith(f"got {every if every[0] == chr(39) else repr(every)}{hint}")
+    found = told(tmp_path, SCHEDULE + f"every: {every}\n")
+    assert found.endswith(f"got {every if every.startswith(chr(39)) else repr(every)}{hint}")
 
 
 @pytest.mark.parametrize(("every", "interval"), [
@@ -84,7 +87,9 @@ def test_a_key_of_another_program_leads_to_the_right_one(tmp_path, text, hint):
     assert told(tmp_path, text) == f"unknown key{hint}"
 
 
-@pytest.mark.parametrize(("duration", "hint"), [("15min", " (write 15m)"), ("90 seconds", " (write 90s)"), ("long", "")])
+@pytest.mark.parametrize(("duration", "hint"), [
+    ("15min", " (write 15m)"), ("90 seconds", " (write 90s)"), ("long", ""),
+])
 def test_a_duration_with_its_unit_spelt_out_is_answered_with_the_short_one(tmp_path, duration, hint):
     assert told(tmp_path, ECHO + f"timeouts: {{poll: {duration}}}\n") == (
         f"expected a duration such as 30s, got {duration!r}{hint}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -75,9 +76,9 @@ def test_one_that_is_not_well_makes_it_1(desk: Desk) -> None:
 
 
 def test_a_plugin_that_cannot_be_started_is_not_well(desk: Desk) -> None:
-    directory = desk.plugin("odd", program="#!/nowhere/sh\n")
+    directory = desk.plugin("odd", program="no first line\n")
     said = desk.call("health", "--json")
-    assert rows(said) == [("odd", False, f"could not be started: No such file or directory: {directory}/run")]
+    assert rows(said) == [("odd", False, f"could not be started: {os.strerror(errno.ENOEXEC)}: {directory}/run")]
 
 
 def test_an_init_that_has_not_succeeded_is_not_well(desk: Desk) -> None:

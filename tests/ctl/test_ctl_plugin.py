@@ -33,7 +33,7 @@ def test_every_plugin_found_or_configured_is_shown(desk: Desk) -> None:
     desk.plugin("unused")
     desk.configure(plugins={"echo": {}, "again": {"uses": "echo", "enabled": False}, "gone": {}})
     reason = (f"{broken}/run: the entrypoint is missing; put it there, or mend 'entrypoint' in {broken}/manifest.yaml")
-    missing = "no plugin named 'gone' was found in plugins_dir"
+    missing = f"no plugin named 'gone' was found in {desk.home}/plugins"
     said = desk.call("plugins")
     assert said == Said(code=0, err="", out=f"""\
 PLUGIN  VERSION  PROTOCOL  COMMANDS            CONFIGURED AS  ENABLED  NOT LOADED

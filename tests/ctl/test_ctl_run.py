@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from ctl.desk import Desk, Said, job_id, load, start
 
+from ctl.desk import Desk, Said, job_id, load, start
 from ductile import db
 from ductile.lock import PidLock, pid_file
 from ductile.plugin.rows import Load
@@ -77,7 +77,8 @@ def test_a_payload_or_a_type_makes_an_event(conn: sqlite3.Connection, desk: Desk
     (["echo", "--payload", "{"], 65,
      "--payload is not strict JSON: line 1, column 2: expected a key in double quotes\n"),
     (["echo", "--payload", "NaN"], 65, "--payload is not strict JSON: NaN is not allowed\n"),
-    (["echo", "--type", "ductile.job.x"], 64, "--type 'ductile.job.x': types that start 'ductile.job.' are ductile's own\n"),
+    (["echo", "--type", "ductile.job.x"], 64,
+     "--type 'ductile.job.x': types that start 'ductile.job.' are ductile's own\n"),
     (["echo", "--wait"], 69, "ductiled is not running, and --wait needs it; nothing was queued\n"),
 ])
 def test_what_cannot_be_run_is_refused_and_nothing_stored(conn: sqlite3.Connection, desk: Desk, arguments: list[str],

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ctl.desk import Desk, Said
 
+from ctl.desk import Desk, Said
 from ductile import db
 from ductile.state import rows as state_rows
 from support.clock import START

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -142,7 +143,7 @@ def test_every_fault_of_the_protocol_is_named(desk: Desk) -> None:
     (SAYS % '{"status":"error","error":"no","retry":false}', "failed", 0, None, False, "no"),
     (SAYS % '{"status":"ok"}' + "exit 3\n", "failed", 3, None, True, "said ok but exited 3"),
     (SAYS % '{"status":"ok"}' + "exit 78\n", "failed", 78, None, False, "exited 78 (configuration error)"),
-    ("echo\n", "failed", None, None, True, "could not be started: Exec format error: {program}"),
+    ("echo\n", "failed", None, None, True, f"could not be started: {os.strerror(errno.ENOEXEC)}: {{program}}"),
     ("#!/bin/sh\nexec sleep 60\n", "timed_out", None, 15, True, "timed out after 1s"),
 ])
 def test_any_other_end_than_success_is_1(desk: Desk, program: str, outcome: str, exit_code: int | None,

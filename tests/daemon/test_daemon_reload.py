@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+
 from support import hooks
 from support.daemon import RealDaemon
 from support.gate import Gate
@@ -291,14 +292,16 @@ def test_a_reload_is_not_begun_by_a_daemon_that_stops(daemon: RealDaemon, gate: 
     assert daemon.log("configuration reloaded") == []
 
 
-NONE_ENABLED = ("no plugin is enabled, and so all that waits would end; a reload takes a configuration with at least one")
+NONE_ENABLED = ("no plugin is enabled, and so all that waits would end; a reload takes a configuration with at least"
+                " one")
 
 
 @pytest.mark.parametrize(("text", "error"), [
     ("", ":1:1: expected a configuration, got an empty file; `ductilectl init` writes one"),
     ("plugins: {}\n", f": {NONE_ENABLED}"),
     ("plugins: {ok: {enabled: false}}\n", f": {NONE_ENABLED}"),
-    ("plugins: {ok: {}}\nstate: {path: /}\n", ":2:15: state.path: expected the path of a file, got '/', which is a directory"),
+    ("plugins: {ok: {}}\nstate: {path: /}\n",
+     ":2:15: state.path: expected the path of a file, got '/', which is a directory"),
 ])
 def test_a_file_that_lost_its_plugins_ends_nothing_that_waits(daemon: RealDaemon, text: str, error: str) -> None:
     daemon.install("ok")

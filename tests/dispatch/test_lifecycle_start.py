@@ -289,8 +289,7 @@ def start_and_attend(home: Path, path: Path, event: str | None = None, *, ws: Pa
 
 
 def test_of_the_environment_a_plugin_gets_what_it_needs_and_no_secret() -> None:
-    passed = {name: "x" for name in ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_TIME", "TZ",
-                                     "TMPDIR", "TOKEN")}
+    passed = dict.fromkeys(("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_TIME", "TZ", "TMPDIR", "TOKEN"), "x")
     environ = {**passed, "SECRET": "s", "NOTIFY_SOCKET": "s", "DUCTILE_CONFIG": "s", "LCX": "s", "DUCTILE_JOB_ID": "s"}
     plugin = worlds.plugin("withings", env=("TOKEN", "NOT_SET"))
     found = plugin_environment(environ, plugin, job_id=JOB, attempt=2, workspace=Path("/ws/job"))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from pipeline.pipeline_files import compile_files, links
 
 from ductile.pipeline import compiler
+from pipeline.pipeline_files import compile_files, links
 
 HEAD = "name: a\non: go\nsteps:\n"
 EVENTS = "ductile.job.dead, ductile.breaker.opened, ductile.breaker.closed"

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import pytest
-from support.clock import START
-from support.ledger import opened
-from support.plugins_on_disk import make, write
 
 from ductile.config.schema import PluginConfig
 from ductile.plugin import rows
 from ductile.plugin.configured import bind
 from ductile.plugin.discovery import discover
+from support.clock import START
+from support.ledger import opened
+from support.plugins_on_disk import make, write
 
 MANIFEST = """\
 name: echo
@@ -59,8 +59,8 @@ def test_a_directory_whose_manifest_has_another_name_is_named(on_disk, tmp_path)
     on_disk()
     (tmp_path / "plugins" / "echo").rename(tmp_path / "plugins" / "parrot")
     bound = bind(settings(uses="parrot"), discover([tmp_path / "none", tmp_path / "plugins"]))
-    assert bound.reason == (f"no plugin named 'parrot' was found in {tmp_path}/none, {tmp_path}/plugins; the manifest in"
-                            f" {tmp_path}/plugins/parrot has the name 'echo'")
+    assert bound.reason == (f"no plugin named 'parrot' was found in {tmp_path}/none, {tmp_path}/plugins; the manifest"
+                            f" in {tmp_path}/plugins/parrot has the name 'echo'")
 
 
 def test_a_plugin_that_cannot_be_trusted_says_why(on_disk, tmp_path):

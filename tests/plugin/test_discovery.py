@@ -12,7 +12,13 @@ import pytest
 
 from ductile.plugin.discovery import discover
 from support.plugins_on_disk import (
-    MANIFEST, ROOT, found_by_a_child, found_by_an_ordinary_user, make, missing_for_an_ordinary_user, write,
+    MANIFEST,
+    ROOT,
+    found_by_a_child,
+    found_by_an_ordinary_user,
+    make,
+    missing_for_an_ordinary_user,
+    write,
 )
 
 GOOD_ONE = "remove it or put a good one in its place"

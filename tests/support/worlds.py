@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ductile.config.schema import Config, PluginConfig, Route, Service
+from ductile.config.schema import Config, PluginConfig, Route, Schedule, Service
 from ductile.dispatch.onward import Map
 from ductile.plugin.configured import ConfiguredPlugin
 from ductile.plugin.discovery import Plugin, Registry
 from ductile.plugin.entrypoint import Entrypoint
 from ductile.plugin.manifest import Command, Manifest
 from ductile.router import Router
-from ductile.config.schema import Schedule
 from ductile.world import World
 
 NOWHERE = Path("/nowhere")
