@@ -304,8 +304,9 @@ def _open_to_write(connect: Callable[[], sqlite3.Connection], prepare: Callable[
 def _refuse_read_only(conn: sqlite3.Connection) -> None:
     """Raise SQLITE_READONLY now and not at the first write. That another process writes (busy) proves nothing."""
     try:
-        conn.execute("BEGIN IMMEDIATE")
-        conn.execute("ROLLBACK")
+        with _writing:
+            conn.execute("BEGIN IMMEDIATE")
+            conn.execute("ROLLBACK")
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
             raise
