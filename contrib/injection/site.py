@@ -34,7 +34,7 @@ _PLUGIN = Path(__file__).with_name("plugin.sh")
 _MANIFEST = "{name: mark, version: 1.0.0, protocol: 2, entrypoint: run.sh, commands: [poll, handle]}\n"
 _PIPELINE = "{name: pair, on: posted, steps: [{uses: first}, {uses: second}]}\n"
 _CONFIG = """\
-service: {{tick_interval: 1s, shutdown_grace: 1s, dedupe_ttl: {dedupe_ttl}}}
+service: {{tick_interval: 1s, shutdown_grace: 1s, max_queue_depth: 1000000, dedupe_ttl: {dedupe_ttl}}}
 plugins_dir: ./plugins
 pipelines_dir: ./pipelines
 plugins:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -18,7 +19,8 @@ KILL_SECONDS = 90.0
 RELOAD_SECONDS = 20.0
 # Of the reloads every third is one that must be rejected; the texts take turns.
 _BROKEN = ("plugins: [", "", "plugins: {first: {uses: nowhere-to-be-found, schedul: 5}}\n", "plugins: {}\n")
-_LOADS = "SELECT count(*), coalesce(sum(ok), 0) FROM config_loads"
+# Only the last hundred are kept.
+_LAST_LOAD = "SELECT rowid, ok FROM config_loads ORDER BY rowid DESC LIMIT 1"
 _OPEN_JOBS = "SELECT count(*) FROM job_queue WHERE status IN ('queued', 'running')"
 _RESENT_A_SECOND = 20
 
@@ -98,6 +100,7 @@ class _Soak:
 
     def _kill(self) -> None:
         self.kills += 1
+        print(f"faults: soak, kill {self.kills}, {self.reloads} reloads so far", file=sys.stderr)
         self.daemon.kill()
         self._start()
 
@@ -112,17 +115,16 @@ class _Soak:
         """Reload a configuration that is good, or one that must be rejected."""
         self.reloads += 1
         is_broken = self.reloads % 3 == 0
-        if is_broken:
-            text = _BROKEN[self.reloads // 3 % len(_BROKEN)]
-            self.site.configure(text)
-        else:
-            self.site.dedupe_ttl = f"{24 + self.reloads}h"
-            self.site.configure()
-        before = self.site.rows(_LOADS)[0]
+        text = _BROKEN[self.reloads // 3 % len(_BROKEN)] if is_broken else None
+        self.site.dedupe_ttl = f"{24 + self.reloads % 100}h"
+        self.site.configure(text)
+        before = self.site.rows(_LAST_LOAD)
         self.daemon.send(signal.SIGHUP)
-        wait_until(lambda: self.daemon.exit_code is not None or self.site.rows(_LOADS)[0][0] != before[0],
+        wait_until(lambda: self.daemon.exit_code is not None or self.site.rows(_LAST_LOAD) not in ([], before),
                    self.daemon.look, "a reload to be noted")
-        good = self.site.rows(_LOADS)[0][1] - before[1]
+        if self.daemon.exit_code is not None:
+            raise Stuck(f"ductiled ended with {self.daemon.exit_code} at a reload of {text!r}")
+        good = self.site.rows(_LAST_LOAD)[0][1]
         self.rejected += not good
         if is_broken:
             if good:
@@ -131,13 +133,24 @@ class _Soak:
         elif not good:
             self.findings.append(Finding(kind=BUG, text="a reload of a good configuration was rejected"))
 
+    def _open_jobs(self) -> int:
+        """Return how many jobs wait or run. Raises Stuck where the database cannot be read."""
+        found: list[tuple] = []
+
+        def is_read() -> bool:
+            found[:] = self.site.rows(_OPEN_JOBS)
+            return bool(found)
+
+        wait_until(is_read, self.daemon.look, "the database to be readable")
+        return found[0][0]
+
     def drain(self) -> None:
         """Take the schedule away, wait until the queue is empty, and stop. Raises Stuck."""
         self.site.tick = Tick.IDLE
         self.site.configure()
         self.daemon.send(signal.SIGHUP)
         least, seen_at = None, time.monotonic()
-        while (left := self.site.rows(_OPEN_JOBS)[0][0]) > 0:
+        while (left := self._open_jobs()) > 0:
             if self.daemon.exit_code is not None:
                 raise Stuck(f"ductiled ended with {self.daemon.exit_code}, {left} jobs are open")
             if least is None or left < least:
