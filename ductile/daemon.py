@@ -99,7 +99,7 @@ class Daemon:
     def prepare(self) -> None:
         """Recover orphans, end jobs that nobody can run, queue `init` where it is due, listen.
 
-        Raises DuctileError (71) where that cannot be written or bound.
+        Raises DuctileError (71) where that cannot be written or bound, or leftovers cannot be looked for.
         """
         now = self._clock.now()
         try:
@@ -113,7 +113,11 @@ class Daemon:
                                exit_code=EXIT_SYSTEM) from error
 
     def _prepare(self, now: datetime) -> None:
-        self._dispatcher.held = self._recovery.recover(self._world, now, patience=_PATIENCE_SECONDS)
+        try:
+            self._dispatcher.held = self._recovery.recover(self._world, now, patience=_PATIENCE_SECONDS)
+        except OSError as error:
+            raise DuctileError(f"cannot look for leftover processes: {error.filename}: {error.strerror}",
+                               exit_code=EXIT_SYSTEM) from error
         self._reloader.start(self._world, now)
         self._settle_plugins()
         self._initialising = self._with_open_init(self._world.plugins)
@@ -281,8 +285,7 @@ class Daemon:
 
     def _start_next(self) -> None:
         if self._recheck_held and self._dispatcher.held:
-            self._dispatcher.held = self._recovery.recover(self._world, self._clock.now(), patience=0.0)
-            self._bury()
+            self._recheck()
         self._recheck_held = False
         self._wants_word = True
         started = self._dispatcher.start_next(self._world)
@@ -290,6 +293,16 @@ class Daemon:
         self._look_again = started and self._dispatcher.job is None
         if not started:
             self._retry_at = queue_rows.next_retry_at(self._conn)
+
+    def _recheck(self) -> None:
+        """Look again whether what holds jobs back has ended."""
+        try:
+            self._dispatcher.held = self._recovery.recover(self._world, self._clock.now(), patience=0.0)
+        except OSError as error:
+            # They are held back still, until the next heartbeat.
+            _log.warn("leftover processes cannot be looked for", error=error.strerror)
+            return
+        self._bury()
 
     def _beat(self, now: float) -> None:
         self._recheck_held = True

@@ -84,20 +84,15 @@ class RunLocks:
             return
 
     def release(self, job_id: str) -> bool:
-        """Say whether the lock of a job's run is free, so that nothing of it lives; if not, keep it for that job.
-
-        What cannot be looked at (the process is out of descriptors, say) is not known to be free.
-        """
-        try:
-            if _is_free(self._current):
-                return True
+        """Say whether the lock of a job's run is free, so that nothing of it lives; if not, keep it for that job."""
+        if _is_free(self._current):
+            return True
+        with suppress(OSError):
             os.rename(self._current, self._directory / job_id)
-        except OSError:
-            return False
         return False
 
     def job_ids(self) -> list[str]:
-        """Return the jobs of whose runs something may still live."""
+        """Return the jobs of whose runs something may still live. Raises OSError."""
         try:
             kept = sorted(set(os.listdir(self._directory)) - {_CURRENT})
         except FileNotFoundError:
@@ -112,6 +107,7 @@ class RunLocks:
 
         Return whether it is proved that nothing does, and the PIDs that were killed. The evidence: a process
         has the lock file open, was started with the job's id in its environment, or belongs to the leader's session.
+        Raises OSError where that cannot be looked for.
         """
         deadline = time.monotonic() + seconds
         killed: list[int] = []
@@ -175,6 +171,9 @@ def _is_free(path: Path) -> bool:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return True
+    except OSError:
+        # The process is out of descriptors, say: what cannot be looked at is not known to be free.
+        return False
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True

@@ -55,7 +55,8 @@ class Recovery:
         To be called only while no job runs. `patience` is how many seconds a killed leftover is waited for.
 
         Those are jobs of which something still lives, or whose row could not be written. It can be called again
-        at any time, and be killed anywhere: a job is an orphan until its row says otherwise.
+        at any time, and be killed anywhere: a job is an orphan until its row says otherwise. Raises OSError where
+        leftovers cannot be looked for; then no job may start that has to wait for one.
         """
         waiting = {job.id for job in queue_rows.running(self.conn)
                    if not self._recover_one(world, job, now, patience)}
@@ -84,7 +85,11 @@ class Recovery:
         return True
 
     def _end_leftover(self, job_id: str, patience: float) -> bool:
-        proved, killed = self.locks.end(job_id, patience)
+        try:
+            proved, killed = self.locks.end(job_id, patience)
+        except OSError as error:
+            _log.warn("leftover processes cannot be looked for", job_id=job_id, error=error.strerror)
+            return False
         if killed:
             _log.warn("leftover processes of a run killed", job_id=job_id, pids=killed)
         if proved:

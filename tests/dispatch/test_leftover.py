@@ -262,6 +262,21 @@ def test_many_are_ended_at_once(locks: RunLocks, start: Start) -> None:
     assert (proved, sorted(killed)) == (True, sorted(carriers))
 
 
+def test_a_lock_that_cannot_be_opened_is_not_known_to_be_free() -> None:
+    def looked_at(directory: Path) -> tuple[list[str], tuple[bool, list[int]], bool]:
+        locks = RunLocks(directory)
+        lock = locks.take()
+        locks.mark(JOB, os.getpid())
+        os.close(lock)
+        (directory / "current").chmod(0o400)
+        return locks.job_ids(), locks.end(JOB, 0.0), locks.release(JOB)
+
+    with writable_by_all() as directory:
+        # As where the process is out of descriptors.
+        assert in_a_child(looked_at, directory / "running", ordinary=True) == ([JOB], (False, []), True)
+        assert [path.name for path in (directory / "running").iterdir()] == [JOB]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a process that an ordinary user may not kill")
 @pytest.mark.parametrize(("seconds", "in_session"), [(0.3, True), (5.0, False)], ids=["seen", "not seen"])
 def test_a_run_that_may_not_be_killed_is_not_proved_dead(start: Start, seconds: float, in_session: bool) -> None:

@@ -176,3 +176,18 @@ def test_an_orphaned_init_has_attempts_of_its_own(conn: sqlite3.Connection, reco
     recovery.recover(WORLD, START, patience=1)
     row = queue_rows.get(conn, "a")
     assert (row.status, row.attempt, row.max_attempts) == (Status.QUEUED, 2, 2)
+
+
+def test_a_leftover_that_cannot_be_looked_for_holds_its_job_back(
+    conn: sqlite3.Connection, recovery: Recovery, tmp_path: Path,
+) -> None:
+    put_job(conn, "a", Status.RUNNING)
+    directory = tmp_path / "running"
+    # A circle of links: every look at what is below it is an error, as where the process is out of descriptors.
+    directory.symlink_to(directory)
+    with pytest.raises(OSError):
+        recovery.recover(WORLD, START, patience=0)
+    assert queue_rows.get(conn, "a").status is Status.RUNNING
+    directory.unlink()
+    assert recovery.recover(WORLD, START, patience=0) == set()
+    assert queue_rows.get(conn, "a").status is Status.QUEUED
