@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ductile.check import Path, dotted
 from ductile.config.variables import at, holds_variable, resolve
-from ductile.context.baggage import names_a_credential
 from ductile.pipeline.graph import Pipeline, canonical
-from ductile.plugin.configured import ConfiguredPlugin
+from ductile.plugin.discovery import ConfiguredPlugin
+from ductile.routing.baggage import names_a_credential
+from ductile.runtime_config import RuntimeConfig
 from ductile.text import counted, one_line
-from ductile.world import World
+from ductile.validation import Path, dotted
 
 _MOST_LINES = 200
 _SHOWN = 60
@@ -32,7 +32,7 @@ class _Value:
         return _Value(value=at(self.value, (key,)), written=at(self.written, (key,)))
 
 
-def compare(before: World, after: World, ended: Mapping[str, int]) -> tuple[str, ...]:
+def compare(before: RuntimeConfig, after: RuntimeConfig, ended: Mapping[str, int]) -> tuple[str, ...]:
     """Return what changes from one world to the next, a line each.
 
     `ended` is how many queued jobs end with it, by plugin.
@@ -51,8 +51,8 @@ def compare(before: World, after: World, ended: Mapping[str, int]) -> tuple[str,
     return tuple(shown)
 
 
-def _document(world: World) -> _Value:
-    return _Value(value=resolve(world.written, world.environ)[0], written=world.written)
+def _document(runtime: RuntimeConfig) -> _Value:
+    return _Value(value=resolve(runtime.written, runtime.environ)[0], written=runtime.written)
 
 
 def _settings(document: _Value) -> _Value:
@@ -67,7 +67,7 @@ def _without(value: Any, path: Path) -> Any:
             if dotted((*path, key)) not in _TOLD_APART}
 
 
-def _plugins(before: World, after: World, old: _Value, new: _Value, ended: Mapping[str, int]) -> Iterator[str]:
+def _plugins(before: RuntimeConfig, after: RuntimeConfig, old: _Value, new: _Value, ended: Mapping[str, int]) -> Iterator[str]:
     told = set()
     for name in {**before.plugins, **after.plugins}:
         was, now = (document.child("plugins").child(name) for document in (old, new))
@@ -84,7 +84,7 @@ def _ended(count: int) -> str:
     return f": {counted(count, 'queued job')} ended" if count else ""
 
 
-def _plugin(before: World, after: World, name: str, old: _Value, new: _Value, ended: str) -> Iterator[str]:
+def _plugin(before: RuntimeConfig, after: RuntimeConfig, name: str, old: _Value, new: _Value, ended: str) -> Iterator[str]:
     was, now = before.plugins.get(name), after.plugins.get(name)
     if now is None:
         yield f"removed{ended}"
@@ -109,7 +109,7 @@ def _without_switch(value: _Value) -> _Value:
                   written=value.written)
 
 
-def _variables(before: World, after: World, was: ConfiguredPlugin, now: ConfiguredPlugin) -> Iterator[str]:
+def _variables(before: RuntimeConfig, after: RuntimeConfig, was: ConfiguredPlugin, now: ConfiguredPlugin) -> Iterator[str]:
     """Yield each variable that the plugin is handed and that has another value."""
     for name in now.settings.env:
         if name in was.settings.env and before.environ.get(name) != after.environ.get(name):
@@ -138,7 +138,7 @@ def _code(was: ConfiguredPlugin, now: ConfiguredPlugin) -> Iterator[str]:
         for each in (was.plugin, now.plugin)))
 
 
-def _availability(before: World, after: World, name: str, now: ConfiguredPlugin) -> Iterator[str]:
+def _availability(before: RuntimeConfig, after: RuntimeConfig, name: str, now: ConfiguredPlugin) -> Iterator[str]:
     reasons = before.unavailable.get(name), after.unavailable.get(name)
     if reasons[0] == reasons[1]:
         return
@@ -158,12 +158,12 @@ def _endpoints(document: _Value) -> dict[str, _Value]:
     return {str(each.child("path").value): each for each in map(endpoints.child, range(count))}
 
 
-def _routes(world: World) -> dict[str, _Value]:
-    return {f"{route.source} {route.event_type} {route.target}": _plain(None) for route in world.config.routes}
+def _routes(runtime: RuntimeConfig) -> dict[str, _Value]:
+    return {f"{route.source} {route.event_type} {route.target}": _plain(None) for route in runtime.config.routes}
 
 
-def _pipelines(world: World) -> dict[str, _Value]:
-    return {name: _plain(_steps_by_id(pipeline)) for name, pipeline in world.router.pipelines.items()}
+def _pipelines(runtime: RuntimeConfig) -> dict[str, _Value]:
+    return {name: _plain(_steps_by_id(pipeline)) for name, pipeline in runtime.router.pipelines.items()}
 
 
 def _steps_by_id(pipeline: Pipeline) -> dict[str, Any]:

@@ -10,25 +10,24 @@ from dataclasses import dataclass
 from datetime import datetime
 from queue import Empty, SimpleQueue
 
-from ductile import intake, log
-from ductile.chance import Chance, NewId
+from ductile import log, submit
 from ductile.clock import Clock
-from ductile.db import NotWritten, is_written, reading, refuse_replaced
+from ductile.db import NotWritten, database_errors, is_written, refuse_replaced
 from ductile.dispatch.dispatcher import WRITE_AGAIN_SECONDS, Cloned, Dispatcher, Finished
-from ductile.dispatch.leftover import RunLocks
 from ductile.dispatch.recovery import Recovery
+from ductile.dispatch.run_lock import RunLocks
 from ductile.errors import EXIT_SYSTEM, DuctileError
-from ductile.notify import Notifier
+from ductile.health import Health
+from ductile.injected import Chance, NewId
 from ductile.protocol import INIT
-from ductile.queue import rows as queue_rows
+from ductile.queue import job_table
 from ductile.reload import Reload
-from ductile.scheduler import sweep
+from ductile.runtime_config import ConfigSource, RuntimeConfig
+from ductile.scheduler import retention
 from ductile.scheduler.heartbeat import Heartbeat
-from ductile.source import Source
-from ductile.vitals import Vitals
+from ductile.sdnotify import Notifier
 from ductile.webhook.front import Front
-from ductile.workspace.directories import Workspaces
-from ductile.world import World
+from ductile.workspace.manager import Workspaces
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -63,10 +62,10 @@ Note = Signal | Finished | Cloned | Queued | BaseException
 class Daemon:
     """One thread that owns every decision. Others only put notes into `inbox`."""
 
-    def __init__(self, world: World, conn: sqlite3.Connection, *, clock: Clock, rng: Chance, new_id: NewId,
+    def __init__(self, runtime: RuntimeConfig, conn: sqlite3.Connection, *, clock: Clock, rng: Chance, new_id: NewId,
                  workspaces: Workspaces, locks: RunLocks, notifier: Notifier, inbox: SimpleQueue[Note],
-                 source: Source) -> None:
-        self._world = world
+                 source: ConfigSource) -> None:
+        self._runtime = runtime
         self._conn = conn
         self._clock = clock
         self._new_id = new_id
@@ -75,7 +74,7 @@ class Daemon:
         self._inbox = inbox
         self._started = self._turned_at = clock.monotonic()
         self._wants_word = True                # of a webhook's job: set before each look, so that no word is lost
-        self._front = Front(world.config.state_path, clock=clock, new_id=new_id, health=self._vitals,
+        self._front = Front(runtime.config.state_path, clock=clock, new_id=new_id, health=self._vitals,
                             post=self._take_word)
         self._reloader = Reload(conn, source=source, front=self._front)
         self._dispatcher = Dispatcher(conn, clock=clock, rng=rng, new_id=new_id, locks=locks, workspaces=workspaces,
@@ -103,31 +102,31 @@ class Daemon:
         """
         now = self._clock.now()
         try:
-            with reading(self._conn):
+            with database_errors(self._conn):
                 self._prepare(now)
         except BaseException as error:
             self._front.close()
             if not isinstance(error, NotWritten):
                 raise
-            raise DuctileError(f"cannot write the database {self._world.config.state_path}: {error}",
+            raise DuctileError(f"cannot write the database {self._runtime.config.state_path}: {error}",
                                exit_code=EXIT_SYSTEM) from error
 
     def _prepare(self, now: datetime) -> None:
         try:
-            self._dispatcher.held = self._recovery.recover(self._world, now, patience=_PATIENCE_SECONDS)
+            self._dispatcher.held = self._recovery.recover(self._runtime, now, patience=_PATIENCE_SECONDS)
         except OSError as error:
             raise DuctileError(f"cannot look for leftover processes: {error.filename}: {error.strerror}",
                                exit_code=EXIT_SYSTEM) from error
-        self._reloader.start(self._world, now)
+        self._reloader.start(self._runtime, now)
         self._settle_plugins()
-        self._initialising = self._with_open_init(self._world.plugins)
+        self._initialising = self._with_open_init(self._runtime.plugins)
         if self._initialising:
             # At the latest: one whose plugin is paused, say, may wait for days.
-            self._beat_at = self._clock.monotonic() + self._world.config.service.tick_interval
+            self._beat_at = self._clock.monotonic() + self._runtime.config.service.tick_interval
         self._look_again = True
 
     def _with_open_init(self, plugins: Iterable[str]) -> set[str]:
-        return {name for name in plugins if queue_rows.has_open(self._conn, name, INIT)}
+        return {name for name in plugins if job_table.has_open(self._conn, name, INIT)}
 
     def _settle_plugins(self) -> None:
         """End queued jobs that nobody can run any more, and queue `init` where it is due."""
@@ -136,16 +135,16 @@ class Daemon:
 
     def _needs_another_init(self, plugin: str, fingerprint: str) -> bool:
         """Say whether a plugin was reloaded while its `init` ran with the configuration of before."""
-        configured = self._world.plugins.get(plugin)
+        configured = self._runtime.plugins.get(plugin)
         return configured is not None and configured.needs_init not in (None, fingerprint)
 
     def _submit_inits(self) -> None:
         now = self._clock.now()
-        for name in intake.submit_inits(self._conn, self._world.plugins, new_id=self._new_id, now=now):
+        for name in submit.submit_inits(self._conn, self._runtime.plugins, new_id=self._new_id, now=now):
             _log.info("init enqueued", plugin=name)
 
     def _bury(self) -> None:
-        while jobs := sweep.bury(self._conn, self._world, self._clock.now()):
+        while jobs := retention.fail_unrunnable_jobs(self._conn, self._runtime, self._clock.now()):
             for job in jobs:
                 _log.warn("queued job ended: its plugin is no longer enabled", job_id=job.id, plugin=job.plugin)
         self._dispatcher.followed.clear()
@@ -182,7 +181,7 @@ class Daemon:
         if isinstance(note, Finished):
             # Held jobs are looked at between two jobs, which a claim in the same commit leaves no room for.
             goes_on = not self._stopping and not (self._recheck_held and self._dispatcher.held)
-            self._dispatcher.note(note, self._world if goes_on else None)
+            self._dispatcher.note(note, self._runtime if goes_on else None)
             return True
         if isinstance(note, Cloned):
             self._dispatcher.note_clone(note)
@@ -204,9 +203,9 @@ class Daemon:
             return
         self._reloaded_at = self._clock.monotonic()
         self._notifier.send(RELOADING="1", MONOTONIC_USEC=str(int(self._reloaded_at * 1_000_000)))
-        world = self._reloader.read_again(self._world, self._clock.now())
-        if world is not None:
-            self._world = world
+        runtime = self._reloader.read_again(self._runtime, self._clock.now())
+        if runtime is not None:
+            self._runtime = runtime
             self._is_settled = False
         self._notifier.send(READY="1")
 
@@ -218,7 +217,7 @@ class Daemon:
         self._stopping = True
         self._look_again = False
         self._front.close()
-        grace = self._world.config.service.shutdown_grace
+        grace = self._runtime.config.service.shutdown_grace
         self._end_at = self._clock.monotonic() + grace
         self._notifier.send(STOPPING="1", STATUS="stopping")
         job = self._dispatcher.job
@@ -243,7 +242,7 @@ class Daemon:
         if self._write_again_at is not None and now < self._write_again_at:
             return
         try:
-            with reading(self._conn):
+            with database_errors(self._conn):
                 self._do_what_is_due(now, look)
         except NotWritten as error:
             self._write_again_at = self._clock.monotonic() + WRITE_AGAIN_SECONDS
@@ -257,9 +256,9 @@ class Daemon:
     def _do_what_is_due(self, now: float, look: bool) -> None:
         if not self._is_settled:
             self._settle_plugins()
-            self._heartbeat.look(self._world)
+            self._heartbeat.look(self._runtime)
             self._is_settled = True
-        elif not self._dispatcher.followed.issubset(self._world.enabled):
+        elif not self._dispatcher.followed.issubset(self._runtime.enabled):
             # What began before a reload leads to a plugin that is gone. Others keep their jobs: an operator may
             # have queued one for a plugin that the next reload brings.
             self._bury()
@@ -273,14 +272,14 @@ class Daemon:
         if now >= self._beat_at:
             self._beat(now)
         elif self._is_due() or (look and self._heartbeat.holding):
-            self._heartbeat.look(self._world)
+            self._heartbeat.look(self._runtime)
         self._retry_at = None
         self._look_again = False
         if self._dispatcher.job is None:
             self._start_next()
         if self._heartbeat.prunes:
             # After the start: a plugin runs meanwhile.
-            self._heartbeat.prune(self._world)
+            self._heartbeat.prune(self._runtime)
             self._look_again |= self._heartbeat.prunes
 
     def _start_next(self) -> None:
@@ -288,16 +287,16 @@ class Daemon:
             self._recheck()
         self._recheck_held = False
         self._wants_word = True
-        started = self._dispatcher.start_next(self._world)
+        started = self._dispatcher.start_next(self._runtime)
         # One that could not be started has ended already, and no note of it will come.
         self._look_again = started and self._dispatcher.job is None
         if not started:
-            self._retry_at = queue_rows.next_retry_at(self._conn)
+            self._retry_at = job_table.next_retry_at(self._conn)
 
     def _recheck(self) -> None:
         """Look again whether what holds jobs back has ended."""
         try:
-            self._dispatcher.held = self._recovery.recover(self._world, self._clock.now(), patience=0.0)
+            self._dispatcher.held = self._recovery.recover(self._runtime, self._clock.now(), patience=0.0)
         except OSError as error:
             # They are held back still, until the next heartbeat.
             _log.warn("leftover processes cannot be looked for", error=error.strerror)
@@ -310,9 +309,9 @@ class Daemon:
         refuse_replaced()
         self._dispatcher.has_root()
         self._front.beat()
-        self._heartbeat.beat(self._world)
+        self._heartbeat.beat(self._runtime)
         # Not before: a beat that could not be written is made again with the next try, not with the next beat.
-        interval = self._world.config.service.tick_interval
+        interval = self._runtime.config.service.tick_interval
         self._beat_at += interval * max(1, 1 + int((now - self._beat_at) // interval))
 
     def _is_due(self) -> bool:
@@ -357,22 +356,22 @@ class Daemon:
             self._wants_word = False
             self._inbox.put(Queued())
 
-    def _vitals(self) -> Vitals:
+    def _vitals(self) -> Health:
         """Say how the loop is; called by other threads."""
         now = self._clock.monotonic()
-        return Vitals(uptime_seconds=int(now - self._started), plugins_loaded=len(self._world.runnable),
+        return Health(uptime_seconds=int(now - self._started), plugins_loaded=len(self._runtime.runnable),
                       reasons=tuple(self._reasons(now)))
 
     def _reasons(self, now: float) -> Iterator[str]:
         """Say what is wrong. A job whose end is being written is not: only one that could not be written."""
-        world = self._world
-        if now - self._turned_at > 2 * world.config.service.tick_interval:
+        runtime = self._runtime
+        if now - self._turned_at > 2 * runtime.config.service.tick_interval:
             yield f"the main loop has not turned for {int(now - self._turned_at)} s"
         if not is_written():
             yield "the last write to the database failed"
         elif self._dispatcher.waits_to_write:
             yield "the result of a job could not be written"
-        for name, plugin in sorted(world.plugins.items()):
+        for name, plugin in sorted(runtime.plugins.items()):
             if plugin.settings.enabled and not plugin.runnable:
                 yield f"plugin {name} is not loaded: {plugin.reason}"
         fault = self._workspaces.fault()

@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 from ductile import db_files, schema
 from ductile.errors import EXIT_DATA, EXIT_PERMISSION, EXIT_SYSTEM, EXIT_UNAVAILABLE, DuctileError
-from ductile.lock import is_left, pid_file
-from ductile.mounts import network_file_system
+from ductile.pidfile import is_left, pid_file
+from ductile.safe_files import network_file_system
 
 APPLICATION_ID = 0x44754374   # "DuCt", so that another program's database is not taken for ours
 
@@ -174,7 +174,7 @@ def is_written() -> bool:
 
 
 @contextmanager
-def reading(conn: sqlite3.Connection) -> Iterator[None]:
+def database_errors(conn: sqlite3.Connection) -> Iterator[None]:
     """Turn errors of reads in the block into what `translate` says."""
     try:
         yield
@@ -468,7 +468,7 @@ def free_pages(conn: sqlite3.Connection, limit: int) -> int:
     """Give up to `limit` unused pages back to the file system. Return how many."""
     unused = conn.execute("PRAGMA freelist_count").fetchone()[0]
     if unused:
-        with _writing, reading(conn):
+        with _writing, database_errors(conn):
             refuse_replaced()
             conn.executescript(f"PRAGMA incremental_vacuum({limit})")
     return min(unused, limit)

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ductile.errors import EXIT_DATA, EXIT_SYSTEM, DuctileError
-from ductile.lock import leave_unclean, pid_file
+from ductile.pidfile import leave_unclean, pid_file
 
 # What os.link says of a file system without hard links, such as exFAT.
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}

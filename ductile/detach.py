@@ -8,7 +8,6 @@ import signal
 import sys
 
 from daemon import DaemonContext
-
 from ductile.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_SYSTEM, DuctileError
 
 _UMASK = 0o077

@@ -18,8 +18,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from ductile.disk import printable
 from ductile.errors import EXIT_SYSTEM, DuctileError
+from ductile.safe_files import printable
 from ductile.units import utc_text
 
 _LEVELS = {"debug": 0, "info": 1, "warn": 2, "error": 3}

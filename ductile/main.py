@@ -19,16 +19,15 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 import ductile
-from ductile import checking, daemon_run_table, db, log, streams, world
+from ductile import config_report, daemon_run_table, db, log, runtime_config, stdio
 from ductile.arguments import Parser
 from ductile.clock import SystemClock
-from ductile.config.defaults import detached_log, run_locks
-from ductile.config.place import find
-from ductile.config.schema import Config
+from ductile.config.find import find
+from ductile.config.model import Config, detached_log, run_locks
 from ductile.daemon import STOP_SIGNALS, Daemon, Signal
-from ductile.dispatch.leftover import RunLocks
+from ductile.dispatch.reaper import ignore_existing_children
+from ductile.dispatch.run_lock import RunLocks
 from ductile.dispatch.runner import become_subreaper
-from ductile.dispatch.strays import spare_children
 from ductile.errors import (
     EXIT_CONFIG,
     EXIT_DATA,
@@ -39,11 +38,11 @@ from ductile.errors import (
     EXIT_USAGE,
     DuctileError,
 )
-from ductile.lock import PidLock, pid_file
 from ductile.memory import give_large_blocks_back
-from ductile.notify import Notifier
-from ductile.source import Source
-from ductile.workspace.directories import Workspaces
+from ductile.pidfile import PidLock, pid_file
+from ductile.runtime_config import ConfigSource
+from ductile.sdnotify import Notifier
+from ductile.workspace.manager import Workspaces
 
 _HANDLED = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGUSR1)
 # Python itself ignores these, and gives them back to the plugins it starts.
@@ -58,7 +57,7 @@ _log = log.Component("daemon")
 
 def run() -> None:
     """The entry point of `ductiled`."""
-    streams.prepare()
+    stdio.prepare()
     try:
         exit_code = main(sys.argv[1:], dict(os.environ))
     except SystemExit as end:
@@ -70,7 +69,7 @@ def run() -> None:
     # Python gives handled signals their deadly meaning back before it has ended.
     for number in _HANDLED:
         signal.signal(number, signal.SIG_IGN)
-    streams.leave()
+    stdio.leave()
     sys.exit(exit_code)
 
 
@@ -85,16 +84,16 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         path = find(options.config, environ, denied=EXIT_CONFIG)
         if options.check:
             return _check(path, environ)
-        reading = world.build(path, environ)
-        stdout = _log_without_terminal(reading.world.config) if options.daemon else "stdout"
+        reading = runtime_config.build(path, environ)
+        stdout = _log_without_terminal(reading.runtime.config) if options.daemon else "stdout"
         # Absolute, because a daemon leaves its working directory and may read it again.
-        source = Source(path=path.absolute(), environ=environ, stdout=stdout)
+        source = ConfigSource(path=path.absolute(), environ=environ, stdout=stdout)
         report = _detach() if options.daemon else None
         serve(reading, source, report)
         return EXIT_OK
     except DuctileError as error:
-        exit_code, lines = error.exit_code, tuple(map(streams.as_line, error.lines))
-    except streams.OutputError as error:
+        exit_code, lines = error.exit_code, tuple(map(stdio.as_line, error.lines))
+    except stdio.OutputError as error:
         exit_code, lines = EXIT_SYSTEM, (str(error),)
     except KeyboardInterrupt:
         exit_code, lines = EXIT_INTERRUPTED, ("interrupted before ductiled was ready",)
@@ -105,9 +104,9 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _check(path: Path, environ: Mapping[str, str]) -> int:
-    """Tell what is wrong. Raises OutputError, and DuctileError (130) for an interrupt and as `world.read` does."""
+    """Tell what is wrong. Raises OutputError, and DuctileError (130) for an interrupt and as `runtime_config.read` does."""
     try:
-        return checking.tell(world.read(path, environ), out=sys.stdout, err=sys.stderr)
+        return config_report.report(runtime_config.read(path, environ), out=sys.stdout, err=sys.stderr)
     except BrokenPipeError:
         # Whoever read has seen enough; only that all is well goes to standard output.
         return EXIT_OK
@@ -125,7 +124,7 @@ def _log_without_terminal(config: Config) -> str | Path:
     file = detached_log(config.state_path)
     if config.service.log == "stdout":
         db.make_directory(config.state_path)
-        print(streams.as_line(f"there is no syslog (/dev/log): the log goes to {file}"), file=sys.stderr)
+        print(stdio.as_line(f"there is no syslog (/dev/log): the log goes to {file}"), file=sys.stderr)
     return file
 
 
@@ -154,9 +153,9 @@ def _tell(report: Any, exit_code: int, lines: tuple[str, ...]) -> None:
         print(line, file=sys.stderr)
 
 
-def serve(reading: world.Reading, source: Source, report: Any) -> None:
+def serve(reading: runtime_config.LoadResult, source: ConfigSource, report: Any) -> None:
     """Start in the promised order and run until asked to stop. Raises DuctileError where that cannot be."""
-    config = reading.world.config
+    config = reading.runtime.config
     clock = SystemClock()
     started = clock.monotonic()
     source.open_log(config).use()
@@ -176,11 +175,11 @@ def serve(reading: world.Reading, source: Source, report: Any) -> None:
             # Only now: a PID proves that there is a database, and who reads it finds no row of an earlier run that had
             # the same one.
             lock.write()
-            spare_children()
+            ignore_existing_children()
             become_subreaper()
             give_large_blocks_back()
             daemon = Daemon(
-                reading.world, conn, clock=clock, rng=random.Random(), new_id=lambda: str(uuid.uuid4()),
+                reading.runtime, conn, clock=clock, rng=random.Random(), new_id=lambda: str(uuid.uuid4()),
                 workspaces=workspaces, locks=RunLocks(run_locks(config.state_path)),
                 notifier=notifier, inbox=inbox, source=source,
             )
@@ -242,7 +241,7 @@ def _record_run(conn: sqlite3.Connection, database: Path, write: Callable[[], No
         raise DuctileError(f"cannot write the database {database}: {error}", exit_code=EXIT_SYSTEM) from error
 
 
-def _warn(reading: world.Reading) -> None:
+def _warn(reading: runtime_config.LoadResult) -> None:
     for line in reading.warnings:
         _log.warn(line)
     for line in reading.faults:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from ductile import strictjson
-from ductile.check import kind_of
 from ductile.text import one_line
+from ductile.validation import kind_of
 
 T = TypeVar("T")
 Level = Literal["debug", "info", "warn", "error"]
@@ -225,3 +225,17 @@ def _got(value: Any) -> str:
     if isinstance(value, str):
         return f"'{one_line(value, 60)}'"
     return one_line(kind_of(value), 60)
+
+
+JOB_DEAD = "ductile.job.dead"
+BREAKER_OPENED = "ductile.breaker.opened"
+BREAKER_CLOSED = "ductile.breaker.closed"
+
+# What a pipeline may wait for.
+ANNOUNCED = (JOB_DEAD, BREAKER_OPENED, BREAKER_CLOSED)
+
+# What a step's success is called where it emitted nothing itself; for the next step alone.
+STEP_SUCCEEDED = "ductile.step.succeeded"
+
+# Where they come from.
+SOURCE = "ductile"

@@ -9,16 +9,15 @@ from datetime import datetime
 
 from ductile import db, log
 from ductile.changes import compare
-from ductile.config import rows as config_rows
+from ductile.config import load_table
 from ductile.db import Damaged, FateUnknown, NotWritten, transaction
 from ductile.errors import DuctileError
-from ductile.pipeline import rows as pipeline_rows
-from ductile.plugin import rows as plugin_rows
-from ductile.queue import rows as queue_rows
-from ductile.source import Source
+from ductile.pipeline import version_table
+from ductile.plugin import plugin_table
+from ductile.queue import job_table
+from ductile.runtime_config import ConfigSource, LoadResult, RuntimeConfig
 from ductile.text import one_line
 from ductile.webhook.front import Front
-from ductile.world import Reading, World
 
 _log = log.Component("daemon")
 
@@ -26,17 +25,17 @@ _log = log.Component("daemon")
 class Reload:
     """Replaces the world in force. The daemon holds the one that is; this knows the way from one to the next."""
 
-    def __init__(self, conn: sqlite3.Connection, *, source: Source, front: Front) -> None:
+    def __init__(self, conn: sqlite3.Connection, *, source: ConfigSource, front: Front) -> None:
         self._conn = conn
         self._source = source
         self._front = front
 
-    def start(self, world: World, now: datetime) -> None:
+    def start(self, runtime: RuntimeConfig, now: datetime) -> None:
         """Listen where the first world says, and record that it is in force. Raises DuctileError, NotWritten."""
-        self._front.follow(world)
-        self._record(world, (), now)
+        self._front.follow(runtime)
+        self._record(runtime, (), now)
 
-    def read_again(self, in_force: World, now: datetime) -> World | None:
+    def read_again(self, in_force: RuntimeConfig, now: datetime) -> RuntimeConfig | None:
         """Return the world that is in force from now on; None where the one in force stays, which is logged.
 
         No error of reading ends a daemon that runs, not even a bug. Raises Damaged and FateUnknown alone: what is on
@@ -44,7 +43,7 @@ class Reload:
         """
         try:
             reading = self._source.read_again(in_force)
-            changes = compare(in_force, reading.world, self._ending(reading.world))
+            changes = compare(in_force, reading.runtime, self._ending(reading.runtime))
             self._swap(in_force, reading, changes, now)
         except (Damaged, FateUnknown):
             raise
@@ -56,27 +55,27 @@ class Reload:
         for line in reading.warnings:
             _log.warn(line)
         _log.info("configuration reloaded", changes=changes)
-        return reading.world
+        return reading.runtime
 
-    def _ending(self, world: World) -> Mapping[str, int]:
+    def _ending(self, runtime: RuntimeConfig) -> Mapping[str, int]:
         """Return how many queued jobs end with the world, by plugin."""
-        with db.reading(self._conn):
-            return queue_rows.count_queued_outside(self._conn, world.enabled)
+        with db.database_errors(self._conn):
+            return job_table.count_queued_outside(self._conn, runtime.enabled)
 
-    def _swap(self, in_force: World, reading: Reading, changes: tuple[str, ...], now: datetime) -> None:
+    def _swap(self, in_force: RuntimeConfig, reading: LoadResult, changes: tuple[str, ...], now: datetime) -> None:
         """Follow another world and record it. Where that cannot be, all is as it was."""
-        opened = self._source.open_log(reading.world.config)
+        opened = self._source.open_log(reading.runtime.config)
         try:
-            self._follow(in_force, reading.world, changes, now)
+            self._follow(in_force, reading.runtime, changes, now)
         except BaseException:
             opened.close()
             raise
         opened.use()
 
-    def _follow(self, in_force: World, world: World, changes: tuple[str, ...], now: datetime) -> None:
+    def _follow(self, in_force: RuntimeConfig, runtime: RuntimeConfig, changes: tuple[str, ...], now: datetime) -> None:
         try:
-            self._front.follow(world)
-            self._record(world, changes, now)
+            self._front.follow(runtime)
+            self._record(runtime, changes, now)
         except (Damaged, FateUnknown):
             # The daemon ends with it: a way back that fails could only hide it.
             raise
@@ -87,13 +86,13 @@ class Reload:
                 raise DuctileError(*_reasons(error), *another.lines, exit_code=another.exit_code) from error
             raise
 
-    def _record(self, world: World, changes: tuple[str, ...], now: datetime) -> None:
+    def _record(self, runtime: RuntimeConfig, changes: tuple[str, ...], now: datetime) -> None:
         """Store which world is in force from now on."""
         with transaction(self._conn):
-            config_rows.add(self._conn, digest=world.digest, errors=(), changes=changes, listen=self._front.address,
+            load_table.add(self._conn, digest=runtime.digest, errors=(), changes=changes, listen=self._front.address,
                             now=now)
-            plugin_rows.replace_loads(self._conn, _loads(world), now)
-            pipeline_rows.add(self._conn, world.router.pipelines.values(), now)
+            plugin_table.replace_loads(self._conn, _loads(runtime), now)
+            version_table.add(self._conn, runtime.router.pipelines.values(), now)
 
     def _reject(self, errors: tuple[str, ...], now: datetime) -> None:
         for line in errors:
@@ -101,7 +100,7 @@ class Reload:
         _log.error("reload refused; the configuration in force stays")
         try:
             with transaction(self._conn):
-                config_rows.add(self._conn, digest="", errors=errors, now=now)
+                load_table.add(self._conn, digest="", errors=errors, now=now)
         except NotWritten as error:
             _log.error("refused reload not recorded", error=str(error))
 
@@ -117,9 +116,9 @@ def _reasons(error: Exception) -> tuple[str, ...]:
     return (one_line(f"a bug in ductiled, please report it: {type(error).__name__}: {error}"),)
 
 
-def _loads(world: World) -> list[plugin_rows.Load]:
+def _loads(runtime: RuntimeConfig) -> list[plugin_table.PluginLoad]:
     return [
-        plugin_rows.Load(plugin=name, version=plugin.version, enabled=plugin.settings.enabled,
+        plugin_table.PluginLoad(plugin=name, version=plugin.version, enabled=plugin.settings.enabled,
                          needs_init=plugin.needs_init, reason=plugin.reason, commands=plugin.commands)
-        for name, plugin in world.plugins.items()
+        for name, plugin in runtime.plugins.items()
     ]

@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 from yaml.reader import Reader
 
-from ductile.check import Path, Problem, kind_of
 from ductile.errors import EXIT_CONFIG, DuctileError
+from ductile.validation import Path, Problem, kind_of
 from ductile.yamlfault import LINE_BREAK, LOADER, explain
 
 # Deep enough for any configuration; the parsers of PyYAML end the process at some ten thousand levels.

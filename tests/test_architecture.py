@@ -11,45 +11,45 @@ PACKAGE = Path(__file__).parents[1] / "ductile"
 
 # From the ground up: a package may import those before it. Modules at the top level have no order of their own, but no
 # circle may lead through them either.
-PACKAGES = ("config", "plugin", "queue", "pipeline", "context", "state", "workspace", "scheduler", "dispatch", "webhook",
+PACKAGES = ("config", "plugin", "queue", "pipeline", "routing", "state", "workspace", "scheduler", "dispatch", "webhook",
             "ctl")
 
 # Functions of values: these import none of WORLDLY and each other alone.
 PURE = set("""
-    chance check config.defaults config.misnamed config.read config.schedules config.schema config.secret config.values
-    config.variables config.webhooks context.baggage context.portable context.row ctl.cells ctl.document ctl.faults
-    ctl.fitting ctl.outline ctl.screen ctl.skeleton_texts ctl.table ctl.view dispatch.conclude dispatch.onward
-    dispatch.outcome dispatch.record errors events pipeline.compiler pipeline.graph pipeline.spec plugin.manifest
-    protocol queue.job queue.retry router scheduler.breaker scheduler.schedule state.merge strictjson text units vitals
-    webhook.head webhook.request webhook.signature workspace.artifact workspace.operations yamlfault
-    yamlfile
+    config.misnamed config.model config.read config.schedules config.values config.variables config.webhooks
+    ctl.monitor.render ctl.monitor.state ctl.monitor.tree ctl.protocol_report ctl.skeleton_texts
+    ctl.table ctl.text_width dispatch.conclude dispatch.followups dispatch.outcome dispatch.result_record errors
+    health injected pipeline.compiler pipeline.graph pipeline.spec plugin.manifest protocol queue.job queue.retry
+    routing.baggage routing.portable_paths routing.router scheduler.breaker scheduler.schedule state.merge
+    strictjson text units validation webhook.http_head webhook.request webhook.signature workspace.artifact
+    workspace.operations yamlfault yamlfile
 """.split())
 WORLDLY = {"os", "sqlite3", "subprocess", "socket", "threading", "signal", "logging", "time", "random", "queue"}
 
 # Who alone names a table in SQL. A module of tables takes a connection, and its caller commits.
 OWNERS = {
-    "artifacts": "workspace.rows",
-    "circuit_breakers": "scheduler.rows",
-    "config_loads": "config.rows",
+    "artifacts": "workspace.artifact_table",
+    "circuit_breakers": "scheduler.schedule_table",
+    "config_loads": "config.load_table",
     "daemon_run": "daemon_run_table",
-    "event_context": "context.rows",
-    "job_log": "history",
-    "job_queue": "queue.rows",
-    "pipeline_versions": "pipeline.rows",
-    "plugin_inits": "plugin.rows",
-    "plugin_loads": "plugin.rows",
-    "plugin_state": "state.rows",
-    "schedule_entries": "scheduler.rows",
+    "event_context": "routing.context_table",
+    "job_log": "queue.attempt_table",
+    "job_queue": "queue.job_table",
+    "pipeline_versions": "pipeline.version_table",
+    "plugin_inits": "plugin.plugin_table",
+    "plugin_loads": "plugin.plugin_table",
+    "plugin_state": "state.state_table",
+    "schedule_entries": "scheduler.schedule_table",
 }
 NOT_USED_YET = {"paused_plugins"}
 # Who reads the tables of all rooms, and writes none.
-READS_ALL = {"ctl.glance", "ctl.snapshot"}
+READS_ALL = {"ctl.queries"}
 
 # Who may load a module while it runs: ductilectl the one command that was asked for, the daemon its listener.
 LOADS_ON_DEMAND = {"ctl.main", "dispatch.runner", "main", "webhook.front"}
 
 # What only the daemon knows.
-DAEMON = {"daemon", "detach", "dispatch.dispatcher", "dispatch.recovery", "main", "notify", "reload",
+DAEMON = {"daemon", "detach", "dispatch.dispatcher", "dispatch.recovery", "main", "sdnotify", "reload",
           "scheduler.heartbeat", "webhook.front"}
 
 

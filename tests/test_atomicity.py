@@ -20,34 +20,34 @@ from support.failing import FailingConnection
 from support.ledger import dump, ids, new_job, opened, put_ended, put_job
 from workspace.trees import made
 
-from ductile import intake
-from ductile.config.schema import Route
-from ductile.context import rows as context_rows
-from ductile.context.row import NewContext
+from ductile import submit as intake
+from ductile.config.model import Route
+from ductile.routing import context_table
+from ductile.routing.baggage import NewContext
 from ductile.ctl.replay import replay
 from ductile.daemon import Daemon
-from ductile.db import Damaged, FateUnknown, NotWritten, reading, transaction
-from ductile.dispatch import lifecycle
-from ductile.dispatch.leftover import RunLocks
+from ductile.db import Damaged, FateUnknown, NotWritten, database_errors, transaction
+from ductile.dispatch import transactions
+from ductile.dispatch.run_lock import RunLocks
 from ductile.dispatch.outcome import Failed, Interrupted, Outcome, Refused, Succeeded, TimedOut, Unrunnable
 from ductile.dispatch.recovery import Recovery, rules_for
-from ductile.notify import Notifier
+from ductile.sdnotify import Notifier
 from ductile.pipeline.graph import Node, build
-from ductile.plugin import rows as plugin_rows
-from ductile.plugin.rows import Load
+from ductile.plugin import plugin_table
+from ductile.plugin.plugin_table import PluginLoad
 from ductile.protocol import decode_response
-from ductile.queue import rows as queue_rows
+from ductile.queue import job_table
 from ductile.queue.job import Status, Submitter
-from ductile.router import Router
-from ductile.scheduler import rows as scheduler_rows
-from ductile.scheduler import sweep, ticker
+from ductile.routing.router import Router
+from ductile.scheduler import schedule_table
+from ductile.scheduler import retention, tick as ticker
 from ductile.scheduler.breaker import Breaker
-from ductile.state import rows as state_rows
-from ductile.source import Source
-from ductile.workspace import rows as artifact_rows
+from ductile.state import state_table
+from ductile.runtime_config import ConfigSource
+from ductile.workspace import artifact_table
 from ductile.workspace.artifact import Artifact
-from ductile.workspace.directories import Workspaces
-from ductile.world import World
+from ductile.workspace.manager import Workspaces
+from ductile.runtime_config import RuntimeConfig
 
 DAY = 86400
 NEW_ID = ids()
@@ -79,15 +79,15 @@ class Ledger:
         self.directory = directory
         self.conn = conn
         self._onlooker = onlooker
-        self.world = world(directory)
+        self.runtime = runtime(directory)
 
     def dump(self) -> list[str]:
         return dump(self._onlooker)
 
 
-def world(directory: Path) -> World:
+def runtime(directory: Path) -> RuntimeConfig:
     routes = tuple(Route(source="echo", event_type="weighed", target=target) for target in TARGETS)
-    return replace(worlds.world(
+    return replace(worlds.runtime(
         worlds.plugin("echo", schedule("5m"), replace(schedule("1h", command="handle"), id="second")),
         worlds.plugin("probed", schedule("5m")),
         worlds.plugin("begins", commands=("poll", "init")),
@@ -111,7 +111,7 @@ def ledger(tmp_path: Path, template: Path) -> Iterator[Ledger]:
     with opened(tmp_path) as conn, closing(failing.connect(tmp_path / "state.db")) as breaks:
         workspaces = Workspaces(tmp_path / "ws")
         workspaces.make_root()
-        artifact_rows.add(conn, "made", made(workspaces, {"a": "one"}, "made").values())
+        artifact_table.add(conn, "made", made(workspaces, {"a": "one"}, "made").values())
         yield Ledger(tmp_path, breaks, conn)
 
 
@@ -133,11 +133,11 @@ def fill(conn: sqlite3.Connection) -> None:
     put_job(conn, "gone", plugin="removed")
     put_job(conn, "disabled", plugin="off")
     with transaction(conn):
-        state_rows.put(conn, "echo", {"token": "old"}, START)
-        plugin_rows.replace_loads(
-            conn, [Load(plugin="old", version=None, enabled=True, needs_init=None, reason="x")], START)
+        state_table.put(conn, "echo", {"token": "old"}, START)
+        plugin_table.replace_loads(
+            conn, [PluginLoad(plugin="old", version=None, enabled=True, needs_init=None, reason="x")], START)
         for name, breaker in BREAKERS.items():
-            scheduler_rows.put_breaker(conn, name, "poll", breaker, START)
+            schedule_table.put_breaker(conn, name, "poll", breaker, START)
 
 
 def put_chain(conn: sqlite3.Connection, name: str, last: Status, *, now: datetime) -> None:
@@ -146,7 +146,7 @@ def put_chain(conn: sqlite3.Connection, name: str, last: Status, *, now: datetim
     with transaction(conn):
         for hop in (1, 2):
             context = NewContext(id=f"{name}-{hop}", parent_id=parent, hop=hop, accumulated={"origin_user": "ann"})
-            context_rows.add(conn, context, now)
+            context_table.add(conn, context, now)
             parent = context.id
     put_job(conn, f"{name}-root", Status.SUCCEEDED, now=now)
     chain = {"root_job_id": f"{name}-root", "payload": '{"payload": {}}', "now": now}
@@ -161,73 +161,73 @@ def submit(ledger: Ledger) -> None:
 
 def claim(ledger: Ledger) -> None:
     # It ends one job as a duplicate and starts the one after it.
-    claimed = lifecycle.claim(ledger.conn, plugins=["echo"], held=[], dedupe_ttl=DAY, now=START)
+    claimed = transactions.claim(ledger.conn, plugins=["echo"], held=[], dedupe_ttl=DAY, now=START)
     assert (claimed.job.id, len(claimed.duplicates)) == ("next", 1)
 
 
 def finish(outcome: Outcome) -> Callable[[Ledger], None]:
     def finish_with_it(ledger: Ledger) -> None:
-        job = queue_rows.get(ledger.conn, "running")
-        lifecycle.finish(ledger.conn, job, outcome, rules_for(ledger.world, "echo"), now=START, rng=RNG, new_id=NEW_ID)
+        job = job_table.get(ledger.conn, "running")
+        transactions.finish(ledger.conn, job, outcome, rules_for(ledger.runtime, "echo"), now=START, rng=RNG, new_id=NEW_ID)
     return finish_with_it
 
 
 def finish_with_events(ledger: Ledger) -> None:
-    job = queue_rows.get(ledger.conn, "routed")
-    conclusion = lifecycle.finish(ledger.conn, job, Succeeded(response=EVENTS), rules_for(ledger.world, "echo"),
+    job = job_table.get(ledger.conn, "routed")
+    conclusion = transactions.finish(ledger.conn, job, Succeeded(response=EVENTS), rules_for(ledger.runtime, "echo"),
                                   now=START, rng=RNG, new_id=NEW_ID)
     assert [(way.event, way.plugin) for way in conclusion.ways] == list(itertools.product(range(3), TARGETS))
     assert [way.job_id for way in conclusion.ways if not way.is_new] == ["handled"]
 
 
 def finish_a_step(ledger: Ledger) -> None:
-    job = queue_rows.get(ledger.conn, "step")
-    conclusion = lifecycle.finish(ledger.conn, job, Succeeded(response=ANSWER, artifacts=FILES),
-                                  rules_for(ledger.world, "echo"), now=START, rng=RNG, new_id=NEW_ID)
+    job = job_table.get(ledger.conn, "step")
+    conclusion = transactions.finish(ledger.conn, job, Succeeded(response=ANSWER, artifacts=FILES),
+                                  rules_for(ledger.runtime, "echo"), now=START, rng=RNG, new_id=NEW_ID)
     assert [(way.event, way.step_id, way.is_new) for way in conclusion.ways] == [
         (None, "second", True), (None, "third", True)]
 
 
 def finish_with_a_death_that_is_told(ledger: Ledger) -> None:
-    job = queue_rows.get(ledger.conn, "running")
-    conclusion = lifecycle.finish(ledger.conn, job, Refused(error="gone", response=ANSWER),
-                                  rules_for(ledger.world, "echo"), now=START, rng=RNG, new_id=NEW_ID)
+    job = job_table.get(ledger.conn, "running")
+    conclusion = transactions.finish(ledger.conn, job, Refused(error="gone", response=ANSWER),
+                                  rules_for(ledger.runtime, "echo"), now=START, rng=RNG, new_id=NEW_ID)
     assert [each.job.pipeline_name for each in conclusion.jobs] == ["deaths", "breakers"]
 
 
 def replay_a_job(ledger: Ledger) -> None:
-    replay(ledger.conn, job="ended", world=ledger.world, state_path=ledger.directory / "state.db", now=START,
+    replay(ledger.conn, job="ended", runtime=ledger.runtime, state_path=ledger.directory / "state.db", now=START,
            new_id=NEW_ID, as_json=False, out=io.StringIO(), err=io.StringIO())
 
 
 def recover(ledger: Ledger) -> None:
     recovery = Recovery(conn=ledger.conn, locks=RunLocks(ledger.directory / "running"), rng=RNG, new_id=NEW_ID,
                         workspaces=Workspaces(ledger.directory / "ws"))
-    recovery.recover(ledger.world, START, patience=1)
+    recovery.recover(ledger.runtime, START, patience=1)
 
 
 def tick(ledger: Ledger) -> None:
     later = START + timedelta(days=1)
-    ticked = ticker.tick(ledger.conn, ledger.world, now=later, rng=RNG, new_id=NEW_ID)
+    ticked = ticker.tick(ledger.conn, ledger.runtime, now=later, rng=RNG, new_id=NEW_ID)
     assert ticked.notes
 
 
 def submit_inits(ledger: Ledger) -> None:
-    assert intake.submit_inits(ledger.conn, ledger.world.plugins, new_id=NEW_ID, now=START) == ["begins"]
+    assert intake.submit_inits(ledger.conn, ledger.runtime.plugins, new_id=NEW_ID, now=START) == ["begins"]
 
 
 def prune(ledger: Ledger) -> None:
-    assert sweep.prune(ledger.conn, 30 * DAY, START) >= 4
+    assert retention.prune(ledger.conn, 30 * DAY, START) >= 4
 
 
 def bury(ledger: Ledger) -> None:
-    assert len(sweep.bury(ledger.conn, ledger.world, START)) == 3
+    assert len(retention.fail_unrunnable_jobs(ledger.conn, ledger.runtime, START)) == 3
 
 
 def replace_loads(ledger: Ledger) -> None:
     with transaction(ledger.conn):
-        plugin_rows.replace_loads(ledger.conn, [
-            Load(plugin="new", version="1", enabled=True, needs_init=None, reason=None)], START)
+        plugin_table.replace_loads(ledger.conn, [
+            PluginLoad(plugin="new", version="1", enabled=True, needs_init=None, reason=None)], START)
 
 
 OUTCOMES: list[Outcome] = [
@@ -252,7 +252,7 @@ each_action = pytest.mark.parametrize("action", ACTIONS.values(), ids=ACTIONS)
 def act(ledger: Ledger, action: Callable[[Ledger], None]) -> Exception | None:
     """Do it as the loop does, and return the error that it met."""
     try:
-        with reading(ledger.conn):
+        with database_errors(ledger.conn):
             action(ledger)
     except (NotWritten, FateUnknown, Damaged) as error:
         return error
@@ -272,7 +272,7 @@ def test_a_write_that_fails_at_any_statement_leaves_the_database_as_it_was(
         assert not ledger.conn.in_transaction
         if ledger.conn.committed:
             # Pages are given back after the commit: that it fails undoes nothing.
-            assert error is None or (action is prune and sweep.prune(ledger.conn, 30 * DAY, START) == 0)
+            assert error is None or (action is prune and retention.prune(ledger.conn, 30 * DAY, START) == 0)
             break
         assert ledger.conn.failed, "nothing failed and nothing was committed"
         assert isinstance(error, NotWritten) or action is recover
@@ -317,10 +317,10 @@ def test_a_disk_that_breaks_at_any_statement_of_a_start_ends_it_with_a_clear_wor
 ) -> None:
     for number in itertools.count(1):
         daemon = Daemon(
-            ledger.world, ledger.conn, clock=FakeClock(), rng=RNG, new_id=NEW_ID, notifier=Notifier({}),
+            ledger.runtime, ledger.conn, clock=FakeClock(), rng=RNG, new_id=NEW_ID, notifier=Notifier({}),
             inbox=SimpleQueue(), locks=RunLocks(ledger.directory / "running"),
             workspaces=Workspaces(ledger.directory / "ws"),
-            source=Source(path=ledger.directory / "config.yaml", environ={}))
+            source=ConfigSource(path=ledger.directory / "config.yaml", environ={}))
         ledger.conn.fail_from(number, code)
         try:
             daemon.prepare()
@@ -361,7 +361,7 @@ def test_a_real_full_database_takes_nothing_and_loses_nothing(ledger: Ledger) ->
     assert (ledger.conn.in_transaction, ledger.dump()) == (False, before)
     ledger.conn.execute(f"PRAGMA max_page_count = {pages * 1000}")
     assert act(ledger, finish(Succeeded(response=large))) is None
-    assert queue_rows.get(ledger.conn, "running").status is Status.SUCCEEDED
+    assert job_table.get(ledger.conn, "running").status is Status.SUCCEEDED
 
 
 def each_failure(ledger: Ledger, action: Callable[[Ledger], None]) -> int:

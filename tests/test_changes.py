@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from support.plugins_on_disk import make
 
-from ductile import world
+from ductile import runtime_config
 from ductile.changes import compare
-from ductile.world import World
+from ductile.runtime_config import RuntimeConfig
 
 SECRET, ANOTHER = "a secret that is long enough", "another one that is as long"
 ENVIRON = {"TZ": "UTC", "TOKEN": SECRET, "OTHER": ANOTHER}
@@ -27,10 +27,10 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def read(directory: Path, plugins: Mapping[str, Any], environ: Mapping[str, str] = ENVIRON, **sections: Any) -> World:
+def read(directory: Path, plugins: Mapping[str, Any], environ: Mapping[str, str] = ENVIRON, **sections: Any) -> RuntimeConfig:
     # JSON is YAML.
     (directory / "config.yaml").write_text(json.dumps({"plugins": plugins, **sections}))
-    return world.build(directory / "config.yaml", environ).world
+    return runtime_config.build(directory / "config.yaml", environ).runtime
 
 
 def changes(directory: Path, before: Mapping[str, Any], after: Mapping[str, Any], **ended: int) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import pytest
 from support.ledger import dump, new_job, opened, put_ended, put_job
 
 from ductile import db, schema
-from ductile.queue import rows as queue_rows
+from ductile.queue import job_table
 from ductile.units import parse_utc
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -109,7 +109,7 @@ def test_the_full_check_names_a_row_that_refers_to_nothing(conn):
 def test_a_row_that_refers_to_nothing_is_refused(conn):
     with pytest.raises(db.NotWritten, match=r"^FOREIGN KEY constraint failed \(SQLITE_CONSTRAINT_FOREIGNKEY\)$"):
         put_job(conn, "a", parent_job_id="gone")
-    assert queue_rows.get(conn, "a") is None
+    assert job_table.get(conn, "a") is None
 
 
 def test_freed_pages_go_back_to_the_file_system(conn, tmp_path):
@@ -196,11 +196,11 @@ def test_an_exception_in_the_block_undoes_it_and_goes_on(conn):
     before = dump(conn)
     with pytest.raises(LookupError, match="^mine$"):
         with db.transaction(conn):
-            queue_rows.add(conn, [new_job("a")], NOW)
+            job_table.add(conn, [new_job("a")], NOW)
             raise LookupError("mine")
     assert dump(conn) == before
     put_job(conn, "b")
-    assert queue_rows.get(conn, "b") is not None
+    assert job_table.get(conn, "b") is not None
 
 
 def test_another_thread_can_write_after_a_failure_of_the_first(conn, tmp_path):
@@ -217,7 +217,7 @@ def test_another_thread_can_write_after_a_failure_of_the_first(conn, tmp_path):
     other.start()
     other.join(LIMIT_SECONDS)
     assert not other.is_alive()
-    assert queue_rows.get(conn, "a") is not None
+    assert job_table.get(conn, "a") is not None
 
 
 @pytest.mark.parametrize("synced, level", [(True, 2), (False, 1)])
@@ -244,7 +244,7 @@ def test_a_full_file_is_not_written_and_stays_as_it_was(conn):
     assert dump(conn) == before
     conn.execute("PRAGMA max_page_count = 1000000")
     put_job(conn, "b", payload="x" * 100_000)
-    assert queue_rows.get(conn, "b") is not None
+    assert job_table.get(conn, "b") is not None
 
 
 def test_a_write_that_failed_is_known_until_another_has_worked(conn, tmp_path):
@@ -312,7 +312,7 @@ def write_in_a_thread(path: Path, name: str, busy_timeout: int, failures: list[B
             mine.execute(f"PRAGMA busy_timeout = {busy_timeout}")
             for number in range(200):
                 with db.transaction(mine):
-                    queue_rows.add(mine, [new_job(f"{name}-{number}")], NOW)
+                    job_table.add(mine, [new_job(f"{name}-{number}")], NOW)
         except BaseException as error:
             failures.append(error)
         finally:

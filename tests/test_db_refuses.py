@@ -13,7 +13,7 @@ import pytest
 
 from ductile import db, schema
 from ductile.errors import EXIT_DATA, EXIT_IO, EXIT_PERMISSION, EXIT_SYSTEM, DuctileError
-from ductile.lock import pid_file
+from ductile.pidfile import pid_file
 from support import ordinary
 from support.ledger import opened, put_ended, put_job
 
@@ -202,7 +202,7 @@ def test_a_missing_part_of_the_schema_is_damage(path, statement, why):
     assert (caught.value.exit_code, str(caught.value)) == (EXIT_DATA, f"the database {path} is damaged ({why}); {MEND}")
 
 
-@pytest.mark.parametrize("block", [db.reading, db.transaction])
+@pytest.mark.parametrize("block", [db.database_errors, db.transaction])
 @pytest.mark.parametrize("statement, query, why", [
     ("DROP TABLE artifacts", "SELECT * FROM artifacts", "table artifacts has no column digest"),
     ("DROP INDEX job_queue_open", "SELECT 1 FROM job_queue INDEXED BY job_queue_open WHERE completed_at IS NULL",
@@ -402,7 +402,7 @@ def test_a_bug_stays_a_bug(code):
     assert db.translate(mine, "state.db") is mine
 
 
-@pytest.mark.parametrize("block", [db.reading, db.transaction])
+@pytest.mark.parametrize("block", [db.database_errors, db.transaction])
 def test_a_mistake_in_sql_is_raised_as_it_is(tmp_path, block):
     with opened(tmp_path) as conn:
         with pytest.raises(sqlite3.OperationalError, match="^no such table: theirs$"):
@@ -410,7 +410,7 @@ def test_a_mistake_in_sql_is_raised_as_it_is(tmp_path, block):
                 conn.execute("SELECT * FROM theirs")
 
 
-@pytest.mark.parametrize("block", [db.reading, db.transaction])
+@pytest.mark.parametrize("block", [db.database_errors, db.transaction])
 def test_damage_found_while_it_runs_ends_the_daemon(path, block):
     conn = db.open_for_daemon(path)
     with open(path, "r+b") as file:

@@ -20,10 +20,10 @@ from support.ticking import written
 
 from ductile import db
 from ductile.daemon import Signal
-from ductile.config.schema import Retry
+from ductile.config.model import Retry
 from ductile.errors import EXIT_SYSTEM, DuctileError
-from ductile.plugin import rows as plugin_rows
-from ductile.queue import rows as queue_rows
+from ductile.plugin import plugin_table
+from ductile.queue import job_table
 from ductile.queue.job import Status
 from ductile.units import utc_text
 
@@ -36,8 +36,8 @@ def make(tmp_path):
     with ExitStack() as stack:
         def made(*schedules, text=OK, environ=None, service=None, **settings) -> Loop:
             echo = worlds.plugin("echo", *schedules, entrypoint=program(tmp_path, text), **settings)
-            world = worlds.world(echo, directory=tmp_path, **service or {})
-            return stack.enter_context(loop(tmp_path, world, environ=environ))
+            runtime = worlds.runtime(echo, directory=tmp_path, **service or {})
+            return stack.enter_context(loop(tmp_path, runtime, environ=environ))
         yield made
 
 
@@ -96,12 +96,12 @@ def test_a_retry_starts_when_it_falls_due(make):
     put_job(made.conn, "a", max_attempts=3)
     made.turn()
     made.finish()
-    due = queue_rows.get(made.conn, "a").next_retry_at
+    due = job_table.get(made.conn, "a").next_retry_at
     assert timedelta(seconds=7) <= due - START <= timedelta(seconds=14)
     made.run_for(120)
     assert made.statuses() == [("a", "dead", 3)]
     second = made.conn.execute("SELECT started_at FROM job_log WHERE attempt = 2").fetchone()[0]
-    assert abs((queue_rows.parse_utc(second) - due).total_seconds()) < 0.01
+    assert abs((job_table.parse_utc(second) - due).total_seconds()) < 0.01
 
 
 @pytest.mark.parametrize("days", [-1, 365])
@@ -115,10 +115,10 @@ def test_a_clock_that_is_set_while_the_loop_sleeps_stalls_no_schedule(make, days
 
 
 def test_a_retry_that_waits_behind_a_plugin_that_is_not_loaded_wakes_nobody_more_than_once(tmp_path):
-    world = worlds.world(worlds.plugin("echo", not_loaded="gone"), directory=tmp_path)
-    with loop(tmp_path, world) as made:
+    runtime = worlds.runtime(worlds.plugin("echo", not_loaded="gone"), directory=tmp_path)
+    with loop(tmp_path, runtime) as made:
         job = put_job(made.conn, "a", Status.RUNNING)
-        queue_rows.move(made.conn, job, Status.QUEUED, START, attempt=2, retry_at=START + timedelta(seconds=5))
+        job_table.move(made.conn, job, Status.QUEUED, START, attempt=2, retry_at=START + timedelta(seconds=5))
         made.turn()
         assert len(made.run_for(600)) <= 12
 
@@ -148,7 +148,7 @@ def test_jobs_run_one_after_the_other_in_their_order(make):
         put_job(made.conn, name)
     made.turn()
     for _ in range(3):
-        assert len(queue_rows.running(made.conn)) == 1
+        assert len(job_table.running(made.conn)) == 1
         made.finish()
     assert made.statuses() == [("a", "succeeded", 1), ("b", "succeeded", 1), ("c", "succeeded", 1)]
     ended = [line["job_id"] for line in lines(made.log) if line["message"] == "job ended"]
@@ -497,9 +497,9 @@ def test_the_start_records_what_was_read(make):
     made = make(commands=("poll", "init"))
     made.daemon.prepare()
     assert made.conn.execute("SELECT hash, ok, errors FROM config_loads").fetchall() == [("0" * 64, 1, None)]
-    (load,) = plugin_rows.loads(made.conn)
+    (load,) = plugin_table.loads(made.conn)
     assert (load.plugin, load.version, load.enabled) == ("echo", "0.1.0", True)
-    assert [(job.plugin, job.command) for job in queue_rows.open_jobs(made.conn, 9)] == [("echo", "init")]
+    assert [(job.plugin, job.command) for job in job_table.open_jobs(made.conn, 9)] == [("echo", "init")]
     assert made.said() == ["info init enqueued"]
 
 
@@ -535,7 +535,7 @@ def test_an_init_that_does_not_end_holds_the_schedules_up_until_the_next_heartbe
 def test_the_start_recovers_orphans_and_ends_jobs_that_nobody_can_run(make):
     made = make()
     with db.transaction(made.conn):
-        queue_rows.add(made.conn, [new_job("gone", plugin="gone")], START)
+        job_table.add(made.conn, [new_job("gone", plugin="gone")], START)
     put_job(made.conn, "orphan", Status.RUNNING)
     put_job(made.conn, "last", Status.RUNNING, max_attempts=1)
     made.daemon.prepare()

@@ -34,9 +34,9 @@ MIB = 1024 * 1024
 @contextmanager
 def ended(directory: Path, size: int, code: int, **job: object) -> Iterator[tuple[Loop, FailingConnection]]:
     """A loop whose job has ended with so many bytes in its workspace, and none of whose commits works."""
-    world = worlds.world(worlds.plugin("echo", entrypoint=program(directory, WRITES % size)), directory=directory)
+    runtime = worlds.runtime(worlds.plugin("echo", entrypoint=program(directory, WRITES % size)), directory=directory)
     with opened(directory), closing(failing.connect(directory / "state.db")) as conn, kept(directory) as log:
-        made = Loop(directory, conn, world, log, environ={})
+        made = Loop(directory, conn, runtime, log, environ={})
         try:
             put_job(conn, "a", **job)
             made.turn()
@@ -115,8 +115,8 @@ def test_a_plugin_for_which_there_is_no_process_or_thread_starts_when_there_is(h
 
 def run_short_of_processes(directory: Path, has_thread: bool) -> tuple[list[tuple], list[str]]:
     """Run a job while this user may have no more processes, then when he may; one more first for the loop's thread."""
-    world = worlds.world(worlds.plugin("echo", entrypoint=program(directory, OK)), directory=directory)
-    with loop(directory, world) as made:
+    runtime = worlds.runtime(worlds.plugin("echo", entrypoint=program(directory, OK)), directory=directory)
+    with loop(directory, runtime) as made:
         names = ["a", "b"] if has_thread else ["a"]
         if has_thread:
             put_job(made.conn, names[0], max_attempts=1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ductile.mounts import network_file_system
+from ductile.safe_files import network_file_system
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_SECONDS = 60

@@ -21,7 +21,7 @@ from support.logs import kept, lines
 from support.loop import Loop
 from support.wire import SECRET, ask, signed
 
-from ductile import db, log, world
+from ductile import db, log, runtime_config
 from ductile.errors import EXIT_SYSTEM
 
 ENVIRON = {"PATH": "/usr/bin:/bin", "HOOK_SECRET": SECRET, "TZ": "UTC"}
@@ -46,8 +46,8 @@ class Place:
         manifest = directory / "plugins" / "fresh" / "manifest.yaml"
         manifest.write_text(manifest.read_text().replace("[poll]", "[poll, init]"))
         self.configure("/before", self.ports[0], plugins={"hook": {}})
-        reading = world.build(directory / "config.yaml", ENVIRON)
-        self.loop = Loop(directory, conn, reading.world, directory / "ductile.log", environ=ENVIRON)
+        reading = runtime_config.build(directory / "config.yaml", ENVIRON)
+        self.loop = Loop(directory, conn, reading.runtime, directory / "ductile.log", environ=ENVIRON)
         self.loop.daemon.prepare()
         self.loop.turn()
         self.configure("/after", self.ports[1], plugins={"hook": {}, "fresh": {}})
@@ -236,5 +236,5 @@ class Buggy:
     def _fail(self, *_: object) -> None:
         raise RecursionError("nobody foresaw this")
 
-    def read_again(self, in_force: world.World) -> world.Reading:
-        return world.Reading(path=Path("config.yaml"), world=in_force, problems=(), faults=(), warnings=())
+    def read_again(self, in_force: runtime_config.RuntimeConfig) -> runtime_config.LoadResult:
+        return runtime_config.LoadResult(path=Path("config.yaml"), runtime=in_force, problems=(), faults=(), warnings=())

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from ductile import shipped
+from ductile.ctl import init
 
 ROOT = Path(__file__).resolve().parent.parent
 
-SHOW_SHARE = "from ductile import shipped; print(shipped.share())"
+SHOW_SHARE = "from ductile import shipped; print(init.share())"
 SHOW_ERROR = """
 from ductile import shipped
 from ductile.errors import DuctileError
 try:
-    shipped.share()
+    init.share()
 except DuctileError as error:
     print(error.exit_code, *error.lines, sep="|")
 """
@@ -46,15 +46,15 @@ def answer(python: Path, program: str, cwd: Path, **environment: str) -> str:
 
 
 def test_a_checkout_ships_its_own_trees() -> None:
-    assert shipped.share() == ROOT
+    assert init.share() == ROOT
 
 
 @pytest.mark.parametrize(
     ("find", "place"),
     [
-        (shipped.plugins, "plugins"),
-        (shipped.pipelines, "pipelines"),
-        (shipped.example_config, "etc/ductile/config.yaml"),
+        (init.plugins, "plugins"),
+        (init.pipelines, "pipelines"),
+        (init.example_config, "etc/ductile/config.yaml"),
     ],
 )
 def test_each_tree_has_its_place_under_share(find, place) -> None:

@@ -11,7 +11,7 @@ from statistics import median
 
 from benchmarks.figures import BenchmarkFailed, Figure, Scale
 from ductile.workspace.artifact import Artifact
-from ductile.workspace.directories import Workspaces
+from ductile.workspace.manager import Workspaces
 
 _PARENT = "parent"
 _CLONE = "clone"

@@ -10,7 +10,7 @@ from statistics import median
 
 from benchmarks.figures import BenchmarkFailed, Figure, Scale
 from blake3 import blake3
-from ductile.workspace.directories import Workspaces
+from ductile.workspace.manager import Workspaces
 
 _JOB = "job"
 _MIB = 1024 * 1024

@@ -7,7 +7,7 @@ import uuid
 from datetime import datetime, timedelta, timezone
 
 from ductile.db import transaction
-from ductile.queue import rows as queue_rows
+from ductile.queue import job_table
 from ductile.queue.job import NewJob, Submitter
 from ductile.units import utc_text
 
@@ -22,7 +22,7 @@ def submit(conn: sqlite3.Connection, plugin: str, count: int = 1) -> list[str]:
     jobs = [NewJob(id=str(uuid.uuid4()), plugin=plugin, command="poll", submitted_by=Submitter.CLI,
                    max_attempts=_ATTEMPTS) for _ in range(count)]
     with transaction(conn):
-        queue_rows.add(conn, jobs, datetime.now(timezone.utc))
+        job_table.add(conn, jobs, datetime.now(timezone.utc))
     return [job.id for job in jobs]
 
 

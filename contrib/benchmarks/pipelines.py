@@ -17,7 +17,7 @@ from statistics import median
 from benchmarks import ledger
 from benchmarks.figures import BenchmarkFailed, Figure, Scale
 from benchmarks.site import Site, make_site, running, until
-from ductile import intake, world
+from ductile import submit, runtime_config
 from ductile.db import transaction
 from ductile.pipeline.compiler import compile_all
 from ductile.pipeline.files import read_pipelines
@@ -86,13 +86,13 @@ def _make_chain(directory: Path) -> Site:
 
 
 def _seconds_by_daemon(site: Site, chains: int) -> float:
-    built = world.build(site.directory / "config.yaml", os.environ).world
+    built = runtime_config.build(site.directory / "config.yaml", os.environ).runtime
     now = datetime.now(timezone.utc)
     with site.ledger() as conn, transaction(conn):
         for _ in range(chains):
-            event = intake.new_event(_EVENT, {}, "cli", new_id=_new_id, now=now)
-            for each in intake.arrivals(built, event, None, Submitter.CLI, new_id=_new_id):
-                intake.submit(conn, each.job, context=each.context, dedupe_ttl=0, now=now)
+            event = submit.new_event(_EVENT, {}, "cli", new_id=_new_id, now=now)
+            for each in submit.jobs_for_event(built, event, None, Submitter.CLI, new_id=_new_id):
+                submit.submit(conn, each.job, context=each.context, dedupe_ttl=0, now=now)
     with running(site):
         started = time.monotonic()
         with site.follower() as conn:

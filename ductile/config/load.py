@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from ductile import disk
-from ductile.check import Path as Place
-from ductile.check import Problem
-from ductile.config.collisions import collisions
-from ductile.config.envfile import read_env_file
-from ductile.config.localzone import local_zone
-from ductile.config.place import CONFIG_LIMIT_BYTES
+from ductile import safe_files
+from ductile.config.find import CONFIG_LIMIT_BYTES
+from ductile.config.model import Config
+from ductile.config.path_conflicts import path_conflicts
 from ductile.config.read import read_config
-from ductile.config.schema import Config
 from ductile.config.values import as_file_path
 from ductile.config.variables import at, references, resolve, without_value_of, without_values
-from ductile.disk import NotRegular, TooLarge, printable
 from ductile.errors import EXIT_CONFIG, DuctileError
+from ductile.safe_files import NotRegular, TooLarge, printable
+from ductile.validation import Path as Place
+from ductile.validation import Problem
 from ductile.yamlfile import Document, read_yaml
 
 _ENV_FILE = ("service", "env_file")
@@ -89,7 +91,7 @@ def load(path: Path, environ: Mapping[str, str], *, keep_unset: bool = False) ->
     doubtful = unknown.union(problem.path for problem in problems)
     if document.value in ({}, None) and not document.problems:
         problems.append(Problem((), "expected a configuration, got an empty file; `ductilectl init` writes one"))
-    found = [*document.problems, *faults, *problems, *collisions(config, path, value, doubtful)]
+    found = [*document.problems, *faults, *problems, *path_conflicts(config, path, value, doubtful)]
     if not keep_unset:
         found += [*env_file_faults, *(problem for problem in unset if problem.path != _ENV_FILE)]
     found.sort(key=lambda problem: document.where(problem.path, problem.at_key))
@@ -109,7 +111,7 @@ def load(path: Path, environ: Mapping[str, str], *, keep_unset: bool = False) ->
 
 def _content(path: Path) -> bytes:
     try:
-        return disk.read(path, CONFIG_LIMIT_BYTES)
+        return safe_files.read(path, CONFIG_LIMIT_BYTES)
     except OSError as error:
         reason = f"cannot be read: {error.strerror}"
     except NotRegular:
@@ -140,3 +142,129 @@ def _variables(document: Any, base: Path,
         # Told where the configuration is read.
         return environ, [], []
     return {**environ, **values}, [Problem(_ENV_FILE, fault) for fault in faults], warnings
+
+
+# A file of secrets is some lines long; past this something else was named by mistake.
+_LARGEST_BYTES = 1024**2
+_COMMENT = re.compile(r"[ \t]#")
+_LINE = re.compile(r"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)")
+
+
+def read_env_file(path: Path) -> tuple[Mapping[str, str], list[str], list[str]]:
+    """Return the variables in the file, what is wrong with it and what is odd, one line each, never showing a value.
+
+    A file that cannot be read, is no regular file, or that others can read or its group can write gives no
+    variables. A key that comes twice has its last value, as in a shell.
+    """
+    name = printable(path)
+    try:
+        content = safe_files.read(path, _LARGEST_BYTES, accept=_refuse_exposed)
+    except OSError as error:
+        return {}, [f"cannot read {name}: {error.strerror}"], []
+    except NotRegular:
+        return {}, [f"expected a regular file, got something else at {name}"], []
+    except TooLarge:
+        return {}, [f"expected at most 1MB, got more in {name}"], []
+    except _Exposed as error:
+        return {}, [f"expected a file that others cannot read and its group cannot write, got mode {error} "
+                    f"(chmod 640 {name})"], []
+    return _parse(content, name)
+
+
+class _Exposed(Exception):
+    """Others can read the file, or its group can write it; the text is its mode."""
+
+
+def _refuse_exposed(mode: int) -> None:
+    if mode & 0o027:
+        raise _Exposed(f"{stat.S_IMODE(mode):04o}")
+
+
+def _parse(content: bytes, name: str) -> tuple[Mapping[str, str], list[str], list[str]]:
+    variables: dict[str, str] = {}
+    faults, warnings = [], []
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        except UnicodeDecodeError:
+            faults.append(f"{name}:{number}: expected UTF-8")
+            continue
+        if not text or text.startswith("#"):
+            continue
+        match = _LINE.fullmatch(text)
+        if match is None or "\0" in text:
+            faults.append(f"{name}:{number}: expected KEY=VALUE")
+            continue
+        value = _unquoted(match[2].strip())
+        if value is None:
+            faults.append(f"{name}:{number}: expected a closing quote at the end of the line")
+            continue
+        variables[match[1]] = value
+        # In quotes it was meant.
+        if _COMMENT.search(value) and match[2].strip() == value:
+            warnings.append(f"{name}:{number}: {match[1]}: what is behind ' #' is part of the value; put a comment on a"
+                            " line of its own, or the value in quotes")
+    return variables, faults, warnings
+
+
+def _unquoted(value: str) -> str | None:
+    if value[:1] not in ("'", '"'):
+        return value
+    return value[1:-1] if len(value) > 1 and value[-1] == value[0] else None
+
+
+_LOCALTIME = Path("/etc/localtime")
+_DIRECTORY = "zoneinfo"
+# The largest files of the zone database have some 4 KiB.
+_LARGEST_ZONE_BYTES = 1024**2
+
+
+def local_zone(environ: Mapping[str, str], localtime: Path = _LOCALTIME) -> tuple[tzinfo, str | None]:
+    """Return the system's zone, and a warning where the variable TZ is set to what cannot be used.
+
+    TZ comes first (`Area/City`, an absolute path, empty for UTC), then the name of the zone file that
+    `localtime` links to, then that file's rules, then UTC. See tzset(3).
+    """
+    wanted = environ.get("TZ")
+    if wanted is None:
+        return _system_zone(localtime), None
+    zone = _zone_of_variable(wanted.removeprefix(":"))
+    if zone is not None:
+        return zone, None
+    return _system_zone(localtime), f"TZ: expected a time zone such as Australia/Sydney, got {wanted!r}; it is ignored"
+
+
+def _zone_of_variable(name: str) -> tzinfo | None:
+    if name in ("", "UTC"):
+        return UTC
+    if name.startswith("/"):
+        return _zone_of_file(Path(name))
+    return _zone_of_name(name)
+
+
+def _system_zone(localtime: Path) -> tzinfo:
+    if not os.path.exists(localtime):
+        return UTC
+    # The name is worth having: two schedules in zones of the same name compare equal.
+    parts = localtime.resolve().parts
+    if _DIRECTORY in parts:
+        zone = _zone_of_name("/".join(parts[parts.index(_DIRECTORY) + 1 :]))
+        if zone is not None:
+            return zone
+    return _zone_of_file(localtime) or UTC
+
+
+def _zone_of_name(name: str) -> tzinfo | None:
+    if name == "UTC":
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (LookupError, ValueError, OSError):
+        return None
+
+
+def _zone_of_file(path: Path) -> tzinfo | None:
+    try:
+        return ZoneInfo.from_file(io.BytesIO(safe_files.read(path, _LARGEST_ZONE_BYTES)))
+    except (ValueError, OSError, NotRegular, TooLarge):
+        return None

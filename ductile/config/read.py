@@ -8,11 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ductile import units
-from ductile.check import MOST_HINTS, Problem, Section, as_text, kind_of, nearest
-from ductile.check import Path as Place
-from ductile.config import defaults, misnamed
-from ductile.config.schedules import read_schedules
-from ductile.config.schema import (
+from ductile.config import misnamed, model
+from ductile.config.model import (
     DEFAULT_TIMEOUTS,
     Asked,
     AskedCommand,
@@ -23,6 +20,7 @@ from ductile.config.schema import (
     Route,
     Service,
 )
+from ductile.config.schedules import read_schedules
 from ductile.config.values import (
     as_duration,
     as_file_path,
@@ -36,6 +34,8 @@ from ductile.config.values import (
 from ductile.config.variables import at, without_values
 from ductile.config.webhooks import read_webhooks
 from ductile.protocol import HANDLE
+from ductile.validation import MOST_HINTS, Problem, Section, as_text, kind_of, nearest
+from ductile.validation import Path as Place
 
 _LOG_LEVELS = ("debug", "info", "warn", "error")
 _LOG_WORDS = ("stdout", "syslog")
@@ -59,8 +59,8 @@ def read_config(
     plugins_dirs = _read_plugins_dirs(root, base)
     config = Config(
         service=_read_service(root.section("service"), base),
-        state_path=state.read("path", base / defaults.STATE_PATH, lambda value: as_file_path(value, base)),
-        workspace_path=_path(workspace, "path", defaults.WORKSPACE_PATH, base),
+        state_path=state.read("path", base / model.STATE_PATH, lambda value: as_file_path(value, base)),
+        workspace_path=_path(workspace, "path", model.WORKSPACE_PATH, base),
         workspace_ttl=_duration(workspace, "ttl", units.DAY, least=1),
         plugins_dirs=tuple(plugins_dirs.values()),
         plugins_places=tuple(plugins_dirs),

@@ -9,11 +9,11 @@ from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
 from ductile import units
-from ductile.check import MOST_HINTS, Path, Section, as_integer, as_text, kind_of, nearest
 from ductile.config import misnamed
-from ductile.config.schema import Every, Schedule, Unit, Window
+from ductile.config.model import Every, Schedule, Unit, Window
 from ductile.config.values import as_duration, as_name, sections
 from ductile.protocol import HEALTH, INIT, POLL
+from ductile.validation import MOST_HINTS, Path, Section, as_integer, as_text, kind_of, nearest
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAY_NAMES = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")

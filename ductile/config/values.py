@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ductile import units
-from ductile.check import Path as Place
-from ductile.check import Problem, Section, as_text, kind_of
 from ductile.config import misnamed
 from ductile.protocol import reserved_prefix
+from ductile.validation import Path as Place
+from ductile.validation import Problem, Section, as_text, kind_of
 
 T = TypeVar("T")
 
@@ -141,3 +142,21 @@ def texts(parent: Section, key: str, parse: Callable[[Any], T]) -> dict[Place, T
         except ValueError as error:
             parent.problems.append(Problem(place, str(error)))
     return items
+
+
+PREFIX = "whsec_"
+
+
+def key_of(secret: str, format: str) -> bytes:
+    """Return the key of HMAC that a secret stands for in a format of signatures, an empty one where it stands for none.
+
+    It is the secret's own bytes; with `standard` (Standard Webhooks) and the prefix `whsec_`, what the rest is base64
+    for, with or without its padding.
+    """
+    if format != "standard" or not secret.startswith(PREFIX):
+        return secret.encode("utf-8", "surrogatepass")
+    text = secret.removeprefix(PREFIX)
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except ValueError:
+        return b""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ductile.check import Path, Problem, nearest
+from ductile.validation import Path, Problem, nearest
 
 _NAME = "[A-Za-z_][A-Za-z0-9_]*"
 # Characters.

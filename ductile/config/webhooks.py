@@ -6,14 +6,13 @@ import ipaddress
 import re
 from typing import Any
 
-from ductile.check import Problem, Section, as_choice, as_text, kind_of
 from ductile.config import misnamed
-from ductile.config.schema import Asked, AskedCommand, AskedEvent, Endpoint, Webhooks
-from ductile.config.secret import PREFIX, key_of
-from ductile.config.values import as_header, as_plugins_event, as_size, sections
+from ductile.config.model import Asked, AskedCommand, AskedEvent, Endpoint, Webhooks
+from ductile.config.values import PREFIX, as_header, as_plugins_event, as_size, key_of, sections
 from ductile.config.variables import at, is_variable
 from ductile.protocol import HANDLE
 from ductile.text import one_line
+from ductile.validation import Problem, Section, as_choice, as_text, kind_of
 
 # The header that each scheme prescribes; hex and base64 leave it to the sender.
 _DEFAULT_HEADERS = {

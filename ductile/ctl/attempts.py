@@ -6,7 +6,7 @@ import dataclasses
 import json
 
 from ductile.ctl import table
-from ductile.history import Attempt
+from ductile.queue.attempt_table import Attempt
 
 _INDENT = "    "
 _JOB_FACTS = ("seq", "created_at", "submitted_by", "parent_job_id", "source_event_id")

@@ -17,9 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ductile import db, db_files
-from ductile.ctl.document import document
-from ductile.ctl.ending import noted
-from ductile.ctl.progress import progress
+from ductile.ctl.output import document, noted, progress
 from ductile.errors import EXIT_DATA, EXIT_IO, EXIT_OK, EXIT_USAGE, DuctileError, io_exit_code
 from ductile.text import one_line
 from ductile.units import format_size, utc_text

@@ -9,15 +9,14 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
-from ductile import history
-from ductile.context import rows as context_rows
 from ductile.ctl import attempts, table
-from ductile.ctl.outline import in_tree_order
-from ductile.queue import rows as queue_rows
+from ductile.ctl.monitor.tree import in_tree_order
+from ductile.queue import attempt_table, job_table
 from ductile.queue.job import Job
+from ductile.routing import context_table
 from ductile.text import one_line
 from ductile.units import format_size, utc_text
-from ductile.workspace import rows as artifact_rows
+from ductile.workspace import artifact_table
 from ductile.workspace.artifact import Artifact
 
 _STEP = "  "
@@ -37,15 +36,15 @@ def rows(conn: sqlite3.Connection, asked: Job) -> list[dict]:
     `baggage_added` is what a job's context has beyond the one before it, or has otherwise; `files` are those of its
     workspace, also when that is gone.
     """
-    links = list(in_tree_order(queue_rows.of_chain(conn, asked.root_job_id), own=attrgetter("id"),
+    links = list(in_tree_order(job_table.of_chain(conn, asked.root_job_id), own=attrgetter("id"),
                                parent=attrgetter("parent_job_id")))
     jobs = [job for _, job in links]
     tried: dict[str, list[dict]] = {job.id: [] for job in jobs}
-    for attempt in history.of_jobs(conn, tried):
+    for attempt in attempt_table.of_jobs(conn, tried):
         tried[attempt.job_id].append(attempts.brief(attempt))
     carried = {job.event_context_id for job in jobs if job.event_context_id is not None}
     added = {context_id: _added(accumulated, before or {})
-             for context_id, accumulated, before in context_rows.with_parents(conn, carried)}
+             for context_id, accumulated, before in context_table.with_parents(conn, carried)}
     files = _files(conn, links)
     return [{**_facts(job), "depth": depth, "asked": job.id == asked.id,
              "baggage_added": added.get(job.event_context_id, {}), "attempts": tried[job.id],
@@ -61,7 +60,7 @@ def _files(conn: sqlite3.Connection, links: list[tuple[int, Job]]) -> Iterator[l
     for depth, job in links:
         del above[depth:]
         before = above[-1] if above else {}
-        own = artifact_rows.of_job(conn, job.id)
+        own = artifact_table.of_job(conn, job.id)
         above.append(own)
         yield [{"path": each.path, "size": each.size, "digest": each.digest,
                 "inherited": each.path in before and before[each.path].digest == each.digest} for each in own.values()]

@@ -7,9 +7,8 @@ from contextlib import closing
 from io import TextIOBase
 from pathlib import Path
 
-from ductile import checking, db, world
-from ductile.ctl.document import document
-from ductile.ctl.progress import progress
+from ductile import config_report, db, runtime_config
+from ductile.ctl.output import document, progress
 from ductile.errors import EXIT_CONFIG, EXIT_DATA, EXIT_IO, EXIT_OK
 from ductile.text import one_line
 
@@ -20,12 +19,12 @@ def check(path: Path, environ: Mapping[str, str], *, database: bool, as_json: bo
 
     Damage (65) comes before what is wrong with the configuration (78).
     """
-    reading = world.read(path, environ)
+    reading = runtime_config.read(path, environ)
     if as_json:
-        code = EXIT_OK if checking.is_good(reading) else EXIT_CONFIG
+        code = EXIT_OK if config_report.is_good(reading) else EXIT_CONFIG
     else:
-        code = checking.tell(reading, out=out, err=err)
-    state_path = reading.world.config.state_path
+        code = config_report.report(reading, out=out, err=err)
+    state_path = reading.runtime.config.state_path
     findings = _findings(state_path, err) if database else None
     if as_json:
         out.write(document({"problems": reading.problems, "faults": reading.faults,

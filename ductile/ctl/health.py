@@ -7,22 +7,21 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from io import TextIOBase
 
-from ductile.chance import NewId
 from ductile.clock import Clock
-from ductile.ctl import scratch, table
-from ductile.ctl.configured import configured
-from ductile.ctl.document import document
-from ductile.ctl.progress import progress
-from ductile.ctl.scratch import Told
+from ductile.ctl import run_once, table
+from ductile.ctl.lookup import configured
+from ductile.ctl.output import document, progress
+from ductile.ctl.run_once import Input
 from ductile.ctl.table import Page
 from ductile.dispatch.outcome import Succeeded
 from ductile.errors import EXIT_FAILED, EXIT_OK
-from ductile.plugin import rows as plugin_rows
-from ductile.plugin.configured import ConfiguredPlugin
+from ductile.injected import NewId
+from ductile.plugin import plugin_table
+from ductile.plugin.discovery import ConfiguredPlugin
 from ductile.protocol import HEALTH
-from ductile.state import rows as state_rows
+from ductile.runtime_config import RuntimeConfig
+from ductile.state import state_table
 from ductile.text import one_line
-from ductile.world import World
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,15 +46,15 @@ class Health:
         return line if self.says is None else f"{self.says}; {line}"
 
 
-def health(conn: sqlite3.Connection | None, *, plugin: str | None, world: World, clock: Clock, new_id: NewId,
+def health(conn: sqlite3.Connection | None, *, plugin: str | None, runtime: RuntimeConfig, clock: Clock, new_id: NewId,
            as_json: bool, out: TextIOBase, err: TextIOBase, page: Page = table.PLAIN) -> int:
     """Show how one plugin is, or all enabled ones; 1 where any is unhealthy. Nothing is stored.
 
     `conn` is None where there is no database yet. Raises DuctileError (66) for a plugin that is not configured.
     """
-    asked = [configured(world, plugin)] if plugin is not None else [world.plugins[name] for name in world.enabled]
+    asked = [configured(runtime, plugin)] if plugin is not None else [runtime.plugins[name] for name in runtime.enabled]
     uninitialised = set() if conn is None else _uninitialised(conn)
-    found = [_look(conn, each, uninitialised, world.environ, clock, new_id, err) for each in asked]
+    found = [_look(conn, each, uninitialised, runtime.environ, clock, new_id, err) for each in asked]
     if as_json:
         out.write(document([asdict(each) for each in found]))
     else:
@@ -71,8 +70,8 @@ _WORDS = {True: "healthy", False: "unhealthy", None: "unknown (no health command
 
 def _uninitialised(conn: sqlite3.Connection) -> set[str]:
     """Return the plugins whose `init` the daemon waits for."""
-    done = plugin_rows.initialised(conn)
-    return {load.plugin for load in plugin_rows.loads(conn)
+    done = plugin_table.initialised(conn)
+    return {load.plugin for load in plugin_table.loads(conn)
             if load.needs_init is not None and (load.plugin, load.needs_init) not in done}
 
 
@@ -85,9 +84,9 @@ def _look(conn: sqlite3.Connection | None, plugin: ConfiguredPlugin, uninitialis
         return Health(plugin=name, healthy=False, says="init has not succeeded")
     if HEALTH not in plugin.plugin.manifest.commands:
         return Health(plugin=name, healthy=None)
-    state = {} if conn is None else state_rows.get(conn, name)
+    state = {} if conn is None else state_table.get(conn, name)
     with progress(f"{name} {HEALTH} runs, for {plugin.settings.timeout(HEALTH)} s at most", err):
-        ran = scratch.run(plugin, HEALTH, Told(state=state), environ=environ, clock=clock, job_id=new_id())
+        ran = run_once.run(plugin, HEALTH, Input(state=state), environ=environ, clock=clock, job_id=new_id())
     said = ran.outcome.error or (ran.outcome.response.result if ran.outcome.response is not None else None)
     return Health(plugin=name, healthy=isinstance(ran.outcome, Succeeded), seconds=ran.seconds,
                   says=said and one_line(said), stderr=_first_line(ran.outcome.stderr))

@@ -8,11 +8,11 @@ import sqlite3
 from datetime import datetime
 from io import TextIOBase
 
-from ductile import history
 from ductile.ctl import attempts, chain, table
-from ductile.ctl.document import document
 from ductile.ctl.job import find
+from ductile.ctl.output import document
 from ductile.errors import EXIT_OK
+from ductile.queue import attempt_table
 from ductile.queue.job import Job
 from ductile.units import utc_text
 
@@ -21,7 +21,7 @@ def inspect(conn: sqlite3.Connection, *, job: str, as_json: bool, out: TextIOBas
     """Show one job with all its attempts, and its chain. Raises DuctileError as `find` does."""
     found = find(conn, job)
     row = _row(found)
-    tried = [attempts.row(attempt) for attempt in history.of_job(conn, found.id)]
+    tried = [attempts.row(attempt) for attempt in attempt_table.of_job(conn, found.id)]
     links = chain.rows(conn, found)
     if as_json:
         out.write(document({**row, "attempts": tried, "chain": links}))

@@ -7,18 +7,18 @@ from datetime import datetime
 from io import TextIOBase
 from pathlib import Path
 
-from ductile import history, intake
+from ductile import submit
 from ductile.ctl import table
-from ductile.ctl.configured import enabled, shown
-from ductile.ctl.document import document
+from ductile.ctl.daemon_link import wake
+from ductile.ctl.lookup import enabled, shown
+from ductile.ctl.output import document
 from ductile.ctl.table import Page
-from ductile.ctl.wake import wake
 from ductile.db import transaction
 from ductile.errors import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_OK, EXIT_USAGE, DuctileError
-from ductile.queue import rows as queue_rows
+from ductile.queue import attempt_table, job_table
 from ductile.queue.job import Job, Status
+from ductile.runtime_config import RuntimeConfig
 from ductile.units import format_duration, utc_text
-from ductile.world import World
 
 _SHORTEST_PREFIX = 4
 _CANDIDATES_SHOWN = 10
@@ -34,7 +34,7 @@ def find(conn: sqlite3.Connection, text: str) -> Job:
     if len(prefix) < _SHORTEST_PREFIX:
         raise DuctileError(f"{shown(text)} is too short for a job: give {_SHORTEST_PREFIX} characters of its id",
                            exit_code=EXIT_USAGE)
-    found = queue_rows.with_prefix(conn, prefix, _CANDIDATES_SHOWN + 1)
+    found = job_table.with_prefix(conn, prefix, _CANDIDATES_SHOWN + 1)
     if not found:
         raise DuctileError(f"no job {shown(text)}", exit_code=EXIT_NOT_FOUND)
     if len(found) > 1:
@@ -47,7 +47,7 @@ def find(conn: sqlite3.Connection, text: str) -> Job:
 def queue(conn: sqlite3.Connection, *, limit: int, now: datetime, as_json: bool, out: TextIOBase,
          page: Page = table.PLAIN) -> int:
     """Show up to `limit` jobs that have not ended, oldest first."""
-    rows = [_open_row(job, now) for job in queue_rows.open_jobs(conn, limit)]
+    rows = [_open_row(job, now) for job in job_table.open_jobs(conn, limit)]
     if as_json:
         out.write(document(rows))
         return EXIT_OK
@@ -71,7 +71,7 @@ def _open_row(job: Job, now: datetime) -> dict:
     }
 
 
-def retry(conn: sqlite3.Connection, *, job: str, world: World, state_path: Path, now: datetime, as_json: bool,
+def retry(conn: sqlite3.Connection, *, job: str, runtime: RuntimeConfig, state_path: Path, now: datetime, as_json: bool,
           out: TextIOBase, err: TextIOBase) -> int:
     """Put a dead job back in its place in the queue, with as many attempts more as its plugin has.
 
@@ -80,11 +80,11 @@ def retry(conn: sqlite3.Connection, *, job: str, world: World, state_path: Path,
     with transaction(conn):
         found = find(conn, job)
         _require(found, Status.DEAD, "only a dead job can be retried")
-        plugin = enabled(world, found.plugin)
-        used_up = history.has_attempt(conn, found.id, found.attempt)
+        plugin = enabled(runtime, found.plugin)
+        used_up = attempt_table.has_attempt(conn, found.id, found.attempt)
         attempt = found.attempt + 1 if used_up else found.attempt
-        most = attempt - 1 + intake.max_attempts(plugin, found.command)
-        queue_rows.move(conn, found, Status.QUEUED, now, attempt=attempt, max_attempts=most, error=found.last_error)
+        most = attempt - 1 + submit.max_attempts(plugin, found.command)
+        job_table.move(conn, found, Status.QUEUED, now, attempt=attempt, max_attempts=most, error=found.last_error)
     runs = wake(state_path, err)
     row = {"job_id": found.id, "status": Status.QUEUED, "attempt": attempt, "max_attempts": most}
     later = "" if runs else "; it runs when ductiled does"
@@ -99,7 +99,7 @@ def cancel(conn: sqlite3.Connection, *, job: str, state_path: Path, now: datetim
     with transaction(conn):
         found = find(conn, job)
         _require(found, Status.QUEUED, "only a queued job can be cancelled")
-        queue_rows.move(conn, found, Status.DEAD, now, error=_CANCELLED)
+        job_table.move(conn, found, Status.DEAD, now, error=_CANCELLED)
     # A scheduled run may be held back by this very job.
     wake(state_path, err)
     row = {"job_id": found.id, "status": Status.DEAD, "last_error": _CANCELLED}

@@ -8,13 +8,13 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from io import TextIOBase
 
-from ductile import history
-from ductile.check import nearest
-from ductile.ctl import attempts, glance
-from ductile.ctl.configured import shown
-from ductile.ctl.document import document
+from ductile.ctl import attempts, queries
+from ductile.ctl.lookup import shown
+from ductile.ctl.output import document
 from ductile.errors import EXIT_NOT_FOUND, EXIT_OK, DuctileError
-from ductile.history import Attempt
+from ductile.queue import attempt_table
+from ductile.queue.attempt_table import Attempt
+from ductile.validation import nearest
 
 
 def logs(conn: sqlite3.Connection, *, plugin: str | None, known: Mapping[str, object], limit: int, as_json: bool,
@@ -24,7 +24,7 @@ def logs(conn: sqlite3.Connection, *, plugin: str | None, known: Mapping[str, ob
     `known` are the plugins that are configured. Raises DuctileError (66) for one that is not, and has no attempts.
     """
     _require(conn, plugin, known)
-    rows = [attempts.row(attempt) for attempt in history.latest(conn, plugin, limit)]
+    rows = [attempts.row(attempt) for attempt in attempt_table.latest(conn, plugin, limit)]
     if as_json:
         out.write(document(rows))
     elif limit > 0:
@@ -41,17 +41,17 @@ def follow(conn: sqlite3.Connection, *, plugin: str | None, known: Mapping[str, 
     As JSON, one document a line. Nothing is held in the database between two looks. Raises DuctileError as `logs` does.
     """
     _require(conn, plugin, known)
-    seen = history.last_seq(conn)
-    latest = history.latest(conn, plugin, limit)
+    seen = attempt_table.last_seq(conn)
+    latest = attempt_table.latest(conn, plugin, limit)
     _write(latest, as_json, out)
     seen = max([seen, *(attempt.seq for attempt in latest)])
     while goes_on():
-        newest = history.last_seq(conn)
+        newest = attempt_table.last_seq(conn)
         if newest < seen:
             # All there was has been pruned, and the numbers begin anew.
             seen = 0
         if newest > seen:
-            fresh = history.after(conn, seen, plugin)
+            fresh = attempt_table.after(conn, seen, plugin)
             _write(fresh, as_json, out)
             seen = max([newest, *(attempt.seq for attempt in fresh)])
     return EXIT_OK
@@ -60,7 +60,7 @@ def follow(conn: sqlite3.Connection, *, plugin: str | None, known: Mapping[str, 
 def _require(conn: sqlite3.Connection, plugin: str | None, known: Mapping[str, object]) -> None:
     if plugin is None or plugin in known:
         return
-    logged = glance.logged_plugins(conn)
+    logged = queries.logged_plugins(conn)
     if plugin not in logged:
         hint = nearest(plugin, {*known, *logged})
         raise DuctileError(f"no plugin {shown(plugin)} is configured or in the log{hint}", exit_code=EXIT_NOT_FOUND)

@@ -17,8 +17,8 @@ from importlib import import_module
 from io import TextIOBase
 from pathlib import Path
 
-from ductile import db, streams
-from ductile.config import place
+from ductile import db, stdio
+from ductile.config import find
 from ductile.ctl.commandline import parse
 from ductile.errors import (
     EXIT_CONFIG,
@@ -42,7 +42,7 @@ Options = Namespace
 
 def run() -> None:
     """The entry point of `ductilectl`."""
-    streams.prepare()
+    stdio.prepare()
     try:
         code = main(sys.argv[1:], os.environ, out=sys.stdout, err=sys.stderr)
     except SystemExit as end:
@@ -52,7 +52,7 @@ def run() -> None:
         code = EXIT_OK
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
-    streams.leave()
+    stdio.leave()
     sys.exit(code)
 
 
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str], *, out: TextIOBas
     """
     doubt = ""
     try:
-        options = parse(arguments, lambda name, known: _module("check").nearest(name, known))
+        options = parse(arguments, lambda name, known: _module("validation").nearest(name, known))
         options.environ, options.out, options.err = environ, out, err
         doubt = "" if options.name in _READ_ONLY else "; what was asked may have been done"
         code = _ACTS[options.name](options)
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str], *, out: TextIOBas
         lines, code = error.lines, EXIT_IO if error.exit_code == EXIT_SYSTEM else error.exit_code
     except db.NotWritten as error:
         lines, code = (f"the database cannot be used now: {error}; nothing was changed",), EXIT_IO
-    except streams.OutputError as error:
+    except stdio.OutputError as error:
         lines, code = (f"{error}{doubt}",), EXIT_IO
     except BrokenPipeError:
         raise
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str], *, out: TextIOBas
     # What went wrong is said, and in that order where it can be, whatever becomes of the rest.
     with suppress(OSError):
         out.flush()
-    err.write("".join(f"{streams.as_line(line)}\n" for line in lines))
+    err.write("".join(f"{stdio.as_line(line)}\n" for line in lines))
     return code
 
 
@@ -93,13 +93,13 @@ def _module(name: str) -> object:
 
 
 def _path(options: Options) -> Path:
-    return place.find(options.config, options.environ, denied=EXIT_PERMISSION)
+    return find.find(options.config, options.environ, denied=EXIT_PERMISSION)
 
 
 def _state_path(options: Options) -> Path:
     """Return where the database is. Raises DuctileError (78) where the configuration does not say."""
     path = _path(options)
-    at_a_glance = place.state_path(path)
+    at_a_glance = find.state_path(path)
     if at_a_glance is not None:
         return at_a_glance
     loaded = _loaded(options, path)
@@ -113,8 +113,8 @@ def _loaded(options: Options, path: Path) -> object:
     return _module("config.load").load(path, options.environ, keep_unset=True)
 
 
-def _world(options: Options) -> object:
-    return _module("ctl.configured").read(_path(options), options.environ).world
+def _runtime(options: Options) -> object:
+    return _module("ctl.lookup").read(_path(options), options.environ).runtime
 
 
 def _now() -> datetime:
@@ -135,10 +135,10 @@ def _look(options: Options, act: Callable[[sqlite3.Connection, Path], int]) -> i
     conn = db.open_for_operator(state_path, failed=EXIT_IO)
     if conn is None:
         text = _nothing_yet(state_path)
-        options.out.write(_module("ctl.document").document({"database": None, "message": text}) if options.json
+        options.out.write(_module("ctl.output").document({"database": None, "message": text}) if options.json
                           else f"{text}\n")
         return EXIT_OK
-    with closing(conn), db.reading(conn):
+    with closing(conn), db.database_errors(conn):
         return act(conn, state_path)
 
 
@@ -147,21 +147,21 @@ def _change(options: Options, state_path: Path, act: Callable[[sqlite3.Connectio
     conn = db.open_for_operator(state_path, failed=EXIT_IO)
     if conn is None:
         raise DuctileError(_nothing_yet(state_path), exit_code=EXIT_UNAVAILABLE)
-    with closing(conn), db.reading(conn):
+    with closing(conn), db.database_errors(conn):
         return act(conn)
 
 
 def _page(options: Options) -> object:
     """Return what tables are written on."""
     if options.out.isatty():
-        return _module("ctl.page").terminal(options.out, options.environ, _now())
+        return _module("ctl.output").terminal(options.out, options.environ, _now())
     return _module("ctl.table").PLAIN
 
 
 # The commands
 
 def _init(options: Options) -> int:
-    return _module("ctl.starter").init(Path(options.directory), as_json=options.json, out=options.out,
+    return _module("ctl.init").init(Path(options.directory), as_json=options.json, out=options.out,
                                       err=options.err)
 
 
@@ -174,14 +174,14 @@ def _status(options: Options) -> int:
     def probes() -> object:
         return _module("ctl.probes").Configured(_loaded(options, _path(options)).config.plugins)
 
-    document = _module("ctl.document").document if options.json else None
+    document = _module("ctl.output").document if options.json else None
     return _look(options, lambda conn, state_path: _module("ctl.status").status(
         conn, state_path=state_path, probes=probes, now=_now(), document=document, out=options.out,
         page=_page(options)))
 
 
 def _plugins(options: Options) -> int:
-    return _module("ctl.plugin").plugins(_world(options), as_json=options.json, out=options.out, page=_page(options))
+    return _module("ctl.plugin").plugins(_runtime(options), as_json=options.json, out=options.out, page=_page(options))
 
 
 def _pipelines(options: Options) -> int:
@@ -190,8 +190,8 @@ def _pipelines(options: Options) -> int:
         if options.mermaid:
             raise DuctileError("ductilectl pipelines: --mermaid is for one pipeline: give its NAME",
                                exit_code=EXIT_USAGE)
-        return module.pipelines(_world(options), as_json=options.json, out=options.out, page=_page(options))
-    return module.pipeline(_world(options), name=options.pipeline, mermaid=options.mermaid, as_json=options.json,
+        return module.pipelines(_runtime(options), as_json=options.json, out=options.out, page=_page(options))
+    return module.pipeline(_runtime(options), name=options.pipeline, mermaid=options.mermaid, as_json=options.json,
                            out=options.out)
 
 
@@ -217,35 +217,35 @@ def _inspect(options: Options) -> int:
 
 
 def _run(options: Options) -> int:
-    world = _world(options)
-    state_path = world.config.state_path
+    runtime = _runtime(options)
+    state_path = runtime.config.state_path
     return _change(options, state_path, lambda conn: _module("ctl.run").run(
         conn, plugin=options.plugin, command=options.command, payload=options.payload, event_type=options.event_type,
-        wait=options.wait, world=world, state_path=state_path, now=_now(), new_id=_new_id, as_json=options.json,
+        wait=options.wait, runtime=runtime, state_path=state_path, now=_now(), new_id=_new_id, as_json=options.json,
         out=options.out, err=options.err))
 
 
 def _emit(options: Options) -> int:
-    world = _world(options)
-    state_path = world.config.state_path
+    runtime = _runtime(options)
+    state_path = runtime.config.state_path
     return _change(options, state_path, lambda conn: _module("ctl.emit").emit(
-        conn, event_type=options.event_type, payload=options.payload, source=options.source, world=world,
+        conn, event_type=options.event_type, payload=options.payload, source=options.source, runtime=runtime,
         state_path=state_path, now=_now(), new_id=_new_id, as_json=options.json, out=options.out, err=options.err))
 
 
 def _retry(options: Options) -> int:
-    world = _world(options)
-    state_path = world.config.state_path
+    runtime = _runtime(options)
+    state_path = runtime.config.state_path
     return _change(options, state_path, lambda conn: _module("ctl.job").retry(
-        conn, job=options.job, world=world, state_path=state_path, now=_now(), as_json=options.json, out=options.out,
+        conn, job=options.job, runtime=runtime, state_path=state_path, now=_now(), as_json=options.json, out=options.out,
         err=options.err))
 
 
 def _replay(options: Options) -> int:
-    world = _world(options)
-    state_path = world.config.state_path
+    runtime = _runtime(options)
+    state_path = runtime.config.state_path
     return _change(options, state_path, lambda conn: _module("ctl.replay").replay(
-        conn, job=options.job, world=world, state_path=state_path, now=_now(), new_id=_new_id, as_json=options.json,
+        conn, job=options.job, runtime=runtime, state_path=state_path, now=_now(), new_id=_new_id, as_json=options.json,
         out=options.out, err=options.err))
 
 
@@ -257,28 +257,28 @@ def _cancel(options: Options) -> int:
 
 
 def _reset(options: Options) -> int:
-    world = _world(options)
-    state_path = world.config.state_path
+    runtime = _runtime(options)
+    state_path = runtime.config.state_path
     return _change(options, state_path, lambda conn: _module("ctl.plugin").reset(
-        conn, plugin=options.plugin, world=world, state_path=state_path, now=_now(), new_id=_new_id,
+        conn, plugin=options.plugin, runtime=runtime, state_path=state_path, now=_now(), new_id=_new_id,
         as_json=options.json, out=options.out, err=options.err))
 
 
 def _health(options: Options) -> int:
-    world = _module("ctl.configured").read(_path(options), options.environ, keep_unset=False).world
-    what = {"plugin": options.plugin, "world": world, "clock": _module("clock").SystemClock(), "new_id": _new_id,
+    runtime = _module("ctl.lookup").read(_path(options), options.environ, keep_unset=False).runtime
+    what = {"plugin": options.plugin, "world": runtime, "clock": _module("clock").SystemClock(), "new_id": _new_id,
             "as_json": options.json, "out": options.out, "err": options.err, "page": _page(options)}
-    conn = db.open_for_operator(world.config.state_path, failed=EXIT_IO)
+    conn = db.open_for_operator(runtime.config.state_path, failed=EXIT_IO)
     if conn is None:
         return _module("ctl.health").health(None, **what)
-    with closing(conn), db.reading(conn):
+    with closing(conn), db.database_errors(conn):
         return _module("ctl.health").health(conn, **what)
 
 
 def _reload(options: Options) -> int:
-    reading = _module("ctl.configured").read(_path(options), options.environ)
+    reading = _module("ctl.lookup").read(_path(options), options.environ)
     confirm = None if options.yes else _module("ctl.question").on_terminal(sys.stdin.buffer, options.err)
-    return _change(options, reading.world.config.state_path, lambda conn: _module("ctl.reload").reload(
+    return _change(options, reading.runtime.config.state_path, lambda conn: _module("ctl.reload").reload(
         conn, reading=reading, confirm=confirm, clock=_module("clock").SystemClock(), as_json=options.json,
         out=options.out, err=options.err))
 
@@ -290,8 +290,8 @@ def _wait(options: Options) -> int:
 
 
 def _test(options: Options) -> int:
-    told, trial = _module("ctl.told"), _module("ctl.trial")
-    asked = told.read(command=options.command, request=options.request, event=options.event, state=options.state,
+    trial = _module("ctl.plugin_test")
+    asked = trial.read_request(command=options.command, request=options.request, event=options.event, state=options.state,
                       stdin=sys.stdin.buffer, now=_now(), new_id=_new_id)
     if trial.is_directory(options.plugin):
         subject = trial.in_directory(Path(options.plugin), options.environ)
@@ -304,7 +304,7 @@ def _test(options: Options) -> int:
 def _new_plugin(options: Options) -> int:
     parent = _loaded(options, _path(options)).config.plugins_dirs[0] if options.directory is None \
         else Path(options.directory)
-    return _module("ctl.skeleton").new_plugin(options.plugin, language=options.language, parent=parent,
+    return _module("ctl.new_plugin").new_plugin(options.plugin, language=options.language, parent=parent,
                                               as_json=options.json, out=options.out)
 
 
@@ -322,15 +322,15 @@ def _restore(options: Options) -> int:
 
 
 def _complete(options: Options) -> int:
-    module = _module("ctl.candidates")
+    module = _module("ctl.lookup")
     if options.kind == "plugins":
         return module.names(_loaded(options, _path(options)).config.plugins, prefix=options.prefix, out=options.out)
     if options.kind == "pipelines":
-        return module.names(_world(options).router.pipelines, prefix=options.prefix, out=options.out)
+        return module.names(_runtime(options).router.pipelines, prefix=options.prefix, out=options.out)
     conn = db.open_for_operator(_state_path(options), failed=EXIT_IO)
     if conn is None:
         return EXIT_OK
-    with closing(conn), db.reading(conn):
+    with closing(conn), db.database_errors(conn):
         return module.jobs(conn, kind=options.kind, prefix=options.prefix, out=options.out)
 
 
@@ -352,7 +352,7 @@ def _monitor(options: Options) -> int:
         raise DuctileError("ductilectl monitor: --json is for commands that show a document; see ductilectl status",
                            exit_code=EXIT_USAGE)
     where = [] if options.config is None else ["-c", options.config]
-    return _look(options, lambda conn, state_path: _module("ctl.monitor").monitor(
+    return _look(options, lambda conn, state_path: _module("ctl.monitor.watch").monitor(
         conn, state_path=state_path, plugins=lambda: _loaded(options, _path(options)).config.plugins,
         command=lambda arguments, said: main([*where, *arguments], options.environ, out=said, err=said),
         environ=options.environ, now=_now))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from io import TextIOBase
 
-from ductile.check import nearest
 from ductile.ctl import table
-from ductile.ctl.configured import shown
-from ductile.ctl.document import document
+from ductile.ctl.lookup import shown
+from ductile.ctl.output import document
 from ductile.ctl.table import Page
 from ductile.errors import EXIT_NOT_FOUND, EXIT_OK, DuctileError
 from ductile.pipeline.graph import Node, Pipeline
-from ductile.world import World
+from ductile.runtime_config import RuntimeConfig
+from ductile.validation import nearest
 
 _SHORT_HASH = 12
 _STEP = "  "
@@ -20,24 +20,24 @@ _STEP = "  "
 _MERMAID_ENTITIES = str.maketrans({'"': "#quot;", "#": "#35;", "<": "#lt;", ">": "#gt;"})
 
 
-def pipelines(world: World, *, as_json: bool, out: TextIOBase,
+def pipelines(runtime: RuntimeConfig, *, as_json: bool, out: TextIOBase,
               page: Page = table.PLAIN) -> int:
     """Show every pipeline: its name, what starts it, how many steps it has, its hash."""
-    found = list(world.router.pipelines.values())
+    found = list(runtime.router.pipelines.values())
     if as_json:
         out.write(document([_row(pipeline) for pipeline in found]))
         return EXIT_OK
     out.write(table.lines(("pipeline", "on", "steps", "hash"), [
         (each.name, each.on or "(called only)", len(each.nodes), each.hash[:_SHORT_HASH]) for each in found
-    ], page=page) if found else f"no pipeline was found in {world.config.pipelines_dir}\n")
+    ], page=page) if found else f"no pipeline was found in {runtime.config.pipelines_dir}\n")
     return EXIT_OK
 
 
-def pipeline(world: World, *, name: str, mermaid: bool, as_json: bool, out: TextIOBase) -> int:
+def pipeline(runtime: RuntimeConfig, *, name: str, mermaid: bool, as_json: bool, out: TextIOBase) -> int:
     """Show one pipeline, calls expanded, as a tree or as a Mermaid diagram. Raises DuctileError (66)."""
-    known = world.router.pipelines
+    known = runtime.router.pipelines
     if name not in known:
-        raise DuctileError(f"no pipeline {shown(name)} in {world.config.pipelines_dir}{nearest(name, known)}",
+        raise DuctileError(f"no pipeline {shown(name)} in {runtime.config.pipelines_dir}{nearest(name, known)}",
                            exit_code=EXIT_NOT_FOUND)
     found = known[name]
     if as_json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from ductile.config.schema import PluginConfig
+from ductile.config.model import PluginConfig
 from ductile.ctl.status import Probes
 from ductile.scheduler.schedule import next_in_window
 

@@ -9,25 +9,24 @@ from io import TextIOBase
 from pathlib import Path
 
 from ductile.clock import Clock
-from ductile.config import rows as config_rows
-from ductile.config.rows import Load
+from ductile.config import load_table
+from ductile.config.load_table import ConfigLoad
 from ductile.ctl import table
-from ductile.ctl.document import document
-from ductile.ctl.progress import progress
+from ductile.ctl.daemon_link import lives
+from ductile.ctl.output import document, progress
 from ductile.ctl.question import Confirm
-from ductile.ctl.wake import lives
 from ductile.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, EXIT_PERMISSION, EXIT_UNAVAILABLE, DuctileError
-from ductile.lock import pid_file, pin_daemon
-from ductile.plugin import rows as plugin_rows
-from ductile.queue import rows as queue_rows
+from ductile.pidfile import pid_file, pin_daemon
+from ductile.plugin import plugin_table
+from ductile.queue import job_table
+from ductile.runtime_config import LoadResult, RuntimeConfig
 from ductile.text import counted, one_line
-from ductile.world import Reading, World
 
 _PATIENCE_SECONDS = 30
 _LOOK_SECONDS = 0.1
 
 
-def reload(conn: sqlite3.Connection, *, reading: Reading, confirm: Confirm | None, clock: Clock, as_json: bool,
+def reload(conn: sqlite3.Connection, *, reading: LoadResult, confirm: Confirm | None, clock: Clock, as_json: bool,
            out: TextIOBase, err: TextIOBase) -> int:
     """Have the daemon take the configuration that was read here without a problem, and show what it changed.
 
@@ -36,9 +35,9 @@ def reload(conn: sqlite3.Connection, *, reading: Reading, confirm: Confirm | Non
     signalled, 1 where the operator refuses, where it does not answer within 30 s or has read something else.
     """
     unavailable = _unavailable(conn)
-    _confirm(conn, reading.world, confirm)
+    _confirm(conn, reading.runtime, confirm)
     load = _signal_and_wait(conn, reading, clock, err)
-    if load.ok and load.digest != reading.world.digest:
+    if load.ok and load.digest != reading.runtime.digest:
         raise DuctileError(f"ductiled has read other files than {reading.path} and what belongs to it: they have"
                            " changed just now, or it runs on another configuration", exit_code=EXIT_FAILED)
     after = _unavailable(conn)
@@ -59,24 +58,24 @@ def reload(conn: sqlite3.Connection, *, reading: Reading, confirm: Confirm | Non
 
 def _unavailable(conn: sqlite3.Connection) -> dict[str, str]:
     """Return the plugins whose jobs wait because the daemon could not load them, each with the reason."""
-    return {load.plugin: load.reason for load in plugin_rows.loads(conn) if load.enabled and load.reason is not None}
+    return {load.plugin: load.reason for load in plugin_table.loads(conn) if load.enabled and load.reason is not None}
 
 
-def _confirm(conn: sqlite3.Connection, world: World, confirm: Confirm | None) -> None:
+def _confirm(conn: sqlite3.Connection, runtime: RuntimeConfig, confirm: Confirm | None) -> None:
     """Ask where waiting jobs would end. Raises DuctileError (1) where the operator does not want that."""
-    ending = queue_rows.count_queued_outside(conn, world.enabled)
+    ending = job_table.count_queued_outside(conn, runtime.enabled)
     if confirm is None or not ending:
         return
     jobs = ", ".join(f"{counted(count, 'queued job')} of plugin {one_line(name)},"
-                     f" which is {'disabled' if name in world.plugins else 'not configured'}"
+                     f" which is {'disabled' if name in runtime.plugins else 'not configured'}"
                      for name, count in ending.items())
     if not confirm(f"This ends {jobs}. Reload?"):
         raise DuctileError("not reloaded; nothing was changed", exit_code=EXIT_FAILED)
 
 
-def _signal_and_wait(conn: sqlite3.Connection, reading: Reading, clock: Clock, err: TextIOBase) -> Load:
-    last = config_rows.last_id(conn)
-    pid, daemon = _pin(pid_file(reading.world.config.state_path))
+def _signal_and_wait(conn: sqlite3.Connection, reading: LoadResult, clock: Clock, err: TextIOBase) -> ConfigLoad:
+    last = load_table.last_id(conn)
+    pid, daemon = _pin(pid_file(reading.runtime.config.state_path))
     try:
         _signal(pid, daemon)
         with progress(f"waiting for ductiled, PID {pid}", err):
@@ -111,12 +110,12 @@ def _not_running() -> DuctileError:
                         exit_code=EXIT_UNAVAILABLE)
 
 
-def _answer(conn: sqlite3.Connection, last: int, daemon: int, clock: Clock) -> Load:
+def _answer(conn: sqlite3.Connection, last: int, daemon: int, clock: Clock) -> ConfigLoad:
     """Return the first load after the row `last`."""
     deadline = clock.monotonic() + _PATIENCE_SECONDS
     runs = True
     while True:
-        load = config_rows.after(conn, last)
+        load = load_table.after(conn, last)
         if load is not None:
             return load
         if not runs:

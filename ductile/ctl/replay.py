@@ -7,23 +7,23 @@ from datetime import datetime
 from io import TextIOBase
 from pathlib import Path
 
-from ductile import intake
-from ductile.chance import NewId
-from ductile.ctl.configured import enabled
-from ductile.ctl.document import document
+from ductile import submit
+from ductile.ctl.daemon_link import wake
 from ductile.ctl.job import find
-from ductile.ctl.wake import wake
+from ductile.ctl.lookup import enabled
+from ductile.ctl.output import document
 from ductile.db import transaction
 from ductile.errors import EXIT_FAILED, EXIT_OK, DuctileError
-from ductile.queue import rows as queue_rows
+from ductile.injected import NewId
+from ductile.queue import job_table
 from ductile.queue.job import Job, NewJob, Submitter
-from ductile.workspace import rows as artifact_rows
+from ductile.runtime_config import RuntimeConfig
+from ductile.workspace import artifact_table
 from ductile.workspace.artifact import named
-from ductile.workspace.directories import Workspaces
-from ductile.world import World
+from ductile.workspace.manager import Workspaces
 
 
-def replay(conn: sqlite3.Connection, *, job: str, world: World, state_path: Path, now: datetime, new_id: NewId,
+def replay(conn: sqlite3.Connection, *, job: str, runtime: RuntimeConfig, state_path: Path, now: datetime, new_id: NewId,
            as_json: bool, out: TextIOBase, err: TextIOBase) -> int:
     """Queue a new job with the event, the context and the input files of one that has ended.
 
@@ -33,24 +33,24 @@ def replay(conn: sqlite3.Connection, *, job: str, world: World, state_path: Path
     # Under the lock: the janitor must not take what the job starts from between the look and the job.
     with transaction(conn):
         found = find(conn, job)
-        again = _again(conn, found, world, new_id())
-        queue_rows.add(conn, [again], now)
+        again = _again(conn, found, runtime, new_id())
+        job_table.add(conn, [again], now)
     if not wake(state_path, err):
         err.write("ductiled is not running; the job waits until it does\n")
     out.write(document({"job_id": again.id, "replay_of": found.id}) if as_json else f"{again.id}\n")
     return EXIT_OK
 
 
-def _again(conn: sqlite3.Connection, found: Job, world: World, job_id: str) -> NewJob:
+def _again(conn: sqlite3.Connection, found: Job, runtime: RuntimeConfig, job_id: str) -> NewJob:
     """Return the new job. Raises DuctileError where there can be none."""
     if not found.status.is_last:
         raise DuctileError(f"job {found.id} is {found.status}: only a job that has ended can be replayed",
                            exit_code=EXIT_FAILED)
-    plugin = enabled(world, found.plugin)
-    _require_input(conn, found, Workspaces(world.config.workspace_path))
+    plugin = enabled(runtime, found.plugin)
+    _require_input(conn, found, Workspaces(runtime.config.workspace_path))
     return NewJob(
         id=job_id, plugin=found.plugin, command=found.command, submitted_by=Submitter.REPLAY,
-        max_attempts=intake.max_attempts(plugin, found.command), payload=found.payload, dedupe_key=found.dedupe_key,
+        max_attempts=submit.max_attempts(plugin, found.command), payload=found.payload, dedupe_key=found.dedupe_key,
         parent_job_id=found.parent_job_id, root_job_id=found.root_job_id, source_event_id=found.source_event_id,
         event_context_id=found.event_context_id, pipeline_name=found.pipeline_name, pipeline_hash=found.pipeline_hash,
         step_id=found.step_id, replay_of=found.id, core_event=found.core_event,
@@ -61,7 +61,7 @@ def _require_input(conn: sqlite3.Connection, job: Job, workspaces: Workspaces) -
     """Raise DuctileError (1) where files that the job started from are gone or have changed."""
     if job.parent_job_id is None:
         return
-    lost = workspaces.verify(job.parent_job_id, artifact_rows.of_job(conn, job.parent_job_id))
+    lost = workspaces.verify(job.parent_job_id, artifact_table.of_job(conn, job.parent_job_id))
     if lost:
         raise DuctileError(f"job {job.id} cannot be replayed: files that it started from, of job {job.parent_job_id}, "
                            f"are gone or changed: {named(lost)}; replay that job instead", exit_code=EXIT_FAILED)

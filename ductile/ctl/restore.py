@@ -15,10 +15,8 @@ from typing import Any
 from urllib.parse import quote
 
 from ductile import db, db_files, schema
-from ductile.ctl import snapshot
-from ductile.ctl.document import document
-from ductile.ctl.ending import noted
-from ductile.ctl.progress import progress
+from ductile.ctl import queries
+from ductile.ctl.output import document, noted, progress
 from ductile.errors import (
     EXIT_DATA,
     EXIT_FAILED,
@@ -28,7 +26,7 @@ from ductile.errors import (
     DuctileError,
     io_exit_code,
 )
-from ductile.lock import AlreadyRunning, PidLock, pid_file, running_pid
+from ductile.pidfile import AlreadyRunning, PidLock, pid_file, running_pid
 from ductile.text import one_line
 
 _ENDS = ("", "-wal", "-shm")      # of the names of what belongs together
@@ -178,7 +176,7 @@ def _check(part: Path, file: Path, ends: Callable[[], bool]) -> _Copy:
             if version == 0:
                 raise DuctileError(f"{shown} holds no database of Ductile; name a backup", exit_code=EXIT_DATA)
             findings = db.full_check(conn)
-            queued, running = (0, 0) if findings else snapshot.unfinished(conn)
+            queued, running = (0, 0) if findings else queries.unfinished(conn)
             conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     except sqlite3.Error as error:
         if ends():

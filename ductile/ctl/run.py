@@ -8,30 +8,30 @@ from datetime import datetime
 from io import TextIOBase
 from pathlib import Path
 
-from ductile import history, intake
-from ductile.chance import NewId
-from ductile.check import nearest
+from ductile import submit
 from ductile.ctl import attempts, table
-from ductile.ctl.configured import enabled, shown
-from ductile.ctl.document import document
-from ductile.ctl.event import CLI_SOURCE, by_hand
-from ductile.ctl.wake import lives, wake, watch
+from ductile.ctl.daemon_link import lives, wake, watch
+from ductile.ctl.inputs import CLI_SOURCE, by_hand
+from ductile.ctl.lookup import enabled, shown
+from ductile.ctl.output import document
 from ductile.db import transaction
 from ductile.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_OK, EXIT_UNAVAILABLE, DuctileError
-from ductile.lock import pid_file, running_pid
-from ductile.plugin import rows as plugin_rows
-from ductile.plugin.configured import ConfiguredPlugin
-from ductile.plugin.rows import Load
-from ductile.queue import rows as queue_rows
+from ductile.injected import NewId
+from ductile.pidfile import pid_file, running_pid
+from ductile.plugin import plugin_table
+from ductile.plugin.discovery import ConfiguredPlugin
+from ductile.plugin.plugin_table import PluginLoad
+from ductile.queue import attempt_table, job_table
 from ductile.queue.job import Job, NewJob, Status, Submitter
-from ductile.world import World
+from ductile.runtime_config import RuntimeConfig
+from ductile.validation import nearest
 
 DEFAULT_TYPE = "manual"
 _LOOK_SECONDS = 0.1
 
 
 def run(conn: sqlite3.Connection, *, plugin: str, command: str, payload: str | None, event_type: str | None, wait: bool,
-        world: World, state_path: Path, now: datetime, new_id: NewId, as_json: bool, out: TextIOBase,
+        runtime: RuntimeConfig, state_path: Path, now: datetime, new_id: NewId, as_json: bool, out: TextIOBase,
         err: TextIOBase) -> int:
     """Queue one job; with `wait` show its attempts and return 1 where it does not succeed, or is held back.
 
@@ -39,8 +39,8 @@ def run(conn: sqlite3.Connection, *, plugin: str, command: str, payload: str | N
     loaded yet, 65 and 64 for a payload and a type that cannot be an event's, 69 where the daemon that is waited for
     does not run or ends.
     """
-    found = enabled(world, plugin)
-    load = next((load for load in plugin_rows.loads(conn) if load.plugin == plugin and load.enabled), None)
+    found = enabled(runtime, plugin)
+    load = next((load for load in plugin_table.loads(conn) if load.plugin == plugin and load.enabled), None)
     is_up = running_pid(pid_file(state_path)) is not None
     _require_command(found, command, load if is_up else None)
     job = _new_job(found, command, payload, event_type, now, new_id)
@@ -53,7 +53,7 @@ def run(conn: sqlite3.Connection, *, plugin: str, command: str, payload: str | N
         if held is not None:
             err.write(f"{held}\n")
         with transaction(conn):
-            submitted = intake.submit(conn, job, dedupe_ttl=world.config.service.dedupe_ttl, now=now)
+            submitted = submit.submit(conn, job, dedupe_ttl=runtime.config.service.dedupe_ttl, now=now)
         runs = wake(state_path, err)
         if daemon is not None and held is None:
             return _wait(conn, submitted.job_id, daemon, as_json=as_json, out=out)
@@ -73,10 +73,10 @@ def _new_job(plugin: ConfiguredPlugin, command: str, payload: str | None, event_
     event = None
     if payload is not None or event_type is not None:
         event = by_hand(event_type or DEFAULT_TYPE, payload, source=CLI_SOURCE, option="--type", new_id=new_id, now=now)
-    return intake.command_job(plugin, command, Submitter.CLI, new_id=new_id, event=event)
+    return submit.command_job(plugin, command, Submitter.CLI, new_id=new_id, event=event)
 
 
-def _why_held(plugin: ConfiguredPlugin, load: Load | None, is_up: bool) -> str | None:
+def _why_held(plugin: ConfiguredPlugin, load: PluginLoad | None, is_up: bool) -> str | None:
     """Return why the job will not run yet; None where it will as soon as its turn comes."""
     name = plugin.settings.name
     if load is None:
@@ -88,7 +88,7 @@ def _why_held(plugin: ConfiguredPlugin, load: Load | None, is_up: bool) -> str |
     return f"ductiled has not loaded plugin {name} yet; the job waits until `ductilectl reload`" if is_up else None
 
 
-def _require_command(plugin: ConfiguredPlugin, command: str, load: Load | None) -> None:
+def _require_command(plugin: ConfiguredPlugin, command: str, load: PluginLoad | None) -> None:
     """Refuse a command that the plugin lacks. `load` is what the running daemon has loaded, None where it is unknown.
 
     The files decide where no daemon runs, for it reads them at its start.
@@ -111,8 +111,8 @@ def _wait(conn: sqlite3.Connection, job_id: str, daemon: int, *, as_json: bool, 
     shown_attempts: list[dict] = []
     runs = True
     while True:
-        job = queue_rows.get(conn, job_id)
-        for attempt in history.of_job(conn, job_id)[len(shown_attempts):]:
+        job = job_table.get(conn, job_id)
+        for attempt in attempt_table.of_job(conn, job_id)[len(shown_attempts):]:
             shown_attempts.append(attempts.row(attempt))
             if not as_json:
                 out.write(attempts.text(shown_attempts[-1]))

@@ -8,20 +8,20 @@ from datetime import datetime
 from io import TextIOBase
 from typing import Any, BinaryIO
 
-from ductile.check import nearest
-from ductile.ctl.configured import shown
-from ductile.ctl.document import document
-from ductile.ctl.given import as_object, place, read_json
+from ductile.ctl.inputs import as_object, place, read_json
+from ductile.ctl.lookup import shown
+from ductile.ctl.output import document
 from ductile.db import transaction
 from ductile.errors import EXIT_DATA, EXIT_NOT_FOUND, EXIT_OK, DuctileError
-from ductile.state import rows as state_rows
+from ductile.state import state_table
 from ductile.state.merge import check_size, size_bytes
+from ductile.validation import nearest
 
 
 def show(conn: sqlite3.Connection, *, plugin: str, known: Mapping[str, object], out: TextIOBase) -> int:
     """Show what a plugin remembers as one JSON object. Raises DuctileError (66) for a plugin nobody knows."""
     _require(conn, plugin, known)
-    out.write(document(state_rows.get(conn, plugin)))
+    out.write(document(state_table.get(conn, plugin)))
     return EXIT_OK
 
 
@@ -30,7 +30,7 @@ def put(conn: sqlite3.Connection, *, plugin: str, state: Mapping[str, Any], know
     """Put an object in the place of what a plugin remembers. Raises DuctileError (66) for a plugin nobody knows."""
     with transaction(conn):
         _require(conn, plugin, known)
-        state_rows.put(conn, plugin, state, now)
+        state_table.put(conn, plugin, state, now)
     out.write(document({"plugin": plugin, "state_bytes": size_bytes(state)}) if as_json
               else f"state of plugin {plugin} is set\n")
     return EXIT_OK
@@ -40,7 +40,7 @@ def clear(conn: sqlite3.Connection, *, plugin: str, known: Mapping[str, object],
     """Forget what a plugin remembers. Raises DuctileError (66) for a plugin nobody knows."""
     with transaction(conn):
         _require(conn, plugin, known)
-        had_any = state_rows.clear(conn, plugin)
+        had_any = state_table.clear(conn, plugin)
     text = f"state of plugin {plugin} is cleared\n" if had_any else f"plugin {plugin} had no state\n"
     out.write(document({"plugin": plugin, "had_state": had_any}) if as_json else text)
     return EXIT_OK
@@ -59,7 +59,7 @@ def read(name: str, stdin: BinaryIO) -> Mapping[str, Any]:
 
 
 def _require(conn: sqlite3.Connection, plugin: str, known: Mapping[str, object]) -> None:
-    stored = state_rows.sizes(conn)
+    stored = state_table.sizes(conn)
     if plugin not in known and plugin not in stored:
         hint = nearest(plugin, {*known, *stored})
         raise DuctileError(f"no plugin {shown(plugin)} is configured or has state{hint}", exit_code=EXIT_NOT_FOUND)

@@ -9,10 +9,10 @@ from io import TextIOBase
 from pathlib import Path
 
 from ductile import db
-from ductile.ctl import snapshot, table
+from ductile.ctl import queries, table
 from ductile.ctl.table import Page
 from ductile.errors import EXIT_OK
-from ductile.lock import pid_file, running_pid
+from ductile.pidfile import pid_file, running_pid
 from ductile.units import format_duration, format_size, parse_utc, utc_text
 
 # What the scheduler notes of a run and what is known at this moment anyway, more freshly.
@@ -37,7 +37,7 @@ def status(conn: sqlite3.Connection, *, state_path: Path, probes: Callable[[], P
 
     `document` makes one JSON document; None for text. Raises OSError where the PID file cannot be read.
     """
-    seen = snapshot.take(conn, now)
+    seen = queries.take(conn, now)
     is_open = any(breaker["state"] == "open" for row in seen["plugins"] for breaker in row["breakers"])
     known = probes() if is_open else Probes()
     found = {"daemon": _daemon(state_path, seen.pop("listen")), **seen}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 
+from ductile.ctl import text_width
 from ductile.text import one_line
+from ductile.units import format_duration, parse_utc
 
 GAP = "  "
 NOTHING = "-"
@@ -64,3 +67,138 @@ def block(text: str, indent: str) -> str:
 
 def _margin(line: str) -> str:
     return " " * (len(line) - len(line.lstrip(" ")))
+
+
+_AS_WIDE_AS_IT_IS = 10_000
+_INDENT = "  "
+# A column is not cut to fewer cells where its title is one of these: of an id less would not do for a command.
+_LEAST = {"JOB": 8}
+_PLAIN = "\x1b[0m"
+_RED, _GREEN, _YELLOW, _CYAN = (f"\x1b[3{number}m" for number in (1, 2, 3, 6))
+# By the first word of a cell, in columns with one of these titles alone: a plugin may be called anything.
+_COLOURED = {"STATUS", "OUTCOME", "HEALTH"}
+_COLOURS = {
+    "dead": _RED, "failed": _RED, "timed_out": _RED, "unhealthy": _RED, "orphaned": _YELLOW, "interrupted": _YELLOW,
+    "waiting": _YELLOW, "running": _CYAN, "succeeded": _GREEN, "healthy": _GREEN,
+}
+
+
+class Terminal(Page):
+    """A terminal of so many columns, at one moment."""
+
+    __slots__ = ("_columns", "_colours", "_ascii", "_now")
+
+    def __init__(self, columns: int, *, colours: bool, ascii_only: bool, now: datetime) -> None:
+        """`ascii_only` says that it knows no other characters."""
+        self._columns, self._colours, self._ascii, self._now = columns, colours, ascii_only, now
+
+    def grid(self, rows: Sequence[Sequence[str]]) -> str:
+        """Return rows of cells as lines no longer than the terminal is wide: the widest columns are cut, and where
+        that is not enough, the last ones are left out.
+        """
+        rows = _harmless(rows)
+        widths = self._widths(rows)
+        coloured = {index for index, title in enumerate(rows[0]) if title in _COLOURED and self._colours}
+        return "".join(self._line(row, widths, coloured) for row in rows)
+
+    def below(self, rows: Sequence[Sequence[str]], column: int) -> str:
+        """Return, after an empty line, what `grid` has cut of a column, behind the first cell of its row."""
+        header, *rows = _harmless(rows)
+        widths = self._widths([header, *rows])
+        room = widths[column] if column < len(widths) else 0
+        cut = [f"{row[0]}: {row[column]}" for row in rows
+               if row[column] != NOTHING and text_width.count(row[column]) > room]
+        # The same may be said of several rows.
+        found = [line for text in dict.fromkeys(cut) for line in wrapped(text, self._columns)]
+        return "".join(f"{self._known(line)}\n" for line in ["", *found]) if found else ""
+
+    def _widths(self, rows: Sequence[Sequence[str]]) -> list[int]:
+        """Return how many cells each column has, of as many as there is room for; the first row is the header."""
+        widths = [max(map(text_width.count, column)) for column in zip(*rows)]
+        least = [min(width, _LEAST.get(title, 1)) for width, title in zip(widths, rows[0])]
+        while len(least) > 1 and sum(least) + len(GAP) * (len(least) - 1) > self._columns:
+            least.pop()
+        return narrowed(widths[:len(least)], least, self._columns - len(GAP) * (len(least) - 1))
+
+    def _known(self, text: str) -> str:
+        return text_width.ascii_only(text) if self._ascii else text
+
+    def _line(self, row: Sequence[str], widths: Sequence[int], coloured: set[int]) -> str:
+        last = len(widths) - 1
+        # What fills up the last column would only wrap.
+        fitting = [self._known(text_width.fit(text, width) if index == last else text_width.pad(text, width))
+                   for index, (text, width) in enumerate(zip(row, widths))]
+        line = GAP.join(_paint(text, row[index]) if index in coloured else text for index, text in enumerate(fitting))
+        return f"{line.rstrip()}\n"
+
+    def time(self, moment: str | None) -> str | None:
+        """Return a moment as `3m ago`, `in 2h` or `now`."""
+        if moment is None:
+            return None
+        seconds = self._seconds_to(moment)
+        if abs(seconds) < 1:
+            return "now"
+        return f"in {_roughly(seconds)}" if seconds > 0 else f"{_roughly(-seconds)} ago"
+
+    def wait(self, moment: str) -> str:
+        """Return `for 2h`, or that only its turn has to come."""
+        seconds = self._seconds_to(moment)
+        return f"for {_roughly(seconds)}" if seconds >= 1 else "for its turn"
+
+    def _seconds_to(self, moment: str) -> float:
+        return (parse_utc(moment) - self._now).total_seconds()
+
+
+def narrowed(widths: Sequence[int], least: Sequence[int], available: int) -> list[int]:
+    """Return widths that take no more than what is available: what is widest gives first, and none goes under its
+    least.
+    """
+    excess = sum(widths) - available
+    widths = list(widths)
+    while excess > 0:
+        giving = [index for index, width in enumerate(widths) if width > least[index]]
+        if not giving:
+            break
+        widest = max(widths[index] for index in giving)
+        tallest = [index for index in giving if widths[index] == widest]
+        limits = [widths[index] for index in giving if widths[index] < widest] + [least[index] for index in tallest]
+        step = max(1, min(widest - max(limits), excess // len(tallest)))
+        for index in tallest:
+            cut = min(step, excess)
+            widths[index] -= cut
+            excess -= cut
+    return widths
+
+
+def wrapped(text: str, width: int) -> Iterator[str]:
+    """Yield a text that `text_width.fit` has returned as lines of at most `width` cells, those after the first indented.
+
+    They are broken at spaces, and inside a word only where that alone is longer than a line.
+    """
+    room = max(1, width - len(_INDENT))
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if text_width.count(longer) <= room:
+            lines[-1] = longer
+            continue
+        lines += [""] if lines[-1] else []
+        for char in word:
+            if lines[-1] and text_width.count(lines[-1] + char) > room:
+                lines.append("")
+            lines[-1] += char
+    yield lines[0]
+    yield from (f"{_INDENT}{line}" for line in lines[1:])
+
+
+def _harmless(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [[text_width.fit(text, _AS_WIDE_AS_IT_IS) for text in row] for row in rows]
+
+
+def _roughly(seconds: float) -> str:
+    return format_duration(seconds).split()[0]
+
+
+def _paint(text: str, whole: str) -> str:
+    colour = _COLOURS.get(whole.partition(" ")[0].rstrip(","))
+    return text if colour is None else f"{colour}{text}{_PLAIN}"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ductile import daemon_run_table, db
 from ductile.clock import Clock
-from ductile.ctl.document import document
+from ductile.ctl.output import document
 from ductile.errors import EXIT_IO, EXIT_OK, EXIT_UNAVAILABLE, DuctileError
-from ductile.lock import pid_file, running_pid
+from ductile.pidfile import pid_file, running_pid
 from ductile.units import format_duration
 
 _LOOK_SECONDS = 0.02
@@ -47,6 +47,6 @@ def _ready_run(state_path: Path, pid: int) -> dict | None:
     conn = db.open_for_operator(state_path, failed=EXIT_IO)
     if conn is None:
         return None
-    with closing(conn), db.reading(conn):
+    with closing(conn), db.database_errors(conn):
         run = daemon_run_table.latest(conn)
     return run if run is not None and run["pid"] == pid and run["ready_at"] is not None else None

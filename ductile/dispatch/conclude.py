@@ -7,19 +7,24 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from ductile.chance import Chance, NewId
-from ductile.config.schema import BreakerRule, Retry
-from ductile.context.baggage import credentials
-from ductile.context.row import Context
-from ductile.dispatch.onward import Map, Next, Onward, names_of_the_core, plan, tell
+from ductile.config.model import BreakerRule, Retry
+from ductile.dispatch.followups import (
+    FollowUp,
+    FollowUps,
+    RoutingContext,
+    core_event_jobs,
+    follow_up_jobs,
+    names_of_the_core,
+)
 from ductile.dispatch.outcome import Interrupted, Outcome, Refused, Succeeded, log_status, overruled, retryable
-from ductile.dispatch.record import Way
-from ductile.events import JOB_DEAD
-from ductile.pipeline.graph import Place
-from ductile.protocol import INIT, Event, Response
+from ductile.dispatch.result_record import Delivery
+from ductile.injected import Chance, NewId
+from ductile.pipeline.graph import Position
+from ductile.protocol import INIT, JOB_DEAD, Event, Response
 from ductile.queue.job import Job, LogEntry, Status, Submitter
 from ductile.queue.retry import delay
-from ductile.scheduler.breaker import Breaker, after, turned
+from ductile.routing.baggage import Context, credentials
+from ductile.scheduler.breaker import Breaker, after, transition_event
 from ductile.state.merge import check_size, merge
 from ductile.workspace.artifact import Artifact
 
@@ -37,7 +42,7 @@ class Rules:
     retry: Retry
     breaker: BreakerRule
     fingerprint: str | None
-    ways: Map
+    ways: RoutingContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +57,7 @@ class Before:
     breaker: Breaker
     cut_short: int
     context: Context | None = None
-    place: Place | None = None
+    place: Position | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +88,8 @@ class Conclusion:
     breaker: Breaker | None = None
     init: Init | None = None
     response: Response | None = None
-    jobs: tuple[Next, ...] = ()
-    ways: tuple[Way, ...] = ()
+    jobs: tuple[FollowUp, ...] = ()
+    ways: tuple[Delivery, ...] = ()
     warnings: tuple[str, ...] = ()
     artifacts: tuple[Artifact, ...] = ()
 
@@ -114,7 +119,7 @@ def conclude(job: Job, outcome: Outcome, before: Before, rules: Rules, *, now: d
         job=job, status=fate.status, attempt=fate.attempt, max_attempts=fate.max_attempts, retry_at=fate.retry_at,
         error=outcome.error, state=state, breaker=breaker,
         init=_init_after(job, fate.status, rules), log=_log_entry(outcome, now, new_id), response=outcome.response,
-        jobs=onward.jobs + tell(job, told, before.context, rules.ways, now=now, new_id=new_id),
+        jobs=onward.jobs + core_event_jobs(job, told, before.context, rules.ways, now=now, new_id=new_id),
         warnings=(*onward.warnings, *misnamed), artifacts=outcome.artifacts if isinstance(outcome, Succeeded) else (),
     )
 
@@ -142,18 +147,18 @@ def _credentials_after(outcome: Outcome, state: Mapping[str, Any],
 
 
 def _onward(job: Job, outcome: Outcome, before: Before, rules: Rules, now: datetime,
-            new_id: NewId) -> tuple[Onward, Outcome]:
+            new_id: NewId) -> tuple[FollowUps, Outcome]:
     """Return the jobs that a success leads to, and the outcome: a limit overstepped is a failure for good."""
     if not isinstance(outcome, Succeeded) or outcome.response is None:
-        return Onward(), outcome
+        return FollowUps(), outcome
     if job.pipeline_hash is not None and before.place is None:
         fault = (f"version {job.pipeline_hash[:12]} of pipeline {job.pipeline_name}, which it began with, "
                  "is gone from the database or damaged")
-        return Onward(), overruled(outcome, Refused, fault)
-    onward = plan(job, outcome.response, before.context, before.place, rules.ways, now=now, new_id=new_id)
+        return FollowUps(), overruled(outcome, Refused, fault)
+    onward = follow_up_jobs(job, outcome.response, before.context, before.place, rules.ways, now=now, new_id=new_id)
     if onward.fault is None:
         return onward, outcome
-    return Onward(warnings=onward.warnings), overruled(outcome, Refused, onward.fault)
+    return FollowUps(warnings=onward.warnings), overruled(outcome, Refused, onward.fault)
 
 
 def _fate(job: Job, outcome: Outcome, before: Before, rules: Rules, now: datetime, rng: Chance) -> _Fate:
@@ -198,7 +203,7 @@ def _told(job: Job, fate: _Fate, outcome: Outcome, before: Before, breaker: Brea
             "job_id": job.id, "plugin": job.plugin, "command": job.command, "step_id": job.step_id,
             "pipeline": job.pipeline_name, "error": outcome.error, "attempts": fate.attempt,
         }))
-    turn = None if breaker is None else turned(before.breaker, breaker)
+    turn = None if breaker is None else transition_event(before.breaker, breaker)
     if turn is not None:
         events.append(Event(type=turn, payload={
             "plugin": job.plugin, "command": job.command, "failures": breaker.failure_count, "job_id": job.id,

@@ -9,26 +9,26 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from ductile.chance import Chance, NewId
 from ductile.clock import Clock
 from ductile.db import NotWritten
-from ductile.dispatch import handover, lifecycle
+from ductile.dispatch import job_workspace, transactions
 from ductile.dispatch.conclude import Conclusion, Rules
-from ductile.dispatch.handover import Inherited
-from ductile.dispatch.leftover import RunLocks
-from ductile.dispatch.lifecycle import Claimed, Ended, NotNow
+from ductile.dispatch.job_workspace import Inherited
 from ductile.dispatch.outcome import Failed, Outcome, Succeeded, Unrunnable, overruled
 from ductile.dispatch.recovery import rules_for
 from ductile.dispatch.report import report_end
+from ductile.dispatch.run_lock import RunLocks
 from ductile.dispatch.runner import Run
+from ductile.dispatch.transactions import Claimed, Ended, NotNow
 from ductile.dispatch.waiter import Waiter
 from ductile.errors import DuctileError
+from ductile.injected import Chance, NewId
 from ductile.log import Component
-from ductile.plugin.configured import ConfiguredPlugin
+from ductile.plugin.discovery import ConfiguredPlugin
 from ductile.queue.job import Job, StaleJob, Status
+from ductile.runtime_config import RuntimeConfig
 from ductile.workspace import operations as clones
-from ductile.workspace.directories import Workspaces
-from ductile.world import World
+from ductile.workspace.manager import Workspaces
 
 # How long a passing lack (memory, processes, a file being written) is waited out, and how often it is tried.
 _PASSING_SECONDS = 60.0
@@ -56,7 +56,7 @@ class Finished:
 class Cloned:
     """A waiter's note: the workspace of a claimed job has been made, or could not be."""
 
-    made: clones.Cloned | Outcome | OSError
+    made: clones.ClonedWorkspace | Outcome | OSError
 
 
 @dataclass(slots=True, kw_only=True)
@@ -119,20 +119,20 @@ class Dispatcher:
         """Return the monotonic time at which `go_on` has something to do."""
         return self._current and self._current.again_at
 
-    def start_next(self, world: World) -> bool:
+    def start_next(self, runtime: RuntimeConfig) -> bool:
         """Claim and start the next job that may run. Return whether there was one. Raises NotWritten."""
         now = self._clock.now()
         self.root_again_at = None
-        if not lifecycle.is_any_ready(self._conn, plugins=world.runnable, held=self.held, now=now):
+        if not transactions.is_any_ready(self._conn, plugins=runtime.runnable, held=self.held, now=now):
             return False
         if not self.has_root():
             self.root_again_at = self._clock.monotonic() + _ROOT_AGAIN_SECONDS
             return False
-        claimed = lifecycle.claim(self._conn, plugins=world.runnable, held=self.held,
-                                  dedupe_ttl=world.config.service.dedupe_ttl, now=now)
-        return self._begin(claimed, world)
+        claimed = transactions.claim(self._conn, plugins=runtime.runnable, held=self.held,
+                                  dedupe_ttl=runtime.config.service.dedupe_ttl, now=now)
+        return self._begin(claimed, runtime)
 
-    def _begin(self, claimed: Claimed, world: World) -> bool:
+    def _begin(self, claimed: Claimed, runtime: RuntimeConfig) -> bool:
         """Start what was claimed. Return whether there was a job."""
         for job, earlier in claimed.duplicates:
             _log.info("job deduped", job_id=job.id, plugin=job.plugin, dedupe_key=job.dedupe_key,
@@ -141,7 +141,7 @@ class Dispatcher:
         if job is None:
             return False
         self._current = _Current(
-            job=job, plugin=world.plugins[job.plugin], rules=rules_for(world, job.plugin), environ=world.environ,
+            job=job, plugin=runtime.plugins[job.plugin], rules=rules_for(runtime, job.plugin), environ=runtime.environ,
             claimed=self._clock.monotonic(),
         )
         _log.info("job started", job_id=job.id, plugin=job.plugin, command=job.command, attempt=job.attempt,
@@ -180,7 +180,7 @@ class Dispatcher:
         else:
             self._start()
 
-    def note(self, finished: Finished, next_in: World | None) -> None:
+    def note(self, finished: Finished, next_in: RuntimeConfig | None) -> None:
         """Take a waiter's note and finish the job; with `next_in`, claim the next by that world in the same commit."""
         self._end(finished.ended, next_in)
 
@@ -193,7 +193,7 @@ class Dispatcher:
         if current.run is not None:
             current.run.end()
         elif not current.is_cloning:
-            self._end_unstarted(handover.stopped())
+            self._end_unstarted(job_workspace.stopped())
 
     def close(self) -> None:
         """End the running plugin, if any, and the waiter, with no word to the ledger: a start recovers the job."""
@@ -207,7 +207,7 @@ class Dispatcher:
         """Settle the workspaces of successes: what can be done while the next plugin runs is done then."""
         while self._untidy:
             job, keep = self._untidy.pop()
-            fault = lifecycle.settle(self._workspaces, job, keep=keep)
+            fault = transactions.cleanup_workspace(self._workspaces, job, keep=keep)
             if fault is not None:
                 _log.warn("workspace not settled", job_id=job.id, plugin=job.plugin, error=fault)
 
@@ -217,7 +217,7 @@ class Dispatcher:
         try:
             # First of all: a plugin that was started has to be attended to.
             self._waiter.start()
-            current.source = handover.inherited(self._conn, current.job, current.rules.ways.router, self._workspaces)
+            current.source = job_workspace.inherited(self._conn, current.job, current.rules.ways.router, self._workspaces)
         except NotWritten as error:
             self._start_later(current, str(error))
             return
@@ -233,7 +233,7 @@ class Dispatcher:
     def _clone(self, current: _Current) -> Cloned:
         """Clone a workspace, in the waiter's thread."""
         try:
-            return Cloned(made=handover.clone(current.job, current.source, self._workspaces,
+            return Cloned(made=job_workspace.clone(current.job, current.source, self._workspaces,
                                               lambda: current.is_given_up))
         except OSError as error:
             return Cloned(made=error)
@@ -242,7 +242,7 @@ class Dispatcher:
         """Take a waiter's note and start the plugin in its workspace, or end the job where there is none."""
         current, made = self._current, cloned.made
         current.is_cloning = False
-        if isinstance(made, clones.Cloned):
+        if isinstance(made, clones.ClonedWorkspace):
             for warning in made.warnings:
                 _log.warn("workspace cloned", job_id=current.job.id, plugin=current.job.plugin, warning=warning)
             self._spawn(made.path)
@@ -254,7 +254,7 @@ class Dispatcher:
     def _start_later_or_never(self, error: OSError) -> None:
         current = self._current
         try:
-            outcome = lifecycle.not_started(error, os.fspath(error.filename or "its workspace"), current.job,
+            outcome = transactions.not_started(error, os.fspath(error.filename or "its workspace"), current.job,
                                             self._workspaces)
         except NotNow as passing:
             self._start_later(current, str(passing))
@@ -265,10 +265,10 @@ class Dispatcher:
         current = self._current
         now = self._clock.now()
         if current.is_given_up:
-            self._end_unstarted(handover.stopped())
+            self._end_unstarted(job_workspace.stopped())
             return
         try:
-            started = lifecycle.start(self._conn, current.job, current.plugin, environ=current.environ, cloned=cloned,
+            started = transactions.start(self._conn, current.job, current.plugin, environ=current.environ, cloned=cloned,
                                       workspaces=self._workspaces, locks=self._locks, now=now)
         except (NotNow, NotWritten) as error:
             self._start_later(current, str(error))
@@ -294,22 +294,22 @@ class Dispatcher:
 
     def _end_unstarted(self, outcome: Outcome) -> None:
         job = self._current.job
-        fault = lifecycle.settle(self._workspaces, job, keep=False)
+        fault = transactions.cleanup_workspace(self._workspaces, job, keep=False)
         self._end(Ended(outcome=outcome, proved_dead=self._locks.release(job.id), workspace_fault=fault), None)
 
     def _attend(self, current: _Current, run: Run) -> Finished:
         """Wait for a run, in the waiter's thread."""
         job = current.job
-        ended = lifecycle.attend(run, job, current.plugin.settings.timeout(job.command), source=current.source,
+        ended = transactions.attend(run, job, current.plugin.settings.timeout(job.command), source=current.source,
                                  workspaces=self._workspaces, locks=self._locks, abort=lambda: current.is_given_up)
         return Finished(job_id=job.id, ended=ended)
 
-    def _end(self, ended: Ended, next_in: World | None) -> None:
+    def _end(self, ended: Ended, next_in: RuntimeConfig | None) -> None:
         self._current.ended = ended
         self._current.ended_at = self._clock.now()
         self._finish(next_in)
 
-    def _finish(self, next_in: World | None) -> None:
+    def _finish(self, next_in: RuntimeConfig | None) -> None:
         """Write the end of the job; what cannot be written stays in memory and is tried again."""
         current = self._current
         job = current.job
@@ -347,21 +347,21 @@ class Dispatcher:
     def _make_room(self, current: _Current) -> None:
         """Remove the job's files and fail its attempt where they are what leaves no room for its own result."""
         job, outcome = current.job, current.ended.outcome
-        if not isinstance(outcome, Succeeded) or not lifecycle.fills_the_disk(
+        if not isinstance(outcome, Succeeded) or not transactions.fills_the_disk(
                 self._conn, job, self._workspaces, _LARGE_WORKSPACE_BYTES):
             return
-        fault = lifecycle.settle(self._workspaces, job, keep=False)
+        fault = transactions.cleanup_workspace(self._workspaces, job, keep=False)
         failed = overruled(outcome, Failed, "its workspace left no room for its own result")
         current.ended = replace(current.ended, outcome=failed, workspace_fault=fault, warnings=())
         current.again_at = self._clock.monotonic()
 
-    def _write_end(self, current: _Current, next_in: World | None) -> tuple[Conclusion, Claimed]:
+    def _write_end(self, current: _Current, next_in: RuntimeConfig | None) -> tuple[Conclusion, Claimed]:
         job, outcome, rules = current.job, current.ended.outcome, current.rules
         if next_in is None:
-            conclusion = lifecycle.finish(self._conn, job, outcome, rules, now=current.ended_at, rng=self._rng,
+            conclusion = transactions.finish(self._conn, job, outcome, rules, now=current.ended_at, rng=self._rng,
                                           new_id=self._new_id)
             return conclusion, Claimed(job=None)
-        return lifecycle.finish_and_claim(
+        return transactions.finish_and_claim(
             self._conn, job, outcome, rules, plugins=next_in.runnable, held=self.held,
             dedupe_ttl=next_in.config.service.dedupe_ttl, ended_at=current.ended_at, now=self._clock.now(),
             rng=self._rng, new_id=self._new_id,

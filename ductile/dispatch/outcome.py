@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from ductile.context.portable import to_portable
 from ductile.protocol import ProtocolError, Response, parse_response, read_response
+from ductile.routing.portable_paths import to_portable
 from ductile.text import counted, one_line
 from ductile.workspace.artifact import Artifact
 

@@ -6,30 +6,30 @@ import sqlite3
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from ductile.chance import Chance, NewId
-from ductile.config.schema import BreakerRule, Retry
+from ductile.config.model import BreakerRule, Retry
 from ductile.db import NotWritten
-from ductile.dispatch import lifecycle
+from ductile.dispatch import transactions
 from ductile.dispatch.conclude import Rules
-from ductile.dispatch.leftover import RunLocks
-from ductile.dispatch.onward import Map
+from ductile.dispatch.followups import RoutingContext
 from ductile.dispatch.outcome import Interrupted
+from ductile.dispatch.run_lock import RunLocks
+from ductile.injected import Chance, NewId
 from ductile.log import Component
-from ductile.queue import rows as queue_rows
+from ductile.queue import job_table
 from ductile.queue.job import Job, StaleJob, Status
-from ductile.workspace.directories import Workspaces
-from ductile.world import World
+from ductile.runtime_config import RuntimeConfig
+from ductile.workspace.manager import Workspaces
 
 _log = Component("recovery")
 
 
-def rules_for(world: World, plugin: str) -> Rules:
+def rules_for(runtime: RuntimeConfig, plugin: str) -> Rules:
     """Return what the configuration says of a plugin's jobs; the defaults for one that is no longer in it."""
-    configured = world.plugins.get(plugin)
+    configured = runtime.plugins.get(plugin)
     manifest = None if configured is None or configured.plugin is None else configured.plugin.manifest
-    ways = Map(
-        router=world.router, max_hops=world.config.service.max_hops, max_attempts=world.max_attempts,
-        dedupe_ttl=world.config.service.dedupe_ttl, tells_state=manifest is not None and manifest.protocol >= 2,
+    ways = RoutingContext(
+        router=runtime.router, max_hops=runtime.config.service.max_hops, max_attempts=runtime.max_attempts,
+        dedupe_ttl=runtime.config.service.dedupe_ttl, tells_state=manifest is not None and manifest.protocol >= 2,
         private_state=frozenset() if manifest is None else manifest.private_state,
     )
     if configured is None:
@@ -49,7 +49,7 @@ class Recovery:
     new_id: NewId
     alive: set[str] = field(default_factory=set)    # jobs of which something was seen to live
 
-    def recover(self, world: World, now: datetime, *, patience: float) -> set[str]:
+    def recover(self, runtime: RuntimeConfig, now: datetime, *, patience: float) -> set[str]:
         """Bring every orphan to its next status. Return the ids of jobs that must wait.
 
         To be called only while no job runs. `patience` is how many seconds a killed leftover is waited for.
@@ -58,23 +58,23 @@ class Recovery:
         at any time, and be killed anywhere: a job is an orphan until its row says otherwise. Raises OSError where
         leftovers cannot be looked for; then no job may start that has to wait for one.
         """
-        waiting = {job.id for job in queue_rows.running(self.conn)
-                   if not self._recover_one(world, job, now, patience)}
+        waiting = {job.id for job in job_table.running(self.conn)
+                   if not self._recover_one(runtime, job, now, patience)}
         for job_id in self.locks.job_ids():
             if job_id not in waiting and not self._end_leftover(job_id, patience):
                 waiting.add(job_id)
         return waiting
 
-    def _recover_one(self, world: World, job: Job, now: datetime, patience: float) -> bool:
+    def _recover_one(self, runtime: RuntimeConfig, job: Job, now: datetime, patience: float) -> bool:
         """Prove that nothing of the job lives, then finish its attempt as orphaned. Return whether that was done."""
         if not self._end_leftover(job.id, patience):
             return False
         outcome = Interrupted(by="crash", error="orphaned: ductiled ended while it ran")
-        fault = lifecycle.settle(self.workspaces, job, keep=False)
+        fault = transactions.cleanup_workspace(self.workspaces, job, keep=False)
         if fault is not None:
             _log.warn("workspace not removed", job_id=job.id, error=fault)
         try:
-            conclusion = lifecycle.finish(self.conn, job, outcome, rules_for(world, job.plugin), now=now, rng=self.rng,
+            conclusion = transactions.finish(self.conn, job, outcome, rules_for(runtime, job.plugin), now=now, rng=self.rng,
                                           new_id=self.new_id)
         except (NotWritten, StaleJob) as error:
             _log.warn("orphaned job not recovered", job_id=job.id, plugin=job.plugin, error=str(error))

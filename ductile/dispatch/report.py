@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ductile.dispatch.conclude import Conclusion
-from ductile.dispatch.lifecycle import Ended
+from ductile.dispatch.transactions import Ended
 from ductile.log import Component
 from ductile.queue.job import Job, Status
 from ductile.text import one_line

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from ductile.dispatch.leftover import JOB_ID_VARIABLE
 from ductile.dispatch.outcome import STDERR_LIMIT_BYTES, STDOUT_LIMIT_BYTES, Facts
-from ductile.dispatch.strays import Marks, end_strays
+from ductile.dispatch.reaper import Marks, kill_strays
+from ductile.dispatch.run_lock import JOB_ID_VARIABLE
 
 _GRACE_SECONDS = 5.0      # between SIGTERM and SIGKILL
 _DRAIN_SECONDS = 1.0      # how long pipes may stay open after the leader has gone
@@ -104,7 +104,7 @@ class Run:
             self._open.close()
         with suppress(OSError):
             # What cannot be looked for holds the run's lock, or is found by the next sweep.
-            end_strays(_LAST_SECONDS, self._marks)
+            kill_strays(_LAST_SECONDS, self._marks)
         if self._process.returncode is None:
             # Not even SIGKILL has ended it (a device that hangs): it is a stray from now on.
             self._process.returncode = -signal.SIGKILL

@@ -12,10 +12,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ductile.check import Path, dotted, nearest
 from ductile.pipeline.graph import Node, Pipeline, build
-from ductile.pipeline.spec import Call, Fault, PipelineSpec, Split, Step, Steps, Uses, walk
+from ductile.pipeline.spec import Call, PipelineFault, PipelineSpec, Split, Step, Steps, Uses, walk
 from ductile.protocol import HANDLE
+from ductile.validation import Path, dotted, nearest
 
 # Calls that double at each level ask for billions of nodes in a few lines; nobody means more than these.
 MOST_NODES = 10_000
@@ -35,7 +35,7 @@ class Compiled:
     """
 
     pipelines: Mapping[str, Pipeline]
-    problems: tuple[Fault, ...]
+    problems: tuple[PipelineFault, ...]
 
 
 def compile_all(
@@ -68,7 +68,7 @@ def compile_all(
     )
 
 
-def _by_name(specs: Sequence[PipelineSpec]) -> tuple[dict[str, int], list[Fault]]:
+def _by_name(specs: Sequence[PipelineSpec]) -> tuple[dict[str, int], list[PipelineFault]]:
     """Return which pipeline is the first of each name, and a fault for every other."""
     named: dict[str, int] = {}
     faults = []
@@ -83,7 +83,7 @@ def _by_name(specs: Sequence[PipelineSpec]) -> tuple[dict[str, int], list[Fault]
     return named, faults
 
 
-def _double_ids(spec: PipelineSpec) -> Iterator[Fault]:
+def _double_ids(spec: PipelineSpec) -> Iterator[PipelineFault]:
     owners: dict[str, Path] = {}
     for step in walk(spec.steps):
         if step.id is None:
@@ -96,7 +96,7 @@ def _double_ids(spec: PipelineSpec) -> Iterator[Fault]:
 
 def _wrong_plugins(
     spec: PipelineSpec, commands: Mapping[str, Collection[str] | None], disabled: Collection[str]
-) -> Iterator[Fault]:
+) -> Iterator[PipelineFault]:
     for step in walk(spec.steps):
         if not isinstance(step, Uses):
             continue
@@ -110,7 +110,7 @@ def _wrong_plugins(
             yield from _wrong_command(spec, step, commands[step.plugin])
 
 
-def _wrong_command(spec: PipelineSpec, step: Uses, known: Collection[str] | None) -> Iterator[Fault]:
+def _wrong_command(spec: PipelineSpec, step: Uses, known: Collection[str] | None) -> Iterator[PipelineFault]:
     command = step.command or HANDLE
     if known is not None and command not in known:
         hint = nearest(command, known) or f" (it has {', '.join(known)})"
@@ -118,14 +118,14 @@ def _wrong_command(spec: PipelineSpec, step: Uses, known: Collection[str] | None
         yield spec.fault(place, f"plugin {step.plugin} has no command {command!r}{hint}")
 
 
-def _unknown_calls(spec: PipelineSpec, named: Collection[str]) -> Iterator[Fault]:
+def _unknown_calls(spec: PipelineSpec, named: Collection[str]) -> Iterator[PipelineFault]:
     for step in walk(spec.steps):
         if isinstance(step, Call) and step.pipeline not in named:
             hint = nearest(step.pipeline, named)
             yield spec.fault((*step.path, "call"), f"expected the name of a pipeline, got {step.pipeline!r}{hint}")
 
 
-def _called_first(specs: Sequence[PipelineSpec], named: Mapping[str, int]) -> tuple[list[int], list[Fault]]:
+def _called_first(specs: Sequence[PipelineSpec], named: Mapping[str, int]) -> tuple[list[int], list[PipelineFault]]:
     """Return the pipelines, each after those that it calls, and a fault for each call that closes a circle."""
     finished: dict[int, None] = {}
     faults = []
@@ -161,7 +161,7 @@ def _calls(spec: PipelineSpec, named: Collection[str]) -> Iterator[Call]:
             yield step
 
 
-def _circle(specs: Sequence[PipelineSpec], trail: Sequence[int], start: int, step: Call) -> Fault:
+def _circle(specs: Sequence[PipelineSpec], trail: Sequence[int], start: int, step: Call) -> PipelineFault:
     """Return the fault of a call that leads back to where the trail was at `start`."""
     left_out = len(trail) - start - MOST_NAMES_OF_A_CIRCLE
     half = MOST_NAMES_OF_A_CIRCLE // 2
@@ -190,7 +190,7 @@ class _Assembly:
 
     def __init__(self, max_hops: int) -> None:
         self.parts: dict[str, _Part] = {}
-        self.faults: list[Fault] = []
+        self.faults: list[PipelineFault] = []
         self._max_hops = max_hops
         self._nodes_in_all = 0
 
@@ -212,7 +212,7 @@ class _Assembly:
             ends_in_split=bool(spec.steps) and self._ends_in_split(spec.steps[-1]),
         )
 
-    def _after_splits(self, spec: PipelineSpec) -> Iterator[Fault]:
+    def _after_splits(self, spec: PipelineSpec) -> Iterator[PipelineFault]:
         inner = [step.steps for step in walk(spec.steps) if isinstance(step, Steps)]
         for sequence in (spec.steps, *inner):
             for before, after in pairwise(sequence):

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ductile import disk
-from ductile.disk import NotRegular, TooLarge, printable
+from ductile import safe_files
 from ductile.errors import DuctileError
-from ductile.pipeline.spec import Fault, PipelineFile, PipelineSpec, read_specs
+from ductile.pipeline.spec import PipelineFault, PipelineFile, PipelineSpec, read_specs
+from ductile.safe_files import NotRegular, TooLarge, printable
 from ductile.yamlfile import read_yaml
 
 _ENDINGS = (".yaml", ".yml")
@@ -29,7 +29,7 @@ class Authored:
     """
 
     specs: tuple[PipelineSpec, ...]
-    problems: tuple[Fault, ...]
+    problems: tuple[PipelineFault, ...]
     files: tuple[tuple[str, bytes], ...]
     unlisted: str | None
 
@@ -45,13 +45,13 @@ def read_pipelines(directory: Path, *, must_exist: bool = False) -> Authored:
     problem, or the reason why the directory cannot be listed.
     """
     specs: list[PipelineSpec] = []
-    problems: list[Fault] = []
+    problems: list[PipelineFault] = []
     files: list[tuple[str, bytes]] = []
     try:
         names = os.listdir(directory)
     except OSError as error:
         none_needed = isinstance(error, FileNotFoundError) and not must_exist
-        unlisted = None if none_needed else disk.why_not_listed(directory, error)
+        unlisted = None if none_needed else safe_files.why_not_listed(directory, error)
         return Authored(specs=(), problems=(), files=(), unlisted=unlisted)
     # Editors keep their locks and copies under hidden names.
     names = sorted(name for name in names if name.endswith(_ENDINGS) and not name.startswith("."))
@@ -65,7 +65,7 @@ def read_pipelines(directory: Path, *, must_exist: bool = False) -> Authored:
         except _Unreadable as error:
             problems.append(_fault(path, str(error)))
         except DuctileError as error:
-            problems.append(Fault(file=printable(path), text=error.lines[0]))
+            problems.append(PipelineFault(file=printable(path), text=error.lines[0]))
         else:
             found, faults = read_specs(PipelineFile(name=printable(path), document=document))
             specs += found
@@ -73,7 +73,7 @@ def read_pipelines(directory: Path, *, must_exist: bool = False) -> Authored:
     return Authored(specs=tuple(specs), problems=tuple(sorted(problems)), files=tuple(files), unlisted=None)
 
 
-def _same_stems(directory: Path, names: Sequence[str]) -> Iterator[Fault]:
+def _same_stems(directory: Path, names: Sequence[str]) -> Iterator[PipelineFault]:
     """Yield a fault for each two files whose names differ in the ending alone: one of them is a leftover."""
     for name in names:
         other = f"{name.removesuffix('.yml')}.yaml"
@@ -83,7 +83,7 @@ def _same_stems(directory: Path, names: Sequence[str]) -> Iterator[Fault]:
 
 def _content(path: Path) -> bytes:
     try:
-        return disk.read(path, PIPELINES_LIMIT_BYTES)
+        return safe_files.read(path, PIPELINES_LIMIT_BYTES)
     except OSError as error:
         mend = "let the daemon's user read it" if error.errno == errno.EACCES else "mend or remove it"
         raise _Unreadable(f"cannot be read: {error.strerror}; {mend}") from error
@@ -94,5 +94,5 @@ def _content(path: Path) -> bytes:
         raise _Unreadable("larger than 4 MiB; spread its pipelines over several files") from error
 
 
-def _fault(path: Path, reason: str) -> Fault:
-    return Fault(file=printable(path), text=f"{printable(path)}: {reason}")
+def _fault(path: Path, reason: str) -> PipelineFault:
+    return PipelineFault(file=printable(path), text=f"{printable(path)}: {reason}")

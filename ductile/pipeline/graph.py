@@ -8,9 +8,9 @@ from typing import Any
 
 from blake3 import blake3
 
-from ductile.check import Problem, Section, kind_of
 from ductile.strictjson import canonical as canonical_json
 from ductile.strictjson import decode
+from ductile.validation import Problem, Section, kind_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class Pipeline:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Position:
     """Where in a pipeline a job stands."""
 
     pipeline: Pipeline

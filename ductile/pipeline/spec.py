@@ -6,15 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ductile.check import Path, Problem, Section, as_text, kind_of, nearest
 from ductile.config.values import as_name
-from ductile.events import ANNOUNCED
-from ductile.protocol import reserved_prefix
+from ductile.protocol import ANNOUNCED, reserved_prefix
+from ductile.validation import Path, Problem, Section, as_text, kind_of, nearest
 from ductile.yamlfile import Document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Fault:
+class PipelineFault:
     """One thing that is wrong with a file of pipelines; sorted, faults stand in the order of the files.
 
     `text` is the whole line for the operator. `line` is 0 where the file as such is wrong.
@@ -36,10 +35,10 @@ class PipelineFile:
     name: str
     document: Document = field(repr=False)
 
-    def fault(self, problem: Problem) -> Fault:
+    def fault(self, problem: Problem) -> PipelineFault:
         """Return a problem with this file as a line for the operator."""
         line, column = self.document.where(problem.path, problem.at_key)
-        return Fault(file=self.name, line=line, column=column, text=self.document.locate(self.name, problem))
+        return PipelineFault(file=self.name, line=line, column=column, text=self.document.locate(self.name, problem))
 
     def place(self, path: Path) -> str:
         """Return where a value stands: `file:line:column`."""
@@ -98,7 +97,7 @@ class PipelineSpec:
     on: str | None
     steps: tuple[Step, ...]
 
-    def fault(self, path: Path, text: str) -> Fault:
+    def fault(self, path: Path, text: str) -> PipelineFault:
         """Return what is wrong at a path of the pipeline's file as a line for the operator."""
         return self.file.fault(Problem(path, text))
 
@@ -113,7 +112,7 @@ def walk(steps: tuple[Step, ...]) -> Iterator[Step]:
             yield from walk(step.branches)
 
 
-def read_specs(file: PipelineFile) -> tuple[list[PipelineSpec], list[Fault]]:
+def read_specs(file: PipelineFile) -> tuple[list[PipelineSpec], list[PipelineFault]]:
     """Return the pipelines of a file, one or a list under `pipelines`, and all that is wrong with what it says.
 
     A pipeline that is wrong is there all the same, made of what was right. YAML's limit on levels is the limit

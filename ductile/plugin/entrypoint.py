@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from ductile.disk import is_writable_by_others, printable, quoted
+from ductile.safe_files import is_writable_by_others, printable, quoted
 from ductile.text import one_line
 
 # What Linux reads of a program to find its interpreter (BINPRM_BUF_SIZE, execve(2)).

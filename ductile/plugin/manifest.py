@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ductile.check import Problem, Section, as_choice, as_text, closest, kind_of
 from ductile.config.values import as_name
+from ductile.validation import Problem, Section, as_choice, as_text, closest, kind_of
 
 PROTOCOLS = (1, 2)
 _REQUIRED = ("name", "version", "protocol", "entrypoint", "commands")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ductile.chance import Chance
+from ductile.injected import Chance
 
 # 2^30 times a second is 34 years: past it the exponent makes no difference, and no float overflows.
 _MOST_DOUBLINGS = 30
@@ -17,6 +17,6 @@ def delay(attempt: int, *, base: int, most: int, rng: Chance) -> float:
     return min(base * 2**doublings + rng.uniform(0, base), most)
 
 
-def longest(base: int, most: int) -> int:
+def longest_delay(base: int, most: int) -> int:
     """Return the largest delay, in seconds, that `delay` can give for any attempt."""
     return most if base else 0

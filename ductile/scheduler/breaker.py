@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from ductile.events import BREAKER_CLOSED, BREAKER_OPENED
+from ductile.protocol import BREAKER_CLOSED, BREAKER_OPENED
 
 State = Literal["closed", "open", "half_open"]
 Action = Literal["allow", "probe", "hold"]
@@ -54,7 +54,7 @@ def after(breaker: Breaker, succeeded: bool, rule_threshold: int, now: datetime)
     return Breaker(state="open", failure_count=failure_count, opened_at=now)
 
 
-def turned(before: Breaker, after: Breaker) -> str | None:
+def transition_event(before: Breaker, after: Breaker) -> str | None:
     """Return the core's own event that a change is, None where it neither opens nor closes a breaker."""
     if after.state == before.state:
         return None

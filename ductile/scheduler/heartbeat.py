@@ -6,13 +6,13 @@ import sqlite3
 from datetime import datetime
 
 from ductile import db
-from ductile.chance import Chance, NewId
 from ductile.clock import Clock
+from ductile.injected import Chance, NewId
 from ductile.log import Component
-from ductile.scheduler import sweep, ticker
-from ductile.scheduler.janitor import Janitor
-from ductile.workspace.directories import Workspaces
-from ductile.world import World
+from ductile.runtime_config import RuntimeConfig
+from ductile.scheduler import retention, tick
+from ductile.workspace.cleanup import WorkspaceCleanup
+from ductile.workspace.manager import Workspaces
 
 # A wall clock that gains this much on the monotonic one has been set: what it calls old may be young.
 _JUMP_SECONDS = 3600
@@ -37,7 +37,7 @@ class Heartbeat:
         self._clock = clock
         self._rng = rng
         self._new_id = new_id
-        self._janitor = Janitor(conn, clock=clock, workspaces=workspaces)
+        self._janitor = WorkspaceCleanup(conn, clock=clock, workspaces=workspaces)
         self._wall = clock.now()
         self._monotonic = clock.monotonic()
         self._prune_from = self._monotonic
@@ -49,35 +49,35 @@ class Heartbeat:
         self._pruned = 0
         self._batch = _FIRST_BATCH
 
-    def look(self, world: World) -> None:
+    def look(self, runtime: RuntimeConfig) -> None:
         """Enqueue what is due. Raises what `transaction` raises."""
-        ticked = ticker.tick(self._conn, world, now=self._clock.now(), rng=self._rng, new_id=self._new_id)
+        ticked = tick.tick(self._conn, runtime, now=self._clock.now(), rng=self._rng, new_id=self._new_id)
         self.next_at, self.holding = ticked.next_at, ticked.holding
         for note in ticked.notes:
             _log.at(note.level, note.message, **note.fields)
 
-    def beat(self, world: World) -> None:
+    def beat(self, runtime: RuntimeConfig) -> None:
         """Look at the schedules, let go of stuck retries, clear away, and begin to prune. Raises what `transaction` raises."""
         self._watch_the_clock()
         self._watch_the_log()
-        self.look(world)
+        self.look(runtime)
         now = self._clock.now()
-        released = ticker.release_stranded(self._conn, world, now)
+        released = tick.release_stranded(self._conn, runtime, now)
         if released:
             _log.warn("retries set for too far ahead are due now: the clock has gone back", count=released)
         self.prunes = self._clock.monotonic() >= self._prune_from
         if self.prunes:
             self._beat_at = now
             self._batch = _FIRST_BATCH
-            self._janitor.clean(world.config.workspace_ttl)
+            self._janitor.clean(runtime.config.workspace_ttl)
 
-    def prune(self, world: World) -> None:
+    def prune(self, runtime: RuntimeConfig) -> None:
         """Delete one batch of what is past its retention, while `prunes`. Raises what `transaction` raises."""
         # By the clock as it was at the beat: one that is set ahead is noticed there.
         started = self._clock.monotonic()
-        pruned = sweep.prune(self._conn, world.config.service.job_log_retention, self._beat_at, self._batch)
+        pruned = retention.prune(self._conn, runtime.config.service.job_log_retention, self._beat_at, self._batch)
         is_slow = self._clock.monotonic() - started > _BATCH_SECONDS
-        self._batch = max(1, self._batch // 2) if is_slow else min(2 * self._batch, sweep.JOBS_AT_ONCE)
+        self._batch = max(1, self._batch // 2) if is_slow else min(2 * self._batch, retention.JOBS_AT_ONCE)
         self._pruned += pruned
         self.prunes = pruned > 0
         if not self.prunes and self._pruned:

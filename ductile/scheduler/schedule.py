@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 
 from ductile import units
-from ductile.chance import Chance
-from ductile.config.schema import Every, Schedule, Unit, Window
+from ductile.config.model import Every, Schedule, Unit, Window
+from ductile.injected import Chance
 
 _DAILY = Every(count=1, unit=Unit.DAYS)
 _WEEKLY = Every(count=1, unit=Unit.WEEKS)

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from ductile import db
-from ductile.chance import NewId
 from ductile.clock import Clock
 from ductile.errors import EXIT_SYSTEM, DuctileError
-from ductile.group import GroupCommit
-from ductile.vitals import Vitals
-from ductile.world import World
+from ductile.health import Health
+from ductile.injected import NewId
+from ductile.runtime_config import RuntimeConfig
+from ductile.webhook.group_commit import GroupCommit
 
 Address = tuple[str, int]
 
@@ -29,7 +29,7 @@ _PATIENCE_SECONDS = 1.0
 class Front:
     """At most one listener, at the address that the world in force names."""
 
-    def __init__(self, database: Path, *, clock: Clock, new_id: NewId, health: Callable[[], Vitals],
+    def __init__(self, database: Path, *, clock: Clock, new_id: NewId, health: Callable[[], Health],
                  post: Callable[[BaseException | None], None]) -> None:
         """`health` tells how the daemon is; `post` takes None for a new job in the queue, or a fatal error."""
         self._database = database
@@ -48,31 +48,31 @@ class Front:
         """Return where webhooks are taken, None where nowhere."""
         return None if self._listener is None else self._listener.address
 
-    def follow(self, world: World) -> None:
+    def follow(self, runtime: RuntimeConfig) -> None:
         """Listen where `world` says, by its endpoints, from now on. A request that is being answered keeps its own.
 
         A new address is bound before the old one is given up. Where both overlap the old one goes first, and comes
         back if the new one cannot be had. Raises DuctileError (71), and then all is as it was.
         """
-        webhooks = world.config.webhooks
+        webhooks = runtime.config.webhooks
         if webhooks is None:
             self.close()
             return
-        self._prepare(world)
+        self._prepare(runtime)
         wanted = (webhooks.host, webhooks.port)
         fresh = None if wanted == self._wanted else self._take(wanted)
         # Before the first request on the new address, which is to find the new endpoints.
-        self._reception.world = world
+        self._reception.runtime = runtime
         if fresh is not None:
             _start(fresh)
             self.close()
             self._listener, self._wanted = fresh, wanted
 
-    def go_back(self, world: World) -> None:
+    def go_back(self, runtime: RuntimeConfig) -> None:
         """`follow` the world that was in force: its endpoints count even where its address cannot be had again."""
         if self._reception is not None:
-            self._reception.world = world
-        self.follow(world)
+            self._reception.runtime = runtime
+        self.follow(runtime)
 
     def close(self) -> None:
         """Stop listening. What is being answered is answered."""
@@ -96,7 +96,7 @@ class Front:
         if self._reception is not None:
             self._reception.refusals.tell()
 
-    def _prepare(self, world: World) -> None:
+    def _prepare(self, runtime: RuntimeConfig) -> None:
         """Have what answers requests, before the first can come. Raises DuctileError (71)."""
         if self._reception is not None:
             return
@@ -109,7 +109,7 @@ class Front:
                                exit_code=EXIT_SYSTEM) from error
         self._group = GroupCommit(lambda: db.connect_again(self._database))
         self._reception = reception.Reception(
-            world, self._group, clock=self._clock, new_id=self._new_id, health=self._health, post=self._post)
+            runtime, self._group, clock=self._clock, new_id=self._new_id, health=self._health, post=self._post)
 
     def _take(self, wanted: Address) -> Any:
         """Return a listener on a new address. Raises DuctileError, and then the old one listens."""

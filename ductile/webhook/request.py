@@ -6,7 +6,7 @@ import base64
 from typing import Any
 
 from ductile.strictjson import JSONRefused, decode
-from ductile.webhook.head import Head
+from ductile.webhook.http_head import Head
 
 DEFAULT_TYPE = "webhook"
 _SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})

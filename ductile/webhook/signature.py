@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ductile.config.secret import key_of
+from ductile.config.values import key_of
 
 # What is signed is joined with dots or colons, so none may stand in what comes before the body: with one, the
 # same signature would hold for a request whose timestamp or id has eaten the beginning of its body.

@@ -26,7 +26,7 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
+class ArtifactFault:
     """A file that is not as the ledger says, and what is wrong with it."""
 
     path: str
@@ -36,7 +36,7 @@ class Fault:
 class InputLost(Exception):
     """What a job starts from is gone or was changed: no further attempt would find it."""
 
-    def __init__(self, parent_id: str, faults: Sequence[Fault]) -> None:
+    def __init__(self, parent_id: str, faults: Sequence[ArtifactFault]) -> None:
         found = _listed([f"{_name(fault.path)} ({fault.what})" for fault in faults])
         super().__init__(f"files of job {parent_id}'s workspace are not what it made: {found}; "
                          f"replay job {parent_id} to make them anew")

@@ -7,11 +7,10 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 
-from ductile.workspace.artifact import Aborted, Artifact, Fault, named
-from ductile.workspace.content import copy, digest
-from ductile.workspace.inputs import has_content, is_same
+from ductile.workspace.artifact import Aborted, Artifact, ArtifactFault, named
 from ductile.workspace.seal import WRITE_BITS, sealed, take_write_bits
 from ductile.workspace.tree import Cursor, opened, walk
+from ductile.workspace.verify import copy, digest, has_content, is_same
 
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE_MODE = 0o600
@@ -28,7 +27,7 @@ class Clone:
                  abort: Callable[[], bool]) -> None:
         """`target` is new and empty, `artifacts` are the parent's by path; `deep` copies instead of linking."""
         self._target = target
-        self.faults: list[Fault] = []
+        self.faults: list[ArtifactFault] = []
         self._missing = dict(artifacts)
         self._deep = deep
         self._abort = abort
@@ -42,7 +41,7 @@ class Clone:
         What is wrong with files is in `faults` afterwards. Raises OSError, Aborted.
         """
         walk(source, where, self._visit, self._leave)
-        self.faults += [Fault(path=path, what="gone") for path in self._missing]
+        self.faults += [ArtifactFault(path=path, what="gone") for path in self._missing]
 
     def warnings(self) -> tuple[str, ...]:
         """Return what the clone lacks, or has in another way than was asked for, a line each."""
@@ -67,10 +66,10 @@ class Clone:
                     if artifact is None:
                         self._unlisted.append(path + name)
                     elif not self._place(artifact, name, fd):
-                        self.faults.append(Fault(path=artifact.path, what="changed"))
+                        self.faults.append(ArtifactFault(path=artifact.path, what="changed"))
                     continue
                 if artifact is not None:
-                    self.faults.append(Fault(path=artifact.path, what="no regular file any more"))
+                    self.faults.append(ArtifactFault(path=artifact.path, what="no regular file any more"))
                 if entry.is_dir(follow_symlinks=False):
                     os.mkdir(name, _DIRECTORY_MODE, dir_fd=self._target.fd)
                     below.append(name)

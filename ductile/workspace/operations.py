@@ -11,7 +11,7 @@ from ductile.workspace.artifact import Artifact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cloned:
+class ClonedWorkspace:
     """A fresh clone; each warning is one line about what it lacks or what was copied instead of linked."""
 
     path: Path
@@ -19,7 +19,7 @@ class Cloned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Completed:
+class CompletedWorkspace:
     """What a successful job has made, sorted by path; each warning is one line."""
 
     artifacts: tuple[Artifact, ...] = ()
@@ -27,7 +27,7 @@ class Completed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class TreeEntry:
     """Something that stands among the workspaces; `mtime` is in seconds since the epoch."""
 
     name: str
@@ -41,14 +41,14 @@ class WorkspaceManager(Protocol):
         """Return the job's directory, new and empty."""
 
     def clone(self, job_id: str, parent_id: str, artifacts: Mapping[str, Artifact], *, deep: bool,
-              abort: Callable[[], bool]) -> Cloned:
+              abort: Callable[[], bool]) -> ClonedWorkspace:
         """Make the job's directory anew as its parent's was when that succeeded."""
 
     def open(self, job_id: str) -> Path | None:
         """Return the job's directory where there is one."""
 
     def complete(self, job_id: str, parent_id: str | None, inherited: Mapping[str, Artifact], *,
-                 abort: Callable[[], bool]) -> Completed:
+                 abort: Callable[[], bool]) -> CompletedWorkspace:
         """Bring what the job has made to the disk, seal it and list it."""
 
     def cleanup(self, job_id: str) -> None:

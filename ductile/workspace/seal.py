@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from ductile.workspace.artifact import Aborted, Artifact, named
-from ductile.workspace.content import digest
-from ductile.workspace.inputs import is_same
 from ductile.workspace.tree import Cursor, opened, walk
+from ductile.workspace.verify import digest, is_same
 
 WRITE_BITS = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 

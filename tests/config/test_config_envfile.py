@@ -7,7 +7,7 @@ import os
 import pytest
 
 from config.config_files import ECHO, lines, load_text
-from ductile.config.envfile import read_env_file
+from ductile.config.load import read_env_file
 
 OTHERS = "expected a file that others cannot read and its group cannot write"
 

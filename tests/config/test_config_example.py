@@ -8,8 +8,8 @@ from pathlib import Path
 
 from config.config_files import lines, load_text
 from ductile.config.load import load
-from ductile.config.schema import Every, Unit
-from ductile.world import read
+from ductile.config.model import Every, Unit
+from ductile.runtime_config import read
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "etc" / "ductile" / "config.yaml"
@@ -44,7 +44,7 @@ def test_the_example_of_the_wisdom_loop_runs_every_shipped_pipeline_and_names_it
     secrets.write_text("DISCORD_RELAY_SECRET=sixteen bytes ok\nDISCORD_BOT_TOKEN=token\n")
     reading = read(file, {})
     assert (reading.problems, reading.faults, reading.warnings) == ((), (), ())
-    pipelines = reading.world.router.pipelines
+    pipelines = reading.runtime.router.pipelines
     assert {name: list(pipeline.nodes) for name, pipeline in pipelines.items()} == {
         "on-failure": ["notify.1"], "video-wisdom": ["transcript", "summary", "reply", "file"]}
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from config.config_files import ECHO, lines, load_text
-from ductile.check import Problem
+from ductile.validation import Problem
 from ductile.config.load import load
-from ductile.config.place import CONFIG_LIMIT_BYTES, find
+from ductile.config.find import CONFIG_LIMIT_BYTES, find
 from ductile.errors import EXIT_CONFIG, DuctileError
 
 

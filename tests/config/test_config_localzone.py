@@ -11,7 +11,7 @@ from zoneinfo import TZPATH, ZoneInfo
 import pytest
 
 from config.config_files import SCHEDULE, load_text
-from ductile.config.localzone import local_zone
+from ductile.config.load import local_zone
 
 SYDNEY = ZoneInfo("Australia/Sydney")
 BERLIN = ZoneInfo("Europe/Berlin")

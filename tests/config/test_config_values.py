@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from config.config_files import ECHO, SCHEDULE, SECRET, TWO_PLUGINS, endpoint, lines, load_text
-from ductile.config.schema import (
+from ductile.config.model import (
     BreakerRule,
     Endpoint,
     Every,

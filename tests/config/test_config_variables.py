@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from config.config_files import ECHO, ENVIRON, SECRET, endpoint, lines, load_text
-from ductile.check import Problem
+from ductile.validation import Problem
 
 
 def config_of_echo(loaded):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from ductile.check import Problem
+from ductile.validation import Problem
 from ductile.errors import EXIT_CONFIG, DuctileError
 from ductile.yamlfault import explain
 from ductile.yamlfile import read_yaml

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from config.config_files import ECHO, SCHEDULE, endpoint, lines, load_text
-from ductile.config.schema import Every, Unit
+from ductile.config.model import Every, Unit
 
 
 def told(tmp_path, text):

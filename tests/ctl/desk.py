@@ -16,8 +16,8 @@ from typing import Any
 
 from ductile import db
 from ductile.ctl import main
-from ductile.plugin import rows as plugin_rows
-from ductile.plugin.rows import Load
+from ductile.plugin import plugin_table
+from ductile.plugin.plugin_table import PluginLoad
 from support import ordinary
 from support.clock import START
 
@@ -83,11 +83,11 @@ class Desk:
         finally:
             conn.close()
 
-    def loaded(self, conn: sqlite3.Connection, *loads: Load) -> None:
+    def loaded(self, conn: sqlite3.Connection, *loads: PluginLoad) -> None:
         """Store what the daemon would have read; without any, each plugin that is configured."""
         found = loads or tuple(load(name) for name in self.config["plugins"])
         with db.transaction(conn):
-            plugin_rows.replace_loads(conn, found, START)
+            plugin_table.replace_loads(conn, found, START)
 
     def dump(self) -> list[str]:
         """The whole content of the database as SQL."""
@@ -120,9 +120,9 @@ def start(*arguments: str, home: Path, become: Sequence[str] = (), **settings: A
            "cwd": "/", **settings})
 
 
-def load(plugin: str, **fields: Any) -> Load:
+def load(plugin: str, **fields: Any) -> PluginLoad:
     """A plugin that the daemon has loaded, unless `fields` say otherwise."""
-    return Load(**{"plugin": plugin, "version": "0.1.0", "enabled": True, "needs_init": None, "reason": None, **fields})
+    return PluginLoad(**{"plugin": plugin, "version": "0.1.0", "enabled": True, "needs_init": None, "reason": None, **fields})
 
 
 def job_id(number: int) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 from ctl.desk import job_id
 
-from ductile.ctl import screen
-from ductile.ctl.view import Sight, View
+from ductile.ctl.monitor import render
+from ductile.ctl.monitor.state import Sight, View
 from ductile.units import utc_text
 from support.clock import START
 
@@ -105,5 +105,5 @@ CHOSEN = View(focus="recent", job=job_id(6))
 
 def text(seen_sight: Sight, seen: View, columns: int, rows: int) -> str:
     """The screen without its colours, without blanks at the ends of lines."""
-    shown = screen.lines(seen_sight, seen, columns=columns, rows=rows)
+    shown = render.lines(seen_sight, seen, columns=columns, rows=rows)
     return "".join("".join(span.text for span in line).rstrip() + "\n" for line in shown)

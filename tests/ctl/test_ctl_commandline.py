@@ -9,7 +9,7 @@ import pytest
 from ctl.desk import Desk
 from ctl.json_keys import WITHOUT
 
-from ductile.check import nearest
+from ductile.validation import nearest
 from ductile.ctl import commandline
 
 COMMANDS = ("init", "check", "status", "plugins", "pipelines", "queue", "run", "emit", "logs", "inspect", "retry",

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from ctl.desk import PATIENCE_SECONDS, SAYS_OK, Desk, Said, start
 
-from ductile import db, world
-from ductile.config import rows as config_rows
-from ductile.context import rows as context_rows
-from ductile.queue import rows as queue_rows
+from ductile import db, runtime_config
+from ductile.config import load_table
+from ductile.routing import context_table
+from ductile.queue import job_table
 from support.clock import START
 from support.daemon import RealDaemon
 
@@ -34,16 +34,16 @@ def conn(desk: Desk) -> Iterator[sqlite3.Connection]:
 def taken(conn: sqlite3.Connection, digest: str, *errors: str) -> None:
     """Store that the daemon has read these files."""
     with db.transaction(conn):
-        config_rows.add(conn, digest=digest, errors=errors, now=START)
+        load_table.add(conn, digest=digest, errors=errors, now=START)
 
 
 def digest(desk: Desk) -> str:
-    return world.read(desk.home / "config.yaml", {}, keep_unset=True).world.digest
+    return runtime_config.read(desk.home / "config.yaml", {}, keep_unset=True).runtime.digest
 
 
 def test_an_event_becomes_a_job_of_each_route_in_their_order(conn: sqlite3.Connection, desk: Desk) -> None:
     said = desk.call("emit", "weighed", "--source", "scale", "--payload", '{"kg": 81, "who": "é"}')
-    jobs = queue_rows.open_jobs(conn, 10)
+    jobs = job_table.open_jobs(conn, 10)
     assert said == Said(code=0, out="".join(f"{job.id}\n" for job in jobs), err=DOWN)
     assert [(job.plugin, job.command, job.submitted_by, job.max_attempts) for job in jobs] == [
         ("mail", "handle", "cli", 4), ("analyse", "handle", "cli", 4)]
@@ -51,7 +51,7 @@ def test_an_event_becomes_a_job_of_each_route_in_their_order(conn: sqlite3.Conne
         event = json.loads(job.payload)
         assert (event["type"], event["payload"], event["source"]) == ("weighed", {"kg": 81, "who": "é"}, "scale")
         assert (event["event_id"], job.root_job_id, job.parent_job_id) == (job.source_event_id, job.id, None)
-        context = context_rows.get(conn, job.event_context_id)
+        context = context_table.get(conn, job.event_context_id)
         assert (context.hop, context.accumulated) == (1, {
             "origin_plugin": "scale", "origin_event_type": "weighed", "origin_job_id": job.id, "kg": 81, "who": "é"})
 
@@ -60,7 +60,7 @@ def test_an_event_becomes_a_job_of_each_route_in_their_order(conn: sqlite3.Conne
 def test_a_payload_may_be_any_json(conn: sqlite3.Connection, desk: Desk, options: tuple[str, ...],
                                    payload: object) -> None:
     found = desk.call("emit", "weighed", "--source", "scale", "--json", *options).json
-    jobs = queue_rows.open_jobs(conn, 10)
+    jobs = job_table.open_jobs(conn, 10)
     assert found == {"event_id": jobs[0].source_event_id, "jobs": [
         {"job_id": job.id, "plugin": job.plugin, "command": "handle", "step_id": None} for job in jobs]}
     assert [json.loads(job.payload)["payload"] for job in jobs] == [payload, payload]
@@ -109,9 +109,9 @@ def test_what_stays_out_of_the_baggage_is_told_once(conn: sqlite3.Connection, de
     payload = json.dumps({"origin_plugin": "me", "origin_user": "ann", "kg": 1})
     assert desk.call("emit", "weighed", "--source", "scale", "--payload", payload).err == (
         DOWN + "the key 'origin_plugin' is refused: it is the core's own, rename it\n")
-    for job in queue_rows.open_jobs(conn, 10):
+    for job in job_table.open_jobs(conn, 10):
         assert json.loads(job.payload)["payload"] == {"origin_user": "ann", "kg": 1}
-        assert context_rows.get(conn, job.event_context_id).accumulated["origin_plugin"] == "scale"
+        assert context_table.get(conn, job.event_context_id).accumulated["origin_plugin"] == "scale"
 
 
 def test_all_jobs_of_an_event_are_stored_or_none(conn: sqlite3.Connection, desk: Desk) -> None:

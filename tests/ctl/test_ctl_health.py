@@ -13,8 +13,8 @@ from ctl.desk import Desk, Said, job_id, load
 from ctl.terminals import terminal
 
 from ductile import db
-from ductile.plugin import rows as plugin_rows
-from ductile.state import rows as state_rows
+from ductile.plugin import plugin_table
+from ductile.state import state_table
 from support.clock import START
 
 PATH = "/usr/bin:/bin"
@@ -87,7 +87,7 @@ def test_an_init_that_has_not_succeeded_is_not_well(desk: Desk) -> None:
     with desk.ledger() as conn:
         desk.loaded(conn, load("fresh", needs_init="f1"), load("done", needs_init="f2"))
         with db.transaction(conn):
-            plugin_rows.put_init(conn, "done", fingerprint="f2", ok=True, job_id=job_id(1), now=START)
+            plugin_table.put_init(conn, "done", fingerprint="f2", ok=True, job_id=job_id(1), now=START)
     said = desk.call("health", "--json")
     assert (said.code, rows(said)) == (1, [("fresh", False, "init has not succeeded"), ("done", True, "fine")])
 
@@ -95,7 +95,7 @@ def test_an_init_that_has_not_succeeded_is_not_well(desk: Desk) -> None:
 def test_the_plugin_gets_what_a_job_would_and_changes_nothing(desk: Desk, tmp_path: Path) -> None:
     desk.plugin("echo", program=ECHOES, config={"token": "${TOKEN}"}, env=["EXTRA"], timeouts={"health": "30s"})
     with desk.ledger() as conn, db.transaction(conn):
-        state_rows.put(conn, "echo", {"a": 1}, START)
+        state_table.put(conn, "echo", {"a": 1}, START)
     before = desk.dump()
     environ = {"PATH": PATH, "HOME": str(tmp_path), "TOKEN": "secret", "EXTRA": "x", "OTHER": "y"}
     assert desk.call("health", "echo", environ=environ).code == 0

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 from ctl.desk import PATIENCE_SECONDS, SAYS_OK, Desk, Said, job_id, start
 
-from ductile import db, history
+from ductile import db
+from ductile.queue import attempt_table
 from ductile.ctl import chain
-from ductile.context import rows as context_rows
-from ductile.context.row import NewContext
+from ductile.routing import context_table
+from ductile.routing.baggage import NewContext
 from ductile.queue.job import LogEntry
-from ductile.queue import rows as queue_rows
+from ductile.queue import job_table
 from ductile.queue.job import Status
-from ductile.workspace import rows as artifact_rows
+from ductile.workspace import artifact_table
 from ductile.workspace.artifact import Artifact
 from support.clock import START
 from support.daemon import RealDaemon
@@ -40,16 +41,16 @@ def conn(desk: Desk) -> Iterator[sqlite3.Connection]:
 
 
 def log(conn: sqlite3.Connection, job: str, result: dict[str, Any] | None = None, **fields: Any) -> None:
-    found = queue_rows.get(conn, job)
+    found = job_table.get(conn, job)
     entry = {"id": f"log-{job}-{found.attempt}", "status": "failed",
              "completed_at": START + timedelta(seconds=2), **fields}
     with db.transaction(conn):
-        history.append(conn, found, LogEntry(**entry), None if result is None else json.dumps(result))
+        attempt_table.append(conn, found, LogEntry(**entry), None if result is None else json.dumps(result))
 
 
 def carry(conn: sqlite3.Connection, context_id: str, accumulated: dict[str, Any], parent: str | None = None) -> str:
     with db.transaction(conn):
-        context_rows.add(conn, NewContext(id=context_id, hop=1, accumulated=accumulated, parent_id=parent), START)
+        context_table.add(conn, NewContext(id=context_id, hop=1, accumulated=accumulated, parent_id=parent), START)
     return context_id
 
 
@@ -217,7 +218,7 @@ def put_step(conn: sqlite3.Connection, number: int, parent: int | None, **fields
 
 def give(conn: sqlite3.Connection, number: int, **digests: str) -> None:
     """Record files of a job, each with its digest and a size of 1,536 bytes."""
-    artifact_rows.add(conn, job_id(number), [
+    artifact_table.add(conn, job_id(number), [
         Artifact(path=path, size=1536, mtime_ns=1, digest=digest * 64) for path, digest in digests.items()])
 
 
@@ -278,7 +279,7 @@ def test_the_files_of_a_job_are_read_once_however_many_follow_from_it(conn: sqli
         put_job(conn, f"child-{number}", Status.SUCCEEDED, parent_job_id="root", root_job_id="root")
     read: list[str] = []
     conn.set_trace_callback(lambda sql: read.append(sql) if "FROM artifacts" in sql else None)
-    chain.rows(conn, queue_rows.get(conn, "root"))
+    chain.rows(conn, job_table.get(conn, "root"))
     conn.set_trace_callback(None)
     assert len(read) == 51
 
@@ -340,7 +341,7 @@ def test_other_chains_are_left_out(conn: sqlite3.Connection, desk: Desk) -> None
 def test_a_chain_may_be_longer_than_python_recurses(conn: sqlite3.Connection, desk: Desk) -> None:
     count = LONGER_THAN_PYTHON_RECURSES
     with db.transaction(conn):
-        queue_rows.add(conn, [
+        job_table.add(conn, [
             new_job(job_id(number), root_job_id=job_id(1), parent_job_id=job_id(number - 1) if number > 1 else None)
             for number in range(1, count + 1)], START)
     said = desk.call("inspect", job_id(count))

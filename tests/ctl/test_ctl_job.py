@@ -11,10 +11,11 @@ from datetime import timedelta
 import pytest
 from ctl.desk import Desk, Said, job_id
 
-from ductile import db, history
+from ductile import db
+from ductile.queue import attempt_table
 from ductile.ctl import job as jobs
 from ductile.queue.job import LogEntry
-from ductile.queue import rows as queue_rows
+from ductile.queue import job_table
 from ductile.queue.job import Status
 from support.clock import START
 from support.ledger import put_job
@@ -30,11 +31,11 @@ def conn(desk: Desk) -> Iterator[sqlite3.Connection]:
 
 
 def log(conn: sqlite3.Connection, job: str, result: str | None = None, **fields: object) -> None:
-    found = queue_rows.get(conn, job)
+    found = job_table.get(conn, job)
     entry = {"id": f"log-{job}-{found.attempt}", "status": "failed",
              "completed_at": START + timedelta(seconds=2), **fields}
     with db.transaction(conn):
-        history.append(conn, found, LogEntry(**entry), result)
+        attempt_table.append(conn, found, LogEntry(**entry), result)
 
 
 def test_open_jobs_are_shown_oldest_first(conn: sqlite3.Connection) -> None:
@@ -102,7 +103,7 @@ def test_a_dead_job_is_retried_in_its_place_and_its_attempts_count_on(conn: sqli
     log(conn, job_id(1))
     expected = f"job {job_id(1)} is queued again, attempt 5 of 8{DOWN}\n"
     assert desk.call("retry", job_id(1)) == Said(code=0, out=expected, err="")
-    job = queue_rows.get(conn, job_id(1))
+    job = job_table.get(conn, job_id(1))
     assert (job.seq, job.status, job.attempt, job.max_attempts) == (seq, "queued", 5, 8)
     assert (job.last_error, job.completed_at, job.next_retry_at) == ("why", None, None)
 
@@ -170,7 +171,7 @@ def test_a_job_that_would_be_ended_at_once_is_not_retried(conn: sqlite3.Connecti
 def test_a_queued_job_is_cancelled(conn: sqlite3.Connection, desk: Desk) -> None:
     put_job(conn, job_id(1))
     assert desk.call("cancel", "00000001") == Said(code=0, out=f"job {job_id(1)} is cancelled\n", err="")
-    job = queue_rows.get(conn, job_id(1))
+    job = job_table.get(conn, job_id(1))
     assert (job.status, job.last_error, job.completed_at is None) == ("dead", "cancelled by operator", False)
 
 
@@ -179,4 +180,4 @@ def test_a_cancelled_job_that_waited_for_its_retry_waits_no_more(conn: sqlite3.C
     conn.execute("UPDATE job_queue SET next_retry_at = '2026-02-08T12:00:00.000Z'")
     assert desk.call("cancel", "00000001", "--json").json == {
         "job_id": job_id(1), "status": "dead", "last_error": "cancelled by operator"}
-    assert queue_rows.get(conn, job_id(1)).next_retry_at is None
+    assert job_table.get(conn, job_id(1)).next_retry_at is None

@@ -17,7 +17,7 @@ from ctl.json_keys import ANY, DOCUMENTS, WITHOUT, differences, keys, places
 
 from ductile import db
 from ductile.ctl import commandline, logs
-from ductile.history import latest
+from ductile.queue.attempt_table import latest
 from support.daemon import RealDaemon
 from support.gate import Gate
 

@@ -13,10 +13,11 @@ from datetime import timedelta
 import pytest
 from ctl.desk import PATIENCE_SECONDS, Desk, Said, job_id, start
 
-from ductile import db, history
+from ductile import db
+from ductile.queue import attempt_table
 from ductile.ctl import logs
 from ductile.queue.job import LogEntry
-from ductile.queue import rows as queue_rows
+from ductile.queue import job_table
 from ductile.queue.job import Status
 from support.clock import START
 from support.ledger import put_job
@@ -44,7 +45,7 @@ def end(conn: sqlite3.Connection, number: int, plugin: str, *, seconds: float = 
         result: str | None = None, **fields: object) -> None:
     put_job(conn, job_id(number), Status.RUNNING, plugin=plugin)
     with db.transaction(conn):
-        history.append(conn, queue_rows.get(conn, job_id(number)), LogEntry(
+        attempt_table.append(conn, job_table.get(conn, job_id(number)), LogEntry(
             id=f"log-{number}", status=status, completed_at=START + timedelta(seconds=seconds), **fields), result)
 
 
@@ -145,7 +146,7 @@ def test_following_goes_on_after_everything_was_pruned(conn: sqlite3.Connection)
 
     def prune() -> None:
         with db.transaction(conn):
-            history.remove(conn, [job_id(1), job_id(2)])
+            attempt_table.remove(conn, [job_id(1), job_id(2)])
 
     assert followed(conn, prune, lambda: end(conn, 3, "echo"), limit=0) == [job_id(3)]
 

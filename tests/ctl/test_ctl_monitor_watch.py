@@ -15,15 +15,15 @@ from support.failing import connect
 from support.ledger import put_job
 
 from ductile import db
-from ductile.config import rows as config_rows
+from ductile.config import load_table
 from ductile.config.load import load as load_config
-from ductile.config.schema import PluginConfig
-from ductile.ctl.monitor import Watch
-from ductile.ctl.view import View
+from ductile.config.model import PluginConfig
+from ductile.ctl.monitor.watch import Watch
+from ductile.ctl.monitor.state import View
 from ductile.errors import DuctileError
-from ductile.lock import PidLock, pid_file
+from ductile.pidfile import PidLock, pid_file
 from ductile.queue.job import Status
-from ductile.scheduler import rows as scheduler_rows
+from ductile.scheduler import schedule_table
 from ductile.scheduler.breaker import Breaker
 
 IDLE = ["PRAGMA data_version"]
@@ -167,7 +167,7 @@ def test_the_configuration_is_read_once_for_each_that_the_daemon_has_read(looks:
     assert looks.readings == 1
     desk.configure(plugins={"echo": {"timeouts": {"poll": "9s"}}})
     with db.transaction(ledger):
-        config_rows.add(ledger, digest="1", errors=(), now=START)
+        load_table.add(ledger, digest="1", errors=(), now=START)
     assert looks.watch.look(View()).timeouts == {job_id(1): 9}
     assert looks.readings == 2
 
@@ -182,7 +182,7 @@ def test_without_a_configuration_the_rest_is_shown(looks: Looks, desk: Desk, led
 def test_a_breaker_is_open_for_as_long_as_the_configuration_says(looks: Looks, ledger: sqlite3.Connection) -> None:
     with db.transaction(ledger):
         breaker = Breaker(state="open", failure_count=3, opened_at=START)
-        scheduler_rows.put_breaker(ledger, "echo", "poll", breaker, START)
+        schedule_table.put_breaker(ledger, "echo", "poll", breaker, START)
     assert looks.watch.look(View()).status["plugins"][0]["held"] == [
         "breaker of poll open until 2026-02-08T11:00:00.000Z"]
     looks.clock.move(3600)

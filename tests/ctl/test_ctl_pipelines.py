@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ctl.desk import Desk, Said
 
-from ductile import world
+from ductile import runtime_config
 
 FORK = {"name": "fork", "on": "discord.link", "steps": [
     {"id": "transcript", "uses": "echo"},
@@ -42,9 +42,9 @@ def write(desk: Desk, *pipelines: dict[str, Any]) -> dict[str, str]:
     """Write the pipelines; return their hashes."""
     (desk.home / "pipelines").mkdir(exist_ok=True)
     (desk.home / "pipelines" / "all.yaml").write_text(json.dumps({"pipelines": pipelines}))
-    reading = world.read(desk.home / "config.yaml", {})
+    reading = runtime_config.read(desk.home / "config.yaml", {})
     assert reading.problems == ()
-    return {name: each.hash for name, each in reading.world.router.pipelines.items()}
+    return {name: each.hash for name, each in reading.runtime.router.pipelines.items()}
 
 
 def test_pipelines_are_shown_in_the_order_of_the_files(files: Desk) -> None:

@@ -10,9 +10,9 @@ import pytest
 from ctl.desk import Desk, Said, job_id, load, start
 
 from ductile import db
-from ductile.plugin import rows as plugin_rows
-from ductile.queue import rows as queue_rows
-from ductile.scheduler import rows as scheduler_rows
+from ductile.plugin import plugin_table
+from ductile.queue import job_table
+from ductile.scheduler import schedule_table
 from ductile.scheduler.breaker import Breaker
 from support.clock import START
 from support.daemon import RealDaemon
@@ -67,14 +67,14 @@ def trip(conn: sqlite3.Connection) -> None:
     opened = Breaker(state="open", failure_count=3, opened_at=START)
     with db.transaction(conn):
         for plugin, command in (("echo", "poll"), ("echo", "other"), ("another", "poll")):
-            scheduler_rows.put_breaker(conn, plugin, command, opened, START)
+            schedule_table.put_breaker(conn, plugin, command, opened, START)
 
 
 def test_reset_closes_the_breakers_of_one_plugin(conn: sqlite3.Connection, desk: Desk) -> None:
     trip(conn)
     assert desk.call("reset", "echo") == Said(code=0, out="plugin echo: 2 breakers cleared\n", err="")
-    assert list(scheduler_rows.breakers(conn)) == [("another", "poll")]
-    assert queue_rows.open_jobs(conn, 1) == []
+    assert list(schedule_table.breakers(conn)) == [("another", "poll")]
+    assert job_table.open_jobs(conn, 1) == []
     desk.plugin("another")
     assert desk.call("reset", "another").out == "plugin another: 1 breaker cleared\n"
 
@@ -86,13 +86,13 @@ def test_reset_hands_each_breaker_that_it_closes_to_the_pipelines(conn: sqlite3.
     (desk.home / "pipelines" / "told.yaml").write_text(
         "name: told\non: ductile.breaker.closed\nsteps: [{uses: teller}]\n")
     assert desk.call("reset", "echo").code == 0
-    jobs = queue_rows.open_jobs(conn, 10)
+    jobs = job_table.open_jobs(conn, 10)
     assert [(job.plugin, job.pipeline_name, job.submitted_by, job.core_event) for job in jobs] == [
         ("teller", "told", "cli", "ductile.breaker.closed")] * 2
     assert sorted(json.loads(job.payload)["payload"]["command"] for job in jobs) == ["other", "poll"]
     assert conn.execute("SELECT hash FROM pipeline_versions").fetchall() == [(jobs[0].pipeline_hash,)]
     assert desk.call("reset", "echo").code == 0
-    assert len(queue_rows.open_jobs(conn, 10)) == 2
+    assert len(job_table.open_jobs(conn, 10)) == 2
 
 
 @pytest.mark.parametrize("done", [None, ("f1", False), ("f0", True)])
@@ -101,9 +101,9 @@ def test_reset_tries_init_again_where_it_has_not_succeeded(conn: sqlite3.Connect
     desk.loaded(conn, load("echo", needs_init="f1"))
     if done is not None:
         with db.transaction(conn):
-            plugin_rows.put_init(conn, "echo", fingerprint=done[0], ok=done[1], job_id=job_id(1), now=START)
+            plugin_table.put_init(conn, "echo", fingerprint=done[0], ok=done[1], job_id=job_id(1), now=START)
     found = desk.call("reset", "echo", "--json").json
-    (job,) = queue_rows.open_jobs(conn, 10)
+    (job,) = job_table.open_jobs(conn, 10)
     assert (job.command, job.submitted_by, job.max_attempts) == ("init", "init", 1)
     assert found == {"plugin": "echo", "breakers_cleared": 0, "init_job_id": job.id}
     assert desk.call("reset", "echo", "--json").json["init_job_id"] is None
@@ -112,7 +112,7 @@ def test_reset_tries_init_again_where_it_has_not_succeeded(conn: sqlite3.Connect
 def test_reset_leaves_an_init_alone_that_has_succeeded(conn: sqlite3.Connection, desk: Desk) -> None:
     desk.loaded(conn, load("echo", needs_init="f1"))
     with db.transaction(conn):
-        plugin_rows.put_init(conn, "echo", fingerprint="f1", ok=True, job_id=job_id(1), now=START)
+        plugin_table.put_init(conn, "echo", fingerprint="f1", ok=True, job_id=job_id(1), now=START)
     assert desk.call("reset", "echo", "--json").json["init_job_id"] is None
 
 
@@ -148,4 +148,4 @@ def test_reset_lets_the_real_daemon_try_init_again(daemon: RealDaemon) -> None:
 def test_jobs_of_the_plugin_are_no_concern_of_a_reset(conn: sqlite3.Connection, desk: Desk) -> None:
     before = put_job(conn, job_id(1))
     assert desk.call("reset", "echo").code == 0
-    assert queue_rows.get(conn, job_id(1)) == before
+    assert job_table.get(conn, job_id(1)) == before

@@ -15,13 +15,13 @@ import pytest
 from ctl.desk import PATIENCE_SECONDS, SAYS_OK, Desk, Said, job_id, load, start
 from ctl.terminals import terminal
 
-from ductile import db, world
+from ductile import db, runtime_config
 from ductile.clock import SystemClock
-from ductile.config import rows as config_rows
+from ductile.config import load_table
 from ductile.ctl.reload import reload
 from ductile.errors import DuctileError
-from ductile.lock import PidLock, pid_file
-from ductile.plugin import rows as plugin_rows
+from ductile.pidfile import PidLock, pid_file
+from ductile.plugin import plugin_table
 from ductile.queue.job import Status
 from support.clock import START, FakeClock
 from support.daemon import RealDaemon, until
@@ -38,7 +38,7 @@ def conn(desk: Desk) -> Iterator[sqlite3.Connection]:
     desk.plugin("echo")
     with desk.ledger() as conn:
         with db.transaction(conn):
-            config_rows.add(conn, digest="old", errors=(), changes=("earlier",), now=START)
+            load_table.add(conn, digest="old", errors=(), changes=("earlier",), now=START)
         yield conn
 
 
@@ -58,11 +58,11 @@ def running(desk: Desk, at_hangup: Callable[[], None]) -> Iterator[None]:
 def answers(desk: Desk, *, digest: str | None = None, errors: Sequence[str] = (),
             changes: Sequence[str] = ()) -> Callable[[], None]:
     """What a daemon does that takes what is there, unless told what else to say."""
-    found = world.read(desk.home / "config.yaml", {}, keep_unset=True).world.digest
+    found = runtime_config.read(desk.home / "config.yaml", {}, keep_unset=True).runtime.digest
 
     def act() -> None:
         with closing(db.connect_again(desk.database)) as conn, db.transaction(conn):
-            config_rows.add(conn, digest=found if digest is None else digest, errors=errors, changes=changes, now=START)
+            load_table.add(conn, digest=found if digest is None else digest, errors=errors, changes=changes, now=START)
 
     return act
 
@@ -116,7 +116,7 @@ def test_it_is_1_where_the_reload_has_made_a_plugin_unavailable(
 
     def act() -> None:
         with closing(db.connect_again(desk.database)) as other, db.transaction(other):
-            plugin_rows.replace_loads(other, [load(name, reason=reason) for name, reason in after.items()], START)
+            plugin_table.replace_loads(other, [load(name, reason=reason) for name, reason in after.items()], START)
         answer()
 
     with running(desk, act):
@@ -125,7 +125,7 @@ def test_it_is_1_where_the_reload_has_made_a_plugin_unavailable(
 
 def asked(conn: sqlite3.Connection, desk: Desk, answer: bool) -> tuple[list[str], int | DuctileError, str]:
     """Reload on a terminal: return what was asked, how it ended, and what was shown."""
-    reading = world.read(desk.home / "config.yaml", {}, keep_unset=True)
+    reading = runtime_config.read(desk.home / "config.yaml", {}, keep_unset=True)
     questions: list[str] = []
     out = io.StringIO()
     with running(desk, answers(desk)):
@@ -214,7 +214,7 @@ class Hurrying(FakeClock):
 
 
 def test_a_daemon_that_does_not_answer_is_waited_for_only_so_long(conn: sqlite3.Connection, desk: Desk) -> None:
-    reading = world.read(desk.home / "config.yaml", {}, keep_unset=True)
+    reading = runtime_config.read(desk.home / "config.yaml", {}, keep_unset=True)
     out, err = io.StringIO(), io.StringIO()
     with running(desk, lambda: None), pytest.raises(DuctileError) as caught:
         reload(conn, reading=reading, confirm=None, clock=Hurrying(), as_json=False, out=out, err=err)
@@ -240,7 +240,7 @@ class Watched(io.StringIO):
 
 
 def test_on_a_terminal_a_wait_shows_what_it_is_for(conn: sqlite3.Connection, desk: Desk) -> None:
-    reading = world.read(desk.home / "config.yaml", {}, keep_unset=True)
+    reading = runtime_config.read(desk.home / "config.yaml", {}, keep_unset=True)
     out, err = io.StringIO(), Watched(answers(desk))
     with running(desk, lambda: None):
         # Real time: without a line it is up after 30 s.

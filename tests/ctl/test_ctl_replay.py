@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 from ctl.desk import PATIENCE_SECONDS, Desk, Said, job_id, start
 
-from ductile import db, world
-from ductile.context import rows as context_rows
-from ductile.context.row import NewContext
+from ductile import db, runtime_config
+from ductile.routing import context_table
+from ductile.routing.baggage import NewContext
 from ductile.ctl.replay import replay
 from ductile.errors import DuctileError
-from ductile.queue import rows as queue_rows
+from ductile.queue import job_table
 from ductile.queue.job import Job, Status, Submitter
-from ductile.workspace import rows as artifact_rows
-from ductile.workspace.directories import Workspaces
+from ductile.workspace import artifact_table
+from ductile.workspace.manager import Workspaces
 from support.clock import START
 from support.daemon import RealDaemon
 from support.ledger import ids, put_job
@@ -53,7 +53,7 @@ def put_chain(conn: sqlite3.Connection, status: Status = Status.SUCCEEDED, **fie
     """A job that has ended, and one of a step that follows from it with everything that a job can have."""
     put_job(conn, PARENT, Status.SUCCEEDED)
     with db.transaction(conn):
-        context_rows.add(conn, NewContext(id="c1", hop=1, accumulated={"url": "u"}), START)
+        context_table.add(conn, NewContext(id="c1", hop=1, accumulated={"url": "u"}), START)
     return put_job(conn, JOB, status, **{
         "command": "handle", "payload": EVENT, "dedupe_key": "k", "parent_job_id": PARENT, "root_job_id": PARENT,
         "source_event_id": "e1", "event_context_id": "c1", "submitted_by": Submitter.PIPELINE, **STEP} | fields)
@@ -61,12 +61,12 @@ def put_chain(conn: sqlite3.Connection, status: Status = Status.SUCCEEDED, **fie
 
 def give_input(conn: sqlite3.Connection, workspaces: Workspaces, files: dict[str, str]) -> None:
     """Give the parent these files, as its success does."""
-    artifact_rows.add(conn, PARENT, made(workspaces, files, PARENT).values())
+    artifact_table.add(conn, PARENT, made(workspaces, files, PARENT).values())
 
 
 def newest(conn: sqlite3.Connection) -> Job:
     ((found,),) = conn.execute("SELECT id FROM job_queue ORDER BY seq DESC LIMIT 1")
-    return queue_rows.get(conn, found)
+    return job_table.get(conn, found)
 
 
 @pytest.mark.parametrize("status", [Status.SUCCEEDED, Status.DEAD, Status.DEDUPED])
@@ -79,7 +79,7 @@ def test_a_replay_has_all_that_its_job_began_with(conn: sqlite3.Connection, desk
     assert again == replace(
         before, seq=again.seq, id=again.id, status=Status.QUEUED, submitted_by=Submitter.REPLAY, replay_of=JOB,
         created_at=again.created_at, started_at=None, completed_at=None)
-    assert queue_rows.get(conn, JOB).last_error == "why"
+    assert job_table.get(conn, JOB).last_error == "why"
 
 
 def test_the_document_names_both(conn: sqlite3.Connection, desk: Desk) -> None:
@@ -100,7 +100,7 @@ def test_a_replay_can_be_replayed_and_names_the_one_before(conn: sqlite3.Connect
     put_chain(conn)
     desk.call("replay", JOB)
     first = newest(conn)
-    queue_rows.move(conn, first, Status.DEAD, START)
+    job_table.move(conn, first, Status.DEAD, START)
     desk.call("replay", first.id)
     assert newest(conn).replay_of == first.id
 
@@ -225,11 +225,11 @@ def test_input_that_the_janitor_takes_at_the_last_moment_is_missed(conn: sqlite3
                                                                    workspaces: Workspaces) -> None:
     put_chain(conn)
     give_input(conn, workspaces, {"a": "one"})
-    found = world.read(desk.home / "config.yaml", {}).world
+    found = runtime_config.read(desk.home / "config.yaml", {}).runtime
     with closing(sqlite3.connect(desk.database, isolation_level=None, factory=Interposing)) as mine:
         mine.before = lambda: workspaces.retire(PARENT)
         with pytest.raises(DuctileError, match=f"^job {JOB} cannot be replayed: .* gone or changed: a; ") as caught:
-            replay(mine, job=JOB, world=found, state_path=desk.database, now=START, new_id=ids(), as_json=False,
+            replay(mine, job=JOB, runtime=found, state_path=desk.database, now=START, new_id=ids(), as_json=False,
                    out=io.StringIO(), err=io.StringIO())
     assert caught.value.exit_code == 1
     assert newest(conn).id == JOB

@@ -14,7 +14,7 @@ import pytest
 from ctl.desk import Desk, Said
 from ductile import db, schema
 from ductile.ctl.restore import restore
-from ductile.lock import PidLock, pid_file
+from ductile.pidfile import PidLock, pid_file
 from ductile.queue.job import Status
 from support.clock import START
 from support.killing import killed_at

@@ -12,9 +12,9 @@ import pytest
 
 from ctl.desk import Desk, Said, job_id, load, start
 from ductile import db
-from ductile.lock import PidLock, pid_file
-from ductile.plugin.rows import Load
-from ductile.queue import rows as queue_rows
+from ductile.pidfile import PidLock, pid_file
+from ductile.plugin.plugin_table import PluginLoad
+from ductile.queue import job_table
 from ductile.queue.job import Job
 from support.daemon import RealDaemon
 from support.gate import Gate
@@ -33,7 +33,7 @@ def conn(desk: Desk) -> Iterator[sqlite3.Connection]:
 
 
 def only_job(conn: sqlite3.Connection) -> Job:
-    (job,) = queue_rows.open_jobs(conn, 10)
+    (job,) = job_table.open_jobs(conn, 10)
     return job
 
 
@@ -128,7 +128,7 @@ def test_a_running_daemon_decides_which_commands_there_are(
     desk.loaded(conn, load("echo", commands=loaded))
     said = desk.call("run", "echo", command)
     assert (said.code, said.err) == (code, err)
-    assert len(queue_rows.open_jobs(conn, 10)) == (code == 0)
+    assert len(job_table.open_jobs(conn, 10)) == (code == 0)
 
 
 @pytest.mark.parametrize(("loads", "why"), [
@@ -137,7 +137,7 @@ def test_a_running_daemon_decides_which_commands_there_are(
      "ductiled has not loaded plugin echo yet; the job waits until `ductilectl reload`\n"),
 ])
 def test_a_job_that_will_not_run_yet_is_queued_and_not_waited_for(
-        conn: sqlite3.Connection, desk: Desk, lock: None, loads: tuple[Load, ...], why: str) -> None:
+        conn: sqlite3.Connection, desk: Desk, lock: None, loads: tuple[PluginLoad, ...], why: str) -> None:
     desk.loaded(conn, *loads)
     said = desk.call("run", "echo", "--wait")
     assert said == Said(code=1, out=f"{only_job(conn).id}\n", err=why)
@@ -179,7 +179,7 @@ def test_a_wrong_configuration_is_78_and_names_every_problem(conn: sqlite3.Conne
     assert (said.code, said.out) == (78, "")
     assert [line.split(": ", 1)[1] for line in said.err.splitlines()] == [
         "plugins.echo.enbled: unknown key (did you mean 'enabled'?)", "what: unknown key"]
-    assert queue_rows.open_jobs(conn, 1) == []
+    assert job_table.open_jobs(conn, 1) == []
 
 
 def test_an_unset_variable_does_not_matter(conn: sqlite3.Connection, desk: Desk) -> None:
@@ -256,7 +256,7 @@ def test_a_job_by_hand_starts_at_once_and_a_dead_one_again(daemon: RealDaemon) -
 
 def test_the_jobs_of_others_are_left_alone(conn: sqlite3.Connection, desk: Desk) -> None:
     put_job(conn, job_id(1))
-    with db.reading(conn):
-        before = queue_rows.get(conn, job_id(1))
+    with db.database_errors(conn):
+        before = job_table.get(conn, job_id(1))
     assert desk.call("run", "echo").code == 0
-    assert queue_rows.get(conn, job_id(1)) == before
+    assert job_table.get(conn, job_id(1)) == before

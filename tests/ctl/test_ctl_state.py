@@ -12,7 +12,7 @@ import pytest
 
 from ctl.desk import Desk, Said
 from ductile import db
-from ductile.state import rows as state_rows
+from ductile.state import state_table
 from support.clock import START
 
 
@@ -20,8 +20,8 @@ from support.clock import START
 def conn(desk: Desk) -> Iterator[sqlite3.Connection]:
     desk.configure(plugins={"echo": {}})
     with desk.ledger() as conn, db.transaction(conn):
-        state_rows.put(conn, "echo", {"a": "é\x1b"}, START)
-        state_rows.put(conn, "gone", {"b": 1}, START)
+        state_table.put(conn, "echo", {"a": "é\x1b"}, START)
+        state_table.put(conn, "gone", {"b": 1}, START)
     with desk.ledger() as conn:
         yield conn
 
@@ -47,14 +47,14 @@ def test_a_file_becomes_the_state(conn: sqlite3.Connection, desk: Desk, tmp_path
     (tmp_path / "new.json").write_text(' {"c": [1]} ')
     assert desk.call("state", "echo", "--set", str(tmp_path / "new.json")) == Said(
         code=0, out="state of plugin echo is set\n", err="")
-    assert state_rows.get(conn, "echo") == {"c": [1]}
+    assert state_table.get(conn, "echo") == {"c": [1]}
 
 
 def test_standard_input_becomes_the_state(conn: sqlite3.Connection, desk: Desk, tmp_path: Path) -> None:
     (tmp_path / "new.json").write_text("{}")
     with open(tmp_path / "new.json") as stdin:
         assert desk.process("state", "echo", "--set", "-", stdin=stdin).code == 0
-    assert state_rows.get(conn, "echo") == {}
+    assert state_table.get(conn, "echo") == {}
 
 
 @pytest.mark.parametrize(("content", "expected"), [
@@ -70,7 +70,7 @@ def test_what_cannot_be_a_state_is_refused(conn: sqlite3.Connection, desk: Desk,
     (tmp_path / "new.json").write_bytes(content)
     said = desk.call("state", "echo", "--set", str(tmp_path / "new.json"))
     assert said == Said(code=65, out="", err=f"{tmp_path}/new.json: {expected}\n")
-    assert state_rows.get(conn, "echo") == {"a": "é\x1b"}
+    assert state_table.get(conn, "echo") == {"a": "é\x1b"}
 
 
 def test_a_state_of_exactly_1_mib_is_taken(conn: sqlite3.Connection, desk: Desk, tmp_path: Path) -> None:

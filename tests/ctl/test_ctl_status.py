@@ -18,20 +18,20 @@ from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, job_id, load
 from scheduler.schedules import schedule
 
 from ductile import db
-from ductile.config import rows as config_rows
-from ductile.config.schema import BreakerRule, PluginConfig
-from ductile.ctl.document import document
+from ductile.config import load_table
+from ductile.config.model import BreakerRule, PluginConfig
+from ductile.ctl.output import document
 from ductile.ctl.probes import Configured
-from ductile.ctl.snapshot import _oldest_waiting
+from ductile.ctl.queries import _oldest_waiting
 from ductile.ctl.status import status
-from ductile.lock import PidLock, pid_file
-from ductile.plugin import rows as plugin_rows
+from ductile.pidfile import PidLock, pid_file
+from ductile.plugin import plugin_table
 from ductile.queue.job import Status
-from ductile.scheduler import rows as scheduler_rows
+from ductile.scheduler import schedule_table
 from ductile.scheduler.breaker import Breaker
-from ductile.scheduler.rows import Entry
+from ductile.scheduler.schedule_table import ScheduleEntry
 from ductile.scheduler.schedule import Schedule, Slot
-from ductile.state import rows as state_rows
+from ductile.state import state_table
 from ductile.units import format_size, parse_utc
 from support.clock import START
 from support.daemon import RealDaemon
@@ -51,8 +51,8 @@ def conn(desk: Desk) -> Iterator[sqlite3.Connection]:
         yield conn
 
 
-def entry(plugin: str, held: str | None = None, schedule_id: str = "default") -> Entry:
-    return Entry(plugin=plugin, schedule_id=schedule_id, rule="every 3600 s", held_reason=held,
+def entry(plugin: str, held: str | None = None, schedule_id: str = "default") -> ScheduleEntry:
+    return ScheduleEntry(plugin=plugin, schedule_id=schedule_id, rule="every 3600 s", held_reason=held,
                  slot=Slot(base_at=DUE, next_run_at=DUE, anchor=""))
 
 
@@ -62,18 +62,18 @@ def fill(conn: sqlite3.Connection) -> None:
                "c-fresh": {"needs_init": "f1"}, "d-tripped": {}, "e-probed": {}, "f-guarded": {},
                "g-well": {"needs_init": "f2"}}
     with db.transaction(conn):
-        config_rows.add(conn, digest="0", errors=(), now=START)
-        plugin_rows.replace_loads(conn, [load(name, **fields) for name, fields in reasons.items()], START)
-        plugin_rows.put_init(conn, "c-fresh", fingerprint="f0", ok=True, job_id=job_id(1), now=START)
-        plugin_rows.put_init(conn, "g-well", fingerprint="f2", ok=True, job_id=job_id(2), now=START)
+        load_table.add(conn, digest="0", errors=(), now=START)
+        plugin_table.replace_loads(conn, [load(name, **fields) for name, fields in reasons.items()], START)
+        plugin_table.put_init(conn, "c-fresh", fingerprint="f0", ok=True, job_id=job_id(1), now=START)
+        plugin_table.put_init(conn, "g-well", fingerprint="f2", ok=True, job_id=job_id(2), now=START)
         for plugin, breaker in (("d-tripped", OPEN), ("e-probed", replace(OPEN, state="half_open")),
                                 ("g-well", Breaker(state="closed", failure_count=1, opened_at=None))):
-            scheduler_rows.put_breaker(conn, plugin, "poll", breaker, START)
+            schedule_table.put_breaker(conn, plugin, "poll", breaker, START)
         for each in (entry("a-disabled"), entry("b-missing", "not loaded: earlier"),
                      entry("d-tripped", "breaker open until x"), entry("f-guarded", "poll guard: 1 outstanding"),
                      entry("g-well")):
-            scheduler_rows.put_entry(conn, each)
-        state_rows.put(conn, "g-well", {"é": 1}, START)
+            schedule_table.put_entry(conn, each)
+        state_table.put(conn, "g-well", {"é": 1}, START)
     for number, (state, fields) in enumerate({
         Status.QUEUED: {}, Status.RUNNING: {"plugin": "g-well"}, Status.DEAD: {}, Status.SUCCEEDED: {},
         Status.DEDUPED: {},
@@ -202,10 +202,10 @@ def test_with_an_open_breaker_the_next_run_is_the_probe(
         expected: str) -> None:
     desk.loaded(conn, load("echo"))
     with db.transaction(conn):
-        scheduler_rows.put_breaker(conn, "echo", "poll", OPEN, START)
+        schedule_table.put_breaker(conn, "echo", "poll", OPEN, START)
         for name, at in (("main", due), ("other", other_due)):
             slot = Slot(base_at=DUE, next_run_at=parse_utc(f"2026-02-08T{at}:00.000Z"), anchor="")
-            scheduler_rows.put_entry(conn, replace(entry("echo", schedule_id=name), slot=slot))
+            schedule_table.put_entry(conn, replace(entry("echo", schedule_id=name), slot=slot))
     known = settings("echo", 1800, schedule("1h", window=window), replace(schedule("1h", command="sync"), id="other"))
     out = io.StringIO()
     status(conn, state_path=desk.database, now=NOW, document=document, out=out,
@@ -216,8 +216,8 @@ def test_with_an_open_breaker_the_next_run_is_the_probe(
 def test_of_several_schedules_each_is_named(conn: sqlite3.Connection, desk: Desk) -> None:
     desk.loaded(conn, load("echo"))
     with db.transaction(conn):
-        scheduler_rows.put_entry(conn, entry("echo", "queue full", "day"))
-        scheduler_rows.put_entry(conn, entry("echo", "outside its preferred window", "night"))
+        schedule_table.put_entry(conn, entry("echo", "queue full", "day"))
+        schedule_table.put_entry(conn, entry("echo", "outside its preferred window", "night"))
     found = json.loads(look(conn, desk, as_json=True))
     assert found["plugins"][0]["held"] == ["day: queue full", "night: outside its preferred window"]
 
@@ -247,7 +247,7 @@ def test_the_work_of_a_look_does_not_grow_with_what_waits(conn: sqlite3.Connecti
 
 def test_a_refused_configuration_shows_its_errors(conn: sqlite3.Connection, desk: Desk) -> None:
     with db.transaction(conn):
-        config_rows.add(conn, digest="0", errors=("one\x1b", "two"), now=START)
+        load_table.add(conn, digest="0", errors=("one\x1b", "two"), now=START)
     assert look(conn, desk).splitlines()[1:4] == [
         "configuration: refused at 2026-02-08T10:00:00.000Z, the one before is in force", "  one\\x1b", "  two"]
 
@@ -262,9 +262,9 @@ def test_a_running_daemon_is_seen_by_its_lock(conn: sqlite3.Connection, desk: De
 
 def test_where_the_daemon_listens_is_what_it_took_last(conn: sqlite3.Connection, desk: Desk) -> None:
     with db.transaction(conn):
-        config_rows.add(conn, digest="0", errors=(), listen="127.0.0.1:8080", now=START)
-        config_rows.add(conn, digest="1", errors=(), listen="127.0.0.1:8081", now=START)
-        config_rows.add(conn, digest="2", errors=("no",), now=START)
+        load_table.add(conn, digest="0", errors=(), listen="127.0.0.1:8080", now=START)
+        load_table.add(conn, digest="1", errors=(), listen="127.0.0.1:8081", now=START)
+        load_table.add(conn, digest="2", errors=("no",), now=START)
     with running(desk):
         assert look(conn, desk).splitlines()[1] == "webhooks: listening on 127.0.0.1:8081"
         assert json.loads(look(conn, desk, as_json=True))["daemon"]["listen"] == "127.0.0.1:8081"
@@ -277,7 +277,7 @@ def test_the_breaker_is_asked_of_the_configuration(desk: Desk) -> None:
     with desk.ledger() as conn:
         desk.loaded(conn)
         with db.transaction(conn):
-            scheduler_rows.put_breaker(conn, "echo", "poll", OPEN, START)
+            schedule_table.put_breaker(conn, "echo", "poll", OPEN, START)
     held = desk.call("status", "--json").json["plugins"][0]["held"]
     assert held == ["breaker of poll open until 2126-01-15T10:00:00.000Z"]
 

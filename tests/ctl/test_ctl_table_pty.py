@@ -13,9 +13,9 @@ from ctl.desk import PATIENCE_SECONDS, Desk, job_id, load, start
 from ctl.terminals import terminal
 
 from ductile import db
-from ductile.ctl.progress import progress
+from ductile.ctl.output import progress
 from ductile.queue.job import Status
-from ductile.scheduler import rows as scheduler_rows
+from ductile.scheduler import schedule_table
 from ductile.scheduler.breaker import Breaker
 from support.clock import START
 from support.ledger import put_job
@@ -72,7 +72,7 @@ def held(desk: Desk) -> Desk:
     with desk.ledger() as conn:
         desk.loaded(conn, load("brk"), load("gone", version=None, reason=reason))
         with db.transaction(conn):
-            scheduler_rows.put_breaker(conn, "brk", "poll", Breaker(state="open", failure_count=3, opened_at=START),
+            schedule_table.put_breaker(conn, "brk", "poll", Breaker(state="open", failure_count=3, opened_at=START),
                                        START)
     return desk
 

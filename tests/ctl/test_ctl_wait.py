@@ -15,7 +15,7 @@ import ductile
 from ductile import daemon_run_table, db
 from ductile.ctl.wait import wait
 from ductile.errors import DuctileError
-from ductile.lock import PidLock, pid_file
+from ductile.pidfile import PidLock, pid_file
 from support.clock import START, FakeClock
 from support.daemon import RealDaemon
 

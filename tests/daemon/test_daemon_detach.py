@@ -11,7 +11,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from ductile.lock import signal_daemon
+from ductile.pidfile import signal_daemon
 from support import processes
 from support.daemon import RealDaemon
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ductile.lock import signal_daemon
+from ductile.pidfile import signal_daemon
 from support import processes
 from support.daemon import DUCTILED, PATIENCE_SECONDS, RealDaemon, until
 from support.surprise import INTERRUPT, at

@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from ductile.config.schema import BreakerRule, Retry
-from ductile.context.row import Context
+from ductile.config.model import BreakerRule, Retry
+from ductile.routing.baggage import Context
 from ductile.dispatch.conclude import Before, Conclusion, Init, Rules, conclude
 from ductile.dispatch.outcome import (
     Failed, Interrupted, Outcome, Refused, Succeeded, TimedOut, Unrunnable, overruled,
 )
-from ductile.dispatch.record import RESULT_LIMIT_BYTES, stored
+from ductile.dispatch.result_record import RESULT_LIMIT_BYTES, encode_result
 from ductile.pipeline.graph import Node, Pipeline, build
 from ductile.protocol import Response, decode_response
 from ductile.queue.job import Job, Status, Submitter
-from ductile.pipeline.graph import Place
-from ductile.router import Router
+from ductile.pipeline.graph import Position
+from ductile.routing.router import Router
 from ductile.scheduler.breaker import CLOSED, Breaker
 from ductile.workspace.artifact import Artifact
 from support.clock import START
@@ -55,7 +55,7 @@ class Half:
 
 
 def concluded(outcome: Outcome, *, state: dict[str, Any] | None = None, breaker: Breaker = CLOSED, cut_short: int = 0,
-              rules: Rules = RULES, context: Context | None = None, place: Place | None = None,
+              rules: Rules = RULES, context: Context | None = None, place: Position | None = None,
               **job: Any) -> Conclusion:
     before = Before(state=state or {}, breaker=breaker, cut_short=cut_short, context=context, place=place)
     return conclude(replace(JOB, **job), outcome, before, rules, now=START, rng=Half(), new_id=ids())
@@ -63,7 +63,7 @@ def concluded(outcome: Outcome, *, state: dict[str, Any] | None = None, breaker:
 
 def result_of(found: Conclusion) -> str:
     """What the ledger keeps of a response whose events went nowhere to be told of."""
-    return stored(found.response, None, found.warnings)
+    return encode_result(found.response, None, found.warnings)
 
 
 def response(**answer: Any) -> Response:
@@ -324,7 +324,7 @@ def told(found: Conclusion) -> list[tuple[str, dict[str, Any]]]:
 
 @pytest.mark.parametrize("name", DEADLY)
 def test_every_death_is_told_whole(name: str) -> None:
-    found = concluded(OUTCOMES[name][0], rules=HEARD, attempt=4, place=Place(pipeline=WISDOM, step_id="echo"),
+    found = concluded(OUTCOMES[name][0], rules=HEARD, attempt=4, place=Position(pipeline=WISDOM, step_id="echo"),
                       **IN_WISDOM)
     assert found.status is Status.DEAD
     assert told(found) == [("ductile.job.dead", {
@@ -374,7 +374,7 @@ def test_a_limit_overstepped_is_a_death_that_is_told() -> None:
     context = Context(id="c", hop=1, accumulated={
         "origin_plugin": "cli", "origin_event_type": "asked", "origin_job_id": "j0"})
     looped = concluded(Succeeded(response=response()), rules=short, context=context,
-                       place=Place(pipeline=WISDOM, step_id="echo"), **IN_WISDOM)
+                       place=Position(pipeline=WISDOM, step_id="echo"), **IN_WISDOM)
     assert looped.status is Status.DEAD
     assert [(kind, payload["error"]) for kind, payload in told(looped)] == [("ductile.job.dead", looped.error)]
 
@@ -426,7 +426,7 @@ def test_a_failure_in_a_version_that_is_gone_keeps_its_own_reason(name: str) -> 
 
 def test_what_a_step_leads_to_and_what_the_core_tells_both_follow() -> None:
     found = concluded(Succeeded(response=response()), rules=HEARD, breaker=breaker("half_open", 3),
-                      submitted_by=Submitter.SCHEDULER, place=Place(pipeline=WISDOM, step_id="echo"), **IN_WISDOM)
+                      submitted_by=Submitter.SCHEDULER, place=Position(pipeline=WISDOM, step_id="echo"), **IN_WISDOM)
     assert [(each.job.plugin, each.job.core_event) for each in found.jobs] == [
         ("mail", None), ("notify", "ductile.breaker.closed")]
 

@@ -14,14 +14,14 @@ from support.clock import START
 from support.launch import ended_pid
 from support.ledger import dump, ids, opened, put_job
 
-from ductile import history
-from ductile.dispatch.leftover import JOB_ID_VARIABLE, RunLocks
+from ductile.queue import attempt_table
+from ductile.dispatch.run_lock import JOB_ID_VARIABLE, RunLocks
 from ductile.dispatch.recovery import Recovery
-from ductile.queue import rows as queue_rows
+from ductile.queue import job_table
 from ductile.queue.job import Status, Submitter
-from ductile.workspace.directories import Workspaces
+from ductile.workspace.manager import Workspaces
 
-WORLD = worlds.world(worlds.plugin("echo"))
+WORLD = worlds.runtime(worlds.plugin("echo"))
 
 
 @pytest.fixture
@@ -55,9 +55,9 @@ def test_an_orphan_is_queued_at_once_where_attempts_are_left(
 ) -> None:
     put_job(conn, "a", Status.RUNNING, plugin=plugin, max_attempts=max_attempts)
     assert recovery.recover(WORLD, START, patience=1) == set()
-    row = queue_rows.get(conn, "a")
+    row = job_table.get(conn, "a")
     assert (row.status, row.attempt, row.next_retry_at) == (status, attempt, None)
-    [logged] = history.of_job(conn, "a")
+    [logged] = attempt_table.of_job(conn, "a")
     assert (logged.status, logged.attempt, logged.last_error) == (
         "orphaned", 1, "orphaned: ductiled ended while it ran")
 
@@ -88,7 +88,7 @@ def test_what_lives_of_an_orphan_is_ended_first(conn: sqlite3.Connection, recove
     carrier = subprocess.Popen(["/bin/sleep", "600"], env={JOB_ID_VARIABLE: "a"}, start_new_session=True)
     assert recovery.recover(WORLD, START, patience=10) == set()
     assert [each.wait(timeout=10) for each in (holder, carrier)] == [-signal.SIGKILL] * 2
-    assert queue_rows.get(conn, "a").status is Status.QUEUED
+    assert job_table.get(conn, "a").status is Status.QUEUED
 
 
 def test_a_job_of_which_something_lives_waits_and_the_next_is_recovered(
@@ -101,13 +101,13 @@ def test_a_job_of_which_something_lives_waits_and_the_next_is_recovered(
     recovery.locks.mark("a", ended_pid())
     try:
         assert recovery.recover(WORLD, START, patience=0.1) == {"a"}
-        assert queue_rows.get(conn, "a").status is Status.RUNNING
-        assert queue_rows.get(conn, "b").status is Status.QUEUED
+        assert job_table.get(conn, "a").status is Status.RUNNING
+        assert job_table.get(conn, "b").status is Status.QUEUED
         assert recovery.recover(WORLD, START, patience=0.1) == {"a"}
     finally:
         os.close(lock)
     assert recovery.recover(WORLD, START, patience=0.1) == set()
-    assert queue_rows.get(conn, "a").status is Status.QUEUED
+    assert job_table.get(conn, "a").status is Status.QUEUED
     assert recovery.locks.job_ids() == []
 
 
@@ -153,11 +153,11 @@ def test_a_row_that_cannot_be_written_waits_and_the_next_is_recovered(
     conn.execute("CREATE TEMP TRIGGER full BEFORE UPDATE ON job_queue WHEN OLD.id = 'a'"
                  " BEGIN SELECT RAISE(ABORT, 'no room for it'); END")
     assert recovery.recover(WORLD, START, patience=1) == {"a"}
-    assert (queue_rows.get(conn, "a").status, history.of_job(conn, "a")) == (Status.RUNNING, [])
-    assert queue_rows.get(conn, "b").status is Status.QUEUED
+    assert (job_table.get(conn, "a").status, attempt_table.of_job(conn, "a")) == (Status.RUNNING, [])
+    assert job_table.get(conn, "b").status is Status.QUEUED
     conn.execute("DROP TRIGGER full")
     assert recovery.recover(WORLD, START, patience=1) == set()
-    assert queue_rows.get(conn, "a").status is Status.QUEUED
+    assert job_table.get(conn, "a").status is Status.QUEUED
 
 
 def test_a_workspace_that_cannot_be_removed_holds_no_job_back(
@@ -168,13 +168,13 @@ def test_a_workspace_that_cannot_be_removed_holds_no_job_back(
     root.rmdir()
     root.write_text("a file in its place")
     assert recovery.recover(WORLD, START, patience=1) == set()
-    assert queue_rows.get(conn, "a").status is Status.QUEUED
+    assert job_table.get(conn, "a").status is Status.QUEUED
 
 
 def test_an_orphaned_init_has_attempts_of_its_own(conn: sqlite3.Connection, recovery: Recovery) -> None:
     put_job(conn, "a", Status.RUNNING, command="init", submitted_by=Submitter.INIT, max_attempts=1)
     recovery.recover(WORLD, START, patience=1)
-    row = queue_rows.get(conn, "a")
+    row = job_table.get(conn, "a")
     assert (row.status, row.attempt, row.max_attempts) == (Status.QUEUED, 2, 2)
 
 
@@ -187,7 +187,7 @@ def test_a_leftover_that_cannot_be_looked_for_holds_its_job_back(
     directory.symlink_to(directory)
     with pytest.raises(OSError):
         recovery.recover(WORLD, START, patience=0)
-    assert queue_rows.get(conn, "a").status is Status.RUNNING
+    assert job_table.get(conn, "a").status is Status.RUNNING
     directory.unlink()
     assert recovery.recover(WORLD, START, patience=0) == set()
-    assert queue_rows.get(conn, "a").status is Status.QUEUED
+    assert job_table.get(conn, "a").status is Status.QUEUED

@@ -16,8 +16,8 @@ import pytest
 from ductile import units
 from ductile.config.load import Loaded, load
 from ductile.config.read import read_config
-from ductile.config.schema import DEFAULT_TIMEOUTS, Config
-from ductile.webhook.head import Head
+from ductile.config.model import DEFAULT_TIMEOUTS, Config
+from ductile.webhook.http_head import Head
 from ductile.webhook.request import http_of
 from support.manuals import Entry, parts, section
 from support.recording import Recorder
@@ -217,7 +217,7 @@ def test_what_an_event_tells_of_its_request_is_explained() -> None:
 
 
 def test_what_healthz_says_is_explained() -> None:
-    text = (ROOT / "ductile" / "webhook" / "reception.py").read_text()
+    text = (ROOT / "ductile" / "webhook" / "handler.py").read_text()
     [health] = [node.value for node in ast.walk(ast.parse(text))
                 if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "health"]
     keys = [key.value for key in health.keys]

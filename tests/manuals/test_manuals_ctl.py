@@ -13,8 +13,9 @@ import pytest
 from ctl.json_keys import DOCUMENTS, WITHOUT, places
 
 from ductile import errors
-from ductile.ctl import commandline, main, screen
-from ductile.ctl.view import HELP
+from ductile.ctl import commandline, main
+from ductile.ctl.monitor import render
+from ductile.ctl.monitor.state import HELP
 from support.manuals import examples, parts, plain, section
 from support.pages import options
 
@@ -98,7 +99,7 @@ def test_the_keys_of_the_monitor_are_those_that_it_shows() -> None:
     [monitor] = [found for part, found in parts(PAGE, "COMMANDS").items() if part == "monitor"]
     source = (Path(__file__).resolve().parents[2] / "contrib" / "man" / PAGE).read_text()
     assert monitor.entries == ()
-    assert f"{screen.LEAST_COLUMNS} columns and {screen.LEAST_ROWS} rows" in source
+    assert f"{render.LEAST_COLUMNS} columns and {render.LEAST_ROWS} rows" in source
 
 
 def reaches(module: str) -> set[str]:

@@ -12,7 +12,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 from ductile import errors, log, main
-from ductile.config import place
+from ductile.config import find
 from ductile.dispatch.outcome import log_status
 from ductile.queue.job import Status, Submitter
 from ductile.scheduler import breaker
@@ -25,8 +25,8 @@ PAGE = "ductiled.8"
 PRODUCT = Path(__file__).resolve().parents[2] / "ductile"
 CODES = {name: value for name, value in vars(errors).items() if name.startswith("EXIT_")}
 READ_BY = {
-    PAGE: ("main.py", "notify.py", "config/localzone.py", "config/place.py"),
-    "ductilectl.1": ("ctl/page.py", "ctl/terminal.py", "config/localzone.py", "config/place.py"),
+    PAGE: ("main.py", "notify.py", "config/localzone.py", "config/find.py"),
+    "ductilectl.1": ("ctl/page.py", "ctl/terminal.py", "config/localzone.py", "config/find.py"),
 }
 LOGS = re.compile(r"\b_?(?:plugin_)?log$")
 
@@ -63,7 +63,7 @@ def test_every_signal_is_explained() -> None:
 
 @pytest.mark.parametrize("page", READ_BY)
 def test_every_variable_of_the_environment_is_explained(page: str) -> None:
-    read = {place.VARIABLE, "HOME"}
+    read = {find.VARIABLE, "HOME"}
     for name, tree in trees():
         found = {node.args[0].value for node in ast.walk(tree)
                  if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("environ.get")
@@ -112,7 +112,7 @@ def fields() -> set[str]:
     """Return the names of all fields: keywords of such calls, and keys of the mappings that are handed to them."""
     found = {keyword.arg for call in calls() for keyword in call.keywords if keyword.arg is not None}
     for name, tree in trees():
-        if name not in ("dispatch/report.py", "scheduler/ticker.py"):
+        if name not in ("dispatch/report.py", "scheduler/tick.py"):
             continue
         for node in ast.walk(tree):
             handed = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("names", "fields")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ductile import main
-from ductile.config.envfile import read_env_file
+from ductile.config.load import read_env_file
 from ductile.config.load import load
 from ductile.ctl import commandline
 from ductile.pipeline.compiler import compile_all
@@ -24,7 +24,7 @@ from ductile.plugin.discovery import discover
 from ductile.protocol import decode_response, encode_request
 from ductile.strictjson import decode
 from ductile.webhook.signature import verify
-from ductile.world import read
+from ductile.runtime_config import read
 from support.ledger import opened
 from support.manuals import PAGES, Example, examples
 

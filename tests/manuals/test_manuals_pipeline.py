@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from ductile import events
-from ductile.config.schema import BreakerRule, Retry
+from ductile import protocol
+from ductile.config.model import BreakerRule, Retry
 from ductile.dispatch.conclude import Before, Rules, conclude
 from ductile.dispatch.outcome import Failed, Outcome, Succeeded
 from ductile.pipeline import compiler, files
 from ductile.pipeline.graph import Node, build
 from ductile.pipeline.spec import PipelineFile, read_specs
 from ductile.queue.job import Job, Status, Submitter
-from ductile.router import Router
+from ductile.routing.router import Router
 from ductile.scheduler.breaker import Breaker
 from ductile.yamlfile import Document
 from support.clock import START
@@ -68,10 +68,10 @@ def told(before: Breaker, outcome: Outcome, event_type: str) -> Any:
 
 
 @pytest.mark.parametrize(("event_type", "before", "outcome"), [
-    (events.JOB_DEAD, Breaker(state="closed", failure_count=0, opened_at=None), Failed(error="down")),
-    (events.BREAKER_OPENED, Breaker(state="closed", failure_count=2, opened_at=None), Failed(error="down")),
-    (events.BREAKER_OPENED, Breaker(state="half_open", failure_count=3, opened_at=START), Failed(error="down")),
-    (events.BREAKER_CLOSED, Breaker(state="half_open", failure_count=3, opened_at=START), Succeeded()),
+    (protocol.JOB_DEAD, Breaker(state="closed", failure_count=0, opened_at=None), Failed(error="down")),
+    (protocol.BREAKER_OPENED, Breaker(state="closed", failure_count=2, opened_at=None), Failed(error="down")),
+    (protocol.BREAKER_OPENED, Breaker(state="half_open", failure_count=3, opened_at=START), Failed(error="down")),
+    (protocol.BREAKER_CLOSED, Breaker(state="half_open", failure_count=3, opened_at=START), Succeeded()),
 ])
 def test_an_event_of_the_core_has_the_payload_that_is_explained(event_type, before, outcome) -> None:
     payload = told(before, outcome, event_type)
@@ -80,7 +80,7 @@ def test_an_event_of_the_core_has_the_payload_that_is_explained(event_type, befo
 
 
 def test_every_event_of_the_core_is_explained() -> None:
-    assert set(parts(PAGE, "EVENTS OF THE CORE")) == {*events.ANNOUNCED, events.STEP_SUCCEEDED}
+    assert set(parts(PAGE, "EVENTS OF THE CORE")) == {*protocol.ANNOUNCED, protocol.STEP_SUCCEEDED}
 
 
 def test_every_limit_of_pipelines_is_the_one_that_is_told() -> None:

@@ -11,15 +11,15 @@ from types import ModuleType
 
 import pytest
 
-from ductile import intake
-from ductile.config.schema import PluginConfig
-from ductile.context import baggage
-from ductile.ctl.faults import ignored
-from ductile.dispatch import outcome, record, runner
-from ductile.dispatch.lifecycle import plugin_environment
+from ductile import submit
+from ductile.config.model import PluginConfig
+from ductile.routing import baggage
+from ductile.ctl.protocol_report import ignored
+from ductile.dispatch import outcome, result_record, runner
+from ductile.dispatch.transactions import plugin_environment
 from ductile.dispatch.outcome import Facts
 from ductile.plugin import discovery
-from ductile.plugin.configured import ConfiguredPlugin
+from ductile.plugin.discovery import ConfiguredPlugin
 from ductile.plugin.manifest import parse_manifest
 from ductile.protocol import HANDLE, HEALTH, INIT, POLL
 from ductile.protocol import ProtocolError, decode_response, encode_request
@@ -78,7 +78,7 @@ def test_every_field_of_a_request_is_explained() -> None:
 
 
 def test_every_field_of_an_event_is_explained() -> None:
-    event = intake.new_event("x", {}, "cli", new_id=ids(), now=START)
+    event = submit.new_event("x", {}, "cli", new_id=ids(), now=START)
     assert tags("THE REQUEST", "The event") == {*event, "dedupe_key", "http"}
 
 
@@ -110,7 +110,7 @@ def test_every_status_and_level_is_named() -> None:
 def test_every_variable_of_a_plugins_environment_is_explained() -> None:
     everything = {name: "x" for name in section(PAGE, "THE PROCESS", "Environment").bold for name in name.split()}
     plugin = ConfiguredPlugin(settings=PluginConfig(name="echo", uses="echo"), plugin=None)
-    sent = {**everything, "LC_TIME": "x", "SECRET": "x"} | dict.fromkeys(words_of("dispatch/lifecycle.py"), "x")
+    sent = {**everything, "LC_TIME": "x", "SECRET": "x"} | dict.fromkeys(words_of("dispatch/transactions.py"), "x")
     given = plugin_environment(sent, plugin, job_id="1", attempt=1, workspace=Path("/ws"))
     told = {name for entry in section(PAGE, "THE PROCESS", "Environment").entries for name in entry.names}
     assert told == {"LC_*" if name.startswith("LC_") else name for name in given}
@@ -138,7 +138,7 @@ def test_every_limit_is_the_one_that_is_told() -> None:
     assert limits["events"] == f"{outcome.EVENTS_LIMIT} in one response."
     assert limits["state"] == f"{merge.LIMIT_BYTES // MIB} MiB of JSON."
     assert limits["baggage"].startswith(f"{baggage.LIMIT_BYTES // MIB} MiB of JSON ")
-    assert f"over {record.RESULT_LIMIT_BYTES // 1024} KiB " in limits["result"]
+    assert f"over {result_record.RESULT_LIMIT_BYTES // 1024} KiB " in limits["result"]
     whole = " ".join(Path(ROOT, "contrib", "man", PAGE).read_text().split())
     assert f"no whole number of more than {MOST_DIGITS} digits" in whole
     assert f"at most {MOST_NESTING} levels" in whole

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from manuals.readme import blocks
 
-from ductile.scheduler import rows as scheduler_rows
+from ductile.scheduler import schedule_table
 from ductile.scheduler.breaker import CLOSED, Breaker
 from support.clock import START
 from support.ledger import opened
@@ -79,8 +79,8 @@ def test_plugins_with_an_open_breaker_are_counted_and_not_breakers(tmp_path: Pat
     with opened(tmp_path) as conn:
         for plugin, command, state in (("a", "poll", "open"), ("a", "handle", "half_open"), ("b", "poll", "closed")):
             breaker = CLOSED if state == "closed" else Breaker(state=state, failure_count=3, opened_at=START)
-            scheduler_rows.put_breaker(conn, plugin, command, breaker, START)
-        assert scheduler_rows.count_open_breakers(conn) == 1
+            schedule_table.put_breaker(conn, plugin, command, breaker, START)
+        assert schedule_table.count_open_breakers(conn) == 1
 
 
 @pytest.mark.parametrize("file", ["etc/ductile/config.yaml", "contrib/man/ductile.yaml.5"])

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from ductile.config.schema import PluginConfig
-from ductile.plugin import rows
-from ductile.plugin.configured import bind
+from ductile.config.model import PluginConfig
+from ductile.plugin import plugin_table
+from ductile.plugin.discovery import bind
 from ductile.plugin.discovery import discover
 from support.clock import START
 from support.ledger import opened
@@ -131,17 +131,17 @@ def conn(tmp_path):
 
 
 def test_what_was_read_last_replaces_what_was_there(conn):
-    first = [rows.Load(plugin=name, version="1.0", enabled=True, needs_init="f", reason=None, commands=("poll", "x"))
+    first = [plugin_table.PluginLoad(plugin=name, version="1.0", enabled=True, needs_init="f", reason=None, commands=("poll", "x"))
              for name in ("b", "a")]
-    rows.replace_loads(conn, first, START)
-    assert rows.loads(conn) == first[::-1]
-    second = [rows.Load(plugin="c", version=None, enabled=False, needs_init=None, reason="its manifest is missing")]
-    rows.replace_loads(conn, second, START)
-    assert rows.loads(conn) == second
+    plugin_table.replace_loads(conn, first, START)
+    assert plugin_table.loads(conn) == first[::-1]
+    second = [plugin_table.PluginLoad(plugin="c", version=None, enabled=False, needs_init=None, reason="its manifest is missing")]
+    plugin_table.replace_loads(conn, second, START)
+    assert plugin_table.loads(conn) == second
 
 
 def test_only_an_init_that_succeeded_counts_and_only_the_last(conn):
     for number, (fingerprint, ok) in enumerate([("one", True), ("two", False), ("two", True), ("one", False)]):
-        rows.put_init(conn, "echo", fingerprint=fingerprint, ok=ok, job_id=f"job-{number}", now=START)
+        plugin_table.put_init(conn, "echo", fingerprint=fingerprint, ok=ok, job_id=f"job-{number}", now=START)
         expected = {("echo", fingerprint)} if ok else set()
-        assert rows.initialised(conn) == expected
+        assert plugin_table.initialised(conn) == expected

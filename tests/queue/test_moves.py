@@ -9,7 +9,7 @@ from support.clock import START
 from support.ledger import opened, put_job
 
 from ductile import db
-from ductile.queue import rows
+from ductile.queue import job_table
 from ductile.queue.job import MOVES, StaleJob, Status
 
 LATER = START + timedelta(minutes=5)
@@ -29,13 +29,13 @@ def conn(tmp_path):
 def test_only_the_legal_moves_are_made(conn, before, to):
     job = put_job(conn, "a", before)
     if (before, to) in LEGAL:
-        rows.move(conn, job, to, LATER)
-        assert rows.get(conn, "a").status is to
+        job_table.move(conn, job, to, LATER)
+        assert job_table.get(conn, "a").status is to
     else:
         with pytest.raises(ValueError) as caught:
-            rows.move(conn, job, to, LATER)
+            job_table.move(conn, job, to, LATER)
         assert str(caught.value) == f"a job cannot go from {before} to {to}"
-        assert rows.get(conn, "a") == job
+        assert job_table.get(conn, "a") == job
 
 
 def test_the_table_of_moves_is_the_specifications():
@@ -52,58 +52,58 @@ def test_a_job_has_an_end_time_when_its_status_is_a_last_one(conn, status, is_la
 
 
 def test_a_start_is_stamped(conn):
-    rows.move(conn, put_job(conn, "a"), Status.RUNNING, LATER)
-    assert (rows.get(conn, "a").started_at, rows.get(conn, "a").created_at) == (LATER, START)
+    job_table.move(conn, put_job(conn, "a"), Status.RUNNING, LATER)
+    assert (job_table.get(conn, "a").started_at, job_table.get(conn, "a").created_at) == (LATER, START)
 
 
 def test_a_retry_keeps_its_place_and_its_last_start(conn):
     running = put_job(conn, "a", Status.RUNNING)
     put_job(conn, "b")
-    rows.move(conn, running, Status.QUEUED, LATER, attempt=2, retry_at=LATER, error="failed")
-    job = rows.get(conn, "a")
+    job_table.move(conn, running, Status.QUEUED, LATER, attempt=2, retry_at=LATER, error="failed")
+    job = job_table.get(conn, "a")
     assert (job.seq, job.attempt, job.max_attempts, job.next_retry_at, job.last_error, job.started_at) == (
         running.seq, 2, 4, LATER, "failed", START)
 
 
 def test_a_dead_job_that_the_operator_retries_is_open_again(conn):
-    rows.move(conn, put_job(conn, "a", Status.DEAD), Status.QUEUED, LATER, attempt=5, max_attempts=8)
-    job = rows.get(conn, "a")
+    job_table.move(conn, put_job(conn, "a", Status.DEAD), Status.QUEUED, LATER, attempt=5, max_attempts=8)
+    job = job_table.get(conn, "a")
     assert (job.attempt, job.max_attempts, job.completed_at, job.next_retry_at) == (5, 8, None, None)
 
 
 def test_the_later_start_replaces_the_earlier_one(conn):
-    rows.move(conn, put_job(conn, "a", Status.RUNNING), Status.QUEUED, START, attempt=2)
-    rows.move(conn, rows.get(conn, "a"), Status.RUNNING, LATER)
-    assert rows.get(conn, "a").started_at == LATER
+    job_table.move(conn, put_job(conn, "a", Status.RUNNING), Status.QUEUED, START, attempt=2)
+    job_table.move(conn, job_table.get(conn, "a"), Status.RUNNING, LATER)
+    assert job_table.get(conn, "a").started_at == LATER
 
 
 def test_a_job_that_somebody_else_has_moved_is_stale(conn):
     job = put_job(conn, "a")
-    rows.move(conn, job, Status.DEAD, START, error="cancelled by operator")
-    cancelled = rows.get(conn, "a")
+    job_table.move(conn, job, Status.DEAD, START, error="cancelled by operator")
+    cancelled = job_table.get(conn, "a")
     with pytest.raises(StaleJob) as caught:
-        rows.move(conn, job, Status.RUNNING, LATER)
+        job_table.move(conn, job, Status.RUNNING, LATER)
     assert str(caught.value) == "job a is no longer queued in attempt 1"
-    assert rows.get(conn, "a") == cancelled
+    assert job_table.get(conn, "a") == cancelled
 
 
 def test_a_job_in_another_attempt_is_stale(conn):
     job = put_job(conn, "a", Status.RUNNING)
-    rows.move(conn, job, Status.QUEUED, START, attempt=2)
-    rows.move(conn, rows.get(conn, "a"), Status.RUNNING, START)
-    again = rows.get(conn, "a")
+    job_table.move(conn, job, Status.QUEUED, START, attempt=2)
+    job_table.move(conn, job_table.get(conn, "a"), Status.RUNNING, START)
+    again = job_table.get(conn, "a")
     with pytest.raises(StaleJob) as caught:
-        rows.move(conn, job, Status.SUCCEEDED, LATER)
+        job_table.move(conn, job, Status.SUCCEEDED, LATER)
     assert str(caught.value) == "job a is no longer running in attempt 1"
-    assert rows.get(conn, "a") == again
+    assert job_table.get(conn, "a") == again
 
 
 def test_a_job_that_is_gone_is_stale(conn):
     job = put_job(conn, "a")
     with db.transaction(conn):
-        rows.remove(conn, ["a"])
+        job_table.remove(conn, ["a"])
     with pytest.raises(StaleJob):
-        rows.move(conn, job, Status.RUNNING, LATER)
+        job_table.move(conn, job, Status.RUNNING, LATER)
 
 
 @pytest.mark.parametrize("change", [

@@ -14,27 +14,28 @@ from support import worlds
 from support.clock import START
 from support.ledger import ids, new_job, opened, put_ended, put_job, recording, steps
 
-from ductile import db, history, intake
-from ductile.config.schema import BreakerRule, Retry
-from ductile.context import rows as context_rows
-from ductile.dispatch import handover, lifecycle
+from ductile import db, submit as intake
+from ductile.queue import attempt_table
+from ductile.config.model import BreakerRule, Retry
+from ductile.routing import context_table
+from ductile.dispatch import job_workspace, transactions
 from ductile.dispatch.conclude import Rules
 from ductile.dispatch.outcome import Refused, Succeeded
-from ductile.pipeline import rows as pipeline_rows
+from ductile.pipeline import version_table
 from ductile.pipeline.graph import Node, build
 from ductile.protocol import decode_response
-from ductile.queue import rows
+from ductile.queue import job_table
 from ductile.queue.job import Status, Submitter
-from ductile.router import Router
-from ductile.scheduler import sweep, ticker
+from ductile.routing.router import Router
+from ductile.scheduler import retention, tick as ticker
 from ductile.units import utc_text
 from ductile.workspace.artifact import Artifact
-from ductile.workspace.directories import Workspaces
+from ductile.workspace.manager import Workspaces
 
 DAY = timedelta(days=1)
 WEEK = 7 * 86400
 RULES = Rules(retry=Retry(), breaker=BreakerRule(), fingerprint=None, ways=worlds.NO_WAYS)
-WORLD = worlds.world(worlds.plugin("echo", schedule("5m")), max_queue_depth=100)
+WORLD = worlds.runtime(worlds.plugin("echo", schedule("5m")), max_queue_depth=100)
 WISDOM, DEATHS = (build(name=name, on=on, entry=("one",), nodes=[
     Node(id="one", plugin="echo", command="poll", deep_copy=False, next=("two",)),
     Node(id="two", plugin="echo", command="poll", deep_copy=False, next=()),
@@ -49,11 +50,11 @@ KEYED = new_job("new", dedupe_key="key-1", submitted_by=Submitter.WEBHOOK)
 
 
 def claim(conn):
-    lifecycle.claim(conn, plugins=["echo"], held=["h"], dedupe_ttl=86400, now=START)
+    transactions.claim(conn, plugins=["echo"], held=["h"], dedupe_ttl=86400, now=START)
 
 
 def finish(conn):
-    lifecycle.finish(conn, rows.get(conn, "running"), Succeeded(), RULES, now=START, rng=Random(0), new_id=ids())
+    transactions.finish(conn, job_table.get(conn, "running"), Succeeded(), RULES, now=START, rng=Random(0), new_id=ids())
 
 
 def submit(conn):
@@ -66,38 +67,38 @@ def tick(conn):
 
 
 def prune(conn):
-    assert sweep.prune(conn, WEEK, START + 14 * DAY) > 0
+    assert retention.prune(conn, WEEK, START + 14 * DAY) > 0
 
 
 def prune_nothing(conn):
-    assert sweep.prune(conn, WEEK, START) == 0
+    assert retention.prune(conn, WEEK, START) == 0
 
 
 def bury(conn):
-    assert len(sweep.bury(conn, worlds.world(worlds.plugin("other")), START)) > 0
+    assert len(retention.fail_unrunnable_jobs(conn, worlds.runtime(worlds.plugin("other")), START)) > 0
 
 
 def bury_nothing(conn):
-    assert sweep.bury(conn, worlds.world(worlds.plugin("echo"), worlds.plugin("off")), START) == []
+    assert retention.fail_unrunnable_jobs(conn, worlds.runtime(worlds.plugin("echo"), worlds.plugin("off")), START) == []
 
 
 def finish_step(conn):
-    job = rows.get(conn, "step")
-    found = lifecycle.finish(conn, job, Succeeded(response=SAID, artifacts=FILES), PIPED, now=START, rng=Random(0),
+    job = job_table.get(conn, "step")
+    found = transactions.finish(conn, job, Succeeded(response=SAID, artifacts=FILES), PIPED, now=START, rng=Random(0),
                              new_id=ids())
     assert [way.step_id for way in found.ways] == ["two"]
 
 
 def finish_dead(conn):
-    found = lifecycle.finish(conn, rows.get(conn, "running"), Refused(error="gone"), PIPED, now=START, rng=Random(0),
+    found = transactions.finish(conn, job_table.get(conn, "running"), Refused(error="gone"), PIPED, now=START, rng=Random(0),
                              new_id=ids())
     assert [each.job.pipeline_name for each in found.jobs] == ["deaths"]
 
 
 def look_at_chains(conn):
-    assert rows.roots_of(conn, ["step", "nobody's"]) == {"step": ENDED}
-    assert rows.chain_end(conn, ENDED) == rows.ChainEnd(ended_at=None)
-    assert rows.chain_end(conn, "nobody's") is None
+    assert job_table.roots_of(conn, ["step", "nobody's"]) == {"step": ENDED}
+    assert job_table.chain_end(conn, ENDED) == job_table.ChainEnd(ended_at=None)
+    assert job_table.chain_end(conn, "nobody's") is None
 
 
 def release(conn):
@@ -108,31 +109,31 @@ def release(conn):
 OFTEN: list[Callable] = [
     claim, finish, submit, tick, prune, prune_nothing, bury, bury_nothing, release, finish_step, finish_dead,
     look_at_chains,
-    lambda conn: handover.inherited(conn, rows.get(conn, "step"), Router(()), Workspaces(worlds.NOWHERE)),
-    lambda conn: pipeline_rows.get(conn, WISDOM.hash),
-    lambda conn: rows.next_retry_at(conn),
-    lambda conn: rows.running(conn),
-    lambda conn: rows.is_full(conn, 100),
-    lambda conn: rows.is_surely_below(conn, rows.Depth(open=1, last_seq=1), 100),
-    lambda conn: rows.count_open(conn, "echo", "poll", Submitter.SCHEDULER),
-    lambda conn: rows.has_open(conn, "echo", "init"),
-    lambda conn: rows.get(conn, "running"),
-    lambda conn: history.has_attempt(conn, "running", 1),
+    lambda conn: job_workspace.inherited(conn, job_table.get(conn, "step"), Router(()), Workspaces(worlds.NOWHERE)),
+    lambda conn: version_table.get(conn, WISDOM.hash),
+    lambda conn: job_table.next_retry_at(conn),
+    lambda conn: job_table.running(conn),
+    lambda conn: job_table.is_full(conn, 100),
+    lambda conn: job_table.is_surely_below(conn, job_table.Depth(open=1, last_seq=1), 100),
+    lambda conn: job_table.count_open(conn, "echo", "poll", Submitter.SCHEDULER),
+    lambda conn: job_table.has_open(conn, "echo", "init"),
+    lambda conn: job_table.get(conn, "running"),
+    lambda conn: attempt_table.has_attempt(conn, "running", 1),
     # What the operator looks at, however long the queue is.
-    lambda conn: rows.open_jobs(conn, 10),
+    lambda conn: job_table.open_jobs(conn, 10),
 ]
 # What the operator asks for: it may read an index, but not the table row by row.
 ON_DEMAND: list[Callable] = [
-    lambda conn: rows.with_prefix(conn, "abcd", 2),
-    lambda conn: rows.of_chain(conn, "running"),
-    lambda conn: rows.count_waiting(conn, 100),
-    lambda conn: rows.count_queued_outside(conn, ["echo"]),
-    lambda conn: history.latest(conn, "echo", 10),
-    lambda conn: history.of_job(conn, "running"),
-    lambda conn: list(history.of_jobs(conn, ["running"])),
-    lambda conn: list(context_rows.with_parents(conn, ["context"])),
-    lambda conn: history.after(conn, 5, None),
-    lambda conn: history.after(conn, 5, "echo"),
+    lambda conn: job_table.with_prefix(conn, "abcd", 2),
+    lambda conn: job_table.of_chain(conn, "running"),
+    lambda conn: job_table.count_waiting(conn, 100),
+    lambda conn: job_table.count_queued_outside(conn, ["echo"]),
+    lambda conn: attempt_table.latest(conn, "echo", 10),
+    lambda conn: attempt_table.of_job(conn, "running"),
+    lambda conn: list(attempt_table.of_jobs(conn, ["running"])),
+    lambda conn: list(context_table.with_parents(conn, ["context"])),
+    lambda conn: attempt_table.after(conn, 5, None),
+    lambda conn: attempt_table.after(conn, 5, "echo"),
 ]
 
 
@@ -146,8 +147,8 @@ def conn(tmp_path):
         put_job(conn, "off", plugin="off")
         put_job(conn, "step", Status.RUNNING, parent_job_id=ENDED, root_job_id=ENDED, payload='{"payload": 1}',
                 pipeline_name="wisdom", pipeline_hash=WISDOM.hash, step_id="one")
-        pipeline_rows.add(conn, [WISDOM, DEATHS], START)
-        rows.move(conn, put_job(conn, "retry", Status.RUNNING), Status.QUEUED, START, attempt=2, retry_at=START + DAY)
+        version_table.add(conn, [WISDOM, DEATHS], START)
+        job_table.move(conn, put_job(conn, "retry", Status.RUNNING), Status.QUEUED, START, attempt=2, retry_at=START + DAY)
         with recording(tmp_path) as recorder:
             yield recorder
 
@@ -196,7 +197,7 @@ def sizes(request, tmp_path_factory):
             put_ended(conn, range(1000, 1000 + count), at=utc_text(START + 10 * DAY))
         else:
             with db.transaction(conn):
-                rows.add(conn, [new_job(f"off-{number}", plugin="off") for number in range(count)], START)
+                job_table.add(conn, [new_job(f"off-{number}", plugin="off") for number in range(count)], START)
         put_job(conn, "running", Status.RUNNING)
         put_job(conn, "ready")
         conns.append(conn)
@@ -207,26 +208,26 @@ def sizes(request, tmp_path_factory):
 
 def claim_and_put_back(conn):
     claim(conn)
-    rows.move(conn, rows.get(conn, "ready"), Status.QUEUED, START)
+    job_table.move(conn, job_table.get(conn, "ready"), Status.QUEUED, START)
 
 
 def submit_and_take_back(conn):
     submit(conn)
-    rows.remove(conn, ["new"])
+    job_table.remove(conn, ["new"])
 
 
 REPEATABLE: list[Callable] = [
     claim_and_put_back, submit_and_take_back, prune_nothing, release,
-    lambda conn: rows.queued_outside(conn, ["echo"], 1),
-    lambda conn: rows.open_jobs(conn, 10),
-    lambda conn: rows.next_retry_at(conn),
-    lambda conn: rows.running(conn),
-    lambda conn: rows.is_full(conn, 100),
-    lambda conn: rows.is_surely_below(conn, rows.Depth(open=1, last_seq=1), 100),
-    lambda conn: rows.count_open(conn, "echo", "poll", Submitter.SCHEDULER),
-    lambda conn: rows.has_open(conn, "echo", "init"),
-    lambda conn: rows.chain_end(conn, "ready"),
-    lambda conn: sweep.queue_rows.ended_chains(conn, START + DAY, 100),
+    lambda conn: job_table.queued_outside(conn, ["echo"], 1),
+    lambda conn: job_table.open_jobs(conn, 10),
+    lambda conn: job_table.next_retry_at(conn),
+    lambda conn: job_table.running(conn),
+    lambda conn: job_table.is_full(conn, 100),
+    lambda conn: job_table.is_surely_below(conn, job_table.Depth(open=1, last_seq=1), 100),
+    lambda conn: job_table.count_open(conn, "echo", "poll", Submitter.SCHEDULER),
+    lambda conn: job_table.has_open(conn, "echo", "init"),
+    lambda conn: job_table.chain_end(conn, "ready"),
+    lambda conn: retention.queue_rows.ended_chains(conn, START + DAY, 100),
 ]
 
 
@@ -245,7 +246,7 @@ def test_pruning_a_batch_does_not_grow_with_the_number_of_jobs(sizes):
     done = []
     for conn in sizes:
         with steps(conn) as counted:
-            assert sweep.prune(conn, WEEK, START + 8 * DAY) >= 100
+            assert retention.prune(conn, WEEK, START + 8 * DAY) >= 100
         done.append(counted[0])
     few, many = done
     assert few > 100

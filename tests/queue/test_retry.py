@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from ductile.queue.retry import delay, longest
+from ductile.queue.retry import delay, longest_delay
 
 
 class Fixed:
@@ -34,5 +34,5 @@ def test_the_delay_doubles_up_to_the_most(attempt: int, part: float, expected: f
 def test_no_delay_is_longer_than_the_longest(base: int, most: int) -> None:
     rng = Random(0)
     delays = [delay(attempt, base=base, most=most, rng=rng) for attempt in range(1, 101)]
-    assert max(delays) == longest(base, most)
+    assert max(delays) == longest_delay(base, most)
     assert min(delays) >= min(base, most)

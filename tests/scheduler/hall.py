@@ -8,8 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from ductile.queue.job import Status
-from ductile.scheduler.janitor import Janitor
-from ductile.workspace.directories import Workspaces
+from ductile.workspace.cleanup import WorkspaceCleanup
+from ductile.workspace.manager import Workspaces
 from support.clock import FakeClock
 from support.ledger import put_job
 
@@ -26,7 +26,7 @@ class Hall:
         self.workspaces = Workspaces(directory / "ws")
         self.workspaces.make_root()
         self.root = self.workspaces.root
-        self.janitor = Janitor(conn, clock=self.clock, workspaces=self.workspaces)
+        self.janitor = WorkspaceCleanup(conn, clock=self.clock, workspaces=self.workspaces)
 
     def job(self, name: str, status: Status = Status.SUCCEEDED, *, ago: float = TTL + 1, **fields: object) -> None:
         """A job with a file in its workspace, that reached its status so many seconds ago."""

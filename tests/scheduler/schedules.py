@@ -6,7 +6,7 @@ from datetime import datetime, time, timezone
 from random import Random
 from zoneinfo import ZoneInfo
 
-from ductile.config.schema import Schedule, Window
+from ductile.config.model import Schedule, Window
 from ductile.config.schedules import parse_every
 from ductile.scheduler.schedule import advance, first
 

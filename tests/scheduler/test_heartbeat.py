@@ -8,11 +8,11 @@ from random import Random
 import pytest
 
 from ductile import db
-from ductile.queue import rows as queue_rows
+from ductile.queue import job_table
 from ductile.queue.job import Status
 from ductile.scheduler.heartbeat import Heartbeat
 from ductile.units import utc_text
-from ductile.workspace.directories import Workspaces
+from ductile.workspace.manager import Workspaces
 from scheduler.schedules import schedule
 from support import worlds
 from support.clock import START, FakeClock
@@ -20,8 +20,8 @@ from support.ledger import ids, opened, put_ended, put_job
 from support.logs import kept, lines, messages, said
 from support.ticking import written
 
-WORLD = worlds.world(worlds.plugin("echo", schedule("5m")), job_log_retention=86400)
-WITHOUT_SCHEDULE = worlds.world(worlds.plugin("echo"), job_log_retention=86400)
+WORLD = worlds.runtime(worlds.plugin("echo", schedule("5m")), job_log_retention=86400)
+WITHOUT_SCHEDULE = worlds.runtime(worlds.plugin("echo"), job_log_retention=86400)
 JUMPED = "warn the clock has jumped ahead; nothing is pruned for an hour"
 DAY = timedelta(days=1)
 
@@ -73,7 +73,7 @@ def test_before_the_first_look_nothing_is_known_to_be_due(heartbeat):
 
 
 def test_a_run_that_is_held_is_remembered(heartbeat):
-    heartbeat.look(worlds.world(worlds.plugin("echo", schedule("5m"), not_loaded="gone")))
+    heartbeat.look(worlds.runtime(worlds.plugin("echo", schedule("5m"), not_loaded="gone")))
     assert (heartbeat.next_at, heartbeat.holding) == (None, True)
 
 
@@ -86,9 +86,9 @@ def test_an_idle_beat_writes_nothing_and_says_nothing(heartbeat, conn, clock, lo
     assert (written(conn, tmp_path / "state.db"), log.read_text()) == before
 
 
-def prune(heartbeat, world=WITHOUT_SCHEDULE) -> None:
+def prune(heartbeat, runtime=WITHOUT_SCHEDULE) -> None:
     while heartbeat.prunes:
-        heartbeat.prune(world)
+        heartbeat.prune(runtime)
 
 
 def test_old_jobs_are_pruned_after_a_beat_one_batch_at_a_time(heartbeat, conn, log):
@@ -224,9 +224,9 @@ def test_time_that_passes_for_both_clocks_is_no_jump(heartbeat, conn, clock, log
 def test_retries_that_a_clock_set_back_has_stranded_are_let_go(heartbeat, conn, log):
     for name in ("a", "b"):
         job = put_job(conn, name, Status.RUNNING)
-        queue_rows.move(conn, job, Status.QUEUED, START, attempt=2, retry_at=START + DAY)
+        job_table.move(conn, job, Status.QUEUED, START, attempt=2, retry_at=START + DAY)
     heartbeat.beat(WITHOUT_SCHEDULE)
-    assert queue_rows.next_ready(conn, ["echo"], ()).id == "a"
+    assert job_table.next_ready(conn, ["echo"], ()).id == "a"
     assert [(line["level"], line["message"], line["count"]) for line in lines(log)] == [
         ("warn", "retries set for too far ahead are due now: the clock has gone back", 2)]
 

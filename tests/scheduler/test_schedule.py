@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from scheduler.schedules import NOW, UTC, local, runs, schedule, utc
 
-from ductile.config.schema import Every, Schedule, Unit, Window
+from ductile.config.model import Every, Schedule, Unit, Window
 from ductile.config.schedules import parse_every
 from ductile.scheduler.schedule import advance, first
 

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 from scheduler.schedules import NOW, UTC, runs, schedule, utc
 
-from ductile.config.schema import Schedule, Unit
+from ductile.config.model import Schedule, Unit
 from ductile.scheduler.schedule import Slot, advance, first, in_window, next_in_window, redraw_if_stalled
 
 HOUR = timedelta(hours=1)

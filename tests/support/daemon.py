@@ -20,8 +20,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ductile import db, intake, world
-from ductile.lock import pid_file, signal_daemon
+from ductile import db, submit as intake, runtime_config
+from ductile.pidfile import pid_file, signal_daemon
 from ductile.queue.job import Submitter
 from support import ordinary, processes
 
@@ -278,7 +278,7 @@ class RealDaemon:
         now = datetime.now(timezone.utc)
         if event is not None:
             event = intake.new_event(event["type"], event["payload"], "cli", new_id=_new_id, now=now)
-        known = world.read(self.home / "config.yaml", self.environ, keep_unset=True).world
+        known = runtime_config.read(self.home / "config.yaml", self.environ, keep_unset=True).runtime
         job = intake.command_job(known.plugins[plugin], command, Submitter.CLI, new_id=_new_id, event=event)
         with closing(db.connect_again(self.database)) as conn, db.transaction(conn):
             submitted = intake.submit(conn, job, dedupe_ttl=known.config.service.dedupe_ttl, now=now)

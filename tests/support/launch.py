@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ductile.dispatch.leftover import JOB_ID_VARIABLE, RunLocks
+from ductile.dispatch.run_lock import JOB_ID_VARIABLE, RunLocks
 from ductile.dispatch.outcome import Facts
 from ductile.dispatch.runner import Launch, Run, become_subreaper
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ductile import db
-from ductile.queue import rows as queue_rows
+from ductile.queue import job_table
 from ductile.queue.job import Job, NewJob, Status, Submitter
 from support.clock import START
 
@@ -67,10 +67,10 @@ def put_job(conn: sqlite3.Connection, job_id: str, status: Status = Status.QUEUE
             **fields: Any) -> Job:
     """Store one job and bring it to a status by legal moves; return its row."""
     with db.transaction(conn, synced=False):
-        queue_rows.add(conn, [new_job(job_id, **fields)], now)
+        job_table.add(conn, [new_job(job_id, **fields)], now)
         for step in _PATHS[status]:
-            queue_rows.move(conn, queue_rows.get(conn, job_id), step, now)
-    return queue_rows.get(conn, job_id)
+            job_table.move(conn, job_table.get(conn, job_id), step, now)
+    return job_table.get(conn, job_id)
 
 
 def put_ended(conn: sqlite3.Connection, numbers: Iterable[int], *, at: str, result: str = "{}") -> None:

@@ -18,12 +18,12 @@ from support.logs import kept, lines
 
 from ductile import db
 from ductile.daemon import Daemon, Signal
-from ductile.dispatch.leftover import RunLocks
-from ductile.notify import Notifier
-from ductile.queue import rows as queue_rows
-from ductile.source import Source
-from ductile.workspace.directories import Workspaces
-from ductile.world import World
+from ductile.dispatch.run_lock import RunLocks
+from ductile.sdnotify import Notifier
+from ductile.queue import job_table
+from ductile.runtime_config import ConfigSource
+from ductile.workspace.manager import Workspaces
+from ductile.runtime_config import RuntimeConfig
 
 # Plugins, as shell scripts; the last one waits for a line from a FIFO.
 OK = """#!/bin/sh
@@ -55,7 +55,7 @@ class Inbox(SimpleQueue):
         self.waits: list[float] = []
 
     def get(self, *, timeout: float | None) -> Any:
-        if self.qsize() or queue_rows.running(self._conn):
+        if self.qsize() or job_table.running(self._conn):
             return super().get(timeout=_LIMIT_SECONDS)
         assert timeout is not None, "the loop would wait for ever"
         self.waits.append(round(timeout, 3))
@@ -68,7 +68,7 @@ class Inbox(SimpleQueue):
 class Loop:
     """A daemon in this process, with all that it needs below one directory."""
 
-    def __init__(self, directory: Path, conn: sqlite3.Connection, world: World, log: Path, *,
+    def __init__(self, directory: Path, conn: sqlite3.Connection, runtime: RuntimeConfig, log: Path, *,
                  environ: dict[str, str]) -> None:
         self.conn = conn
         self.clock = FakeClock()
@@ -77,9 +77,9 @@ class Loop:
         workspaces = Workspaces(directory / "ws")
         workspaces.make_root()
         self.daemon = Daemon(
-            world, conn, clock=self.clock, rng=Random(0), new_id=ids(), workspaces=workspaces,
+            runtime, conn, clock=self.clock, rng=Random(0), new_id=ids(), workspaces=workspaces,
             locks=RunLocks(directory / "running"), notifier=Notifier(environ), inbox=self.inbox,
-            source=Source(path=directory / "config.yaml", environ=environ))
+            source=ConfigSource(path=directory / "config.yaml", environ=environ))
 
     def run_for(self, seconds: float) -> list[float]:
         """Let the loop run so long by its clock, then stop; return its waits in seconds."""
@@ -110,10 +110,10 @@ class Loop:
 
 
 @contextmanager
-def loop(directory: Path, world: World, *, environ: dict[str, str] | None = None) -> Iterator[Loop]:
+def loop(directory: Path, runtime: RuntimeConfig, *, environ: dict[str, str] | None = None) -> Iterator[Loop]:
     """A loop that has done nothing yet; the plugin that it may leave running is ended."""
     with opened(directory) as conn, kept(directory) as log:
-        made = Loop(directory, conn, world, log, environ=environ or {})
+        made = Loop(directory, conn, runtime, log, environ=environ or {})
         try:
             yield made
         finally:

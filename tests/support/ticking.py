@@ -11,14 +11,14 @@ from support.clock import FakeClock
 from support.ledger import ids
 
 from ductile import db
-from ductile.dispatch import lifecycle
+from ductile.dispatch import transactions
 from ductile.dispatch.outcome import Failed, Outcome, Succeeded
 from ductile.dispatch.recovery import rules_for
-from ductile.queue import rows as queue_rows
+from ductile.queue import job_table
 from ductile.queue.job import Job, Status
-from ductile.scheduler import rows, ticker
-from ductile.scheduler.rows import Entry
-from ductile.world import World
+from ductile.scheduler import schedule_table, tick as ticker
+from ductile.scheduler.schedule_table import ScheduleEntry
+from ductile.runtime_config import RuntimeConfig
 
 FAILED = Failed(error="it failed")
 SUCCEEDED = Succeeded()
@@ -27,15 +27,15 @@ SUCCEEDED = Succeeded()
 class Ticking:
     """Looks at the schedules of `world`, which may be changed at any time, as the heartbeat does."""
 
-    def __init__(self, conn: sqlite3.Connection, world: World, clock: FakeClock | None = None) -> None:
+    def __init__(self, conn: sqlite3.Connection, runtime: RuntimeConfig, clock: FakeClock | None = None) -> None:
         self.conn = conn
-        self.world = world
+        self.runtime = runtime
         self.clock = clock or FakeClock()
         self.rng = Random(0)
         self.new_id = ids()
 
-    def tick(self) -> ticker.Ticked:
-        return ticker.tick(self.conn, self.world, now=self.clock.now(), rng=self.rng, new_id=self.new_id)
+    def tick(self) -> ticker.TickResult:
+        return ticker.tick(self.conn, self.runtime, now=self.clock.now(), rng=self.rng, new_id=self.new_id)
 
     def notes(self) -> list[str]:
         """The lines that one look logs: level, message and, where there is one, the reason."""
@@ -47,8 +47,8 @@ class Ticking:
         self.clock.move(seconds)
         return self.notes()
 
-    def entry(self, plugin: str = "echo", schedule: str = "main") -> Entry:
-        return rows.entries(self.conn)[plugin, schedule]
+    def entry(self, plugin: str = "echo", schedule: str = "main") -> ScheduleEntry:
+        return schedule_table.entries(self.conn)[plugin, schedule]
 
     def count(self) -> int:
         """How many jobs there have been."""
@@ -56,18 +56,18 @@ class Ticking:
 
     def end(self, outcome: Outcome) -> Job:
         """Run the next job to this end; return its row."""
-        claimed = lifecycle.claim(self.conn, plugins=self.world.runnable, held=(), dedupe_ttl=0, now=self.clock.now())
+        claimed = transactions.claim(self.conn, plugins=self.runtime.runnable, held=(), dedupe_ttl=0, now=self.clock.now())
         assert claimed.job is not None
         job = claimed.job
-        lifecycle.finish(self.conn, job, outcome, rules_for(self.world, job.plugin), now=self.clock.now(),
+        transactions.finish(self.conn, job, outcome, rules_for(self.runtime, job.plugin), now=self.clock.now(),
                          rng=self.rng, new_id=self.new_id)
-        return queue_rows.get(self.conn, job.id)
+        return job_table.get(self.conn, job.id)
 
     def cancel(self) -> None:
         """End the next job as the operator does."""
         with db.transaction(self.conn):
-            job = queue_rows.next_ready(self.conn, self.world.runnable, ())
-            queue_rows.move(self.conn, job, Status.DEAD, self.clock.now(), error="cancelled by operator")
+            job = job_table.next_ready(self.conn, self.runtime.runnable, ())
+            job_table.move(self.conn, job, Status.DEAD, self.clock.now(), error="cancelled by operator")
 
 
 def written(conn: sqlite3.Connection, path: Path) -> tuple[Any, ...]:

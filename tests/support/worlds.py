@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ductile.config.schema import Config, PluginConfig, Route, Schedule, Service
-from ductile.dispatch.onward import Map
-from ductile.plugin.configured import ConfiguredPlugin
+from ductile.config.model import Config, PluginConfig, Route, Schedule, Service
+from ductile.dispatch.followups import RoutingContext
+from ductile.plugin.discovery import ConfiguredPlugin
 from ductile.plugin.discovery import Plugin, Registry
 from ductile.plugin.entrypoint import Entrypoint
 from ductile.plugin.manifest import Command, Manifest
-from ductile.router import Router
-from ductile.world import World
+from ductile.routing.router import Router
+from ductile.runtime_config import RuntimeConfig
 
 NOWHERE = Path("/nowhere")
 COMMANDS = ("poll", "handle")
 
 # What a plugin without routes is told of the ways on.
-NO_WAYS = Map(router=Router(()), max_hops=20, max_attempts={}, private_state=frozenset(), tells_state=True,
+NO_WAYS = RoutingContext(router=Router(()), max_hops=20, max_attempts={}, private_state=frozenset(), tells_state=True,
               dedupe_ttl=86400)
 
 
@@ -49,7 +49,7 @@ def _program(path: Path) -> Entrypoint:
     return Entrypoint(path=path, inode=found.st_ino, mode=found.st_mode)
 
 
-def world(*plugins: ConfiguredPlugin, directory: Path = NOWHERE, routes: tuple[Route, ...] = (), **service: Any) -> World:
+def runtime(*plugins: ConfiguredPlugin, directory: Path = NOWHERE, routes: tuple[Route, ...] = (), **service: Any) -> RuntimeConfig:
     """A world of these plugins, its data in `directory`."""
     by_name = {each.settings.name: each for each in plugins}
     config = Config(
@@ -57,6 +57,6 @@ def world(*plugins: ConfiguredPlugin, directory: Path = NOWHERE, routes: tuple[R
         workspace_ttl=86400, plugins_dirs=(), pipelines_dir=directory / "pipelines",
         plugins={name: each.settings for name, each in by_name.items()}, webhooks=None, routes=routes,
     )
-    return World(config=config, written={}, environ={"PATH": "/usr/bin:/bin"}, plugins=by_name,
+    return RuntimeConfig(config=config, written={}, environ={"PATH": "/usr/bin:/bin"}, plugins=by_name,
                  registry=Registry(found=(), missing=()), digest="0" * 64, router=Router(routes),
                  max_attempts={name: each.settings.retry.max_attempts for name, each in by_name.items()})

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ductile.webhook.head import Head
+from ductile.webhook.http_head import Head
 from ductile.webhook.request import http_of, payload_of, source_of
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ductile.workspace.directories import Workspaces
+from ductile.workspace.manager import Workspaces
 from support.launch import descriptors
 
 MOUNT_SECONDS = 30

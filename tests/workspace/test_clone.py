@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ductile.workspace.artifact import Aborted, InputLost
-from ductile.workspace.directories import Workspaces
-from ductile.workspace.operations import Cloned
+from ductile.workspace.manager import Workspaces
+from ductile.workspace.operations import ClonedWorkspace
 from support.launch import NOBODY, descriptors, in_a_child, writable_by_all
 from workspace.trees import (
     JOB, LONG_AGO_NS, NOT_UTF8, OTHER, PARENT, a_deep_tree, after, bind, calls_of, completed, made, mode, never, tree,
@@ -36,7 +36,7 @@ def test_a_clone_is_the_same_tree_with_files_by_hard_links(tmp_path: Path, root:
     for name, target in (("out", tmp_path), ("up", "../.."), ("below", "a"), ("nowhere", "no such"), ("it", "it")):
         (path / name).symlink_to(target)
     artifacts = completed(workspaces)
-    assert workspaces.clone(JOB, PARENT, artifacts, deep=False, abort=never) == Cloned(path=root / JOB)
+    assert workspaces.clone(JOB, PARENT, artifacts, deep=False, abort=never) == ClonedWorkspace(path=root / JOB)
     assert tree(root / JOB) == tree(root / PARENT)
     assert tree(root / JOB)["a"] == "directory 0750"
     assert tree(root / JOB)["empty"] == "directory 0750"
@@ -103,7 +103,7 @@ def test_a_deep_copy_is_the_jobs_own_and_may_be_changed(root: Path, workspaces: 
     write(root / PARENT / "run", "#!", mode=0o755)
     artifacts |= completed(workspaces)
     before = tree(root / PARENT)
-    assert workspaces.clone(JOB, PARENT, artifacts, deep=True, abort=never) == Cloned(path=root / JOB)
+    assert workspaces.clone(JOB, PARENT, artifacts, deep=True, abort=never) == ClonedWorkspace(path=root / JOB)
     assert tree(root / JOB) == {"a": "directory 0755", "a/file": "file 0644 x", "empty": "file 0644 ",
                                 "run": "file 0755 #!"}
     assert (root / JOB / "a" / "file").stat().st_mtime_ns == LONG_AGO_NS

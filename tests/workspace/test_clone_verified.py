@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from ductile.workspace.artifact import InputLost
-from ductile.workspace.directories import Workspaces
-from ductile.workspace.operations import Cloned
+from ductile.workspace.manager import Workspaces
+from ductile.workspace.operations import ClonedWorkspace
 from support.launch import in_a_child, writable_by_all
 from workspace.trees import JOB, NOT_UTF8, PARENT, made, mode, never, tree
 
@@ -102,7 +102,7 @@ def test_a_parents_workspace_that_is_gone_matters_where_it_had_files(
     assert str(caught.value) == (f"files of job {PARENT}'s workspace are not what it made: file (gone); "
                                  f"replay job {PARENT} to make them anew")
     assert workspaces.verify(PARENT, artifacts) == ("file",)
-    assert workspaces.clone(JOB, PARENT, {}, deep=False, abort=never) == Cloned(path=root / JOB)
+    assert workspaces.clone(JOB, PARENT, {}, deep=False, abort=never) == ClonedWorkspace(path=root / JOB)
     assert os.listdir(root / JOB) == []
 
 

@@ -15,8 +15,8 @@ import pytest
 from blake3 import blake3
 
 from ductile.workspace.artifact import Aborted, Artifact, ChangedInPlace
-from ductile.workspace.directories import Workspaces
-from ductile.workspace.operations import Completed
+from ductile.workspace.manager import Workspaces
+from ductile.workspace.operations import CompletedWorkspace
 from support.launch import NOBODY, in_a_child, writable_by_all
 from workspace.trees import (
     JOB, LONG_AGO_NS, NOT_UTF8, OTHER, PARENT, after, bind, calls_of, completed, made, mode, never, tree, write,
@@ -47,7 +47,7 @@ def test_each_file_of_a_success_is_listed_by_path_with_size_time_and_digest(
     os.utime(path / "empty", ns=(LONG_AGO_NS, LONG_AGO_NS))
     done = workspaces.complete(JOB, None, {}, abort=never)
     texts = {"empty": "", **{name: f"content of {name[:3]!a}" for name in names}}
-    assert done == Completed(artifacts=tuple(
+    assert done == CompletedWorkspace(artifacts=tuple(
         Artifact(path=name, size=len(text), mtime_ns=LONG_AGO_NS, digest=digest(text))
         for name, text in sorted(texts.items())))
 
@@ -131,7 +131,7 @@ def test_where_nothing_was_made_there_is_nothing_to_list(
             (root / JOB).write_text("x")
         case "a link":
             (root / JOB).symlink_to(tmp_path / "outside")
-    assert workspaces.complete(JOB, None, {}, abort=never) == Completed()
+    assert workspaces.complete(JOB, None, {}, abort=never) == CompletedWorkspace()
     assert tree(tmp_path / "outside") == {"file": "file 0644 x"}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ductile.workspace.artifact import Artifact
-from ductile.workspace.directories import Workspaces
+from ductile.workspace.manager import Workspaces
 
 PARENT = "0f5a2c1e-7f7a-4a53-9d0c-3a1c8c8d2b10"
 JOB = "0f5a2c1e-7f7a-4a53-9d0c-3a1c8c8d2b11"

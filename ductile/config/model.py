@@ -1,0 +1,236 @@
+"""The configuration as frozen values; every duration is in seconds, every size in bytes."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import time, tzinfo
+from pathlib import Path
+from typing import Any
+
+from ductile import units
+from ductile.validation import Path as Place
+
+# Seconds. A command of any other name has as long as `handle`.
+DEFAULT_TIMEOUTS = {"poll": 60, "handle": 120, "health": 10, "init": 30}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """The section `service`. `log` is `stdout`, `syslog` or a file."""
+
+    name: str = "ductile"
+    tick_interval: int = units.MINUTE
+    log_level: str = "info"
+    log: str | Path = "stdout"
+    dedupe_ttl: int = 24 * units.HOUR
+    job_log_retention: int = 30 * units.DAY
+    max_hops: int = 20
+    max_queue_depth: int = 10_000
+    shutdown_grace: int = 30
+    env_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """How often an attempt is repeated, and the bounds of the wait before it."""
+
+    max_attempts: int = 4
+    backoff_base: int = 30
+    backoff_max: int = units.HOUR
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerRule:
+    """After how many dead jobs in a row a circuit breaker opens, and when it lets a probe through."""
+
+    threshold: int = 3
+    reset_after: int = 30 * units.MINUTE
+
+
+class Unit(enum.Enum):
+    """What an interval is counted in; seconds are elapsed time, the others steps of the calendar."""
+
+    SECONDS = "s"
+    DAYS = "d"
+    WEEKS = "w"
+    MONTHS = "month"
+
+
+# A month counts as its shortest case.
+_NOMINAL_SECONDS = {
+    Unit.SECONDS: units.SECOND,
+    Unit.DAYS: units.DAY,
+    Unit.WEEKS: units.WEEK,
+    Unit.MONTHS: 28 * units.DAY,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Every:
+    """An interval: `count` times `unit`."""
+
+    count: int
+    unit: Unit
+
+    @property
+    def seconds(self) -> int:
+        """The interval's nominal length in seconds, for comparisons; a month has 28 days."""
+        return self.count * _NOMINAL_SECONDS[self.unit]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """The wall times `[start, end)` of each day; across midnight where `end` is not later than `start`.
+
+    So an `end` of 00:00 is the midnight that ends the day.
+    """
+
+    start: time
+    end: time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """One schedule of a plugin. `jitter` is in seconds.
+
+    `at` is the grid's time of day, for calendar intervals only. `day` goes with `at`: a weekday from
+    0, Monday, to 6 for weeks; a day of the month from 1 to 31 for months. `zone_name` is the zone as the
+    operator wrote it, None where the system's is meant; `zone` has its rules as they were when they were read.
+    """
+
+    id: str
+    command: str = "poll"
+    every: Every
+    at: time | None = None
+    day: int | None = None
+    jitter: int = 0
+    window: Window | None = None
+    zone: tzinfo = field(compare=False)
+    zone_name: str | None = None
+
+    def rule(self) -> str:
+        """Return the text of what the grid depends on: where it changes, a new grid begins."""
+        parts = [f"every {self.every.count} {self.every.unit.value}"]
+        if self.at is not None:
+            parts.append(f"at {self.at.isoformat()}")
+        if self.day is not None:
+            parts.append(f"day {self.day}")
+        if self.zone_name is not None:
+            parts.append(f"in {self.zone_name}")
+        return " ".join(parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginConfig:
+    """One entry of `plugins`.
+
+    `uses` is the manifest's name; `config` is what the plugin is given, secrets and all, so it stays out of the repr.
+    """
+
+    name: str
+    enabled: bool = True
+    uses: str
+    schedules: tuple[Schedule, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    env: tuple[str, ...] = ()
+    retry: Retry = Retry()
+    timeouts: Mapping[str, int] = field(default_factory=lambda: dict(DEFAULT_TIMEOUTS))
+    breaker: BreakerRule = BreakerRule()
+    max_outstanding_polls: int = 1
+
+    def timeout(self, command: str) -> int:
+        """Return the seconds that one attempt of `command` may take."""
+        return self.timeouts.get(command, self.timeouts["handle"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One path that webhooks are posted to, for a plugin's `handle` or, as an `event`, for the router.
+
+    `secrets` are the resolved ones, any of which verifies; they never belong in a message.
+    """
+
+    path: str
+    plugin: str | None
+    event: str | None
+    secrets: tuple[str, ...] = field(repr=False)
+    signature_header: str
+    signature_format: str
+    dedupe_header: str | None
+    max_body_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Webhooks:
+    """Where to listen; `host` is an address without brackets, or `localhost`."""
+
+    host: str
+    port: int
+    endpoints: tuple[Endpoint, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """An event of type `event_type` from the plugin `source` becomes a job of the plugin `target`."""
+
+    source: str
+    event_type: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedCommand:
+    """A place in the file that asks a plugin for a command."""
+
+    place: Place
+    plugin: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedEvent:
+    """A place in the file that hands an event to the pipelines which take it."""
+
+    place: Place
+    event: str
+
+
+Asked = AskedCommand | AskedEvent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything that the configuration file says. `webhooks` is None where nothing is to be listened on.
+
+    `plugins_places` are the places in the file where `plugins_dirs` stand, one for each. `asked` is what the file
+    relies on and cannot tell itself; entries that are wrong in another way, and so left out elsewhere, ask too.
+    """
+
+    service: Service
+    state_path: Path
+    workspace_path: Path
+    workspace_ttl: int
+    plugins_dirs: tuple[Path, ...]
+    plugins_places: tuple[Place, ...] = field(default=(), compare=False)
+    pipelines_dir: Path
+    plugins: Mapping[str, PluginConfig]
+    webhooks: Webhooks | None
+    routes: tuple[Route, ...]
+    asked: tuple[Asked, ...] = field(default=(), compare=False)
+
+
+# From the configuration's own directory.
+STATE_PATH = "./data/state.db"
+WORKSPACE_PATH = "./data/ws"
+
+
+def detached_log(database: Path) -> Path:
+    """Return the log of a detached daemon on a machine without a syslog."""
+    return database.with_name("ductiled.log")
+
+
+def run_locks(database: Path) -> Path:
+    """Return the directory of run locks for a database."""
+    return database.with_name("running")

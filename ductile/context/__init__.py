@@ -1,1 +1,0 @@
-"""What a chain of events has been told, and how it is handed on."""

@@ -1,0 +1,198 @@
+"""`ductilectl init`: a starter configuration that runs as it stands."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+import shlex
+import socket
+import sysconfig
+from io import TextIOBase
+from pathlib import Path
+
+from ductile.config.find import FILE_NAME
+from ductile.ctl.output import document
+from ductile.errors import EXIT_IO, EXIT_OK, DuctileError, io_exit_code
+from ductile.text import one_line
+
+_DIRECTORY_MODE = 0o755
+_FILE_MODE = 0o644
+_SECRET_MODE = 0o600
+_SECRETS = "secrets.env"
+_ON_FAILURE = "on-failure.yaml"
+_VARIABLE = "ECHO_WEBHOOK_SECRET"
+_SECRET_BYTES = 32
+_HOST = "127.0.0.1"
+_PORT, _LAST_PORT = 8081, 65535
+_TEXT = """\
+# Ductile's configuration. Relative paths start from the directory of this file.
+# Every key there is, explained: {example}
+
+service:
+  log_level: info
+  env_file: ./{secrets}
+
+state:
+  path: ./data/state.db
+
+workspace:
+  path: ./data/ws
+
+# Your own plugins, then those that come with ductile; the first that has a name is taken.
+plugins_dir:
+  - ./plugins
+  - {plugins}
+
+# Requests from outside, signed with a secret of {secrets}: see webhooks in the example.
+webhooks:
+  listen: {listen}
+  endpoints:
+    - path: /webhooks/echo
+      plugin: echo
+      secret: ${{{variable}}}
+      signature_header: X-Hub-Signature-256
+
+# Where pipelines are. The one there tells through notify of every job that ends for good without success.
+pipelines_dir: ./pipelines
+
+# What runs: only plugins that are named here. Secrets belong in variables: "${{NAME}}".
+plugins:
+  # `url: log` makes the message a warning in ductiled's log. For a phone or a channel: the README of notify.
+  notify:
+    config:
+      url: log
+      template: "{{plugin}} {{command}} failed for good, attempts {{attempts}}: {{error}} (job {{job_id}})"
+  echo:
+    schedule: {{every: 5m}}
+    config: {{message: hello}}
+"""
+
+
+def init(directory: Path, *, as_json: bool, out: TextIOBase, err: TextIOBase, port: int = _PORT) -> int:
+    """Write a starter configuration into a directory, made if need be; webhooks get `port` or the next free one.
+
+    Raises DuctileError, with nothing done: 77 where that is not permitted, else 74.
+    """
+    file = directory / FILE_NAME
+    secret_file = directory / _SECRETS
+    listen = f"{_HOST}:{_free_port(port)}"
+    text = _TEXT.format(listen=listen, example=one_line(str(example_config())), plugins=_quoted(plugins()),
+                        secrets=_SECRETS, variable=_VARIABLE)
+    on_failure = (pipelines() / _ON_FAILURE).read_text(encoding="utf-8")
+    for each in (file, secret_file, directory / "pipelines" / _ON_FAILURE):
+        if os.path.lexists(each):
+            raise DuctileError(f"{each} exists already; name another directory, or move it away", exit_code=EXIT_IO)
+    made: list[Path] = []
+    try:
+        _make(directory / "plugins", made)
+        _make(directory / "pipelines", made)
+        _write(directory / "pipelines" / _ON_FAILURE, on_failure, _FILE_MODE, made)
+        _write(secret_file, f"{_VARIABLE}={secrets.token_hex(_SECRET_BYTES)}\n", _SECRET_MODE, made)
+        _write(file, text, _FILE_MODE, made)
+    except (OSError, UnicodeEncodeError) as error:
+        _undo(made)
+        why = error.strerror if isinstance(error, OSError) else "the path of the shipped plugins is not UTF-8"
+        raise DuctileError(f"cannot write {file}: {why}; nothing was made", exit_code=io_exit_code(error)) from error
+    if listen != f"{_HOST}:{port}":
+        err.write(f"port {port} is taken: webhooks.listen is {listen}\n")
+    out.write(document({"config": str(file), "listen": listen}) if as_json else
+              _next_steps(file, shlex.quote(str(directory))))
+    return EXIT_OK
+
+
+def _next_steps(file: Path, directory: str) -> str:
+    run, look = f"ductiled -c {directory}", f"ductilectl -c {directory} status"
+    return (f"Created {file}. Next:\n  {run:{len(look)}}  # runs in the foreground; Ctrl-C stops it\n"
+            f"  {look}  # in another terminal\n")
+
+
+def _free_port(first: int) -> int:
+    """Return the first port from there on that nothing listens on; the first where that cannot be found out."""
+    for port in range(first, _LAST_PORT + 1):
+        try:
+            socket.create_server((_HOST, port)).close()
+            return port
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                break
+    return first
+
+
+def _quoted(path: Path) -> str:
+    """Return a path as YAML's double-quoted text, with nothing in it that is taken for a variable."""
+    return json.dumps(str(path).replace("${", "$${"), ensure_ascii=False)
+
+
+def _make(directory: Path, made: list[Path]) -> None:
+    """Make a directory and those above it, noting each that was not there. Raises OSError."""
+    missing = [each for each in (directory, *directory.parents) if not each.exists()]
+    for each in reversed(missing):
+        each.mkdir(mode=_DIRECTORY_MODE)
+        made.append(each)
+
+
+def _write(file: Path, text: str, mode: int, made: list[Path]) -> None:
+    with open(file, "x", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, mode)) as writer:
+        made.append(file)
+        writer.write(text)
+        writer.flush()
+        os.fsync(writer.fileno())
+
+
+def _undo(made: list[Path]) -> None:
+    for path in reversed(made):
+        try:
+            path.unlink() if path.is_file() else path.rmdir()
+        except OSError:
+            # Somebody else has put something there meanwhile: it is not ours to remove.
+            continue
+
+
+# Every Ductile comes with echo; a bare `plugins` beside the package may be someone else's.
+_MARK = Path("plugins", "echo", "manifest.yaml")
+
+
+def share() -> Path:
+    """Return the directory that holds `plugins`, `pipelines` and `etc`: the checkout's root, or what pip installed.
+
+    Raises DuctileError (EXIT_IO), naming the places looked at, when the plugins are in none of them.
+    """
+    places = _places()
+    for place in places:
+        if os.path.isfile(place / _MARK):
+            return place
+    looked_at = ", ".join(map(str, places))
+    raise DuctileError(
+        f"the plugins that come with ductile are in none of {looked_at}: install ductile again",
+        exit_code=EXIT_IO,
+    )
+
+
+def plugins() -> Path:
+    """Return the directory of the shipped plugins. Raises as `share` does."""
+    return share() / "plugins"
+
+
+def pipelines() -> Path:
+    """Return the directory of the shipped pipelines. Raises as `share` does."""
+    return share() / "pipelines"
+
+
+def example_config() -> Path:
+    """Return the example configuration that explains every key. Raises as `share` does."""
+    return share() / "etc" / "ductile" / "config.yaml"
+
+
+def _places() -> tuple[Path, ...]:
+    root = Path(__file__).resolve().parent.parent
+    # A user's own install, or Debian's, is not under the interpreter's prefix: its scheme is the one
+    # whose library directory this package sits in.
+    schemes = [name for name in sysconfig.get_scheme_names() if _library(name) == root]
+    data = [sysconfig.get_path("data", name) for name in schemes] + [sysconfig.get_path("data")]
+    return (root, *(Path(directory) / "share" / "ductile" for directory in dict.fromkeys(data)))
+
+
+def _library(scheme: str) -> Path:
+    return Path(sysconfig.get_path("purelib", scheme)).resolve()

@@ -1,0 +1,88 @@
+"""JSON that the operator gives in a file or on standard input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ductile import safe_files, submit
+from ductile.ctl.lookup import shown
+from ductile.errors import EXIT_DATA, EXIT_IO, EXIT_USAGE, DuctileError, io_exit_code
+from ductile.injected import NewId
+from ductile.protocol import reserved_prefix
+from ductile.safe_files import NotRegular, TooLarge
+from ductile.strictjson import JSONRefused, decode
+from ductile.text import one_line
+from ductile.units import format_size
+from ductile.validation import kind_of
+
+STDIN = "-"
+# A state or payload has 1 MiB at most, and a request holds some of them.
+_LARGEST_BYTES = 16 * 1024**2
+
+
+def place(name: str) -> str:
+    """Return a file as messages name it."""
+    return "standard input" if name == STDIN else name
+
+
+def read_json(name: str, stdin: BinaryIO) -> Any:
+    """Return the value in a file, or on standard input where `name` is `-`.
+
+    Raises DuctileError: 77 where it may not be read, 74 where it cannot be or is no regular file, 65 where it is not
+    one strict JSON value or larger than any that is used.
+    """
+    try:
+        content = _from_stdin(stdin) if name == STDIN else safe_files.read(Path(name), _LARGEST_BYTES)
+    except OSError as error:
+        raise DuctileError(f"{place(name)}: cannot be read: {error.strerror}", exit_code=io_exit_code(error)) from error
+    except NotRegular as error:
+        raise DuctileError(f"{place(name)}: not a regular file; use - to read from standard input",
+                           exit_code=EXIT_IO) from error
+    except TooLarge as error:
+        raise DuctileError(f"{place(name)}: larger than {format_size(_LARGEST_BYTES)}", exit_code=EXIT_DATA) from error
+    try:
+        return decode(content)
+    except JSONRefused as error:
+        raise DuctileError(f"{place(name)}: not strict JSON: {error}", exit_code=EXIT_DATA) from error
+
+
+def _from_stdin(stdin: BinaryIO) -> bytes:
+    content = stdin.read(_LARGEST_BYTES + 1)
+    if len(content) > _LARGEST_BYTES:
+        raise TooLarge
+    return content
+
+
+def as_object(value: Any, where: str) -> Mapping[str, Any]:
+    """Return `value` where it is an object. Raises DuctileError (65), with `where` it stands."""
+    if not isinstance(value, dict):
+        raise DuctileError(f"{where}: expected one JSON object, got {one_line(kind_of(value))}", exit_code=EXIT_DATA)
+    return value
+
+
+CLI_SOURCE = "cli"
+
+
+def by_hand(event_type: str, payload: str | None, *, source: str, option: str, new_id: NewId,
+            now: datetime) -> dict[str, Any]:
+    """Return an event with the payload that a text of JSON says, `{}` without one.
+
+    `option` is where the type was given. Raises DuctileError: 64 for a type that is the core's own, 65 for a payload
+    that is not strict JSON.
+    """
+    reserved = reserved_prefix(event_type)
+    if reserved is not None:
+        raise DuctileError(f"{option} {shown(event_type)}: types that start {reserved!r} are ductile's own",
+                           exit_code=EXIT_USAGE)
+    value = {} if payload is None else _decoded(payload)
+    return submit.new_event(event_type, value, source, new_id=new_id, now=now)
+
+
+def _decoded(payload: str) -> Any:
+    try:
+        return decode(payload)
+    except JSONRefused as error:
+        raise DuctileError(f"--payload is not strict JSON: {error}", exit_code=EXIT_DATA) from error

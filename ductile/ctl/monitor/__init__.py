@@ -1,0 +1,1 @@
+"""The full-screen monitor: what it knows, what it shows, how it reaches the terminal."""

@@ -1,0 +1,252 @@
+"""What the operator looks at in `monitor`: the pane, the chosen job, the filter, the question; and what a key does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from ductile.ctl import table
+from ductile.ctl.monitor import tree
+
+QUEUE, RECENT, PLUGINS, CHAIN = PANES = ("queue", "recent", "plugins", "chain")
+
+_FILTER_LIMIT = 60
+_FAR = 1_000_000_000
+_SEARCHED = ("job_id", "plugin", "command", "status", "last_error", "last_outcome", "held")
+_STEPS = {"up": -1, "k": -1, "down": 1, "j": 1, "home": -_FAR, "end": _FAR}
+_OF_A_JOB = {"t": "retry", "p": "replay", "c": "cancel"}
+_OF_A_PLUGIN = {"r": "run", "R": "reset"}
+_COMMAND_RUN = "poll"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What one look has given.
+
+    `status` is what `status --json` shows, `open`, `ended` and `chain` are as `glance` reads them; `timeouts` are the
+    seconds that an attempt may take, by job, where they are known.
+    """
+
+    now: datetime
+    status: Mapping[str, Any]
+    open: Sequence[Mapping[str, Any]]
+    ended: Sequence[Mapping[str, Any]]
+    chain: Mapping[str, Any] | None = None
+    timeouts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked before something is changed, and the command line that does it."""
+
+    text: str
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """What a command has answered."""
+
+    text: str
+    good: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What is chosen, filtered and asked.
+
+    `job` is None while the operator has chosen none: then what runs, or ended last, is looked at. `line` is the
+    cursor in the chain, None while it stands on that job. `places` are the rows where the cursor was, by pane.
+    """
+
+    focus: str = QUEUE
+    job: str | None = None
+    plugin: str | None = None
+    line: int | None = None
+    places: Mapping[str, int] = field(default_factory=dict)
+    filter: str = ""
+    typing: bool = False
+    question: Question | None = None
+    message: Message | None = None
+    help_line: int | None = None     # the first line of the help that is shown, None where none is
+    ended: bool = False
+
+
+def rows(view: State, sight: Snapshot, pane: str) -> list[Mapping[str, Any]]:
+    """Return the rows of a pane but the chain that the filter lets through."""
+    found = {QUEUE: sight.open, RECENT: sight.ended, PLUGINS: sight.status["plugins"]}[pane]
+    wanted = view.filter.casefold()
+    return [row for row in found if wanted in " ".join(str(row.get(name) or "") for name in _SEARCHED).casefold()]
+
+
+def chosen_job(view: State, sight: Snapshot) -> str | None:
+    """Return the id of the job whose chain is shown: the chosen one, else one that runs, ended last or waits."""
+    if view.job is not None:
+        return view.job
+    running = [row for row in sight.open if row["status"] == "running"]
+    return next((row["job_id"] for row in [*running, *sight.ended, *sight.open]), None)
+
+
+def cursor(view: State, sight: Snapshot, pane: str) -> int | None:
+    """Return the number of the row of a pane that is chosen, None where it has none."""
+    if pane == CHAIN:
+        found = tree.entries(sight.chain, sight.now)
+        line = tree.line_of(found, chosen_job(view, sight)) if view.line is None else view.line
+        return min(line, len(found) - 1) if found else None
+    found = rows(view, sight, pane)
+    if pane == PLUGINS:
+        names = [row["plugin"] for row in found]
+        return names.index(view.plugin) if view.plugin in names else 0 if names else None
+    wanted = chosen_job(view, sight)
+    return next((number for number, row in enumerate(found) if row["job_id"] == wanted), None)
+
+
+def press(view: State, key: str, sight: Snapshot, *, page: int) -> tuple[State, tuple[str, ...] | None]:
+    """Return what a key makes of the view, and the command line that it asks for.
+
+    A key is a character or `up down pgup pgdn home end tab backtab enter esc backspace`; a page has so many rows.
+    """
+    if view.question is not None:
+        asked = view.question
+        view = replace(view, question=None)
+        if key not in ("y", "Y"):
+            return _say(view, "nothing was changed"), None
+        if asked.arguments[0] in _OF_A_JOB.values():
+            # The job goes elsewhere now, and the eye with it.
+            view = replace(view, job=chosen_job(view, sight))
+        return view, asked.arguments
+    if view.typing:
+        return _typed(view, key), None
+    view = replace(view, message=None)
+    if view.help_line is not None:
+        return _read_help(view, key, page), None
+    steps = {**_STEPS, "pgup": -page, "pgdn": page}
+    if key in steps:
+        return _moved(view, sight, steps[key]), None
+    if key in _OF_A_JOB or key in _OF_A_PLUGIN:
+        return _asked(view, key, sight), None
+    return _changed(view, key, sight), None
+
+
+def _changed(view: State, key: str, sight: Snapshot) -> State:
+    """Return the view after a key that neither moves nor asks."""
+    if key == "q":
+        return replace(view, ended=True)
+    if key == "?":
+        return replace(view, help_line=0)
+    if key == "/":
+        return replace(view, typing=True)
+    if key in ("tab", "backtab"):
+        step = 1 if key == "tab" else -1
+        return _entered(replace(view, focus=PANES[(PANES.index(view.focus) + step) % len(PANES)]), sight)
+    if key == "enter" and view.focus == CHAIN:
+        return replace(view, job=_target_job(view, sight), line=None)
+    if key == "esc":
+        return replace(view, filter="", job=None, line=None)
+    return view
+
+
+def _typed(view: State, key: str) -> State:
+    if key == "enter":
+        return replace(view, typing=False)
+    if key == "esc":
+        return replace(view, typing=False, filter="")
+    if key == "backspace":
+        return replace(view, filter=view.filter[:-1])
+    if len(key) == 1 and key.isprintable():
+        return replace(view, filter=(view.filter + key)[:_FILTER_LIMIT])
+    return view
+
+
+def _read_help(view: State, key: str, page: int) -> State:
+    steps = {**_STEPS, "pgup": -page, "pgdn": page}
+    if key not in steps:
+        return replace(view, help_line=None)
+    return replace(view, help_line=max(0, min(view.help_line + steps[key], len(HELP) - page)))
+
+
+def _entered(view: State, sight: Snapshot) -> State:
+    """Return the view with a row chosen in a pane of jobs that was just entered."""
+    if view.focus in (QUEUE, RECENT) and cursor(view, sight, view.focus) is None:
+        return _at(view, sight, view.places.get(view.focus, 0))
+    return view
+
+
+def _moved(view: State, sight: Snapshot, step: int) -> State:
+    now_at = cursor(view, sight, view.focus)
+    if now_at is None:
+        # What stood there has gone elsewhere: the first move goes to what is in its place now.
+        return _at(view, sight, view.places.get(view.focus, 0))
+    return _at(view, sight, now_at + step)
+
+
+def _at(view: State, sight: Snapshot, number: int) -> State:
+    """Return the view with this row of its pane chosen, or the nearest there is."""
+    if view.focus == CHAIN:
+        most = len(tree.entries(sight.chain, sight.now)) - 1
+        return replace(view, line=max(0, min(number, most)))
+    found = rows(view, sight, view.focus)
+    if not found:
+        return view
+    number = max(0, min(number, len(found) - 1))
+    view = replace(view, places={**view.places, view.focus: number})
+    if view.focus == PLUGINS:
+        return replace(view, plugin=found[number]["plugin"])
+    return replace(view, job=found[number]["job_id"], line=None)
+
+
+def _target_job(view: State, sight: Snapshot) -> str | None:
+    """Return the id of the job that a key is for: in the chain, the one under the cursor."""
+    number = cursor(view, sight, CHAIN) if view.focus == CHAIN else None
+    return chosen_job(view, sight) if number is None else tree.entries(sight.chain, sight.now)[number].job_id
+
+
+def _job_row(sight: Snapshot, job_id: str | None) -> Mapping[str, Any] | None:
+    known = [*sight.open, *sight.ended, *(sight.chain["jobs"] if sight.chain else [])]
+    return next((row for row in known if row["job_id"] == job_id), None)
+
+
+def _asked(view: State, key: str, sight: Snapshot) -> State:
+    """Return the view with the question that must be answered before anything is changed."""
+    job = _job_row(sight, _target_job(view, sight))
+    if key in _OF_A_JOB:
+        if job is None:
+            return _say(view, f"there is no job to {_OF_A_JOB[key]}")
+        text = f"{_OF_A_JOB[key]} job {table.short(job['job_id'])} ({job['plugin']} {job['command']})"
+        return replace(view, question=Question(text=text, arguments=(_OF_A_JOB[key], job["job_id"])))
+    number = cursor(view, sight, PLUGINS) if view.focus == PLUGINS else None
+    row = job if number is None else rows(view, sight, PLUGINS)[number]
+    if row is None:
+        return _say(view, f"there is no plugin to {_OF_A_PLUGIN[key]}")
+    name = row["plugin"]
+    if key == "R":
+        return replace(view, question=Question(text=f"reset plugin {name}", arguments=("reset", name)))
+    return replace(view, question=Question(text=f"run {name} {_COMMAND_RUN}", arguments=("run", name, _COMMAND_RUN)))
+
+
+def _say(view: State, text: str) -> State:
+    return replace(view, message=Message(text=text, good=False))
+
+
+HELP = (
+    "Tab, Shift-Tab   the next pane, the one before",
+    "arrows, j, k     the next row, the one before",
+    "PgUp, PgDn       a page on or back",
+    "Home, End        the first row, the last",
+    "Enter            in the chain: choose the job",
+    "Esc              no filter; follow what runs",
+    "/                show what has this text",
+    "r                run the plugin (poll)",
+    "R                reset the plugin's breakers",
+    "t                retry the job, if it is dead",
+    "p                replay the job",
+    "c                cancel the job, if it waits",
+    "q                quit",
+    "",
+    "+ succeeded      x dead",
+    "* runs           . waits for its turn",
+    "! waits for a retry, or is held back",
+    "~ a duplicate    - disabled, or never run",
+)

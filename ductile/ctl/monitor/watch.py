@@ -1,0 +1,164 @@
+"""`ductilectl monitor`: a live view of the whole daemon on a terminal, and keys for what the operator does most."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import replace
+from datetime import datetime, timedelta
+from io import StringIO, TextIOBase
+from pathlib import Path
+from typing import Any
+
+from ductile import db
+from ductile.config.model import PluginConfig
+from ductile.ctl import queries
+from ductile.ctl.monitor import render, state
+from ductile.ctl.monitor.state import Message, Snapshot, State
+from ductile.ctl.monitor.terminal import Terminal, opened
+from ductile.ctl.probes import Configured
+from ductile.ctl.status import status
+from ductile.errors import EXIT_IO, EXIT_OK, DuctileError
+from ductile.pidfile import pid_file, running_pid
+
+_LOOK_SECONDS = 0.5
+# A breaker's end and the count of the last 24 hours come with time alone: so old a sight is read anew.
+_STALE = timedelta(minutes=1)
+_ROWS = 200    # of the queue and of what ended: ten screens
+
+# What does one of our own command lines, writes to the stream all that it says and returns its exit code.
+Command = Callable[[Sequence[str], TextIOBase], int]
+
+
+def monitor(conn: sqlite3.Connection, *, state_path: Path, plugins: Callable[[], Mapping[str, PluginConfig]],
+            command: Command, environ: Mapping[str, str], now: Callable[[], datetime]) -> int:
+    """Show everything until the operator quits, and do what is asked for by keys.
+
+    `plugins` reads the configuration. Return 0 after `q`, 128 and its number after a signal or for a terminal that is
+    gone. Raises DuctileError: 64 without a terminal, 74 where the database is another file now, 65 where it is
+    damaged; KeyboardInterrupt.
+    """
+    watch = Watch(conn, state_path=state_path, plugins=plugins, now=now)
+    with opened(environ) as terminal:
+        return _follow(watch, terminal, command)
+
+
+def _follow(watch: Watch, terminal: Terminal, command: Command) -> int:
+    seen, sight = State(), watch.look(State())
+    while terminal.ended is None:
+        try:
+            sight = watch.look(seen)
+        except db.NotWritten as error:
+            seen = replace(seen, message=Message(text=f"the database cannot be read now: {error}", good=False))
+        columns, rows = terminal.size
+        terminal.paint(render.lines(sight, seen, columns=columns, rows=rows))
+        terminal.wait(_LOOK_SECONDS)
+        page = render.page(seen, columns=columns, rows=rows)
+        for key in terminal.keys():
+            seen, arguments = state.press(seen, key, sight, page=page)
+            if arguments is not None:
+                seen = replace(seen, message=_answer(command, arguments))
+            if seen.ended:
+                return EXIT_OK
+            if seen.question is not None or arguments is not None:
+                # No answer to a question that nobody has seen yet.
+                terminal.forget_keys()
+                break
+    return 128 + terminal.ended
+
+
+def _answer(command: Command, arguments: Sequence[str]) -> Message:
+    """Do what a command line says, and return what it has answered."""
+    said = StringIO()
+    with redirect_stderr(said):
+        try:
+            code = command(arguments, said)
+        except SystemExit as refused:
+            code = refused.code
+    return Message(text=f"{arguments[0]}: {'; '.join(said.getvalue().splitlines())}", good=code == EXIT_OK)
+
+
+class Watch:
+    """Follows the database and the daemon's lock. Nothing is held between two looks."""
+
+    def __init__(self, conn: sqlite3.Connection, *, state_path: Path,
+                 plugins: Callable[[], Mapping[str, PluginConfig]], now: Callable[[], datetime]) -> None:
+        """Watch the database that `conn` has open; `plugins` reads the configuration."""
+        self._conn, self._state_path, self._plugins, self._now = conn, state_path, plugins, now
+        self._file = self._identity()
+        self._settings: Mapping[str, PluginConfig] = {}
+        self._load: object = self     # nothing that a configuration load equals
+        self._mark: object = None
+        self._job: str | None = None
+        self._sight: Snapshot | None = None
+
+    def look(self, seen: State) -> Snapshot:
+        """Return what there is to see. The tables are read only where another process has written to them, where
+        another job is chosen, or once a minute.
+
+        Raises DuctileError: 74 where the database is another file now, 65 where it is damaged; NotWritten where it
+        cannot be read at this moment.
+        """
+        with db.database_errors(self._conn):
+            return self._look(seen, self._now())
+
+    def _look(self, seen: State, now: datetime) -> Snapshot:
+        if self._identity() != self._file:
+            raise DuctileError(f"the database {self._state_path} is another file now: start ductilectl monitor again",
+                               exit_code=EXIT_IO)
+        # Before it is read: what comes in between is then read twice, and never missed.
+        mark = (self._conn.execute("PRAGMA data_version").fetchone()[0], running_pid(pid_file(self._state_path)))
+        sight = self._sight
+        if sight is not None and mark == self._mark and state.chosen_job(seen, sight) == self._job \
+                and timedelta(0) <= now - sight.now < _STALE:
+            return replace(sight, now=now)
+        with _one_moment(self._conn):
+            sight = self._read(now)
+            job = state.chosen_job(seen, sight)
+            sight = replace(sight, chain=None if job is None else queries.chain(self._conn, job))
+        self._sight, self._mark, self._job = sight, mark, job
+        return sight
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self._state_path)
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _read(self, now: datetime) -> Snapshot:
+        found = self._status(now)
+        if found["config_load"] != self._load:
+            self._load, self._settings = found["config_load"], self._configured()
+            found = self._status(now)
+        waiting = queries.open_jobs(self._conn, _ROWS)
+        return Snapshot(now=now, status=found, open=waiting, ended=queries.ended_jobs(self._conn, _ROWS),
+                     timeouts={job["job_id"]: self._settings[job["plugin"]].timeout(job["command"])
+                               for job in waiting if job["status"] == "running" and job["plugin"] in self._settings})
+
+    def _status(self, now: datetime) -> dict[str, Any]:
+        out = StringIO()
+        status(self._conn, state_path=self._state_path, probes=lambda: Configured(self._settings), now=now,
+               document=json.dumps, out=out)
+        return json.loads(out.getvalue())
+
+    def _configured(self) -> Mapping[str, PluginConfig]:
+        """Return the plugins' settings; a configuration that cannot be read tells nothing."""
+        try:
+            return self._plugins()
+        except DuctileError:
+            return {}
+
+
+@contextmanager
+def _one_moment(conn: sqlite3.Connection) -> Iterator[None]:
+    """Let all reads of the block see the same state of the database."""
+    conn.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")

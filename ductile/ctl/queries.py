@@ -1,0 +1,180 @@
+"""Rows for `monitor`, completion and `logs` from the tables of all rooms: what waits, what ended lately, whose
+attempts are in the log, and one job's chain with its files.
+
+Each query costs the same however many jobs there are, for which it goes along an index in that index's own order, and
+gives only as much of a long text as a screen can show.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import datetime, timedelta
+from itertools import chain as joined
+from operator import itemgetter
+
+from ductile.units import utc_text
+
+_ERROR_CHARACTERS = 500
+_OUTPUT_CHARACTERS = 8000
+_CHAIN_JOBS = 300
+_FILES = 200
+
+_JOB = (f"seq, id AS job_id, plugin, command, status, attempt, max_attempts, created_at, started_at, completed_at,"
+        f" next_retry_at, substr(last_error, 1, {_ERROR_CHARACTERS}) AS last_error, parent_job_id, root_job_id,"
+        f" pipeline_name, step_id, replay_of")
+_READY = "INDEXED BY job_queue_ready WHERE status = 'queued' AND next_retry_at IS NULL"
+
+
+def open_jobs(conn: sqlite3.Connection, limit: int) -> list[dict]:
+    """Return up to `limit` jobs that have not ended: what runs, what waits for its turn, what waits for a retry."""
+    running = rows(conn, f"SELECT {_JOB} FROM job_queue WHERE status = 'running' ORDER BY seq LIMIT ?", limit)
+    retries = rows(conn, f"SELECT {_JOB} FROM job_queue INDEXED BY job_queue_retry"
+                         " WHERE status = 'queued' AND next_retry_at IS NOT NULL ORDER BY next_retry_at LIMIT ?",
+                   limit)
+    return [*running, *_ready(conn, limit), *retries][:limit]
+
+
+def _ready(conn: sqlite3.Connection, limit: int) -> list[dict]:
+    """Return the first jobs of each plugin, merged: in the order of the queue alone SQLite reads every row there is."""
+    plugins = conn.execute(
+        f"WITH RECURSIVE p (name) AS (SELECT min(plugin) FROM job_queue {_READY}"
+        f" UNION ALL SELECT (SELECT min(plugin) FROM job_queue {_READY} AND plugin > name) FROM p"
+        " WHERE name IS NOT NULL) SELECT name FROM p WHERE name IS NOT NULL").fetchall()
+    heads = (rows(conn, f"SELECT {_JOB} FROM job_queue {_READY} AND plugin = ? ORDER BY seq LIMIT ?", name, limit)
+             for (name,) in plugins)
+    return sorted(joined.from_iterable(heads), key=itemgetter("seq"))[:limit]
+
+
+def ended_jobs(conn: sqlite3.Connection, limit: int) -> list[dict]:
+    """Return the `limit` jobs that ended last, the latest first."""
+    return rows(conn, f"SELECT {_JOB} FROM job_queue INDEXED BY job_queue_ended WHERE completed_at IS NOT NULL"
+                      " ORDER BY completed_at DESC, status DESC, seq DESC LIMIT ?", limit)
+
+
+def logged_plugins(conn: sqlite3.Connection) -> set[str]:
+    """Return the names of all plugins that have an attempt in the log, whether they are configured or not."""
+    # From one name to the next in the index: a plain DISTINCT would read every row.
+    return {name for (name,) in conn.execute(
+        "WITH RECURSIVE p (name) AS (SELECT min(plugin) FROM job_log"
+        " UNION ALL SELECT (SELECT min(plugin) FROM job_log WHERE plugin > name) FROM p WHERE name IS NOT NULL)"
+        " SELECT name FROM p WHERE name IS NOT NULL")}
+
+
+def chain(conn: sqlite3.Connection, job_id: str) -> dict | None:
+    """Return a job's chain, what its last attempt said and the files it made; None where there is no such job.
+
+    `jobs` are the first of the chain in the order of the queue, the asked one among them in any case; `total` is how
+    many there are.
+    """
+    asked = rows(conn, f"SELECT {_JOB} FROM job_queue WHERE id = ?", job_id)
+    if not asked:
+        return None
+    root = asked[0]["root_job_id"]
+    jobs = rows(conn, f"SELECT {_JOB} FROM job_queue WHERE root_job_id = ? ORDER BY seq LIMIT {_CHAIN_JOBS}", root)
+    if job_id not in {job["job_id"] for job in jobs}:
+        jobs += asked
+    said = rows(conn, f"SELECT attempt, status, exit_code, substr(stderr, 1, {_OUTPUT_CHARACTERS}) AS stderr,"
+                      f" substr(printed, 1, {_OUTPUT_CHARACTERS}) AS printed FROM job_log WHERE job_id = ?"
+                      " ORDER BY attempt DESC, seq DESC LIMIT 1", job_id)
+    return {
+        "job_id": job_id, "jobs": jobs, "attempt": said[0] if said else None,
+        "total": conn.execute("SELECT count(*) FROM job_queue WHERE root_job_id = ?", (root,)).fetchone()[0],
+        "files": rows(conn, f"SELECT path, size FROM artifacts WHERE job_id = ? ORDER BY path LIMIT {_FILES}", job_id),
+        "files_total": conn.execute("SELECT count(*) FROM artifacts WHERE job_id = ?", (job_id,)).fetchone()[0],
+    }
+
+
+_RECENT = timedelta(hours=24)
+
+
+def take(conn: sqlite3.Connection, now: datetime) -> dict:
+    """Return everything that `status` shows and the database knows; times are UTC text.
+
+    `plugins` are the configured ones as the daemon last read them, by name.
+    """
+    running = rows(conn, "SELECT id AS job_id, plugin, command, attempt, started_at FROM job_queue"
+                         " WHERE status = 'running' ORDER BY seq")
+    load = _first(conn, "SELECT loaded_at, ok, errors FROM config_loads ORDER BY id DESC LIMIT 1")
+    return {
+        "config_load": load and {**load, "ok": bool(load["ok"])},
+        "listen": _listen(conn),
+        "queue": _depth(conn, len(running)),
+        "oldest_waiting": _oldest_waiting(conn),
+        "ended_24h": _ended(conn, now - _RECENT),
+        "running": running,
+        "plugins": _plugins(conn),
+    }
+
+
+def _listen(conn: sqlite3.Connection) -> str | None:
+    """Return where the daemon takes webhooks while it runs: what was refused has changed nothing."""
+    row = conn.execute("SELECT listen FROM config_loads WHERE ok = 1 ORDER BY id DESC LIMIT 1").fetchone()
+    return row and row[0]
+
+
+def _depth(conn: sqlite3.Connection, running: int) -> dict:
+    """Return how many jobs have not ended, by status."""
+    count = conn.execute("SELECT count(*) FROM job_queue WHERE completed_at IS NULL").fetchone()[0]
+    waiting = conn.execute(
+        "SELECT count(*) FROM job_queue WHERE status = 'queued' AND next_retry_at IS NOT NULL").fetchone()[0]
+    return {"queued": max(0, count - waiting - running), "waiting": waiting, "running": running}
+
+
+def unfinished(conn: sqlite3.Connection) -> tuple[int, int]:
+    """Return how many jobs are queued and how many are running, in a database of any version."""
+    return conn.execute("SELECT count(*) FILTER (WHERE status = 'queued'), count(*) FILTER (WHERE status = 'running')"
+                        " FROM job_queue WHERE status IN ('queued', 'running')").fetchone()
+
+
+def _oldest_waiting(conn: sqlite3.Connection) -> str | None:
+    """Return since when the queued job waits that was enqueued first."""
+    # From plugin to plugin in the index, and of each the first: a plain min(seq) would read every waiting row.
+    row = conn.execute(
+        "WITH RECURSIVE p (name) AS (SELECT min(plugin) FROM job_queue WHERE completed_at IS NULL"
+        " UNION ALL SELECT (SELECT min(plugin) FROM job_queue WHERE completed_at IS NULL AND plugin > name)"
+        " FROM p WHERE name IS NOT NULL)"
+        " SELECT created_at FROM job_queue WHERE seq = (SELECT min(seq) FROM"
+        " (SELECT (SELECT q.seq FROM job_queue q INDEXED BY job_queue_ready WHERE q.plugin = name"
+        "   AND q.status = 'queued' AND q.next_retry_at IS NULL ORDER BY q.seq LIMIT 1) AS seq"
+        "  FROM p WHERE name IS NOT NULL"
+        "  UNION ALL SELECT min(seq) FROM job_queue INDEXED BY job_queue_retry"
+        "  WHERE status = 'queued' AND next_retry_at IS NOT NULL))"
+    ).fetchone()
+    return row and row[0]
+
+
+def _ended(conn: sqlite3.Connection, since: datetime) -> dict:
+    """Return how many jobs have ended since then, by how; a total would have to walk over every job there is."""
+    return _first(
+        conn, "SELECT count(*) FILTER (WHERE status = 'succeeded') AS succeeded,"
+        " count(*) FILTER (WHERE status = 'dead') AS dead, count(*) FILTER (WHERE status = 'deduped') AS deduped"
+        " FROM job_queue WHERE completed_at >= ?", utc_text(since))
+
+
+def _plugins(conn: sqlite3.Connection) -> list[dict]:
+    plugins = rows(conn, "SELECT plugin, version, enabled, reason, needs_init FROM plugin_loads ORDER BY plugin")
+    initialised = set(conn.execute("SELECT plugin, fingerprint FROM plugin_inits WHERE ok = 1"))
+    sizes = dict(conn.execute("SELECT plugin_name, length(CAST(state AS BLOB)) FROM plugin_state"))
+    for row in plugins:
+        name, needs = row["plugin"], row.pop("needs_init")
+        row["enabled"] = bool(row["enabled"])
+        row["healthy"] = needs is None or (name, needs) in initialised
+        row["state_bytes"] = sizes.get(name, 0)
+        row["last"] = _first(conn, "SELECT job_id, command, status, completed_at, last_error FROM job_log"
+                                   " WHERE plugin = ? ORDER BY seq DESC LIMIT 1", name)
+        row["breakers"] = rows(conn, "SELECT command, state, failure_count, opened_at FROM circuit_breakers"
+                                     " WHERE plugin = ? ORDER BY command", name)
+        row["schedules"] = rows(conn, "SELECT schedule_id, next_run_at, last_run_at, held_reason FROM schedule_entries"
+                                      " WHERE plugin = ? ORDER BY schedule_id", name)
+    return plugins
+
+
+def rows(conn: sqlite3.Connection, sql: str, *parameters: object) -> list[dict]:
+    """Return the rows of a query, each by the names of its columns."""
+    cursor = conn.execute(sql, parameters)
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row)) for row in cursor]
+
+
+def _first(conn: sqlite3.Connection, sql: str, *parameters: object) -> dict | None:
+    return next(iter(rows(conn, sql, *parameters)), None)

@@ -1,0 +1,193 @@
+"""The heartbeat's work on the database: enqueue what is due, let go of what is stuck."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from ductile import submit
+from ductile.config.model import Schedule
+from ductile.db import transaction
+from ductile.injected import Chance, NewId
+from ductile.plugin import plugin_table
+from ductile.plugin.discovery import ConfiguredPlugin
+from ductile.queue import job_table
+from ductile.queue.job import Submitter
+from ductile.queue.retry import longest_delay
+from ductile.runtime_config import RuntimeConfig
+from ductile.scheduler import schedule_table
+from ductile.scheduler.breaker import Breaker, Gate, gate
+from ductile.scheduler.schedule import advance, first, in_window, next_in_window, redraw_if_stalled
+from ductile.scheduler.schedule_table import ScheduleEntry
+from ductile.units import utc_text
+
+QUEUE_FULL = "queue full"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TickLogLine:
+    """One line for the log."""
+
+    level: str
+    message: str
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TickResult:
+    """What a look at the schedules gave: when the next run is due, whether any is held back, what to log."""
+
+    next_at: datetime | None
+    holding: bool
+    notes: tuple[TickLogLine, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Facts:
+    """What decides whether a due run may start."""
+
+    plugin: ConfiguredPlugin
+    healthy: bool
+    gate: Gate
+    outstanding: int
+    queue_is_full: bool
+
+
+def tick(conn: sqlite3.Connection, runtime: RuntimeConfig, *, now: datetime, rng: Chance, new_id: NewId) -> TickResult:
+    """Enqueue the runs that are due and store when the next ones are; no write where nothing has changed.
+
+    Raises what `transaction` raises; then nothing was enqueued and nothing moved on.
+    """
+    stored = schedule_table.entries(conn)
+    wanted = dict(_schedules(runtime))
+    gone = [key for key in stored if key not in wanted and not _is_disabled(runtime, key[0])]
+    if not gone and not any(_needs_work(stored.get(key), schedule, now, rng) for key, (_, schedule) in wanted.items()):
+        return _next([stored[key] for key in wanted], now, ())
+    notes: list[TickLogLine] = []
+    with transaction(conn):
+        stored = schedule_table.entries(conn)
+        schedule_table.remove_entries(conn, gone)
+        after = [_visit(conn, runtime, plugin, schedule, stored.get(key), notes, now=now, rng=rng, new_id=new_id)
+                 for key, (plugin, schedule) in _in_order(wanted, stored)]
+    return _next(after, now, tuple(notes))
+
+
+def _schedules(runtime: RuntimeConfig) -> Iterator[tuple[tuple[str, str], tuple[ConfiguredPlugin, Schedule]]]:
+    for name, plugin in runtime.plugins.items():
+        if plugin.settings.enabled:
+            for schedule in plugin.settings.schedules:
+                yield (name, schedule.id), (plugin, schedule)
+
+
+def _is_disabled(runtime: RuntimeConfig, name: str) -> bool:
+    """Say whether a plugin is configured but off: its grid is kept for the day it is on again."""
+    plugin = runtime.plugins.get(name)
+    return plugin is not None and not plugin.settings.enabled
+
+
+def _needs_work(entry: ScheduleEntry | None, schedule: Schedule, now: datetime, rng: Chance) -> bool:
+    return (entry is None or entry.rule != schedule.rule() or entry.slot.next_run_at <= now
+            or redraw_if_stalled(schedule, entry.slot, now, rng) is not None)
+
+
+def _in_order(wanted: dict, stored: dict[tuple[str, str], ScheduleEntry]) -> list:
+    """Return the schedules in the order in which they fell due: the queue is first in, first out."""
+    return sorted(wanted.items(), key=lambda item: (
+        utc_text(stored[item[0]].slot.next_run_at) if item[0] in stored else "", item[0]))
+
+
+def _next(entries: Any, now: datetime, notes: tuple[TickLogLine, ...]) -> TickResult:
+    times = [entry.slot.next_run_at for entry in entries]
+    return TickResult(next_at=min((time for time in times if time > now), default=None),
+                  holding=any(time <= now for time in times), notes=notes)
+
+
+def _visit(conn: sqlite3.Connection, runtime: RuntimeConfig, plugin: ConfiguredPlugin, schedule: Schedule, entry: ScheduleEntry | None,
+           notes: list[TickLogLine], *, now: datetime, rng: Chance, new_id: NewId) -> ScheduleEntry:
+    """Bring one entry up to date: put it on its grid, and run, skip or hold what is due. Return it as it is now."""
+    name = plugin.settings.name
+    if entry is None or entry.rule != schedule.rule():
+        fresh = ScheduleEntry(plugin=name, schedule_id=schedule.id, slot=first(schedule, now, rng), rule=schedule.rule())
+        before = fresh if entry is None else replace(entry, slot=fresh.slot, rule=fresh.rule, held_reason=None)
+    else:
+        before = replace(entry, slot=redraw_if_stalled(schedule, entry.slot, now, rng) or entry.slot)
+    after = before
+    if before.slot.next_run_at <= now:
+        breaker = schedule_table.breaker(conn, name, schedule.command)
+        facts = _facts(conn, runtime, plugin, schedule, breaker, now)
+        after = _decide(conn, schedule, before, facts, now=now, rng=rng, new_id=new_id)
+        if facts.gate.action == "probe" and after.last_job_id != before.last_job_id:
+            schedule_table.put_breaker(conn, name, schedule.command, replace(breaker, state="half_open"), now)
+    if after != entry:
+        schedule_table.put_entry(conn, after)
+    notes += _notes(entry, after, schedule)
+    return after
+
+
+def _facts(conn: sqlite3.Connection, runtime: RuntimeConfig, plugin: ConfiguredPlugin, schedule: Schedule, breaker: Breaker,
+           now: datetime) -> _Facts:
+    outstanding = job_table.count_open(conn, plugin.settings.name, schedule.command, Submitter.SCHEDULER)
+    needs = plugin.needs_init
+    return _Facts(
+        plugin=plugin, outstanding=outstanding,
+        healthy=needs is None or (plugin.settings.name, needs) in plugin_table.initialised(conn),
+        gate=gate(breaker, plugin.settings.breaker.reset_after, outstanding, now),
+        queue_is_full=job_table.is_full(conn, runtime.config.service.max_queue_depth),
+    )
+
+
+def hold_reason(facts: _Facts) -> str | None:
+    """Return why a due run has to wait, or None where it need not."""
+    if facts.plugin.plugin is None:
+        return f"not loaded: {facts.plugin.reason}"
+    if not facts.healthy:
+        return "unhealthy: init has not succeeded"
+    if facts.gate.action == "hold":
+        return ("breaker half-open: a probe is out" if facts.gate.until is None
+                else f"breaker open until {utc_text(facts.gate.until)}")
+    return QUEUE_FULL if facts.queue_is_full else None
+
+
+def _decide(conn: sqlite3.Connection, schedule: Schedule, entry: ScheduleEntry, facts: _Facts, *, now: datetime, rng: Chance,
+            new_id: NewId) -> ScheduleEntry:
+    """Run, skip, move or hold a due entry."""
+    reason = hold_reason(facts)
+    if reason is not None:
+        return replace(entry, held_reason=reason)
+    if not in_window(schedule, now):
+        slot = replace(entry.slot, next_run_at=next_in_window(schedule, now, rng))
+        return replace(entry, slot=slot, held_reason="outside its preferred window")
+    moved = advance(schedule, entry.slot, now, rng)
+    if facts.outstanding >= facts.plugin.settings.max_outstanding_polls:
+        return replace(entry, slot=moved, held_reason=f"poll guard: {facts.outstanding} outstanding")
+    job = submit.command_job(facts.plugin, schedule.command, Submitter.SCHEDULER, new_id=new_id)
+    job_table.add(conn, [job], now)
+    return replace(entry, slot=moved, last_run_at=now, last_job_id=job.id, held_reason=None)
+
+
+def _notes(before: ScheduleEntry | None, after: ScheduleEntry, schedule: Schedule) -> Iterator[TickLogLine]:
+    names = {"plugin": after.plugin, "schedule": after.schedule_id, "command": schedule.command}
+    if after.last_job_id is not None and (before is None or before.last_job_id != after.last_job_id):
+        yield TickLogLine(level="info", message="scheduled run enqueued", fields=names | {
+            "job_id": after.last_job_id, "next_run_at": utc_text(after.slot.next_run_at)})
+    held = before.held_reason if before is not None else None
+    if after.held_reason != held and after.held_reason is not None:
+        level = "warn" if after.held_reason == QUEUE_FULL else "info"
+        yield TickLogLine(level=level, message="scheduled run held back", fields=names | {"reason": after.held_reason})
+    elif after.held_reason != held:
+        yield TickLogLine(level="info", message="scheduled run no longer held back", fields=names | {"reason": held})
+
+
+def release_stranded(conn: sqlite3.Connection, runtime: RuntimeConfig, now: datetime) -> int:
+    """Let retries run that lie further off than any delay of their plugin: the clock has gone back since."""
+    latest = {}
+    for name, plugin in runtime.plugins.items():
+        retry = plugin.settings.retry
+        latest[name] = now + timedelta(seconds=longest_delay(retry.backoff_base, retry.backoff_max))
+    if not job_table.has_retry_after(conn, min(latest.values(), default=now)):
+        return 0
+    with transaction(conn):
+        return job_table.release_stranded_retries(conn, latest)

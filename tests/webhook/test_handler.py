@@ -1,0 +1,391 @@
+from __future__ import annotations
+
+import hmac
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import ledger, logs, worlds
+from support.clock import START, FakeClock
+
+from ductile import db
+from ductile.config.model import Endpoint, Webhooks
+from ductile.webhook.group_commit import GroupCommit
+from ductile.queue import job_table
+from ductile.queue.job import Status, Submitter
+from ductile.routing.router import Target
+from ductile.health import Health
+from ductile.webhook.http_head import Head
+from ductile.webhook.handler import Handler
+from ductile.webhook.refusals import Refusals
+from ductile.webhook.listener import Expected, Reply
+from ductile.webhook.signature import headers_of
+
+SECRET = "correct-horse-battery-staple"
+SIGNATURE = "X-Sig"
+REFUSED = "the key 'origin_plugin' is refused: it is the core's own, rename it"
+MISNAMED = "the key 'ductile_x' of the payload has a name of the core's own, rename it"
+
+
+class Desk:
+    """A reception with one endpoint for the plugin `echo` and one for the event `pushed`."""
+
+    def __init__(self, conn: sqlite3.Connection, *, not_loaded: str | None = None, **service: Any) -> None:
+        runtime = worlds.runtime(worlds.plugin(not_loaded=not_loaded), **service)
+        webhooks = Webhooks(host="127.0.0.1", port=8081, endpoints=(
+            _endpoint("/plugin", plugin="echo"), _endpoint("/event", event="pushed")))
+        runtime = replace(runtime, config=replace(runtime.config, webhooks=webhooks), router=_TwoTake())
+        self.posted: list[BaseException | None] = []
+        self.vitals = Health(uptime_seconds=7, reasons=(), plugins_loaded=1)
+        self.conn = conn
+        self.clock = FakeClock()
+        self._reception = Handler(runtime, GroupCommit(lambda: conn), clock=self.clock, new_id=ledger.ids(),
+                                    health=lambda: self.vitals, post=self.posted.append)
+
+    def post(self, path: str, body: bytes, *headers: tuple[str, str]) -> Reply:
+        signature = hmac.digest(SECRET.encode(), body, "sha256").hex()
+        head = _head("POST", path, ("Content-Length", str(len(body))), (SIGNATURE, signature), *headers)
+        expected = self._reception.receive(head, "192.0.2.7")
+        assert isinstance(expected, Expected)
+        reply = expected.answer(body, lambda: None)
+        if reply.after is not None:
+            reply.after()
+        return reply
+
+    def ask(self, method: str, path: str, *headers: tuple[str, str], body: bytes = b"") -> Reply:
+        """Ask as the listener does, and let what was refused be noted."""
+        reply = self._reception.receive(_head(method, path, *headers), "192.0.2.7")
+        if isinstance(reply, Expected):
+            reply = reply.answer(body, lambda: None)
+        if reply.refusal is not None:
+            self._reception.refused(path, "192.0.2.7", reply)
+        return reply
+
+    @property
+    def refusals(self) -> Refusals:
+        return self._reception.refusals
+
+    def swap(self, **plugin: Any) -> None:
+        """Put another world in force, with another plugin of the same name."""
+        before = self._reception.runtime
+        self._reception.runtime = replace(before, plugins={"echo": worlds.plugin(**plugin)})
+
+    def health(self, address: str = "127.0.0.1", method: str = "GET") -> Reply:
+        return self._reception.receive(_head(method, "/healthz"), address)
+
+    def deepen(self, depth: int) -> None:
+        """Put another world in force, with another depth of the queue."""
+        before = self._reception.runtime
+        service = replace(before.config.service, max_queue_depth=depth)
+        self._reception.runtime = replace(before, config=replace(before.config, service=service))
+
+    def jobs(self) -> list[tuple]:
+        return self.conn.execute("SELECT id, plugin FROM job_queue ORDER BY seq").fetchall()
+
+
+class _TwoTake:
+    """A router by which two plugins take every event from outside."""
+
+    def next(self, event_type: str, source_plugin: str | None) -> tuple[Target, ...]:
+        assert (event_type, source_plugin) == ("pushed", None)
+        return tuple(Target(plugin="echo", command="handle", submitted_by=Submitter.ROUTE, pipeline_name=f"p{number}",
+                              step_id="first") for number in (1, 2))
+
+
+class Failing(sqlite3.Connection):
+    """A connection whose commits fail with this code where there is one."""
+
+    code: int | None = None
+
+    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        if sql == "COMMIT" and self.code is not None:
+            error = sqlite3.OperationalError("it fails")
+            error.sqlite_errorcode, error.sqlite_errorname = self.code, "SQLITE_CODE"
+            raise error
+        return super().execute(sql, *parameters)
+
+
+REFUSED_BY_HEAD = [
+    ("GET", "/plugin", (), 405, "the method is not POST"),
+    ("POST", "/plugin", (), 411, "there is no Content-Length"),
+    ("POST", "/plugin", (("Content-Length", "-1"),), 400, "Content-Length or Transfer-Encoding is wrong"),
+    ("POST", "/plugin", (("Content-Length", "999999999"),), 413, "the body is larger than max_body_size"),
+]
+RIGHT = (SIGNATURE, hmac.digest(SECRET.encode(), b"{}", "sha256").hex())
+SIGNATURES = [
+    ((), "the header X-Sig is missing"),
+    (((SIGNATURE, ""),), "the signature is wrong"),
+    (((SIGNATURE, "0" * 64),), "the signature is wrong"),
+    ((RIGHT, RIGHT), "the header X-Sig is there twice"),
+]
+
+
+def _endpoint(path: str, *, plugin: str | None = None, event: str | None = None) -> Endpoint:
+    return Endpoint(path=path, plugin=plugin, event=event, secrets=(SECRET,), signature_header=SIGNATURE,
+                    signature_format="hex", dedupe_header="X-Id", max_body_size=32 * 1024**2)
+
+
+def _head(method: str, path: str, *headers: tuple[str, str]) -> Head:
+    return Head(method=method, path=path, query="", version="HTTP/1.1", headers=headers)
+
+
+@pytest.fixture
+def conn(tmp_path: Path) -> Iterator[Failing]:
+    with ledger.opened(tmp_path):
+        conn = sqlite3.connect(tmp_path / "state.db", isolation_level=None, factory=Failing)
+        yield conn
+        conn.close()
+
+
+@pytest.fixture
+def desk(conn: Failing) -> Desk:
+    return Desk(conn)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.9.10", "::1"])
+def test_health_is_told_to_this_machine(desk: Desk, address: str) -> None:
+    reply = desk.health(address)
+    assert (reply.status, json.loads(reply.body)) == (200, {
+        "status": "ok", "reasons": [], "uptime_seconds": 7, "queue_depth": 0, "plugins_loaded": 1,
+        "plugins_circuit_open": 0})
+
+
+def test_health_may_be_asked_without_a_body_and_in_no_other_way(desk: Desk) -> None:
+    assert desk.health(method="HEAD") == desk.health()
+    assert (desk.health(method="POST").status, desk.health(method="POST").headers) == (405, (("Allow", "GET, HEAD"),))
+
+
+@pytest.mark.parametrize("address", ["192.0.2.7", "10.0.0.1", "2001:db8::1", "fe80::1%eth0", "0.0.0.0"])
+def test_for_others_there_is_no_health(desk: Desk, address: str) -> None:
+    reply = desk.health(address)
+    assert (reply.status, reply.body, reply.headers) == (404, b"", ())
+
+
+def test_what_is_not_well_is_degraded_with_every_reason(desk: Desk, conn: Failing) -> None:
+    desk.vitals = replace(desk.vitals, reasons=("the disk is gone",))
+    desk.deepen(1)
+    ledger.put_job(conn, "a")
+    ledger.put_job(conn, "b")
+    reply = desk.health()
+    health = json.loads(reply.body)
+    assert (reply.status, health["status"], health["reasons"]) == (503, "degraded", [
+        "the disk is gone", "2 jobs wait, more than service.max_queue_depth (1)"])
+
+
+def test_a_webhook_that_could_not_be_stored_is_one_to_be_sent_again(desk: Desk, conn: Failing) -> None:
+    conn.code = sqlite3.SQLITE_FULL
+    assert (desk.post("/plugin", b"{}").status, desk.jobs(), desk.posted) == (503, [], [])
+    conn.code = None
+    assert (desk.post("/plugin", b"{}").status, len(desk.jobs()), desk.posted) == (202, 1, [None])
+
+
+@pytest.mark.parametrize(("method", "path", "headers", "status", "reason"), REFUSED_BY_HEAD)
+def test_a_request_to_an_endpoint_that_is_refused_by_its_head_is_logged_with_its_reason(
+        desk: Desk, tmp_path: Path, method: str, path: str, headers: tuple, status: int, reason: str) -> None:
+    with logs.kept(tmp_path) as log:
+        reply = desk.ask(method, path, *headers)
+        [line] = logs.lines(log)
+    assert (reply.status, reply.body, reply.close) == (status, b"", True)
+    del line["timestamp"]
+    assert line == {"level": "info", "component": "webhook", "message": "webhook refused", "path": path,
+                    "status": status, "reason": reason, "address": "192.0.2.7"}
+
+
+@pytest.mark.parametrize(("headers", "reason"), SIGNATURES)
+def test_what_was_wrong_with_a_signature_is_told_in_the_log_alone(
+        desk: Desk, tmp_path: Path, headers: tuple, reason: str) -> None:
+    with logs.kept(tmp_path) as log:
+        reply = desk.ask("POST", "/plugin", ("Content-Length", "2"), *headers, body=b"{}")
+        assert [(line["level"], line["reason"]) for line in logs.lines(log)] == [("info", reason)]
+    assert (reply.status, reply.body, reply.headers, reply.close) == (403, b"", (), True)
+
+
+def test_the_log_names_a_header_that_is_signed_with_the_body_and_missing() -> None:
+    assert (headers_of("slack", "X-Slack-Signature"), headers_of("standard", "webhook-signature")) == (
+        ("X-Slack-Signature", "X-Slack-Request-Timestamp"),
+        ("webhook-signature", "webhook-id", "webhook-timestamp"))
+
+
+def test_what_strangers_ask_for_is_logged_at_debug(desk: Desk, tmp_path: Path) -> None:
+    with logs.kept(tmp_path) as log:
+        desk.ask("GET", "/healthz")
+        desk.ask("GET", "/wp-login.php")
+        desk.ask("POST", "/" + "a" * 5000)
+        said = [(line["level"], line["status"], line["path"]) for line in logs.lines(log)]
+    assert said == [("debug", 404, "/healthz"), ("debug", 404, "/wp-login.php"), ("debug", 404, "/" + "a" * 199)]
+
+
+def test_a_flood_of_refusals_is_counted_for_each_endpoint_and_reason_and_told_once_a_minute(
+        desk: Desk, tmp_path: Path) -> None:
+    with logs.kept(tmp_path) as log:
+        for number in range(2000):
+            desk.ask("POST", "/plugin", ("Content-Length", "2"), body=b"{}")
+            desk.ask("POST", "/event", ("Content-Length", "2"), (SIGNATURE, "0"), body=b"{}")
+            desk.ask("GET", f"/{number}")
+        assert len(logs.lines(log)) == 15
+        desk.clock.move(59)
+        desk.ask("GET", "/plugin")
+        desk.clock.move(1)
+        desk.refusals.tell()
+        desk.refusals.tell()
+        said = [[line.get(name) for name in ("level", "path", "reason", "count", "seconds")]
+                for line in logs.lines(log)[16:]]
+    assert said == [
+        ["info", "/plugin", "the header X-Sig is missing", 1995, 60],
+        ["info", "/event", "the signature is wrong", 1995, 60],
+        ["debug", None, "no endpoint has this path", 1995, 60],
+    ]
+
+
+def test_the_next_minute_begins_with_lines_of_their_own(desk: Desk, tmp_path: Path) -> None:
+    with logs.kept(tmp_path) as log:
+        for _ in range(7):
+            desk.ask("GET", "/plugin")
+        desk.clock.move(60)
+        desk.ask("GET", "/plugin")
+        assert [line["message"] for line in logs.lines(log)] == [
+            *["webhook refused"] * 5, "more webhooks refused", "webhook refused"]
+
+
+def test_at_the_end_what_was_counted_is_told_at_once(desk: Desk, tmp_path: Path) -> None:
+    with logs.kept(tmp_path) as log:
+        for _ in range(6):
+            desk.ask("GET", "/plugin")
+        desk.refusals.tell(at_once=True)
+        assert logs.lines(log)[-1]["count"] == 1
+
+
+@pytest.mark.parametrize(("code", "error"), [
+    (sqlite3.SQLITE_IOERR, db.FateUnknown), (sqlite3.SQLITE_CORRUPT, db.Damaged),
+])
+def test_what_only_a_start_can_mend_is_told_to_the_loop(
+        desk: Desk, conn: Failing, code: int, error: type[Exception]) -> None:
+    conn.code = code
+    assert desk.post("/plugin", b"{}").status == 503
+    assert list(map(type, desk.posted)) == [error]
+
+
+def test_an_event_is_a_job_for_each_that_takes_it(desk: Desk) -> None:
+    reply = desk.post("/event", b'{"a": 1}', ("X-Id", "1"))
+    ids = [job_id for job_id, _ in desk.jobs()]
+    assert (reply.status, json.loads(reply.body), len(ids)) == (202, {"job_id": ids[0], "job_ids": ids}, 2)
+    again = desk.post("/event", b'{"a": 1}', ("X-Id", "1"))
+    assert (again.status, json.loads(again.body)) == (200, {"job_id": ids[0], "job_ids": ids, "deduped": True})
+    assert (len(desk.jobs()), desk.posted) == (2, [None])
+
+
+def test_an_event_of_which_one_job_is_new_is_taken(desk: Desk, conn: Failing) -> None:
+    desk.post("/event", b"{}", ("X-Id", "1"))
+    [(first, _), (second, _)] = desk.jobs()
+    for status in (Status.RUNNING, Status.DEAD):
+        with db.transaction(conn):
+            job_table.move(conn, job_table.get(conn, first), status, FakeClock().now())
+    reply = desk.post("/event", b"{}", ("X-Id", "1"))
+    assert (reply.status, json.loads(reply.body)["job_ids"][1]) == (202, second)
+    assert len(desk.jobs()) == 3
+
+
+def test_an_event_too_large_for_a_context_is_refused_and_ends_nothing(desk: Desk) -> None:
+    reply = desk.post("/event", json.dumps({"a": "x" * 20_000_000}).encode())
+    assert (reply.status, reply.body, reply.refusal.level, reply.refusal.reason) == (
+        422, b"", "warn", "its event cannot be taken")
+    assert (reply.refusal.error.startswith("the event cannot be taken: "), desk.posted, desk.jobs()) == (True, [], [])
+
+
+def test_a_long_delivery_id_is_kept_as_its_digest_and_still_known(desk: Desk) -> None:
+    assert [desk.post("/plugin", b"{}", ("X-Id", letter * 5000)).status for letter in "aba"] == [202, 202, 200]
+    assert max(len(row[0]) for row in desk.conn.execute("SELECT dedupe_key FROM job_queue")) < 100
+
+
+def test_a_delivery_id_is_of_its_endpoint(desk: Desk) -> None:
+    paths = ("/plugin", "/event", "/plugin")
+    assert [desk.post(path, b"{}", ("X-Id", "1")).status for path in paths] == [202, 202, 200]
+
+
+def test_what_is_kept_out_of_the_baggage_is_said(desk: Desk, tmp_path: Path) -> None:
+    body = json.dumps({"origin_plugin": "eve", "origin_user": "ann", "ductile_x": 1}).encode()
+    with logs.kept(tmp_path) as path:
+        ids = json.loads(desk.post("/event", body, ("X-Id", "1")).body)["job_ids"]
+        desk.post("/event", body, ("X-Id", "1"))
+        said = [(line["level"], line["message"], line["path"], line.get("job_ids"), line.get("reason"))
+                for line in logs.lines(path)]
+    assert said == [
+        ("info", "webhook accepted", "/event", ids, None),
+        ("warn", "misnamed key", "/event", ids, REFUSED),
+        ("warn", "misnamed key", "/event", ids, MISNAMED),
+        *[("info", "webhook deduped", "/event", None, None)] * 2,
+    ]
+
+
+def test_each_job_that_a_request_repeats_is_named_and_each_new_one(desk: Desk, tmp_path: Path) -> None:
+    first, second = json.loads(desk.post("/event", b"{}", ("X-Id", "1")).body)["job_ids"]
+    job = job_table.get(desk.conn, first)
+    with db.transaction(desk.conn):
+        job_table.move(desk.conn, job, Status.RUNNING, START)
+        job_table.move(desk.conn, replace(job, status=Status.RUNNING), Status.DEAD, START)
+    with logs.kept(tmp_path) as path:
+        answer = json.loads(desk.post("/event", b"{}", ("X-Id", "1")).body)
+        said = [{name: line[name] for name in line if name not in ("timestamp", "component", "level")}
+                for line in logs.lines(path)]
+    assert answer["job_ids"][1] == second and answer["job_ids"][0] != first
+    key = "webhook:/event 1"
+    assert said == [
+        {"message": "webhook deduped", "path": "/event", "earlier_job_id": second, "dedupe_key": key},
+        {"message": "webhook accepted", "path": "/event", "job_ids": answer["job_ids"][:1], "dedupe_key": key},
+    ]
+
+
+def test_a_job_that_would_only_wait_wakes_nobody(conn: Failing) -> None:
+    desk = Desk(conn, not_loaded="its manifest is gone")
+    assert [desk.post(path, b"{}").status for path in ("/plugin", "/event")] == [202, 202]
+    assert desk.posted == []
+    # Once it is loaded, even for requests that came before.
+    desk.swap()
+    assert (desk.post("/plugin", b"{}").status, desk.posted) == (202, [None])
+
+
+# How full the queue is
+
+
+def test_what_others_queue_fills_the_queue_between_two_counts(conn: Failing) -> None:
+    desk = Desk(conn, max_queue_depth=4)
+    assert desk.post("/plugin", b"{}").status == 202
+    ledger.put_job(conn, "a")
+    assert desk.post("/plugin", b"{}").status == 202
+    ledger.put_job(conn, "b")
+    assert desk.post("/plugin", b"{}").status == 503
+    assert (len(desk.jobs()), desk.post("/plugin", b"{}").headers) == (4, (("Retry-After", "30"),))
+
+
+def test_a_place_in_a_full_queue_is_taken_as_soon_as_it_is_free(conn: Failing) -> None:
+    desk = Desk(conn, max_queue_depth=2)
+    assert [desk.post("/plugin", b"{}").status for _ in range(3)] == [202, 202, 503]
+    with db.transaction(conn):
+        job_table.move(conn, job_table.get(conn, desk.jobs()[0][0]), Status.RUNNING, FakeClock().now())
+    assert [desk.post("/plugin", b"{}").status for _ in range(2)] == [202, 503]
+
+
+def test_a_dead_job_that_was_queued_again_is_counted_within_a_second(conn: Failing) -> None:
+    desk = Desk(conn, max_queue_depth=3)
+    ledger.put_job(conn, "a", Status.DEAD)
+    ledger.put_job(conn, "b", Status.DEAD)
+    assert desk.post("/plugin", b"{}").status == 202
+    with db.transaction(conn):
+        for name in ("a", "b"):
+            job_table.move(conn, job_table.get(conn, name), Status.QUEUED, FakeClock().now())
+    desk.clock.move(1.0)
+    assert desk.post("/plugin", b"{}").status == 503
+    assert len(desk.jobs()) == 3
+
+
+def test_a_smaller_depth_holds_at_once(conn: Failing) -> None:
+    desk = Desk(conn, max_queue_depth=10)
+    assert [desk.post("/plugin", b"{}").status for _ in range(2)] == [202, 202]
+    desk.deepen(2)
+    assert desk.post("/plugin", b"{}").status == 503
+    desk.deepen(3)
+    assert [desk.post("/plugin", b"{}").status for _ in range(2)] == [202, 503]
