@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -372,7 +372,7 @@ def close(patience: float = 0.0) -> None:
 
 def _encode(level: int, component: str, message: str, fields: dict[str, Any]) -> _Line:
     line: dict[str, Any] = {
-        "timestamp": utc_text(datetime.now(timezone.utc)), "level": _NAMES[level], "component": component,
+        "timestamp": utc_text(datetime.now(UTC)), "level": _NAMES[level], "component": component,
         "message": message,
     }
     try:

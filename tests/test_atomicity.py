@@ -13,41 +13,40 @@ from queue import SimpleQueue
 from random import Random
 
 import pytest
-from scheduler.schedules import schedule
-from support import failing, worlds
-from support.clock import START, FakeClock
-from support.failing import FailingConnection
-from support.ledger import dump, ids, new_job, opened, put_ended, put_job
-from workspace.trees import made
 
 from ductile import submit as intake
 from ductile.config.model import Route
-from ductile.routing import context_table
-from ductile.routing.baggage import NewContext
 from ductile.ctl.replay import replay
 from ductile.daemon import Daemon
 from ductile.db import Damaged, FateUnknown, NotWritten, database_errors, transaction
 from ductile.dispatch import transactions
-from ductile.dispatch.run_lock import RunLocks
 from ductile.dispatch.outcome import Failed, Interrupted, Outcome, Refused, Succeeded, TimedOut, Unrunnable
 from ductile.dispatch.recovery import Recovery, rules_for
-from ductile.sdnotify import Notifier
+from ductile.dispatch.run_lock import RunLocks
 from ductile.pipeline.graph import Node, build
 from ductile.plugin import plugin_table
 from ductile.plugin.plugin_table import PluginLoad
 from ductile.protocol import decode_response
 from ductile.queue import job_table
 from ductile.queue.job import Status, Submitter
+from ductile.routing import context_table
+from ductile.routing.baggage import NewContext
 from ductile.routing.router import Router
-from ductile.scheduler import schedule_table
-from ductile.scheduler import retention, tick as ticker
+from ductile.runtime_config import ConfigSource, RuntimeConfig
+from ductile.scheduler import retention, schedule_table
+from ductile.scheduler import tick as ticker
 from ductile.scheduler.breaker import Breaker
+from ductile.sdnotify import Notifier
 from ductile.state import state_table
-from ductile.runtime_config import ConfigSource
 from ductile.workspace import artifact_table
 from ductile.workspace.artifact import Artifact
 from ductile.workspace.manager import Workspaces
-from ductile.runtime_config import RuntimeConfig
+from scheduler.schedules import schedule
+from support import failing, worlds
+from support.clock import START, FakeClock
+from support.failing import FailingConnection
+from support.ledger import dump, ids, new_job, opened, put_ended, put_job
+from workspace.trees import made
 
 DAY = 86400
 NEW_ID = ids()

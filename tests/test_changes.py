@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.plugins_on_disk import make
 
 from ductile import runtime_config
 from ductile.changes import compare
 from ductile.runtime_config import RuntimeConfig
+from support.plugins_on_disk import make
 
 SECRET, ANOTHER = "a secret that is long enough", "another one that is as long"
 ENVIRON = {"TZ": "UTC", "TOKEN": SECRET, "OTHER": ANOTHER}

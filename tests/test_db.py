@@ -12,11 +12,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.ledger import dump, new_job, opened, put_ended, put_job
 
 from ductile import db, schema
 from ductile.queue import job_table
 from ductile.units import parse_utc
+from support.ledger import dump, new_job, opened, put_ended, put_job
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_SECONDS = 60
@@ -194,19 +194,17 @@ def test_a_database_of_the_newest_version_is_not_migrated_again(conn):
 
 def test_an_exception_in_the_block_undoes_it_and_goes_on(conn):
     before = dump(conn)
-    with pytest.raises(LookupError, match="^mine$"):
-        with db.transaction(conn):
-            job_table.add(conn, [new_job("a")], NOW)
-            raise LookupError("mine")
+    with pytest.raises(LookupError, match="^mine$"), db.transaction(conn):
+        job_table.add(conn, [new_job("a")], NOW)
+        raise LookupError("mine")
     assert dump(conn) == before
     put_job(conn, "b")
     assert job_table.get(conn, "b") is not None
 
 
 def test_another_thread_can_write_after_a_failure_of_the_first(conn, tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        with db.transaction(conn):
-            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), db.transaction(conn):
+        raise KeyboardInterrupt
 
     def write() -> None:
         mine = db.connect_again(tmp_path / "state.db")

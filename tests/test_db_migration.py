@@ -13,11 +13,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support import failing
-from support.daemon import RealDaemon
 
 from ductile import db, schema
 from ductile.errors import EXIT_IO, EXIT_UNAVAILABLE, DuctileError
+from support import failing
+from support.daemon import RealDaemon
 
 LIMIT_SECONDS = 60
 T0 = "2026-02-08T10:00:00.000Z"

@@ -211,9 +211,8 @@ def test_a_missing_part_of_the_schema_is_damage(path, statement, why):
 def test_a_part_of_the_schema_that_goes_while_it_runs_is_damage(tmp_path, block, statement, query, why):
     with opened(tmp_path) as conn:
         execute(tmp_path / "state.db", statement)
-        with pytest.raises(db.Damaged) as caught:
-            with block(conn):
-                conn.execute(query)
+        with pytest.raises(db.Damaged) as caught, block(conn):
+            conn.execute(query)
         assert str(caught.value) == f"the database {tmp_path}/state.db is damaged ({why}); {MEND}"
         assert why in db.full_check(conn)
 
@@ -404,10 +403,9 @@ def test_a_bug_stays_a_bug(code):
 
 @pytest.mark.parametrize("block", [db.database_errors, db.transaction])
 def test_a_mistake_in_sql_is_raised_as_it_is(tmp_path, block):
-    with opened(tmp_path) as conn:
-        with pytest.raises(sqlite3.OperationalError, match="^no such table: theirs$"):
-            with block(conn):
-                conn.execute("SELECT * FROM theirs")
+    with opened(tmp_path) as conn, pytest.raises(sqlite3.OperationalError, match="^no such table: theirs$"):
+        with block(conn):
+            conn.execute("SELECT * FROM theirs")
 
 
 @pytest.mark.parametrize("block", [db.database_errors, db.transaction])
@@ -416,8 +414,7 @@ def test_damage_found_while_it_runs_ends_the_daemon(path, block):
     with open(path, "r+b") as file:
         file.seek(4096)
         file.write(b"\xff" * (path.stat().st_size - 4096))
-    with pytest.raises(db.Damaged) as caught:
-        with block(conn):
-            conn.execute("SELECT sum(length(result)) FROM job_log").fetchone()
+    with pytest.raises(db.Damaged) as caught, block(conn):
+        conn.execute("SELECT sum(length(result)) FROM job_log").fetchone()
     conn.close()
     assert str(caught.value) == f"the database {path} is damaged (database disk image is malformed); {MEND}"

@@ -14,16 +14,16 @@ import threading
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from support import logs
-from support.logs import lines, messages
 
 from ductile import log
 from ductile.errors import EXIT_SYSTEM, DuctileError
 from ductile.units import parse_utc
+from support import logs
+from support.logs import lines, messages
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_SECONDS = 60
@@ -55,7 +55,7 @@ def test_a_line_is_one_object_with_its_fields(path):
     written = parse_utc(line.pop("timestamp"))
     assert list(line.items()) == [
         ("level", "info"), ("component", "queue"), ("message", "job started"), ("job_id", "a"), ("attempt", 2)]
-    assert abs((datetime.now(timezone.utc) - written).total_seconds()) < LIMIT_SECONDS
+    assert abs((datetime.now(UTC) - written).total_seconds()) < LIMIT_SECONDS
 
 
 def test_text_of_many_lines_stays_one_line(path):
@@ -97,7 +97,7 @@ CYCLE.append(CYCLE)
 
 
 @pytest.mark.parametrize("value, written", [
-    (datetime(2026, 2, 8, 10, tzinfo=timezone.utc), "2026-02-08 10:00:00+00:00"),
+    (datetime(2026, 2, 8, 10, tzinfo=UTC), "2026-02-08 10:00:00+00:00"),
     (Path("a/b"), "a/b"),
     (b"bytes", "b'bytes'"),
     ({1, }, "{1}"),
@@ -275,7 +275,7 @@ def test_lines_that_are_held_are_written_when_asked_for_in_their_order(path):
 def test_held_lines_have_the_time_at_which_they_were_said(path):
     log.hold()
     COMPONENT.info("said")
-    said_by = datetime.now(timezone.utc)
+    said_by = datetime.now(UTC)
     log.flush()
     assert parse_utc(lines(path)[0]["timestamp"]) <= said_by
 

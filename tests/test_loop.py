@@ -4,12 +4,21 @@ import errno
 import os
 import shutil
 import signal
-import sqlite3
 import socket
+import sqlite3
 from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
+
+from ductile import db
+from ductile.config.model import Retry
+from ductile.daemon import Signal
+from ductile.errors import EXIT_SYSTEM, DuctileError
+from ductile.plugin import plugin_table
+from ductile.queue import job_table
+from ductile.queue.job import Status
+from ductile.units import utc_text
 from scheduler.schedules import schedule
 from support import worlds
 from support.clock import START
@@ -17,15 +26,6 @@ from support.ledger import new_job, put_ended, put_job
 from support.logs import lines
 from support.loop import FAILS, OK, WAITS, Loop, locked, loop, program
 from support.ticking import written
-
-from ductile import db
-from ductile.daemon import Signal
-from ductile.config.model import Retry
-from ductile.errors import EXIT_SYSTEM, DuctileError
-from ductile.plugin import plugin_table
-from ductile.queue import job_table
-from ductile.queue.job import Status
-from ductile.units import utc_text
 
 STORM = (signal.SIGUSR1,) * 500
 

@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+
 from support import failing, worlds
 from support.failing import FailingConnection
 from support.launch import in_a_child, writable_by_all

@@ -13,6 +13,9 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+
+from ductile import db, log, runtime_config
+from ductile.errors import EXIT_SYSTEM
 from support import failing, plugins_on_disk
 from support.failing import FailingConnection
 from support.hooks import free_port
@@ -20,9 +23,6 @@ from support.ledger import opened
 from support.logs import kept, lines
 from support.loop import Loop
 from support.wire import SECRET, ask, signed
-
-from ductile import db, log, runtime_config
-from ductile.errors import EXIT_SYSTEM
 
 ENVIRON = {"PATH": "/usr/bin:/bin", "HOOK_SECRET": SECRET, "TZ": "UTC"}
 RELOADED = "info configuration reloaded"

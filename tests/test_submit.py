@@ -4,19 +4,19 @@ import json
 from datetime import timedelta
 
 import pytest
-from support import worlds
-from support.clock import START
-from support.ledger import ids, new_job, opened, put_job
 
-from ductile import db, submit as intake
+from ductile import db
+from ductile import submit as intake
 from ductile.config.model import Retry, Route
-from ductile.routing import context_table
-from ductile.routing.baggage import LIMIT_BYTES
-from ductile.routing.baggage import NewContext
 from ductile.errors import EXIT_DATA, DuctileError
 from ductile.plugin import plugin_table
 from ductile.queue import job_table
 from ductile.queue.job import NewJob, Status, Submitter
+from ductile.routing import context_table
+from ductile.routing.baggage import LIMIT_BYTES, NewContext
+from support import worlds
+from support.clock import START
+from support.ledger import ids, new_job, opened, put_job
 
 TTL = 3600
 WITH_INIT = worlds.plugin("echo", commands=("poll", "init"), retry=Retry(max_attempts=9))
@@ -67,10 +67,9 @@ def test_a_replay_is_never_a_duplicate(conn):
 
 
 def test_a_submission_is_undone_with_the_rest_of_its_transaction(conn):
-    with pytest.raises(LookupError):
-        with db.transaction(conn):
-            intake.submit(conn, new_job("a"), dedupe_ttl=TTL, now=START)
-            raise LookupError
+    with pytest.raises(LookupError), db.transaction(conn):
+        intake.submit(conn, new_job("a"), dedupe_ttl=TTL, now=START)
+        raise LookupError
     assert job_table.get(conn, "a") is None
 
 

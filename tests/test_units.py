@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -9,7 +9,7 @@ from ductile.clock import SystemClock
 from ductile.errors import EXIT_DATA, DuctileError
 from ductile.units import format_duration, parse_duration, parse_size, parse_utc, utc_text
 
-UTC = timezone.utc
+UTC = UTC
 
 
 @pytest.mark.parametrize("text, seconds", [

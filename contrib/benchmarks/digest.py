@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
-from benchmarks.figures import BenchmarkFailed, Figure, Scale
 from blake3 import blake3
+
+from benchmarks.figures import BenchmarkFailed, Figure, Scale
 from ductile.workspace.manager import Workspaces
 
 _JOB = "job"

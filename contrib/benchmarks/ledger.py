@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 from ductile.db import transaction
 from ductile.queue import job_table
@@ -22,14 +22,14 @@ def submit(conn: sqlite3.Connection, plugin: str, count: int = 1) -> list[str]:
     jobs = [NewJob(id=str(uuid.uuid4()), plugin=plugin, command="poll", submitted_by=Submitter.CLI,
                    max_attempts=_ATTEMPTS) for _ in range(count)]
     with transaction(conn):
-        job_table.add(conn, jobs, datetime.now(timezone.utc))
+        job_table.add(conn, jobs, datetime.now(UTC))
     return [job.id for job in jobs]
 
 
 def fill(conn: sqlite3.Connection, plugin: str, *, waiting: int, finished: int) -> None:
     """Add finished `poll` jobs, each with its row in the log, and then as many runnable ones as asked for."""
     conn.execute("PRAGMA cache_size = -1000000")
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     with transaction(conn, synced=False):
         for back in range(finished, 0, -1):
             _add_finished(conn, plugin, utc_text(now - timedelta(seconds=_APART_SECONDS * back)))

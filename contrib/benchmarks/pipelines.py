@@ -10,14 +10,14 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
 from benchmarks import ledger
 from benchmarks.figures import BenchmarkFailed, Figure, Scale
 from benchmarks.site import Site, make_site, running, until
-from ductile import submit, runtime_config
+from ductile import runtime_config, submit
 from ductile.db import transaction
 from ductile.pipeline.compiler import compile_all
 from ductile.pipeline.files import read_pipelines
@@ -87,7 +87,7 @@ def _make_chain(directory: Path) -> Site:
 
 def _seconds_by_daemon(site: Site, chains: int) -> float:
     built = runtime_config.build(site.directory / "config.yaml", os.environ).runtime
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     with site.ledger() as conn, transaction(conn):
         for _ in range(chains):
             event = submit.new_event(_EVENT, {}, "cli", new_id=_new_id, now=now)

@@ -12,7 +12,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import import_module
 from io import TextIOBase
 from pathlib import Path
@@ -118,7 +118,7 @@ def _runtime(options: Options) -> object:
 
 
 def _now() -> datetime:
-    return datetime.now(timezone.utc)
+    return datetime.now(UTC)
 
 
 def _new_id() -> str:

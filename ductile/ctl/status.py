@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from io import TextIOBase
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def _daemon(state_path: Path, listen: str | None) -> dict:
     pid = running_pid(file)
     if pid is None:
         return {"running": False, "pid": None, "since": None, "listen": None}
-    since = datetime.fromtimestamp(file.stat().st_mtime, timezone.utc)
+    since = datetime.fromtimestamp(file.stat().st_mtime, UTC)
     return {"running": True, "pid": pid, "since": utc_text(since), "listen": listen}
 
 

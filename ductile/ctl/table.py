@@ -86,7 +86,7 @@ _COLOURS = {
 class Terminal(Page):
     """A terminal of so many columns, at one moment."""
 
-    __slots__ = ("_columns", "_colours", "_ascii", "_now")
+    __slots__ = ("_ascii", "_colours", "_columns", "_now")
 
     def __init__(self, columns: int, *, colours: bool, ascii_only: bool, now: datetime) -> None:
         """`ascii_only` says that it knows no other characters."""

@@ -87,7 +87,7 @@ def _is_mark(char: str) -> bool:
         return False
     category = unicodedata.category(char)
     # The vowels and finals of Hangul that join the syllable before them are letters by category.
-    return category in _MARKS or category == "Lo" and ("\u1160" <= char <= "\u11ff" or "\ud7b0" <= char <= "\ud7fb")
+    return category in _MARKS or (category == "Lo" and ("\u1160" <= char <= "\u11ff" or "\ud7b0" <= char <= "\ud7fb"))
 
 
 def _is_wide_by_now(char: str) -> bool:

@@ -137,7 +137,7 @@ def _object(value: Any) -> Mapping[str, Any]:
 
 
 def _refusals(refused: Collection[str], core: Collection[str]) -> list[str]:
-    reasons = {key: "it is the core's own, rename it" for key in core}
+    reasons = dict.fromkeys(core, "it is the core's own, rename it")
     other = f"only the first event of a chain may set keys that start '{_ANCHORED}'"
     return [f"the key '{one_line(key, 60)}' is refused: {reasons.get(key, other)}" for key in refused]
 

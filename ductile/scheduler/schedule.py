@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 import calendar
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
 from ductile import units
 from ductile.config.model import Every, Schedule, Unit, Window
@@ -25,9 +25,9 @@ _ONE_MILLISECOND = timedelta(milliseconds=1)
 # A clock outside these is taken for the nearest one: far enough from the ends of the calendar that every
 # zone's local time, and a window some days away, still has a date. The last point of a grid is later than
 # any clock, so there always is a next one.
-_FIRST_CLOCK = datetime(1, 2, 1, tzinfo=timezone.utc)
-_LAST_CLOCK = datetime(9999, 12, 1, tzinfo=timezone.utc)
-_LAST_POINT = datetime(9999, 12, 5, tzinfo=timezone.utc)
+_FIRST_CLOCK = datetime(1, 2, 1, tzinfo=UTC)
+_LAST_CLOCK = datetime(9999, 12, 1, tzinfo=UTC)
+_LAST_POINT = datetime(9999, 12, 5, tzinfo=UTC)
 _FIRST_WALL = datetime(1, 1, 3)
 _LAST_WALL = datetime(9999, 12, 5)
 
@@ -200,7 +200,7 @@ def _instant(wall: datetime, zone: tzinfo) -> datetime:
     # PEP 495: fold 0 reads a missing time with the offset before the gap, fold 1 with the one after it.
     before = _offset(wall.replace(tzinfo=zone, fold=0))
     after = _offset(wall.replace(tzinfo=zone, fold=1))
-    utc = wall.replace(tzinfo=timezone.utc)
+    utc = wall.replace(tzinfo=UTC)
     if before >= after:
         return utc - before
     earliest = utc.replace(microsecond=0) - after

@@ -16,7 +16,7 @@ T = TypeVar("T")
 class _Waiting:
     """Work that waits for its commit; who waits for another thread does so at `turn`."""
 
-    __slots__ = ("work", "result", "error", "done", "turn")
+    __slots__ = ("done", "error", "result", "turn", "work")
 
     def __init__(self, work: Callable[[sqlite3.Connection], Any]) -> None:
         self.work = work

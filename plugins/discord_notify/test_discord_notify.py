@@ -112,7 +112,7 @@ def test_a_nonce_is_that_of_the_job_and_the_text(server, workspace):
 def test_a_proxy_of_the_environment_is_not_used(server, workspace):
     server.answers = [POSTED]
     config = {"bot_token": SECRET, "api_base": server.host}
-    proxies = {name: "http://127.0.0.1:9/" for name in ("http_proxy", "HTTP_PROXY", "all_proxy")}
+    proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "all_proxy"), "http://127.0.0.1:9/")
     given = steps.request(workspace, config, PAYLOAD)
     assert steps.run_process(HERE, given, workspace, environ=ENVIRON | proxies).status == "ok"
     assert server.requests[0][0] == f"/channels/{CHANNEL}/messages"

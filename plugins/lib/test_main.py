@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -116,7 +116,7 @@ def test_what_is_nested_too_deeply_is_an_error():
 
 
 def test_the_deadline_leaves_time_to_answer():
-    at = (datetime.now(timezone.utc) + timedelta(seconds=30)).isoformat()
+    at = (datetime.now(UTC) + timedelta(seconds=30)).isoformat()
     assert 27 < lib.seconds_left({"deadline_at": at}, spare=2.0) <= 28
     assert lib.seconds_left({"deadline_at": "2026-02-08T10:00:00.000Z"}) < 0
     for request in ({}, {"deadline_at": "soon"}, {"deadline_at": 5}):

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 # The library is beside this file, or in the lib of the directory of plugins.
 sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib"))
@@ -81,7 +81,7 @@ def when(event: dict) -> datetime:
     try:
         return datetime.fromisoformat(event["timestamp"]).astimezone()
     except (KeyError, TypeError, ValueError, OverflowError):
-        return datetime.now(timezone.utc).astimezone()
+        return datetime.now(UTC).astimezone()
 
 
 def fields_of(request: dict, event: dict, payload: dict, tags: list[str]) -> dict[str, str | list[str]]:

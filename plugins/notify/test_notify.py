@@ -80,7 +80,7 @@ def test_every_2xx_is_a_success_and_an_event(server, status):
 
 def test_a_proxy_of_the_environment_is_not_used(server):
     server.answers = [answer(204)]
-    proxies = {name: "http://127.0.0.1:9/" for name in ("http_proxy", "HTTP_PROXY", "all_proxy")}
+    proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "all_proxy"), "http://127.0.0.1:9/")
     response = run_process(encoded({"url": server.url, "template": "{no}x"}, {}), environ=ENVIRON | proxies)
     assert (response.status, json.loads(server.requests[0][2])) == ("ok", {"message": "x"})
     assert [(line.level, line.message) for line in response.logs] == [("warn", "the payload has no 'no'")]

@@ -13,7 +13,20 @@ from pathlib import Path
 import pytest
 
 from support.transcripts import (
-    DETAILS, ENVIRON, ID, LINK, Site, body, encoded, failure, page, player, read, run, run_process, track,
+    DETAILS,
+    ENVIRON,
+    ID,
+    LINK,
+    Site,
+    body,
+    encoded,
+    failure,
+    page,
+    player,
+    read,
+    run,
+    run_process,
+    track,
 )
 
 HERE = Path(__file__).resolve().parent

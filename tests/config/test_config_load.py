@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from config.config_files import ECHO, lines, load_text
-from ductile.validation import Problem
-from ductile.config.load import load
 from ductile.config.find import CONFIG_LIMIT_BYTES, find
+from ductile.config.load import load
 from ductile.errors import EXIT_CONFIG, DuctileError
+from ductile.validation import Problem
 
 
 def refusal(call) -> tuple[str, ...]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from ductile.validation import Problem
 from ductile.errors import EXIT_CONFIG, DuctileError
+from ductile.validation import Problem
 from ductile.yamlfault import explain
 from ductile.yamlfile import read_yaml
 

@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Any
 
 from ctl.desk import job_id
-
 from ductile.ctl.monitor import render
 from ductile.ctl.monitor.state import Sight, View
 from ductile.units import utc_text

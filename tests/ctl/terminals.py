@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from ctl.desk import DUCTILECTL, PATIENCE_SECONDS
 
+from ctl.desk import DUCTILECTL, PATIENCE_SECONDS
 from support import processes
 from support.daemon import until
 

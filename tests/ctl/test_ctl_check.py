@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from ctl.desk import PATIENCE_SECONDS, Desk, Said, job_id
 
+from ctl.desk import PATIENCE_SECONDS, Desk, Said, job_id
 from support.ledger import put_ended, put_job
 
 DUCTILED = Path(sys.executable).with_name("ductiled")

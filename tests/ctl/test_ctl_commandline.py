@@ -6,11 +6,11 @@ import argparse
 from collections.abc import Sequence
 
 import pytest
+
 from ctl.desk import Desk
 from ctl.json_keys import WITHOUT
-
-from ductile.validation import nearest
 from ductile.ctl import commandline
+from ductile.validation import nearest
 
 COMMANDS = ("init", "check", "status", "plugins", "pipelines", "queue", "run", "emit", "logs", "inspect", "retry",
             "replay", "cancel", "reset", "health", "test", "reload", "wait", "state", "backup",

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, Said, job_id
 
+from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, Said, job_id
 from ductile.ctl import commandline
 from ductile.main import _parser as ductiled_parser
 from ductile.queue.job import Status

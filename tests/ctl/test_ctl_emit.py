@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from ctl.desk import PATIENCE_SECONDS, SAYS_OK, Desk, Said, start
 
+from ctl.desk import PATIENCE_SECONDS, SAYS_OK, Desk, Said, start
 from ductile import db, runtime_config
 from ductile.config import load_table
-from ductile.routing import context_table
 from ductile.queue import job_table
+from ductile.routing import context_table
 from support.clock import START
 from support.daemon import RealDaemon
 

@@ -10,8 +10,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, Said, job_id, start
 
+from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, Said, job_id, start
 from support import ordinary
 from support.ledger import put_ended
 

@@ -9,9 +9,9 @@ import re
 from pathlib import Path
 
 import pytest
+
 from ctl.desk import Desk, Said, job_id, load
 from ctl.terminals import terminal
-
 from ductile import db
 from ductile.plugin import plugin_table
 from ductile.state import state_table

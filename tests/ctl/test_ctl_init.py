@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from ctl.desk import PATIENCE_SECONDS, Said
 
-from ductile.ctl import init as shipped
+from ctl.desk import PATIENCE_SECONDS, Said
 from ductile.config.load import load
+from ductile.ctl import init as shipped
 from ductile.ctl import init as starter
 from support import ordinary
 from support.daemon import RealDaemon

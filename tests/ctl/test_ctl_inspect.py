@@ -10,16 +10,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from ctl.desk import PATIENCE_SECONDS, SAYS_OK, Desk, Said, job_id, start
 
+from ctl.desk import PATIENCE_SECONDS, SAYS_OK, Desk, Said, job_id, start
 from ductile import db
-from ductile.queue import attempt_table
 from ductile.ctl import chain
+from ductile.queue import attempt_table, job_table
+from ductile.queue.job import LogEntry, Status
 from ductile.routing import context_table
 from ductile.routing.baggage import NewContext
-from ductile.queue.job import LogEntry
-from ductile.queue import job_table
-from ductile.queue.job import Status
 from ductile.workspace import artifact_table
 from ductile.workspace.artifact import Artifact
 from support.clock import START

@@ -9,14 +9,12 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from ctl.desk import Desk, Said, job_id
 
+from ctl.desk import Desk, Said, job_id
 from ductile import db
-from ductile.queue import attempt_table
 from ductile.ctl import job as jobs
-from ductile.queue.job import LogEntry
-from ductile.queue import job_table
-from ductile.queue.job import Status
+from ductile.queue import attempt_table, job_table
+from ductile.queue.job import LogEntry, Status
 from support.clock import START
 from support.ledger import put_job
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ctl.desk import DUCTILECTL, PATIENCE_SECONDS
 from ctl.json_keys import ANY, DOCUMENTS, WITHOUT, differences, keys, places
-
 from ductile import db
 from ductile.ctl import commandline, logs
 from ductile.queue.attempt_table import latest

@@ -11,14 +11,12 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
-from ctl.desk import PATIENCE_SECONDS, Desk, Said, job_id, start
 
+from ctl.desk import PATIENCE_SECONDS, Desk, Said, job_id, start
 from ductile import db
-from ductile.queue import attempt_table
 from ductile.ctl import logs
-from ductile.queue.job import LogEntry
-from ductile.queue import job_table
-from ductile.queue.job import Status
+from ductile.queue import attempt_table, job_table
+from ductile.queue.job import LogEntry, Status
 from support.clock import START
 from support.ledger import put_job
 

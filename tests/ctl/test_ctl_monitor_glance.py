@@ -8,17 +8,15 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+
 from ctl.desk import job_id
+from ductile import db
+from ductile.ctl import queries
+from ductile.queue import attempt_table, job_table
+from ductile.queue.job import LogEntry, Status
+from ductile.units import utc_text
 from support.clock import START
 from support.ledger import opened, put_ended, put_job, steps
-
-from ductile import db
-from ductile.queue import attempt_table
-from ductile.ctl import queries
-from ductile.queue.job import LogEntry
-from ductile.queue import job_table
-from ductile.queue.job import Status
-from ductile.units import utc_text
 
 
 @pytest.fixture

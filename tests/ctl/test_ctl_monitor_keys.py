@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+
 from ctl.desk import job_id
 from ctl.sights import at, chain_of, job, plugin, sight
-
 from ductile.ctl.monitor.state import (
     CHAIN,
     HELP,

@@ -9,9 +9,9 @@ import sqlite3
 from collections.abc import Iterator
 
 import pytest
+
 from ctl.desk import Desk, Said, job_id
 from ctl.terminals import terminal
-
 from ductile import db
 from ductile.queue.job import Status
 from support.ledger import put_job

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ctl.sights import CHOSEN, HOSTILE, at, busy, chain_of, job, plugin, sight, text
 
+from ctl.sights import CHOSEN, HOSTILE, at, busy, chain_of, job, plugin, sight, text
 from ductile.ctl.monitor import render
-from ductile.ctl.text_width import count
 from ductile.ctl.monitor.state import PANES, Message, Question, Sight, View
+from ductile.ctl.text_width import count
 
 SCREENS = Path(__file__).parent / "screens"
 OBEYED = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from ctl.terminals import Tmux, monitor, tmux
 
+from ctl.terminals import Tmux, monitor, tmux
 from support.daemon import RealDaemon
 from support.gate import Gate
 

@@ -9,22 +9,22 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
-from ctl.desk import Desk, job_id, load
-from support.clock import START, FakeClock
-from support.failing import connect
-from support.ledger import put_job
 
+from ctl.desk import Desk, job_id, load
 from ductile import db
 from ductile.config import load_table
 from ductile.config.load import load as load_config
 from ductile.config.model import PluginConfig
-from ductile.ctl.monitor.watch import Watch
 from ductile.ctl.monitor.state import View
+from ductile.ctl.monitor.watch import Watch
 from ductile.errors import DuctileError
 from ductile.pidfile import PidLock, pid_file
 from ductile.queue.job import Status
 from ductile.scheduler import schedule_table
 from ductile.scheduler.breaker import Breaker
+from support.clock import START, FakeClock
+from support.failing import connect
+from support.ledger import put_job
 
 IDLE = ["PRAGMA data_version"]
 

@@ -9,8 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, Said
 
+from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, Said
 from ductile.plugin.discovery import look_at
 from support import ordinary
 from support.daemon import RealDaemon

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from ctl.desk import Desk, Said
 
+from ctl.desk import Desk, Said
 from ductile import runtime_config
 
 FORK = {"name": "fork", "on": "discord.link", "steps": [

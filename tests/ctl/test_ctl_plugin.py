@@ -7,8 +7,8 @@ import sqlite3
 from collections.abc import Iterator
 
 import pytest
-from ctl.desk import Desk, Said, job_id, load, start
 
+from ctl.desk import Desk, Said, job_id, load, start
 from ductile import db
 from ductile.plugin import plugin_table
 from ductile.queue import job_table

@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, Said, start
 
+from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, Said, start
 from ductile.state import state_table
 from support import processes
 from support.clock import START

@@ -12,9 +12,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+
 from ctl.desk import PATIENCE_SECONDS, SAYS_OK, Desk, Said, job_id, load, start
 from ctl.terminals import terminal
-
 from ductile import db, runtime_config
 from ductile.clock import SystemClock
 from ductile.config import load_table

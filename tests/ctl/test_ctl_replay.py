@@ -13,15 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ctl.desk import PATIENCE_SECONDS, Desk, Said, job_id, start
 
+from ctl.desk import PATIENCE_SECONDS, Desk, Said, job_id, start
 from ductile import db, runtime_config
-from ductile.routing import context_table
-from ductile.routing.baggage import NewContext
 from ductile.ctl.replay import replay
 from ductile.errors import DuctileError
 from ductile.queue import job_table
 from ductile.queue.job import Job, Status, Submitter
+from ductile.routing import context_table
+from ductile.routing.baggage import NewContext
 from ductile.workspace import artifact_table
 from ductile.workspace.manager import Workspaces
 from support.clock import START

@@ -14,9 +14,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, job_id, load
-from scheduler.schedules import schedule
 
+from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, job_id, load
 from ductile import db
 from ductile.config import load_table
 from ductile.config.model import BreakerRule, PluginConfig
@@ -29,10 +28,11 @@ from ductile.plugin import plugin_table
 from ductile.queue.job import Status
 from ductile.scheduler import schedule_table
 from ductile.scheduler.breaker import Breaker
-from ductile.scheduler.schedule_table import ScheduleEntry
 from ductile.scheduler.schedule import Schedule, Slot
+from ductile.scheduler.schedule_table import ScheduleEntry
 from ductile.state import state_table
 from ductile.units import format_size, parse_utc
+from scheduler.schedules import schedule
 from support.clock import START
 from support.daemon import RealDaemon
 from support.ledger import put_ended, put_job, steps

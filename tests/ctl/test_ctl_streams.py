@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
-from ctl.desk import Desk
 
+from ctl.desk import Desk
 from support.unwritable import BUFFERINGS, KINDS, unwritable
 
 FULL = "cannot write standard output: No space left on device"

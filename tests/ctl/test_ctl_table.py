@@ -7,9 +7,9 @@ from datetime import timedelta
 
 import pytest
 
-from ductile.ctl import text_width, table
-from ductile.ctl.table import Terminal, narrowed, wrapped
+from ductile.ctl import table, text_width
 from ductile.ctl.output import terminal
+from ductile.ctl.table import Terminal, narrowed, wrapped
 from ductile.units import utc_text
 from support.clock import START
 

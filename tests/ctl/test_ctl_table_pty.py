@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import os
 import threading
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+
 from ctl.desk import PATIENCE_SECONDS, Desk, job_id, load, start
 from ctl.terminals import terminal
-
 from ductile import db
 from ductile.ctl.output import progress
 from ductile.queue.job import Status
@@ -34,7 +34,7 @@ def filled(desk: Desk) -> Desk:
     (desk.home / "pipelines" / "p.yaml").write_text(f"name: {NAME}\non: {NAME}.made\nsteps: [{{uses: {NAME}}}]\n")
     with desk.ledger() as conn:
         desk.loaded(conn)
-        now = datetime.now(timezone.utc)
+        now = datetime.now(UTC)
         put_job(conn, job_id(1), Status.QUEUED, plugin=NAME, now=now - timedelta(minutes=90))
         conn.execute("UPDATE job_queue SET next_retry_at = ?",
                      ((now + timedelta(minutes=150)).isoformat(timespec="milliseconds").replace("+00:00", "Z"),))

@@ -7,8 +7,8 @@ import locale
 import unicodedata
 
 import pytest
-from ctl.sights import HOSTILE
 
+from ctl.sights import HOSTILE
 from ductile.ctl.text_width import ascii_only, count, fit, pad
 
 OBEYED = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}

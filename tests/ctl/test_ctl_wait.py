@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from ctl.desk import PATIENCE_SECONDS, Desk, Said, start
 
 import ductile
+from ctl.desk import PATIENCE_SECONDS, Desk, Said, start
 from ductile import daemon_run_table, db
 from ductile.ctl.wait import wait
 from ductile.errors import DuctileError

@@ -10,7 +10,21 @@ from collections.abc import Callable
 import pytest
 
 from support.chains import (
-    AGAIN, await_rest, contents, ctl, emit, ends, event, is_sound, job_of, pipeline, run, seen, step, uses, workspace,
+    AGAIN,
+    await_rest,
+    contents,
+    ctl,
+    emit,
+    ends,
+    event,
+    is_sound,
+    job_of,
+    pipeline,
+    run,
+    seen,
+    step,
+    uses,
+    workspace,
 )
 from support.daemon import RealDaemon
 from support.gate import Gate

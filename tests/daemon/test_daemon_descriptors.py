@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from support import hooks
 from support.daemon import RealDaemon
 from support.gate import Gate

@@ -18,7 +18,6 @@ from support.daemon import RealDaemon
 from support.gate import Gate
 from support.wire import ask, head, signed
 
-
 _FILES = 100
 
 

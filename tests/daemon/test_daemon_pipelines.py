@@ -6,7 +6,19 @@ import json
 
 from support import hooks
 from support.chains import (
-    await_rest, contents, emit, ends, event, job_of, ordinary_users_daemon, pipeline, run, seen, step, uses, workspace,
+    await_rest,
+    contents,
+    emit,
+    ends,
+    event,
+    job_of,
+    ordinary_users_daemon,
+    pipeline,
+    run,
+    seen,
+    step,
+    uses,
+    workspace,
 )
 from support.daemon import RealDaemon
 from support.wire import PATH, ask, signed

@@ -8,7 +8,18 @@ from collections import Counter
 import pytest
 
 from support.chains import (
-    await_rest, await_that, contents, emit, event, files, is_sound, pipeline, seen, step, uses, workspace,
+    await_rest,
+    await_that,
+    contents,
+    emit,
+    event,
+    files,
+    is_sound,
+    pipeline,
+    seen,
+    step,
+    uses,
+    workspace,
 )
 from support.daemon import RealDaemon
 from support.gate import Gate

@@ -7,7 +7,19 @@ import shutil
 import pytest
 
 from support.chains import (
-    await_rest, contents, ctl, emit, ends, event, files, job_of, pipeline, seen, step, uses, workspace,
+    await_rest,
+    contents,
+    ctl,
+    emit,
+    ends,
+    event,
+    files,
+    job_of,
+    pipeline,
+    seen,
+    step,
+    uses,
+    workspace,
 )
 from support.daemon import RealDaemon
 from support.gate import Gate

@@ -10,6 +10,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
+
 from ductile import db
 from support import hooks, processes
 from support.daemon import RealDaemon, until

@@ -11,8 +11,24 @@ from pathlib import Path
 import pytest
 
 from support.chains import (
-    AGAIN, await_a_beat, await_rest, await_that, contents, ctl, emit, ends, event, files, job_of,
-    ordinary_users_daemon, pipeline, run, seen, step, uses, workspace,
+    AGAIN,
+    await_a_beat,
+    await_rest,
+    await_that,
+    contents,
+    ctl,
+    emit,
+    ends,
+    event,
+    files,
+    job_of,
+    ordinary_users_daemon,
+    pipeline,
+    run,
+    seen,
+    step,
+    uses,
+    workspace,
 )
 from support.daemon import RealDaemon
 from support.gate import Gate

@@ -10,7 +10,18 @@ from collections.abc import Iterator
 import pytest
 
 from support.chains import (
-    await_rest, await_that, contents, emit, files, is_sound, job_of, pipeline, seen, step, uses, workspace,
+    await_rest,
+    await_that,
+    contents,
+    emit,
+    files,
+    is_sound,
+    job_of,
+    pipeline,
+    seen,
+    step,
+    uses,
+    workspace,
 )
 from support.daemon import RealDaemon
 from support.gate import Gate

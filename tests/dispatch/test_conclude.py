@@ -8,16 +8,22 @@ from typing import Any
 import pytest
 
 from ductile.config.model import BreakerRule, Retry
-from ductile.routing.baggage import Context
 from ductile.dispatch.conclude import Before, Conclusion, Init, Rules, conclude
 from ductile.dispatch.outcome import (
-    Failed, Interrupted, Outcome, Refused, Succeeded, TimedOut, Unrunnable, overruled,
+    Failed,
+    Interrupted,
+    Outcome,
+    Refused,
+    Succeeded,
+    TimedOut,
+    Unrunnable,
+    overruled,
 )
 from ductile.dispatch.result_record import RESULT_LIMIT_BYTES, encode_result
-from ductile.pipeline.graph import Node, Pipeline, build
+from ductile.pipeline.graph import Node, Pipeline, Position, build
 from ductile.protocol import Response, decode_response
 from ductile.queue.job import Job, Status, Submitter
-from ductile.pipeline.graph import Position
+from ductile.routing.baggage import Context
 from ductile.routing.router import Router
 from ductile.scheduler.breaker import CLOSED, Breaker
 from ductile.workspace.artifact import Artifact

@@ -7,14 +7,11 @@ from typing import Any
 import pytest
 
 from ductile.config.model import Route
-from ductile.routing.baggage import LIMIT_BYTES
-from ductile.routing.baggage import Context, NewContext
-from ductile.dispatch.followups import RoutingContext, FollowUp, FollowUps, follow_up_jobs, core_event_jobs
-from ductile.protocol import BREAKER_OPENED, JOB_DEAD
-from ductile.pipeline.graph import Node, Pipeline, build
-from ductile.protocol import Event, Response, decode_response
+from ductile.dispatch.followups import FollowUp, FollowUps, RoutingContext, core_event_jobs, follow_up_jobs
+from ductile.pipeline.graph import Node, Pipeline, Position, build
+from ductile.protocol import BREAKER_OPENED, JOB_DEAD, Event, Response, decode_response
 from ductile.queue.job import Job, NewJob, Status, Submitter
-from ductile.pipeline.graph import Position
+from ductile.routing.baggage import LIMIT_BYTES, Context, NewContext
 from ductile.routing.router import Router
 from support.clock import START
 from support.ledger import ids

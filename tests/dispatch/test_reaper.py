@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from ductile.dispatch.procfs import children_of
+from ductile.dispatch.reaper import Marks, ignore_existing_children, kill_strays
 from ductile.dispatch.runner import become_subreaper
-from ductile.dispatch.reaper import Marks, kill_strays, ignore_existing_children
 from support.launch import NOBODY, children, in_a_child
 
 FOREVER = ["sleep", "600"]

@@ -9,17 +9,16 @@ from pathlib import Path
 from random import Random
 
 import pytest
+
+from ductile.dispatch.recovery import Recovery
+from ductile.dispatch.run_lock import JOB_ID_VARIABLE, RunLocks
+from ductile.queue import attempt_table, job_table
+from ductile.queue.job import Status, Submitter
+from ductile.workspace.manager import Workspaces
 from support import logs, worlds
 from support.clock import START
 from support.launch import ended_pid
 from support.ledger import dump, ids, opened, put_job
-
-from ductile.queue import attempt_table
-from ductile.dispatch.run_lock import JOB_ID_VARIABLE, RunLocks
-from ductile.dispatch.recovery import Recovery
-from ductile.queue import job_table
-from ductile.queue.job import Status, Submitter
-from ductile.workspace.manager import Workspaces
 
 WORLD = worlds.runtime(worlds.plugin("echo"))
 

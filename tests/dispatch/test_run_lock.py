@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ductile.dispatch.run_lock import JOB_ID_VARIABLE, RunLocks
 from ductile.dispatch.procfs import boot_id, process, ticks_since_boot
+from ductile.dispatch.run_lock import JOB_ID_VARIABLE, RunLocks
 from support.launch import NOBODY, ended_pid, in_a_child, writable_by_all
 
 JOB = "0f5a2c1e-7f7a-4a53-9d0c-3a1c8c8d2b11"

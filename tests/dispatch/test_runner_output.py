@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from ductile.dispatch.outcome import (
-    STDERR_LIMIT_BYTES, STDOUT_LIMIT_BYTES, Failed, Outcome, Refused, Succeeded, classify,
+    STDERR_LIMIT_BYTES,
+    STDOUT_LIMIT_BYTES,
+    Failed,
+    Outcome,
+    Refused,
+    Succeeded,
+    classify,
 )
 from support.launch import Attempt, attending
 

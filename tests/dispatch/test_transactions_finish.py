@@ -10,7 +10,6 @@ from random import Random
 
 import pytest
 
-from ductile.queue import attempt_table
 from ductile.config.model import BreakerRule, Retry
 from ductile.db import transaction
 from ductile.dispatch import transactions
@@ -18,7 +17,7 @@ from ductile.dispatch.conclude import Conclusion, Rules
 from ductile.dispatch.outcome import Failed, Interrupted, Outcome, Refused, Succeeded
 from ductile.plugin import plugin_table
 from ductile.protocol import decode_response
-from ductile.queue import job_table
+from ductile.queue import attempt_table, job_table
 from ductile.queue.job import Job, StaleJob, Status, Submitter
 from ductile.scheduler import schedule_table
 from ductile.state import state_table

@@ -15,10 +15,10 @@ import pytest
 
 from ductile.db import transaction
 from ductile.dispatch import transactions
-from ductile.dispatch.run_lock import RunLocks
-from ductile.dispatch.transactions import Ended, NotNow, plugin_environment
 from ductile.dispatch.outcome import Refused, Succeeded, Unrunnable
+from ductile.dispatch.run_lock import RunLocks
 from ductile.dispatch.runner import Run, become_subreaper
+from ductile.dispatch.transactions import Ended, NotNow, plugin_environment
 from ductile.plugin.discovery import ConfiguredPlugin
 from ductile.queue.job import Status
 from ductile.state import state_table

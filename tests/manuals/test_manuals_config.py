@@ -6,7 +6,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator
-from datetime import timezone
+from datetime import UTC
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ import pytest
 
 from ductile import units
 from ductile.config.load import Loaded, load
-from ductile.config.read import read_config
 from ductile.config.model import DEFAULT_TIMEOUTS, Config
+from ductile.config.read import read_config
 from ductile.webhook.http_head import Head
 from ductile.webhook.request import http_of
 from support.manuals import Entry, parts, section
@@ -88,7 +88,7 @@ def beyond(bound: str, step: int) -> Any:
 
 def test_every_key_that_is_read_is_explained_and_no_other() -> None:
     document = Recorder.of(whole())
-    read_config(document, authored=document, base=Path("/"), local_zone=timezone.utc)
+    read_config(document, authored=document, base=Path("/"), local_zone=UTC)
     known = {part: at(document, path).asked for part, path in SECTIONS.items()}
     known["plugins.NAME.timeouts"] = set(DEFAULT_TIMEOUTS)
     assert {part: {entry.names[0] for entry in found.entries} for part, found in KEYS.items()} == known

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ctl.json_keys import DOCUMENTS, WITHOUT, places
 
+from ctl.json_keys import DOCUMENTS, WITHOUT, places
 from ductile import errors
 from ductile.ctl import commandline, main
 from ductile.ctl.monitor import render
@@ -67,7 +67,7 @@ def test_an_option_with_a_value_says_so(name: str) -> None:
 def test_the_options_of_all_commands_are_explained() -> None:
     known = {spelling for action in commandline._parser([])._actions for spelling in action.option_strings}
     assert options(section(PAGE, "OPTIONS").entries) == known
-    assert COMMON <= known
+    assert known >= COMMON
 
 
 @pytest.mark.parametrize("name", PARSERS)

@@ -116,7 +116,7 @@ def fields() -> set[str]:
             continue
         for node in ast.walk(tree):
             handed = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("names", "fields")
-            if handed or isinstance(node, ast.keyword) and node.arg == "fields":
+            if handed or (isinstance(node, ast.keyword) and node.arg == "fields"):
                 found |= {key.value for each in ast.walk(node.value) if isinstance(each, ast.Dict)
                           for key in each.keys if isinstance(key, ast.Constant)}
     return found

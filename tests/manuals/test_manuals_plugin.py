@@ -13,16 +13,15 @@ import pytest
 
 from ductile import submit
 from ductile.config.model import PluginConfig
-from ductile.routing import baggage
 from ductile.ctl.protocol_report import ignored
 from ductile.dispatch import outcome, result_record, runner
-from ductile.dispatch.transactions import plugin_environment
 from ductile.dispatch.outcome import Facts
+from ductile.dispatch.transactions import plugin_environment
 from ductile.plugin import discovery
 from ductile.plugin.discovery import ConfiguredPlugin
 from ductile.plugin.manifest import parse_manifest
-from ductile.protocol import HANDLE, HEALTH, INIT, POLL
-from ductile.protocol import ProtocolError, decode_response, encode_request
+from ductile.protocol import HANDLE, HEALTH, INIT, POLL, ProtocolError, decode_response, encode_request
+from ductile.routing import baggage
 from ductile.state import merge
 from ductile.strictjson import MOST_DIGITS, MOST_NESTING
 from support import in_process

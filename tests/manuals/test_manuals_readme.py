@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
-from manuals.readme import blocks
 
 from ductile.scheduler import schedule_table
 from ductile.scheduler.breaker import CLOSED, Breaker
+from manuals.readme import blocks
 from support.clock import START
 from support.ledger import opened
 from support.manuals import section

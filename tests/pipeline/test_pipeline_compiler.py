@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.pipeline_files import compile_files, compiled, links
-
 from ductile.pipeline.graph import Node
+from pipeline.pipeline_files import compile_files, compiled, links
 
 
 def node(name: str, *following: str, plugin: str = "echo", command: str = "handle", deep_copy: bool = False) -> Node:

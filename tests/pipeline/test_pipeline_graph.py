@@ -6,9 +6,9 @@ import json
 
 import pytest
 from blake3 import blake3
-from pipeline.pipeline_files import compiled
 
 from ductile.pipeline.graph import Node, build, canonical, from_canonical
+from pipeline.pipeline_files import compiled
 
 PLAIN = """
 pipelines:

@@ -7,6 +7,7 @@ import random
 from typing import Any
 
 import pytest
+
 from pipeline.pipeline_files import compile_files, paths
 
 ROUNDS = 400

@@ -8,12 +8,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from pipeline.pipeline_files import compiled
 
 from ductile.pipeline import version_table
-from ductile.pipeline.graph import Node, Pipeline, build, canonical
+from ductile.pipeline.graph import Node, Pipeline, Position, build, canonical
 from ductile.queue.job import Job
-from ductile.pipeline.graph import Position
+from pipeline.pipeline_files import compiled
 from support.clock import START
 from support.ledger import opened, put_job
 

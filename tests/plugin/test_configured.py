@@ -4,8 +4,7 @@ import pytest
 
 from ductile.config.model import PluginConfig
 from ductile.plugin import plugin_table
-from ductile.plugin.discovery import bind
-from ductile.plugin.discovery import discover
+from ductile.plugin.discovery import bind, discover
 from support.clock import START
 from support.ledger import opened
 from support.plugins_on_disk import make, write

@@ -4,12 +4,11 @@ import sqlite3
 from datetime import timedelta
 
 import pytest
-from support.clock import START
-from support.ledger import opened, put_job
 
 from ductile.queue import attempt_table
-from ductile.queue.job import LogEntry
-from ductile.queue.job import Status
+from ductile.queue.job import LogEntry, Status
+from support.clock import START
+from support.ledger import opened, put_job
 
 T0, T1 = "2026-02-08T10:00:00.000Z", "2026-02-08T10:00:02.500Z"
 

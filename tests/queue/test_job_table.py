@@ -3,12 +3,12 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from support.clock import START
-from support.ledger import ids, new_job, opened, put_job
 
 from ductile import db
 from ductile.queue import job_table
 from ductile.queue.job import Status, Submitter
+from support.clock import START
+from support.ledger import ids, new_job, opened, put_job
 
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)

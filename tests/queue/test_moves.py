@@ -5,12 +5,12 @@ import sqlite3
 from datetime import timedelta
 
 import pytest
-from support.clock import START
-from support.ledger import opened, put_job
 
 from ductile import db
 from ductile.queue import job_table
 from ductile.queue.job import MOVES, StaleJob, Status
+from support.clock import START
+from support.ledger import opened, put_job
 
 LATER = START + timedelta(minutes=5)
 LEGAL = {

@@ -9,28 +9,29 @@ from datetime import timedelta
 from random import Random
 
 import pytest
-from scheduler.schedules import schedule
-from support import worlds
-from support.clock import START
-from support.ledger import ids, new_job, opened, put_ended, put_job, recording, steps
 
-from ductile import db, submit as intake
-from ductile.queue import attempt_table
+from ductile import db
+from ductile import submit as intake
 from ductile.config.model import BreakerRule, Retry
-from ductile.routing import context_table
 from ductile.dispatch import job_workspace, transactions
 from ductile.dispatch.conclude import Rules
 from ductile.dispatch.outcome import Refused, Succeeded
 from ductile.pipeline import version_table
 from ductile.pipeline.graph import Node, build
 from ductile.protocol import decode_response
-from ductile.queue import job_table
+from ductile.queue import attempt_table, job_table
 from ductile.queue.job import Status, Submitter
+from ductile.routing import context_table
 from ductile.routing.router import Router
-from ductile.scheduler import retention, tick as ticker
+from ductile.scheduler import retention
+from ductile.scheduler import tick as ticker
 from ductile.units import utc_text
 from ductile.workspace.artifact import Artifact
 from ductile.workspace.manager import Workspaces
+from scheduler.schedules import schedule
+from support import worlds
+from support.clock import START
+from support.ledger import ids, new_job, opened, put_ended, put_job, recording, steps
 
 DAY = timedelta(days=1)
 WEEK = 7 * 86400

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from ductile.db import NotWritten, transaction
 from ductile.routing import context_table
 from ductile.routing.baggage import Context, NewContext
-from ductile.db import NotWritten, transaction
 from support.clock import START
 from support.ledger import opened, put_job
 

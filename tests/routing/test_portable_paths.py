@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from ductile.routing.portable_paths import from_portable, to_portable
 
 HERE = "/var/lib/ductile/ws/one"

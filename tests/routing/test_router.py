@@ -5,10 +5,9 @@ import dataclasses
 import pytest
 
 from ductile.config.model import Route
-from ductile.pipeline.graph import Node, Pipeline, build
+from ductile.pipeline.graph import Node, Pipeline, Position, build
 from ductile.queue.job import Submitter
-from ductile.pipeline.graph import Position
-from ductile.routing.router import Target, Router, following
+from ductile.routing.router import Router, Target, following
 
 
 def route(source: str, event_type: str, target: str) -> Route:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, time, timezone
+from datetime import UTC, datetime, time
 from random import Random
 from zoneinfo import ZoneInfo
 
@@ -10,7 +10,7 @@ from ductile.config.model import Schedule, Window
 from ductile.config.schedules import parse_every
 from ductile.scheduler.schedule import advance, first
 
-UTC = timezone.utc
+UTC = UTC
 NOW = datetime(2026, 2, 8, 10, tzinfo=UTC)    # a Sunday
 
 

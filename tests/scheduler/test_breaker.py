@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from ductile.scheduler.breaker import CLOSED, Breaker, Gate, after, gate
 
-NOW = datetime(2026, 2, 8, 10, tzinfo=timezone.utc)
+NOW = datetime(2026, 2, 8, 10, tzinfo=UTC)
 RESET_AFTER = 1800
 
 

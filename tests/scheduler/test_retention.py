@@ -3,19 +3,19 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from support import worlds
-from support.clock import START
-from support.ledger import dump, ids, new_job, opened, put_ended, put_job
 
 from ductile import db
-from ductile.routing import context_table
-from ductile.routing.baggage import NewContext
 from ductile.queue import job_table
 from ductile.queue.job import Status
+from ductile.routing import context_table
+from ductile.routing.baggage import NewContext
 from ductile.scheduler import retention
 from ductile.units import utc_text
 from ductile.workspace import artifact_table
 from ductile.workspace.artifact import Artifact
+from support import worlds
+from support.clock import START
+from support.ledger import dump, ids, new_job, opened, put_ended, put_job
 
 RETENTION = 86400
 DAY = timedelta(seconds=RETENTION)

@@ -7,11 +7,11 @@ from random import Random
 from zoneinfo import ZoneInfo
 
 import pytest
-from scheduler.schedules import NOW, UTC, local, runs, schedule, utc
 
 from ductile.config.model import Every, Schedule, Unit, Window
 from ductile.config.schedules import parse_every
 from ductile.scheduler.schedule import advance, first
+from scheduler.schedules import NOW, UTC, local, runs, schedule, utc
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)

@@ -5,10 +5,10 @@ from datetime import datetime, timedelta
 from random import Random
 
 import pytest
-from scheduler.schedules import NOW, UTC, runs, schedule, utc
 
 from ductile.config.model import Schedule, Unit
 from ductile.scheduler.schedule import Slot, advance, first, in_window, next_in_window, redraw_if_stalled
+from scheduler.schedules import NOW, UTC, runs, schedule, utc
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)

@@ -1,18 +1,18 @@
 from __future__ import annotations
 
 import pytest
-from scheduler.schedules import schedule
-from support import worlds
-from support.clock import START
-from support.ledger import opened, put_job
-from support.ticking import FAILED, SUCCEEDED, Ticking
 
 from ductile import db
 from ductile.config.model import BreakerRule, Retry
 from ductile.queue import job_table
 from ductile.queue.job import Status, Submitter
-from ductile.scheduler import schedule_table, retention
+from ductile.scheduler import retention, schedule_table
 from ductile.scheduler.breaker import CLOSED, Breaker
+from scheduler.schedules import schedule
+from support import worlds
+from support.clock import START
+from support.ledger import opened, put_job
+from support.ticking import FAILED, SUCCEEDED, Ticking
 
 EVERY = 300
 RESET_AFTER = 1800

@@ -3,16 +3,16 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from scheduler.schedules import schedule
-from support import worlds
-from support.clock import START
-from support.ledger import dump, new_job, opened, put_job
-from support.ticking import FAILED, SUCCEEDED, Ticking, written
 
 from ductile import db
 from ductile.queue import job_table
 from ductile.queue.job import Status, Submitter
 from ductile.scheduler import schedule_table, tick
+from scheduler.schedules import schedule
+from support import worlds
+from support.clock import START
+from support.ledger import dump, new_job, opened, put_job
+from support.ticking import FAILED, SUCCEEDED, Ticking, written
 
 MINUTE = timedelta(minutes=1)
 ENQUEUED = "info scheduled run enqueued"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
-START = datetime(2026, 2, 8, 10, tzinfo=timezone.utc)    # a Sunday
+START = datetime(2026, 2, 8, 10, tzinfo=UTC)    # a Sunday
 
 
 class FakeClock:

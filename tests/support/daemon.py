@@ -16,11 +16,12 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ductile import db, submit as intake, runtime_config
+from ductile import db, runtime_config
+from ductile import submit as intake
 from ductile.pidfile import pid_file, signal_daemon
 from ductile.queue.job import Submitter
 from support import ordinary, processes
@@ -275,7 +276,7 @@ class RealDaemon:
 
     def submit(self, plugin: str, command: str = "poll", event: Mapping[str, Any] | None = None) -> str:
         """Queue a job as the operator's program does, and return its id. `event` has `type` and `payload`."""
-        now = datetime.now(timezone.utc)
+        now = datetime.now(UTC)
         if event is not None:
             event = intake.new_event(event["type"], event["payload"], "cli", new_id=_new_id, now=now)
         known = runtime_config.read(self.home / "config.yaml", self.environ, keep_unset=True).runtime

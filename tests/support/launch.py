@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ductile.dispatch.run_lock import JOB_ID_VARIABLE, RunLocks
 from ductile.dispatch.outcome import Facts
+from ductile.dispatch.run_lock import JOB_ID_VARIABLE, RunLocks
 from ductile.dispatch.runner import Launch, Run, become_subreaper
 
 HOSTILE = Path(__file__).resolve().parents[1] / "plugins" / "hostile"

@@ -12,18 +12,16 @@ from queue import Empty, SimpleQueue
 from random import Random
 from typing import Any
 
-from support.clock import FakeClock
-from support.ledger import ids, opened
-from support.logs import kept, lines
-
 from ductile import db
 from ductile.daemon import Daemon, Signal
 from ductile.dispatch.run_lock import RunLocks
-from ductile.sdnotify import Notifier
 from ductile.queue import job_table
-from ductile.runtime_config import ConfigSource
+from ductile.runtime_config import ConfigSource, RuntimeConfig
+from ductile.sdnotify import Notifier
 from ductile.workspace.manager import Workspaces
-from ductile.runtime_config import RuntimeConfig
+from support.clock import FakeClock
+from support.ledger import ids, opened
+from support.logs import kept, lines
 
 # Plugins, as shell scripts; the last one waits for a line from a FIFO.
 OK = """#!/bin/sh

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -109,7 +109,7 @@ def raw(data: bytes) -> Answer:
 
 def encoded(config: object, payload: object, *, command: str = "handle", seconds_left: int = 60) -> bytes:
     """Return a request as Ductile writes it."""
-    deadline = datetime.now(timezone.utc) + timedelta(seconds=seconds_left)
+    deadline = datetime.now(UTC) + timedelta(seconds=seconds_left)
     return encode_request(
         protocol=2, job_id="j-1", command=command, config=config, state={},
         event={"type": "t", "payload": payload, "source": "cli"}, deadline_at=utc_text(deadline), context={},

@@ -6,13 +6,12 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 from ductile.protocol import Response, decode_response, encode_request
 from ductile.units import utc_text
-from support import ordinary
 from support import in_process
 from support.notified import ENVIRON, SECRET, Answer
 
@@ -24,7 +23,7 @@ TIMESTAMP = "2026-02-08T10:00:00.000Z"
 def request(workspace: Path, config: object, payload: object = None, *, command: str = "handle", job_id: str = "j-1",
             state: Mapping[str, object] | None = None, seconds_left: float = 60, **event: object) -> bytes:
     """Return a request as Ductile writes it; `payload` as the plugin sees it, with the whole baggage."""
-    deadline = datetime.now(timezone.utc) + timedelta(seconds=seconds_left)
+    deadline = datetime.now(UTC) + timedelta(seconds=seconds_left)
     event = {"type": "t", "payload": {} if payload is None else payload, "source": "before", "timestamp": TIMESTAMP,
              "event_id": "e-1"} | event
     return encode_request(

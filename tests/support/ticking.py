@@ -7,18 +7,18 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from support.clock import FakeClock
-from support.ledger import ids
-
 from ductile import db
 from ductile.dispatch import transactions
 from ductile.dispatch.outcome import Failed, Outcome, Succeeded
 from ductile.dispatch.recovery import rules_for
 from ductile.queue import job_table
 from ductile.queue.job import Job, Status
-from ductile.scheduler import schedule_table, tick as ticker
-from ductile.scheduler.schedule_table import ScheduleEntry
 from ductile.runtime_config import RuntimeConfig
+from ductile.scheduler import schedule_table
+from ductile.scheduler import tick as ticker
+from ductile.scheduler.schedule_table import ScheduleEntry
+from support.clock import FakeClock
+from support.ledger import ids
 
 FAILED = Failed(error="it failed")
 SUCCEEDED = Succeeded()

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -141,7 +141,7 @@ def encoded(workspace: Path, url: object, config: object, *, command: str = "han
     return encode_request(
         protocol=2, job_id="j-1", command=command, config=config, state={},
         event={"type": "discord.link", "payload": {"url": url}, "source": "discord"},
-        deadline_at=utc_text(datetime.now(timezone.utc) + timedelta(seconds=seconds_left)), context={},
+        deadline_at=utc_text(datetime.now(UTC) + timedelta(seconds=seconds_left)), context={},
         workspace_dir=os.fspath(workspace))
 
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from ductile.config.model import Config, PluginConfig, Route, Schedule, Service
 from ductile.dispatch.followups import RoutingContext
-from ductile.plugin.discovery import ConfiguredPlugin
-from ductile.plugin.discovery import Plugin, Registry
+from ductile.plugin.discovery import ConfiguredPlugin, Plugin, Registry
 from ductile.plugin.entrypoint import Entrypoint
 from ductile.plugin.manifest import Command, Manifest
 from ductile.routing.router import Router

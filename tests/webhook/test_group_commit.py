@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import ledger
 
 from ductile import db
 from ductile.errors import DuctileError
 from ductile.webhook.group_commit import GroupCommit
+from support import ledger
 
 _SECONDS = 20.0
 SENDERS = 6

@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import ledger, logs, worlds
-from support.clock import START, FakeClock
 
 from ductile import db
 from ductile.config.model import Endpoint, Webhooks
-from ductile.webhook.group_commit import GroupCommit
+from ductile.health import Health
 from ductile.queue import job_table
 from ductile.queue.job import Status, Submitter
 from ductile.routing.router import Target
-from ductile.health import Health
-from ductile.webhook.http_head import Head
+from ductile.webhook.group_commit import GroupCommit
 from ductile.webhook.handler import Handler
-from ductile.webhook.refusals import Refusals
+from ductile.webhook.http_head import Head
 from ductile.webhook.listener import Expected, Reply
+from ductile.webhook.refusals import Refusals
 from ductile.webhook.signature import headers_of
+from support import ledger, logs, worlds
+from support.clock import START, FakeClock
 
 SECRET = "correct-horse-battery-staple"
 SIGNATURE = "X-Sig"

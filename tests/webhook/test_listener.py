@@ -8,12 +8,12 @@ from http import HTTPStatus
 from pathlib import Path
 
 import pytest
-from support import logs
-from support.wire import Wire, ask, head
 
 from ductile.errors import DuctileError
 from ductile.webhook.http_head import Head, body_length
 from ductile.webhook.listener import Expected, Limits, Listener, Reply
+from support import logs
+from support.wire import Wire, ask, head
 
 _SECONDS = 20.0
 GOOD = b"good"

@@ -12,10 +12,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from scheduler.hall import TTL, Hall
 
 from ductile.queue import job_table
 from ductile.queue.job import Status, Submitter
+from scheduler.hall import TTL, Hall
 from support.clock import START
 from support.launch import in_a_child, writable_by_all
 from support.ledger import new_job, opened, put_job

@@ -11,18 +11,18 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from scheduler.hall import TTL, Hall
-from workspace.trees import tree
 
 from ductile import db
 from ductile.queue import job_table
-from ductile.scheduler.heartbeat import Heartbeat
 from ductile.scheduler import retention
+from ductile.scheduler.heartbeat import Heartbeat
 from ductile.workspace.cleanup import WorkspaceCleanup
+from scheduler.hall import TTL, Hall
 from support import failing, worlds
 from support.clock import START
 from support.ledger import dump, ids, opened
 from support.logs import kept, lines
+from workspace.trees import tree
 
 WORLD = worlds.runtime(worlds.plugin("echo"), job_log_retention=30 * TTL)
 LOOKED_AT_ONCE, REMOVED_AT_ONCE = 1000, 100

@@ -13,7 +13,20 @@ from ductile.workspace.manager import Workspaces
 from ductile.workspace.operations import ClonedWorkspace
 from support.launch import NOBODY, descriptors, in_a_child, writable_by_all
 from workspace.trees import (
-    JOB, LONG_AGO_NS, NOT_UTF8, OTHER, PARENT, a_deep_tree, after, bind, calls_of, completed, made, mode, never, tree,
+    JOB,
+    LONG_AGO_NS,
+    NOT_UTF8,
+    OTHER,
+    PARENT,
+    a_deep_tree,
+    after,
+    bind,
+    calls_of,
+    completed,
+    made,
+    mode,
+    never,
+    tree,
     write,
 )
 

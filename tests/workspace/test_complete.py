@@ -19,7 +19,20 @@ from ductile.workspace.manager import Workspaces
 from ductile.workspace.operations import CompletedWorkspace
 from support.launch import NOBODY, in_a_child, writable_by_all
 from workspace.trees import (
-    JOB, LONG_AGO_NS, NOT_UTF8, OTHER, PARENT, after, bind, calls_of, completed, made, mode, never, tree, write,
+    JOB,
+    LONG_AGO_NS,
+    NOT_UTF8,
+    OTHER,
+    PARENT,
+    after,
+    bind,
+    calls_of,
+    completed,
+    made,
+    mode,
+    never,
+    tree,
+    write,
 )
 
 MIB = 1024 * 1024

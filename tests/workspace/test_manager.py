@@ -14,6 +14,7 @@ from ductile.workspace.manager import Workspaces
 from support.launch import descriptors, in_a_child, writable_by_all
 from workspace.trees import JOB, OTHER, a_deep_tree, bind, mode
 
+
 def test_the_root_and_a_jobs_directory_are_for_their_owner_alone(root: Path, workspaces: Workspaces) -> None:
     path = workspaces.create(JOB)
     assert path == root / JOB
