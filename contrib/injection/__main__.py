@@ -28,8 +28,9 @@ _NEEDED = ("flock", "sync")
 def main() -> int:
     """Run what was asked for and return the exit code."""
     options = _parser().parse_args()
-    # A stop from outside must end what was started, too.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    # A stop from outside must end what was started, too, and show what was found until then.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     rows: list[Row] = []
     scratch = Path(tempfile.mkdtemp(prefix="ductile-faults-", dir=os.environ.get("TMPDIR", "/var/tmp"))).resolve()
     try:

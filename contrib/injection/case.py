@@ -16,6 +16,7 @@ from injection.site import Daemon, Site, Stuck, wait_until
 # After a call has failed: a retry that is due at once is within it, and a disk is full for so long.
 _GRACE_SECONDS = 1.0
 _MOST_STARTS = 4
+_EXIT_DATA = 65
 _LOOK_SECONDS = 0.02
 _OPEN_JOBS = "SELECT count(*) FROM job_queue WHERE status IN ('queued', 'running')"
 _JOB = ("SELECT id FROM job_queue WHERE plugin = ? AND status = ? AND json_extract(payload, '$.payload.token') = ?"
@@ -68,10 +69,14 @@ class Case:
         self._calls = self._control.counted
 
     def starts(self) -> bool:
-        """Start the daemon, and say whether it becomes ready."""
+        """Start the daemon, and say whether it becomes ready. It may refuse a database that is half restored (65)."""
         self._close_daemon()
         self.daemon = Daemon(self.site)
         self.daemon.await_ready()
+        if self.daemon.exit_code == _EXIT_DATA:
+            self._close_daemon()
+            self.daemon = None
+            return False
         return self.daemon.exit_code is None
 
     def post(self, token: str) -> None:
