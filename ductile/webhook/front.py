@@ -101,14 +101,14 @@ class Front:
         if self._reception is not None:
             return
         try:
-            reception = _load("ductile.webhook.reception")
-            _load("ductile.webhook.server")
+            reception = _load("ductile.webhook.handler")
+            _load("ductile.webhook.listener")
         except (OSError, ImportError) as error:
             # Out of descriptors, say, or the program was taken away from the disk.
             raise DuctileError(f"cannot take webhooks: {error}; see what the machine lacks, then restart ductiled",
                                exit_code=EXIT_SYSTEM) from error
         self._group = GroupCommit(lambda: db.connect_again(self._database))
-        self._reception = reception.Reception(
+        self._reception = reception.Handler(
             runtime, self._group, clock=self._clock, new_id=self._new_id, health=self._health, post=self._post)
 
     def _take(self, wanted: Address) -> Any:
@@ -131,7 +131,7 @@ class Front:
             raise
 
     def _bind(self, address: Address) -> Any:
-        return _load("ductile.webhook.server").Listener(*address, self._reception)
+        return _load("ductile.webhook.listener").Listener(*address, self._reception)
 
 
 def _start(listener: Any) -> None:
