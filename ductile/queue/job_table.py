@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 
@@ -61,36 +61,8 @@ def of_chain(conn: sqlite3.Connection, root_job_id: str) -> list[Job]:
 
 
 def open_jobs(conn: sqlite3.Connection, limit: int) -> list[Job]:
-    """Return up to `limit` jobs that have not ended, oldest first.
-
-    The first of each plugin, command and submitter, merged: no index has all that are open in their order, and to sort
-    them is to read them all.
-    """
-    heads = (conn.execute("SELECT seq FROM job_queue INDEXED BY job_queue_open WHERE plugin = ? AND command = ?"
-                          " AND submitted_by = ? AND completed_at IS NULL ORDER BY seq LIMIT ?", (*kind, limit))
-             for kind in _open_kinds(conn))
-    first = sorted(seq for head in heads for (seq,) in head)[:limit]
-    return _jobs(conn, "WHERE seq IN (SELECT value FROM json_each(?)) AND completed_at IS NULL ORDER BY seq",
-                 json.dumps(first))
-
-
-def _open_kinds(conn: sqlite3.Connection) -> Iterator[tuple[str, str, str]]:
-    """Yield plugin, command and submitter of the jobs that have not ended, each three once."""
-    kind: tuple[str, str, str] | None = ("", "", "")
-    while (kind := _next_open_kind(conn, kind)) is not None:
-        yield kind
-
-
-def _next_open_kind(conn: sqlite3.Connection, before: tuple[str, str, str]) -> tuple[str, str, str] | None:
-    # Column by column: a DISTINCT reads every open row, and a comparison of all three every one of the three before.
-    for known, after in ((3, "plugin = ? AND command = ? AND submitted_by > ?"), (2, "plugin = ? AND command > ?"),
-                         (1, "plugin > ?")):
-        kind = conn.execute(
-            "SELECT plugin, command, submitted_by FROM job_queue INDEXED BY job_queue_open WHERE completed_at IS NULL"
-            f" AND {after} ORDER BY plugin, command, submitted_by LIMIT 1", before[:known]).fetchone()
-        if kind is not None:
-            return kind
-    return None
+    """Return up to `limit` jobs that have not ended, oldest first."""
+    return _jobs(conn, "INDEXED BY job_queue_open_seq WHERE completed_at IS NULL ORDER BY seq LIMIT ?", limit)
 
 
 def running(conn: sqlite3.Connection) -> list[Job]:
@@ -188,48 +160,20 @@ def open_with_key(conn: sqlite3.Connection, job: NewJob) -> str | None:
     return row and row[0]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Depth:
-    """How many jobs waited or ran when `last_seq` was the place of the newest row."""
-
-    open: int
-    last_seq: int
-
-
-def depth_below(conn: sqlite3.Connection, most: int) -> Depth | None:
-    """Count the jobs where fewer than `most` wait, None where the queue is full."""
-    # Not a count of all: it would read every row. Running jobs are in this index too.
-    open_, running, last_seq = conn.execute(
-        "SELECT (SELECT count(*) FROM (SELECT 1 FROM job_queue INDEXED BY job_queue_open WHERE completed_at IS NULL"
-        " LIMIT ? + (SELECT count(*) FROM job_queue WHERE status = 'running'))),"
-        " (SELECT count(*) FROM job_queue WHERE status = 'running'), (SELECT coalesce(max(seq), 0) FROM job_queue)",
-        (most,)
-    ).fetchone()
-    return Depth(open=open_, last_seq=last_seq) if open_ - running < most else None
-
-
-def is_surely_below(conn: sqlite3.Connection, before: Depth, most: int) -> bool:
-    """Say whether fewer than `most` wait, even if no job has ended since `before` was counted; this counts nothing.
-
-    It sees every new row, whoever made it, but not that an ended job was queued again.
-    """
-    last_seq = conn.execute("SELECT coalesce(max(seq), 0) FROM job_queue").fetchone()[0]
-    return before.last_seq <= last_seq < before.last_seq + most - before.open
+def count_waiting(conn: sqlite3.Connection, most: int) -> int:
+    """Return how many jobs are queued, or `most` if there are more: counting stops there."""
+    # The index holds running jobs too.
+    count: int = conn.execute(
+        "SELECT count(*) - (SELECT count(*) FROM job_queue WHERE status = 'running') FROM (SELECT 1 FROM job_queue"
+        " INDEXED BY job_queue_open_seq WHERE completed_at IS NULL"
+        " LIMIT ? + (SELECT count(*) FROM job_queue WHERE status = 'running'))", (most,)
+    ).fetchone()[0]
+    return count
 
 
 def is_full(conn: sqlite3.Connection, depth: int) -> bool:
-    """Say whether `depth` or more jobs wait."""
-    return depth_below(conn, depth) is None
-
-
-def count_waiting(conn: sqlite3.Connection, most: int) -> int:
-    """Return how many jobs wait, for a retry or for their turn, and `most` where more do: no more are counted."""
-    # Running jobs are in the index of open ones too.
-    return conn.execute(
-        "SELECT count(*) - (SELECT count(*) FROM job_queue WHERE status = 'running') FROM (SELECT 1 FROM job_queue"
-        " INDEXED BY job_queue_open WHERE completed_at IS NULL"
-        " LIMIT ? + (SELECT count(*) FROM job_queue WHERE status = 'running'))", (most,)
-    ).fetchone()[0]
+    """Return whether `depth` or more jobs are queued."""
+    return count_waiting(conn, depth) >= depth
 
 
 def count_open(conn: sqlite3.Connection, plugin: str, command: str, submitted_by: Submitter) -> int:
@@ -249,7 +193,7 @@ def has_open(conn: sqlite3.Connection, plugin: str, command: str) -> bool:
 
 
 def queued_outside(conn: sqlite3.Connection, plugins: Iterable[str], limit: int) -> list[Job]:
-    """Return up to `limit` queued jobs of plugins that are not among these."""
+    """Return up to `limit` queued jobs of plugins that are not in `plugins`."""
     found: list[Job] = []
     for name in _open_plugins_outside(conn, plugins):
         found += _jobs(conn, "WHERE plugin = ? AND completed_at IS NULL AND status = 'queued' LIMIT ?",
@@ -258,10 +202,10 @@ def queued_outside(conn: sqlite3.Connection, plugins: Iterable[str], limit: int)
 
 
 def count_queued_outside(conn: sqlite3.Connection, plugins: Iterable[str]) -> dict[str, int]:
-    """Return how many jobs are queued of each plugin that is not among these; those without any are left out."""
+    """Return the number of queued jobs of each plugin that is not in `plugins`, without zeros."""
     counts = {}
     for name in _open_plugins_outside(conn, plugins):
-        # Less what runs: the index of open jobs tells no status, and a million rows are not to be read for it.
+        # Open jobs minus running ones: the index of open jobs has no status, and the rows may be a million.
         counts[name] = conn.execute(
             "SELECT (SELECT count(*) FROM job_queue WHERE plugin = ?1 AND completed_at IS NULL)"
             " - (SELECT count(*) FROM job_queue WHERE status = 'running' AND plugin = ?1)", (name,)).fetchone()[0]
@@ -269,13 +213,16 @@ def count_queued_outside(conn: sqlite3.Connection, plugins: Iterable[str]) -> di
 
 
 def _open_plugins_outside(conn: sqlite3.Connection, plugins: Iterable[str]) -> list[str]:
-    # From one name to the next in the index: a plain DISTINCT would read every waiting row.
-    names = conn.execute(
-        "WITH RECURSIVE p (name) AS (SELECT min(plugin) FROM job_queue WHERE completed_at IS NULL"
-        " UNION ALL SELECT (SELECT min(plugin) FROM job_queue WHERE completed_at IS NULL AND plugin > name)"
-        " FROM p WHERE name IS NOT NULL) SELECT name FROM p WHERE name IS NOT NULL")
+    """Return the plugins with open jobs that are not in `plugins`: one seek in the index for each plugin."""
     known = set(plugins)
-    return [name for (name,) in names if name not in known]
+    names: list[str] = []
+    name: str | None = ""
+    while name is not None:
+        name = conn.execute("SELECT min(plugin) FROM job_queue INDEXED BY job_queue_open WHERE completed_at IS NULL"
+                            " AND plugin > ?", (name,)).fetchone()[0]
+        if name is not None and name not in known:
+            names.append(name)
+    return names
 
 
 def roots_of(conn: sqlite3.Connection, ids: Iterable[str]) -> dict[str, str]:

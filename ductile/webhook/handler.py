@@ -44,7 +44,6 @@ _LENGTH_REASONS = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "the body is larger than max_body_size",
 }
 _KEY_LIMIT = 200     # characters of a dedupe key that are stored as they are
-_RECOUNT_SECONDS = 1.0
 _LARGE_BYTES = 1024**2     # of a body whose memory is given back at once
 
 _log = Component("webhook")
@@ -66,28 +65,6 @@ class _Taken:
         return any([each.is_new for each in self.jobs])
 
 
-class _Room:
-    """Whether another job may wait: counted when the queue may be full, and else once a second.
-
-    Between two counts every new row, whoever made it, is held against the room that was left: webhooks are refused no
-    earlier and taken no longer than by counting each time. Only an ended job that an operator queues again takes room
-    that is seen within the second and not at once.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._counted: job_table.Depth | None = None
-        self._count_at = 0.0     # monotonic
-
-    def is_there(self, conn: sqlite3.Connection, most: int) -> bool:
-        """Say whether fewer than `most` jobs wait, in the caller's transaction."""
-        now = self._clock.monotonic()
-        if self._counted is None or now >= self._count_at or not job_table.is_surely_below(conn, self._counted, most):
-            self._counted = job_table.depth_below(conn, most)
-            self._count_at = now + _RECOUNT_SECONDS
-        return self._counted is not None
-
-
 class Handler:
     """Answers requests in the threads of the listener. `world` may be swapped at any time; a request keeps its own."""
 
@@ -100,7 +77,6 @@ class Handler:
         self._new_id = new_id
         self._health = health
         self._post = post
-        self._room = _Room(clock)
         self.refusals = Refusals(clock)
 
     def refused(self, path: str | None, address: str, reply: Reply) -> None:
@@ -193,7 +169,7 @@ class Handler:
                 now: datetime) -> _Taken | None:
         """Queue the jobs of an event, in the caller's transaction; None where the queue is full."""
         service = runtime.config.service
-        if not self._room.is_there(conn, service.max_queue_depth):
+        if job_table.is_full(conn, service.max_queue_depth):
             return None
         return _Taken(jobs=tuple([
             submit.submit_once(conn, each.job, context=each.context, dedupe_ttl=service.dedupe_ttl, now=now)

@@ -219,33 +219,7 @@ def test_jobs_that_wait_for_a_retry_fill_the_queue_too(conn):
     assert job_table.is_full(conn, 2) is True
 
 
-@pytest.mark.parametrize("added, below", [(0, True), (1, True), (2, False), (3, False)])
-def test_by_new_rows_alone_the_queue_is_never_taken_for_emptier_than_it_is(conn, added, below):
-    new_id = ids()
-    put_job(conn, new_id(), Status.RUNNING)
-    put_job(conn, new_id())
-    put_job(conn, new_id(), Status.DEAD)
-    before = job_table.depth_below(conn, 4)
-    assert (before.open, before.last_seq) == (2, 3)
-    for _ in range(added):
-        put_job(conn, new_id())
-    # The one that ran may be back in the queue by now.
-    assert job_table.is_surely_below(conn, before, 4) is below
-    assert below is False or job_table.is_full(conn, 4) is False
-
-
-def test_a_place_that_was_given_to_another_job_is_not_taken_for_none(conn):
-    for name in ("a", "b", "c"):
-        put_job(conn, name)
-    before = job_table.depth_below(conn, 10)
-    job_table.remove(conn, ["b", "c"])
-    assert job_table.is_surely_below(conn, before, 10) is False
-
-
 def test_an_empty_queue_has_room_unless_there_is_none_at_all(conn):
-    before = job_table.depth_below(conn, 1)
-    assert before == job_table.Depth(open=0, last_seq=0)
-    assert [job_table.is_surely_below(conn, before, most) for most in (0, 1)] == [False, True]
     assert [job_table.is_full(conn, most) for most in (0, 1)] == [True, False]
 
 
@@ -274,24 +248,6 @@ def test_open_jobs_are_listed_oldest_first(conn):
     put_job(conn, "c", plugin="a")
     assert [job.id for job in job_table.open_jobs(conn, 10)] == ["b", "a", "c"]
     assert [job.id for job in job_table.open_jobs(conn, 2)] == ["b", "a"]
-
-
-def test_open_jobs_of_every_kind_are_merged_in_the_order_of_the_queue(conn):
-    kinds = [(plugin, command, submitter) for plugin in ("z", "a", "m") for command in ("poll", "handle")
-             for submitter in (Submitter.WEBHOOK, Submitter.CLI, Submitter.SCHEDULER)]
-    for number in range(60):
-        plugin, command, submitter = kinds[number * 7 % len(kinds)]
-        name, status = f"{number:02}", (Status.QUEUED, Status.QUEUED, Status.DEAD, Status.QUEUED)[number % 4]
-        fields = {"plugin": plugin, "command": command, "submitted_by": submitter}
-        if number % 5 == 0:
-            waiting(conn, name, START + (60 - number) * HOUR, **fields)
-        else:
-            put_job(conn, name, status, **fields)
-    put_job(conn, "60", Status.RUNNING, plugin="a")
-    expected = [f"{number:02}" for number in range(61) if number % 5 == 0 or number % 4 != 2]
-    assert len(expected) == 49
-    assert [[job.id for job in job_table.open_jobs(conn, limit)] for limit in (0, 1, 10, 100)] == [
-        [], expected[:1], expected[:10], expected]
 
 
 def test_running_jobs_are_listed(conn):
