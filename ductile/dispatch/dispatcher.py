@@ -27,8 +27,7 @@ from ductile.log import Component
 from ductile.plugin.discovery import ConfiguredPlugin
 from ductile.queue.job import Job, StaleJob, Status
 from ductile.runtime_config import RuntimeConfig
-from ductile.workspace import operations as clones
-from ductile.workspace.manager import Workspaces
+from ductile.workspace.manager import ClonedWorkspace, Workspaces
 
 # How long a passing lack (memory, processes, a file being written) is waited out, and how often it is tried.
 _PASSING_SECONDS = 60.0
@@ -56,7 +55,7 @@ class Finished:
 class Cloned:
     """A waiter's note: the workspace of a claimed job has been made, or could not be."""
 
-    made: clones.ClonedWorkspace | Outcome | OSError
+    made: ClonedWorkspace | Outcome | OSError
 
 
 @dataclass(slots=True, kw_only=True)
@@ -242,7 +241,7 @@ class Dispatcher:
         """Take a waiter's note and start the plugin in its workspace, or end the job where there is none."""
         current, made = self._current, cloned.made
         current.is_cloning = False
-        if isinstance(made, clones.ClonedWorkspace):
+        if isinstance(made, ClonedWorkspace):
             for warning in made.warnings:
                 _log.warn("workspace cloned", job_id=current.job.id, plugin=current.job.plugin, warning=warning)
             self._spawn(made.path)

@@ -16,8 +16,7 @@ from ductile.routing.router import Router
 from ductile.text import one_line
 from ductile.workspace import artifact_table
 from ductile.workspace.artifact import Aborted, Artifact, ChangedInPlace, InputLost
-from ductile.workspace.manager import Workspaces
-from ductile.workspace.operations import ClonedWorkspace, WorkspaceManager
+from ductile.workspace.manager import ClonedWorkspace, Workspaces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +28,7 @@ class Inherited:
     deep: bool
 
 
-def inherited(conn: sqlite3.Connection, job: Job, router: Router, workspaces: WorkspaceManager) -> Inherited | None:
+def inherited(conn: sqlite3.Connection, job: Job, router: Router, workspaces: Workspaces) -> Inherited | None:
     """Return what a job starts from; None where it has no parent, or one that left nothing.
 
     Raises what `reading` raises.
@@ -44,7 +43,7 @@ def inherited(conn: sqlite3.Connection, job: Job, router: Router, workspaces: Wo
     return Inherited(parent_id=job.parent_job_id, artifacts=artifacts, deep=place is not None and place.node.deep_copy)
 
 
-def clone(job: Job, source: Inherited, workspaces: WorkspaceManager, abort: Callable[[], bool]) -> ClonedWorkspace | Outcome:
+def clone(job: Job, source: Inherited, workspaces: Workspaces, abort: Callable[[], bool]) -> ClonedWorkspace | Outcome:
     """Make the job's workspace from its parent's; an outcome where that cannot be. `abort` says when to give up.
 
     Raises OSError where trying again may help.

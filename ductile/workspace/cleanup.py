@@ -10,8 +10,7 @@ from ductile.db import transaction
 from ductile.log import Component
 from ductile.queue import job_table
 from ductile.text import one_line
-from ductile.workspace.manager import Workspaces
-from ductile.workspace.operations import TreeEntry
+from ductile.workspace.manager import RootEntry, Workspaces
 
 # At each beat, so that a job that wants to start waits for no more than this.
 _LOOKED_AT_ONCE = 1000
@@ -50,17 +49,17 @@ class WorkspaceCleanup:
         if removed:
             _log.info("old workspaces removed", count=removed)
 
-    def _by_chain(self, entries: list[TreeEntry]) -> dict[str | None, list[TreeEntry]]:
+    def _by_chain(self, entries: list[RootEntry]) -> dict[str | None, list[RootEntry]]:
         """Return what is due by the root of its chain, None for what no job knows: each chain is looked at once."""
         # An id is ASCII; another name may not even be text that SQLite takes.
         roots = job_table.roots_of(self._conn, [entry.name for entry in entries if entry.name.isascii()])
-        found: dict[str | None, list[TreeEntry]] = {}
+        found: dict[str | None, list[RootEntry]] = {}
         for entry in entries:
             if self._clock.monotonic() >= self._not_before.get(entry.name, 0.0):
                 found.setdefault(roots.get(entry.name), []).append(entry)
         return found
 
-    def _clear(self, chain: str | None, entries: list[TreeEntry], before: datetime, most: int) -> int:
+    def _clear(self, chain: str | None, entries: list[RootEntry], before: datetime, most: int) -> int:
         """Remove up to `most` entries of a chain, or of none, that nothing needs any more. Return how many."""
         if chain is None:
             names = [entry.name for entry in entries

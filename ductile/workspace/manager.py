@@ -7,13 +7,13 @@ import heapq
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ductile.errors import EXIT_SYSTEM, DuctileError
 from ductile.safe_files import printable
 from ductile.workspace.artifact import Artifact, ArtifactFault, ChangedInPlace, InputLost
 from ductile.workspace.clone import Clone
-from ductile.workspace.operations import ClonedWorkspace, CompletedWorkspace, TreeEntry
 from ductile.workspace.seal import Altered, Seal
 from ductile.workspace.tree import Cursor, open_directory, open_tree, remove, walk
 from ductile.workspace.verify import by_inode, unchanged
@@ -31,6 +31,30 @@ _PROOF_LINK = ".proof-link"
 _BLOCK_BYTES = 512
 # Says nothing about links, and is waited for where a job needs the room.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClonedWorkspace:
+    """A new clone; each warning is one line about what it lacks or what was copied instead of linked."""
+
+    path: Path
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletedWorkspace:
+    """The files of a successful job, sorted by path; each warning is one line."""
+
+    artifacts: tuple[Artifact, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootEntry:
+    """An entry of the workspace root; `mtime` is in seconds since the epoch."""
+
+    name: str
+    mtime: float
 
 
 class Workspaces:
@@ -233,7 +257,7 @@ class Workspaces:
         """
         remove(os.fspath(self._path(job_id)))
 
-    def entries(self, after: str, limit: int) -> list[TreeEntry]:
+    def entries(self, after: str, limit: int) -> list[RootEntry]:
         """Return up to `limit` of what stands in the root, sorted by name from the first past `after`.
 
         The spare directory is not among them. No link is followed.
@@ -252,10 +276,10 @@ class Workspaces:
         """Say whether an entry only waits to be removed."""
         return name.startswith(_RETIRED)
 
-    def _dated(self, names: Iterable[str]) -> Iterator[TreeEntry]:
+    def _dated(self, names: Iterable[str]) -> Iterator[RootEntry]:
         for name in names:
             try:
-                yield TreeEntry(name=name, mtime=os.lstat(self.root / name).st_mtime)
+                yield RootEntry(name=name, mtime=os.lstat(self.root / name).st_mtime)
             except FileNotFoundError:
                 continue
 

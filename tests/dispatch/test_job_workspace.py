@@ -23,8 +23,7 @@ from ductile.queue.job import Job, Status
 from ductile.routing.router import Router
 from ductile.workspace import artifact_table
 from ductile.workspace.artifact import Artifact
-from ductile.workspace.manager import Workspaces
-from ductile.workspace.operations import ClonedWorkspace
+from ductile.workspace.manager import ClonedWorkspace, Workspaces
 from support.clock import START
 from support.launch import descriptors, in_a_child, writable_by_all
 from support.ledger import opened, put_job

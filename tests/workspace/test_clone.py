@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from ductile.workspace.artifact import Aborted, InputLost
-from ductile.workspace.manager import Workspaces
-from ductile.workspace.operations import ClonedWorkspace
+from ductile.workspace.manager import ClonedWorkspace, Workspaces
 from support.launch import NOBODY, descriptors, in_a_child, writable_by_all
 from workspace.trees import (
     JOB,

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from ductile.workspace.artifact import InputLost
-from ductile.workspace.manager import Workspaces
-from ductile.workspace.operations import ClonedWorkspace
+from ductile.workspace.manager import ClonedWorkspace, Workspaces
 from support.launch import in_a_child, writable_by_all
 from workspace.trees import JOB, NOT_UTF8, PARENT, made, mode, never, tree
 

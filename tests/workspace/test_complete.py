@@ -15,8 +15,7 @@ import pytest
 from blake3 import blake3
 
 from ductile.workspace.artifact import Aborted, Artifact, ChangedInPlace
-from ductile.workspace.manager import Workspaces
-from ductile.workspace.operations import CompletedWorkspace
+from ductile.workspace.manager import CompletedWorkspace, Workspaces
 from support.launch import NOBODY, in_a_child, writable_by_all
 from workspace.trees import (
     JOB,
