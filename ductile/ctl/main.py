@@ -297,8 +297,8 @@ def _test(options: Options) -> int:
         subject = trial.in_directory(Path(options.plugin), options.environ)
     else:
         subject = trial.in_configuration(_path(options), options.environ, options.plugin)
-    return trial.trial(subject, asked, clock=_module("clock").SystemClock(), new_id=_new_id, as_json=options.json,
-                       out=options.out, err=options.err)
+    return trial.test_plugin(subject, asked, clock=_module("clock").SystemClock(), new_id=_new_id, as_json=options.json,
+                             out=options.out, err=options.err)
 
 
 def _new_plugin(options: Options) -> int:
