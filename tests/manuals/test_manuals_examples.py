@@ -24,8 +24,10 @@ from ductile.protocol import decode_response, encode_request
 from ductile.runtime_config import read
 from ductile.strictjson import decode
 from ductile.webhook.signature import verify
+from support import in_process
 from support.ledger import opened
 from support.manuals import PAGES, Example, examples
+from support.transcripts import Site, body
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "plugins"
@@ -269,6 +271,25 @@ def test_the_plugin_in_python_is_misconfigured_without_its_directory(python_plug
                          capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS,
                          env=environment(tmp_path))
     assert (run.returncode, run.stdout, run.stderr) == (78, "", "no directory /nowhere\n")
+
+
+@pytest.mark.parametrize("example", of_kind("library"))
+@pytest.mark.parametrize(("status", "expected"), [
+    (200, {"status": "ok", "result": "A title"}), (404, {"status": "error", "retry": False}),
+    (503, {"status": "error", "retry": True}),
+])
+def test_the_plugin_that_uses_the_library_works_and_fails_as_it_should(example: Example, status: int,
+                                                                       expected: dict) -> None:
+    library, names = in_process.library(), {"__name__": "example"}
+    exec(compile(example.text, "run.py", "exec"), names)
+    site = Site()
+    try:
+        site.answers["/x"] = body('{"title": "A title"}', status=status)
+        answer = library.answer(names["respond"], {"config": {"url": f"{site.url}/{{page}}"},
+                                                   "event": {"payload": {"page": "x"}}})
+    finally:
+        site.close()
+    assert {key: answer[key] for key in expected} == expected
 
 
 @pytest.mark.parametrize(("config", "is_full"), [({"limit": 0}, True), ({"limit": 101}, False)])

@@ -86,7 +86,7 @@ def test_every_field_of_an_event_is_explained() -> None:
     ("A log line", lambda key: {"logs": [{key: None}]}),
 ])
 def test_every_key_of_a_response_is_explained(part: str, around) -> None:
-    words = words_of("protocol.py") | words_of("ctl/faults.py") | tags("THE RESPONSE", part)
+    words = words_of("protocol.py") | words_of("ctl/protocol_report.py") | tags("THE RESPONSE", part)
     assert tags("THE RESPONSE", part) == {word for word in words if not ignored(around(word))}
 
 
@@ -149,7 +149,7 @@ def test_every_name_of_a_credential_is_told_and_no_other() -> None:
     told = set(section(PAGE, "BAGGAGE").bold)
     names = {word for word in told if word.isascii() and re.fullmatch("[a-z_]+", word)}
     kept = {word for word in names if not baggage.without_credentials({f"x{word}" if word[0] == "_" else word: 1}, ())}
-    known = {word for word in words_of("context/baggage.py") if re.fullmatch("[a-z_]+", word)
+    known = {word for word in words_of("routing/baggage.py") if re.fullmatch("[a-z_]+", word)
              and not baggage.without_credentials({f"x{word}" if word[0] == "_" else word: 1}, ())}
     spelt_out = {ending[1:] for ending in known if ending.startswith("_")}
     assert kept >= known
