@@ -1,1 +1,1 @@
-"""Each job's own directory: made, handed on, sealed, removed."""
+"""The directory of each job: create, clone, seal, remove."""

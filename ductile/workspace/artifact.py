@@ -1,4 +1,4 @@
-"""A file that a job has made, as the ledger records it, and what can be wrong with such files."""
+"""A file that a job has made, as the database records it, and what can be wrong with it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LONGEST_NAME = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
-    """A regular file of a workspace at the moment when its job succeeded.
+    """A regular file of a workspace, as it was when its job succeeded.
 
     `path` is relative to the workspace, separated by `/`, as `os.fsdecode` gives it; `size` is in bytes,
     `mtime_ns` in nanoseconds since the epoch, `digest` BLAKE3 in hex.
@@ -27,31 +27,31 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactFault:
-    """A file that is not as the ledger says, and what is wrong with it."""
+    """A file that differs from its artifact, and how."""
 
     path: str
     what: str
 
 
 class InputLost(Exception):
-    """What a job starts from is gone or was changed: no further attempt would find it."""
+    """Input files are gone or have changed, so another attempt would fail, too."""
 
     def __init__(self, parent_id: str, faults: Sequence[ArtifactFault]) -> None:
         found = _listed([f"{_name(fault.path)} ({fault.what})" for fault in faults])
-        super().__init__(f"files of job {parent_id}'s workspace are not what it made: {found}; "
-                         f"replay job {parent_id} to make them anew")
+        super().__init__(f"files of job {parent_id}'s workspace have changed: {found}; "
+                         f"replay job {parent_id} to create them again")
 
 
 class ChangedInPlace(Exception):
-    """A job wrote into a file that it shares with an earlier job's workspace, in spite of the seal."""
+    """A job wrote into a sealed file that it shares with an earlier job's workspace."""
 
     def __init__(self, job_id: str, parent_id: str, path: str) -> None:
-        super().__init__(f"job {job_id} changed in place a file that it shares with job {parent_id}'s workspace: "
+        super().__init__(f"job {job_id} changed a file in place that it shares with job {parent_id}'s workspace: "
                          f"{_name(path)}; replace it (write a new file and rename) or give the step workspace: copy")
 
 
 class Aborted(Exception):
-    """Work on a workspace was given up because somebody asked for that."""
+    """Work on a workspace ended early because the caller asked for it."""
 
 
 def named(paths: Sequence[str]) -> str:

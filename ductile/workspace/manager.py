@@ -1,4 +1,4 @@
-"""The directories of jobs, side by side in one directory."""
+"""Creates, clones, seals and removes the directories of jobs."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ import heapq
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ductile.errors import EXIT_SYSTEM, DuctileError
 from ductile.safe_files import printable
-from ductile.workspace.artifact import Artifact, ArtifactFault, ChangedInPlace, InputLost
+from ductile.workspace.artifact import Aborted, Artifact, ArtifactFault, ChangedInPlace, InputLost
 from ductile.workspace.clone import Clone
 from ductile.workspace.seal import Altered, Seal
 from ductile.workspace.tree import Cursor, open_directory, open_tree, remove, walk
 from ductile.workspace.verify import by_inode, unchanged
 
 _MODE = 0o700
-# An empty directory from job to job: to make and remove one costs a tenth of a short job, to rename it nothing.
+# An empty directory that passes from job to job: mkdir and rmdir cost a tenth of a short job, a rename nothing.
 _SPARE = ".spare"
-# Goes before the name of what is about to be removed; of a long name only so much follows as fits (pathconf(3)).
+# Prefix of what is about to be removed; a long name is cut to fit (pathconf(3)).
 _RETIRED = ".gone-"
 _RETIRED_BYTES = 200
-# A file and its link: whether the file system has hard links shows only when one is made.
+# A file and a link to it, created at start to prove that the file system has hard links.
 _PROOF = ".proof"
 _PROOF_LINK = ".proof-link"
-# The unit of `st_blocks`, whatever the file system's own is (stat(3type)).
+# The unit of `st_blocks` on every file system (stat(3type)).
 _BLOCK_BYTES = 512
-# Says nothing about links, and is waited for where a job needs the room.
+# A full disk proves nothing about links; jobs wait for space by themselves.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -58,22 +59,22 @@ class RootEntry:
 
 
 class Workspaces:
-    """The directories `<root>/<job id>`. The operations raise OSError, which names the file by its path."""
+    """The directories `<root>/<job id>`. The methods raise OSError with the path of the file."""
 
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.realpath(root))
         self._spare = self.root / _SPARE
 
     def make_root(self) -> None:
-        """Make the directory of all workspaces, for its owner alone, unless it is there.
+        """Create the root directory, mode 0700, if it is missing.
 
-        Raises DuctileError (71), also where its file system has no hard links.
+        Raises DuctileError (71), also if its file system has no hard links.
         """
         try:
             self.root.mkdir(mode=_MODE, parents=True, exist_ok=True)
             writable = os.access(self.root, os.W_OK | os.X_OK)
         except OSError as error:
-            raise DuctileError(f"cannot make the workspace directory {self.root}: {error.strerror}",
+            raise DuctileError(f"cannot create the workspace directory {self.root}: {error.strerror}",
                                exit_code=EXIT_SYSTEM) from error
         if not writable:
             raise DuctileError(f"the workspace directory {self.root} is not writable by this user; "
@@ -81,9 +82,9 @@ class Workspaces:
         self._prove_links()
 
     def fault(self) -> str | None:
-        """Say why no job can have a directory; None where each can. Nothing is touched."""
+        """Return why no job can have a directory now, or None. Changes nothing."""
         try:
-            # The dot: it takes a directory, and one that can be entered.
+            # The dot makes the check fail unless this is a directory that can be entered.
             inside = os.path.join(self.root, os.curdir)
             if os.access(inside, os.W_OK | os.X_OK):
                 return None
@@ -95,7 +96,7 @@ class Workspaces:
         return f"the workspace directory {printable(self.root)} is not writable by this user"
 
     def _prove_links(self) -> None:
-        """Make a file and a link to it. Raises DuctileError (71) where that cannot be."""
+        """Create a file and a hard link to it. Raises DuctileError (71) if that fails."""
         file, link = os.fspath(self.root / _PROOF), os.fspath(self.root / _PROOF_LINK)
         problem = f"cannot write in the workspace directory {self.root}"
         try:
@@ -114,7 +115,7 @@ class Workspaces:
                                    exit_code=EXIT_SYSTEM) from error
 
     def create(self, job_id: str) -> Path:
-        """Return the job's directory, new and empty, as a real path: what an earlier attempt left in it is gone."""
+        """Create the job's directory, empty even after an earlier attempt. Return its real path."""
         path = self._path(job_id)
         if not self._take_spare(path):
             self.cleanup(job_id)
@@ -123,15 +124,15 @@ class Workspaces:
 
     def clone(self, job_id: str, parent_id: str, artifacts: Mapping[str, Artifact], *, deep: bool,
               abort: Callable[[], bool]) -> ClonedWorkspace:
-        """Make the job's directory anew as the parent's was when that succeeded; `artifacts` is what it made.
+        """Create the job's directory as a clone of its parent's; `artifacts` are the parent's files.
 
-        Files become hard links and stay sealed; `deep` makes copies that their owner may write. Symbolic links stay
-        links. Left out, with a warning: sockets, devices, FIFOs, and files that the ledger does not list. What
-        cannot be linked is copied, with a warning. A size or time other than the ledger's has a file read, and its
-        content decides.
+        Files become hard links and stay sealed; with `deep` they become copies that the owner may write. Symbolic
+        links stay links. Sockets, devices, FIFOs and files that are no artifacts are left out with a warning. A file
+        that cannot be linked is copied with a warning. Only a file whose size or time differs is read, and then its
+        digest decides.
 
-        Raises InputLost where files are gone or have another content, Aborted soon after `abort()` says so,
-        and OSError. What is half made then is thrown away by the next `create`, `clone` or `cleanup`.
+        Raises InputLost if files are gone or have changed, Aborted soon after `abort()` is true, and OSError. The next
+        `create`, `clone` or `cleanup` removes a partial clone.
         """
         path = self.create(job_id)
         parent = os.fspath(self._path(parent_id))
@@ -148,7 +149,7 @@ class Workspaces:
         return ClonedWorkspace(path=path, warnings=clone.warnings())
 
     def open(self, job_id: str) -> Path | None:
-        """Return the job's directory as a real path; None where there is none."""
+        """Return the real path of the job's directory, or None if it has none."""
         path = self._path(job_id)
         try:
             found = os.lstat(path)
@@ -158,20 +159,19 @@ class Workspaces:
 
     def complete(self, job_id: str, parent_id: str | None, inherited: Mapping[str, Artifact], *,
                  abort: Callable[[], bool]) -> CompletedWorkspace:
-        """Bring all that a successful job has in its directory to the disk, seal its files and list them.
+        """Sync the directory of a successful job to disk, seal its files and list them.
 
-        `inherited` is what its parent made. A file that is the parent's own still (the same inode), with the size
-        and time that the ledger says, is not read: it keeps its digest. Symbolic links are not listed, and
-        neither are, with a warning, sockets, devices and FIFOs.
+        `inherited` are its parent's files: one with the same inode, size and time is not read and keeps its digest.
+        Symbolic links are not listed; neither are, with a warning, sockets, devices and FIFOs.
 
-        Raises ChangedInPlace where the content of a shared file has changed, Aborted, OSError.
+        Raises ChangedInPlace if a shared file has changed, Aborted, OSError.
         """
         path = os.fspath(self._path(job_id))
         top = open_tree(path)
         if top is None:
             return CompletedWorkspace()
         with top:
-            # Most jobs leave nothing there.
+            # Most jobs create no files.
             if not os.listdir(top.fd):
                 return CompletedWorkspace()
             shared = {} if parent_id is None else self._shared(parent_id, inherited, abort)
@@ -179,13 +179,14 @@ class Workspaces:
             try:
                 artifacts = seal.close(top, path)
             except Altered as error:
-                raise ChangedInPlace(job_id, parent_id, error.path) from error
+                # Only the files of a parent are shared, so there is one.
+                raise ChangedInPlace(job_id, str(parent_id), error.path) from error
         self._sync_root()
         return CompletedWorkspace(artifacts=artifacts, warnings=seal.warnings())
 
     def _shared(self, parent_id: str, inherited: Mapping[str, Artifact],
                 abort: Callable[[], bool]) -> Mapping[tuple[int, int], Artifact]:
-        """Return what the ledger says of the parent's files, by inode."""
+        """Return the parent's artifacts by device and inode."""
         parent = os.fspath(self._path(parent_id))
         top = open_tree(parent) if inherited else None
         if top is None:
@@ -201,7 +202,7 @@ class Workspaces:
             os.close(fd)
 
     def verify(self, job_id: str, artifacts: Mapping[str, Artifact]) -> tuple[str, ...]:
-        """Return the paths of those of a job's files that are gone or have another content."""
+        """Return the paths of a job's files that are gone or have changed."""
         path = os.fspath(self._path(job_id))
         top = open_tree(path)
         if top is None:
@@ -211,39 +212,30 @@ class Workspaces:
         return tuple(each for each in artifacts if each not in good)
 
     def frees(self, job_id: str, least: int) -> bool:
-        """Say whether to remove the job's directory would give `least` bytes back: files that others share do not."""
+        """Return whether removing the job's directory frees `least` bytes; shared files free nothing."""
         path = os.fspath(self._path(job_id))
         top = open_tree(path)
         if top is None:
             return False
         freed = 0
 
-        def visit(fd: int, where: str) -> list[str]:
+        def visit(fd: int, where: str, entry: os.DirEntry[str]) -> None:
             nonlocal freed
-            below = []
-            with os.scandir(fd) as entries:
-                for entry in entries:
-                    if freed >= least:
-                        return []
-                    if entry.is_dir(follow_symlinks=False):
-                        below.append(entry.name)
-                    else:
-                        found = entry.stat(follow_symlinks=False)
-                        freed += found.st_blocks * _BLOCK_BYTES if found.st_nlink == 1 else 0
-            return below
+            found = entry.stat(follow_symlinks=False)
+            freed += found.st_blocks * _BLOCK_BYTES if found.st_nlink == 1 else 0
 
-        with top:
-            walk(top, path, visit)
+        with top, suppress(Aborted):
+            walk(top, path, visit, abort=lambda: freed >= least)
         return freed >= least
 
     def keep(self, job_id: str) -> None:
-        """Keep what a job has made; an empty directory goes, and waits as the spare one for the next job."""
+        """Keep a job's files. An empty directory becomes the spare one for the next job."""
         path = self._path(job_id)
         if _is_empty_directory(path):
             os.rename(path, self._spare)
 
     def _take_spare(self, path: Path) -> bool:
-        """Make the spare directory the job's. Return whether that worked: what plugins own they can also spoil."""
+        """Give the spare directory to a job. Return whether that worked: a plugin may have spoiled it."""
         try:
             os.rename(self._spare, path)
         except OSError:
@@ -251,29 +243,25 @@ class Workspaces:
         return _is_empty_directory(path)
 
     def cleanup(self, job_id: str) -> None:
-        """Remove the job's directory with all that is in it; one that is not there is no error.
-
-        What stands in its place is removed, too; a symbolic link is not followed.
+        """Remove the job's directory, or whatever has its name, if it exists. A symbolic link is not followed.
         """
         remove(os.fspath(self._path(job_id)))
 
     def entries(self, after: str, limit: int) -> list[RootEntry]:
-        """Return up to `limit` of what stands in the root, sorted by name from the first past `after`.
-
-        The spare directory is not among them. No link is followed.
+        """Return up to `limit` entries of the root whose names sort after `after`, except the spare directory.
         """
         with os.scandir(self.root) as found:
             names = heapq.nsmallest(limit, (each.name for each in found if each.name > after and each.name != _SPARE))
         return list(self._dated(names))
 
     def retire(self, name: str) -> str:
-        """Put an entry out of every job's reach, for good. Return the name that it has from then on."""
+        """Rename an entry so that no job can use it again. Return its new name."""
         retired = _RETIRED + os.fsdecode(os.fsencode(name)[:_RETIRED_BYTES])
         os.rename(self._path(name), self._path(retired))
         return retired
 
     def is_retired(self, name: str) -> bool:
-        """Say whether an entry only waits to be removed."""
+        """Return whether an entry is waiting for its removal."""
         return name.startswith(_RETIRED)
 
     def _dated(self, names: Iterable[str]) -> Iterator[RootEntry]:
@@ -284,14 +272,14 @@ class Workspaces:
                 continue
 
     def _path(self, name: str) -> Path:
-        """Return where a job's directory is. Raises ValueError for what is no name of a file in the root."""
+        """Return the path of a job's directory. Raises ValueError for a name that leads elsewhere."""
         if name in ("", os.curdir, os.pardir) or os.sep in name:
-            raise ValueError(f"no name of a workspace: {name!r}")
+            raise ValueError(f"not the name of a workspace: {name!r}")
         return self.root / name
 
 
 def _is_empty_directory(path: Path) -> bool:
-    """Say whether `path` is a directory, no link to one, with nothing in it; its mode is then made right."""
+    """Return whether `path` is an empty directory (not a link to one), and set its mode."""
     try:
         fd = open_directory(path)
     except OSError:

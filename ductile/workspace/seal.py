@@ -1,4 +1,4 @@
-"""What a successful job has made: brought to the disk, sealed against changes, digested and listed."""
+"""Seals the files of a successful job: synced to disk, made read-only, digested and listed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from ductile.workspace.artifact import Aborted, Artifact, named
+from ductile.workspace.artifact import Artifact, named
 from ductile.workspace.tree import Cursor, opened, walk
 from ductile.workspace.verify import digest, is_same
 
@@ -18,7 +18,7 @@ _READ_AND_EXECUTE = 0o555
 
 
 class Altered(Exception):
-    """A file that is shared with the parent's workspace has another content than the ledger says."""
+    """A file shared with the parent's workspace has changed."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
@@ -26,10 +26,10 @@ class Altered(Exception):
 
 
 class Seal:
-    """One tree in the sealing."""
+    """One tree being sealed."""
 
     def __init__(self, shared: Mapping[tuple[int, int], Artifact], *, abort: Callable[[], bool]) -> None:
-        """`shared` is what the ledger says of the parent's files, by device and inode."""
+        """`shared` has the parent's artifacts by device and inode."""
         self._shared = shared
         self._abort = abort
         self._artifacts: list[Artifact] = []
@@ -38,38 +38,29 @@ class Seal:
         self._foreign: list[str] = []
 
     def close(self, top: Cursor, where: str) -> tuple[Artifact, ...]:
-        """Seal a tree, whose path is `where`, for errors. Return its files sorted by path.
+        """Seal a tree; `where` is its path, for errors. Return its files sorted by path.
 
         Raises OSError, Aborted, and Altered for the first file that was changed in place.
         """
-        walk(top, where, self._visit)
+        walk(top, where, self._visit, enter=_sync_directory, abort=self._abort)
         return tuple(sorted(self._artifacts, key=lambda artifact: artifact.path))
 
     def warnings(self) -> tuple[str, ...]:
-        """Return what the list lacks and what could not be sealed, a line each."""
+        """Return one line for each kind of file that was left out or not sealed."""
         lines = (
             ("not handed on because they are sockets, devices or FIFOs", self._special),
             ("not sealed because they are another user's", self._foreign),
         )
         return tuple(f"files {what}: {named(paths)}" for what, paths in lines if paths)
 
-    def _visit(self, fd: int, path: str) -> list[str]:
-        if self._abort():
-            raise Aborted
-        below = []
-        with os.scandir(fd) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    below.append(entry.name)
-                elif entry.is_file(follow_symlinks=False):
-                    self._artifacts.append(self._artifact(entry, fd, path + entry.name))
-                elif not entry.is_symlink():
-                    self._special.append(path + entry.name)
-        os.fsync(fd)
-        return below
+    def _visit(self, fd: int, path: str, entry: os.DirEntry[str]) -> None:
+        if entry.is_file(follow_symlinks=False):
+            self._artifacts.append(self._artifact(entry, fd, path + entry.name))
+        elif not entry.is_symlink():
+            self._special.append(path + entry.name)
 
     def _artifact(self, entry: os.DirEntry[str], fd: int, path: str) -> Artifact:
-        """Seal one file and say what it is; one that the parent made and that is as it was is not read."""
+        """Seal one file and return its artifact. An unchanged file of the parent is not read."""
         seen = entry.stat(follow_symlinks=False)
         known = self._shared.get((seen.st_dev, seen.st_ino))
         if known is not None and is_same(known, seen) and stat.S_IMODE(seen.st_mode) == sealed(seen.st_mode):
@@ -88,7 +79,7 @@ class Seal:
         if known is not None and is_same(known, found):
             return replace(known, path=path)
         os.fsync(file)
-        # Size and time from before the reading: of what is written later a clone sees that it must look again.
+        # Size and time as of before the read: a later write then makes a clone compare the digest.
         made = Artifact(path=path, size=found.st_size, mtime_ns=found.st_mtime_ns, digest=digest(file, self._abort))
         if known is not None and known.digest != made.digest:
             raise Altered(path)
@@ -97,8 +88,12 @@ class Seal:
         return made
 
 
+def _sync_directory(fd: int, path: str) -> None:
+    os.fsync(fd)
+
+
 def take_write_bits(file: int, found: os.stat_result) -> bool:
-    """Seal an open file. Return False for another user's, which cannot be. Raises OSError."""
+    """Seal an open file. Return False if it belongs to another user. Raises OSError."""
     if stat.S_IMODE(found.st_mode) == sealed(found.st_mode):
         return True
     try:
@@ -111,5 +106,5 @@ def take_write_bits(file: int, found: os.stat_result) -> bool:
 
 
 def sealed(mode: int) -> int:
-    """Return the permissions of a sealed file: nobody may write it, its owner may read it, none of set-id is left."""
+    """Return the mode of a sealed file: no write bits, no set-id bits, readable by its owner."""
     return mode & _READ_AND_EXECUTE | stat.S_IRUSR

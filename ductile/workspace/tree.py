@@ -1,4 +1,4 @@
-"""Trees of directories, walked by descriptors: no link is followed, however deep they are or whoever changes them."""
+"""Walks directory trees by descriptors: any depth, no link followed, safe against changes meanwhile."""
 
 from __future__ import annotations
 
@@ -8,34 +8,35 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ductile.workspace.artifact import Aborted
+
 _SHUT = os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | _SHUT
-# Not to wait for a writer where a FIFO has taken the place of the file that was seen.
+# O_NONBLOCK: never wait if a FIFO has replaced the file.
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | _SHUT
-# What an open of this kind says of a symbolic link or another file (open(2)).
+# Errors of open(2) for a symbolic link or a file that is no directory.
 _NO_DIRECTORY = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 
 class Cursor:
-    """One open directory of a tree, moved down and up.
+    """One open directory of a tree that moves down and up; a context manager that closes it.
 
-    It takes one descriptor however deep the tree is, which is closed at the end of a `with` block. Raises OSError,
-    also where a directory was moved away.
+    It needs one descriptor at any depth. Raises OSError, also if a directory was moved meanwhile.
     """
 
     def __init__(self, fd: int) -> None:
-        """Stand in an open directory, whose descriptor is the cursor's from now on."""
+        """Start in an open directory; the cursor owns its descriptor."""
         self.fd = fd
         self._above: list[tuple[int, int]] = []
 
     def down(self, name: str) -> None:
-        """Go into a directory of this one, which is made `u+rwx`."""
+        """Go into a subdirectory and make it `u+rwx`."""
         here = os.fstat(self.fd)
         self._move(open_directory(name, self.fd))
         self._above.append((here.st_dev, here.st_ino))
 
     def up(self) -> None:
-        """Go back to where `down` came from."""
+        """Go back to the parent directory."""
         self._move(os.open("..", _DIRECTORY, dir_fd=self.fd))
         here = os.fstat(self.fd)
         if self._above.pop() != (here.st_dev, here.st_ino):
@@ -52,25 +53,47 @@ class Cursor:
         self.fd = fd
 
 
-def walk(cursor: Cursor, where: str, visit: Callable[[int, str], list[str]],
-         leave: Callable[[int, str], None] | None = None) -> None:
-    """Visit the directory that a cursor stands in and all below it.
+def never() -> bool:
+    """Return False: an `abort` that never aborts."""
+    return False
 
-    `visit` gets a descriptor and the directory's path, empty or ending in `/`, and returns the names of those in
-    it that are to be visited. `leave` gets, when all below a name is done, that name and a descriptor of the
-    directory that holds it. An OSError names the file by its path below `where`, the tree's own.
+
+def walk(cursor: Cursor, where: str, visit: Callable[[int, str, os.DirEntry[str]], None], *,
+         enter: Callable[[int, str], None] | None = None, leave: Callable[[int, str], None] | None = None,
+         abort: Callable[[], bool] = never) -> None:
+    """Call `visit` for each entry of a directory and of those below it, except the directories themselves.
+
+    `visit` gets a descriptor of the entry's directory, the directory's path (empty, or ending in `/`) and the entry.
+    `enter` is called first for each directory, with the same descriptor and path. `leave` is called last for each
+    directory but the first, with a descriptor of its parent and its name. Raises Aborted if `abort()` is true at the
+    start of a directory. An OSError names the file by its path, which starts with `where`.
     """
     path = ""
+
+    def scan() -> list[str]:
+        if abort():
+            raise Aborted
+        if enter is not None:
+            enter(cursor.fd, path)
+        below = []
+        with os.scandir(cursor.fd) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    below.append(entry.name)
+                else:
+                    visit(cursor.fd, path, entry)
+        return below
+
     above: list[tuple[str, list[str]]] = []
     try:
-        left = visit(cursor.fd, path)
+        left = scan()
         while left or above:
             if left:
                 name = left.pop()
                 cursor.down(name)
                 above.append((path, left))
                 path = f"{path}{name}/"
-                left = visit(cursor.fd, path)
+                left = scan()
             else:
                 cursor.up()
                 below = path
@@ -85,7 +108,7 @@ def walk(cursor: Cursor, where: str, visit: Callable[[int, str], list[str]],
 
 
 def open_directory(name: str | os.PathLike[str], dir_fd: int | None = None) -> int:
-    """Open a directory, no link to one, and make it `u+rwx`. Raises OSError."""
+    """Open a directory (not a link to one) and make it `u+rwx`. Raises OSError."""
     try:
         fd = os.open(name, _DIRECTORY, dir_fd=dir_fd)
     except PermissionError:
@@ -102,7 +125,7 @@ def open_directory(name: str | os.PathLike[str], dir_fd: int | None = None) -> i
 
 
 def open_tree(path: str | os.PathLike[str]) -> Cursor | None:
-    """Open the top of a tree as `open_directory` does; None where no directory stands there. Raises OSError."""
+    """Open the top of a tree as `open_directory` does, or return None if there is no directory. Raises OSError."""
     try:
         return Cursor(open_directory(path))
     except OSError as error:
@@ -113,9 +136,9 @@ def open_tree(path: str | os.PathLike[str]) -> Cursor | None:
 
 @contextmanager
 def opened(name: str, dir_fd: int) -> Iterator[tuple[int, os.stat_result]]:
-    """Open a regular file for reading, one that its owner has closed to himself too, until the block ends.
+    """Open a regular file for reading until the block ends, even if its mode denies that to its owner.
 
-    An OSError, of the block also, names the file.
+    Every OSError names the file, also one raised in the block.
     """
     fd = None
     try:
@@ -137,14 +160,14 @@ def _open_file(name: str, dir_fd: int) -> tuple[int, os.stat_result]:
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode):
         os.close(fd)
-        raise OSError(errno.ESTALE, "no regular file any more", name)
+        raise OSError(errno.ESTALE, "no longer a regular file", name)
     return fd, found
 
 
 def _open_closed(name: str | os.PathLike[str], dir_fd: int | None, flags: int, kind: int, bits: int) -> int:
-    """Open what its owner has no permission for by giving him `bits`; nothing but a file of `kind` is touched.
+    """Add the permission `bits` to a file of our own and open it; only a file of `kind` is touched.
 
-    By way of a handle (open(2), O_PATH): a path could be made to mean another file between two calls.
+    O_PATH (open(2)) holds the file, so that nothing can replace it between the calls.
     """
     handle = os.open(name, os.O_PATH | _SHUT, dir_fd=dir_fd)
     try:
@@ -155,7 +178,7 @@ def _open_closed(name: str | os.PathLike[str], dir_fd: int | None, flags: int, k
         os.chmod(there, stat.S_IMODE(mode) | bits)
         return os.open(there, flags & ~os.O_NOFOLLOW)
     except PermissionError as error:
-        # Whatever the call was: it is the opening that was refused.
+        # Report the failed open, whichever call failed.
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(name)) from error
     except OSError as error:
         error.filename = os.fspath(name)
@@ -165,31 +188,23 @@ def _open_closed(name: str | os.PathLike[str], dir_fd: int | None, flags: int, k
 
 
 def remove(path: str) -> None:
-    """Remove a file or a whole tree; one that is not there is no error.
+    """Remove a file or a whole tree if it exists.
 
-    No symbolic link is followed, and directories are made `u+rwx` first. Raises OSError.
+    Symbolic links are not followed, and directories are made `u+rwx` first. Raises OSError.
     """
     try:
         os.unlink(path)
     except FileNotFoundError:
         return
     except (IsADirectoryError, PermissionError):
-        # PermissionError: what POSIX says of a directory.
+        # POSIX specifies PermissionError for a directory.
         with Cursor(open_directory(path)) as top:
-            walk(top, path, _unlink_files, _remove_directory)
+            walk(top, path, _unlink, leave=_remove_directory)
         os.rmdir(path)
 
 
-def _unlink_files(fd: int, path: str) -> list[str]:
-    """Remove all of an open directory but its directories, whose names are returned."""
-    below = []
-    with os.scandir(fd) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                below.append(entry.name)
-            else:
-                os.unlink(entry.name, dir_fd=fd)
-    return below
+def _unlink(fd: int, path: str, entry: os.DirEntry[str]) -> None:
+    os.unlink(entry.name, dir_fd=fd)
 
 
 def _remove_directory(fd: int, name: str) -> None:

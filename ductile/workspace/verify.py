@@ -1,4 +1,4 @@
-"""The files that a job starts from: held against what the ledger says of them."""
+"""Compares files with their artifacts, and reads and copies file contents."""
 
 from __future__ import annotations
 
@@ -9,39 +9,33 @@ from collections.abc import Callable, Mapping
 from blake3 import blake3
 
 from ductile.workspace.artifact import Aborted, Artifact
-from ductile.workspace.tree import Cursor, opened, walk
+from ductile.workspace.tree import Cursor, never, opened, walk
 
 
 def is_same(artifact: Artifact, found: os.stat_result) -> bool:
-    """Say whether a file has the size and time that the ledger says: what has both is not read again."""
+    """Return whether a file has the recorded size and time; then it need not be read."""
     return found.st_size == artifact.size and found.st_mtime_ns == artifact.mtime_ns
 
 
 def has_content(artifact: Artifact, name: str, fd: int, abort: Callable[[], bool]) -> bool:
-    """Say whether a regular file in an open directory has the content of an artifact. Raises OSError, Aborted."""
+    """Return whether a file in an open directory has the recorded content. Raises OSError, Aborted."""
     with opened(name, fd) as (file, found):
         return is_same(artifact, found) or (found.st_size == artifact.size and digest(file, abort) == artifact.digest)
 
 
 def unchanged(top: Cursor, where: str, artifacts: Mapping[str, Artifact]) -> set[str]:
-    """Return the paths of those files of a tree that are there as the ledger says.
+    """Return the paths of the artifacts whose files in a tree still have the recorded content.
 
     `where` is the tree's path, for errors. Raises OSError.
     """
     good = set()
 
-    def visit(fd: int, path: str) -> list[str]:
-        below = []
-        with os.scandir(fd) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    below.append(entry.name)
-                elif entry.is_file(follow_symlinks=False):
-                    artifact = artifacts.get(path + entry.name)
-                    if artifact is not None and (is_same(artifact, entry.stat(follow_symlinks=False))
-                                                 or has_content(artifact, entry.name, fd, _never)):
-                        good.add(artifact.path)
-        return below
+    def visit(fd: int, path: str, entry: os.DirEntry[str]) -> None:
+        artifact = artifacts.get(path + entry.name)
+        if artifact is None or not entry.is_file(follow_symlinks=False):
+            return
+        if is_same(artifact, entry.stat(follow_symlinks=False)) or has_content(artifact, entry.name, fd, never):
+            good.add(artifact.path)
 
     walk(top, where, visit)
     return good
@@ -49,37 +43,25 @@ def unchanged(top: Cursor, where: str, artifacts: Mapping[str, Artifact]) -> set
 
 def by_inode(top: Cursor, where: str, artifacts: Mapping[str, Artifact],
              abort: Callable[[], bool]) -> dict[tuple[int, int], Artifact]:
-    """Return what the ledger says of each file of a tree, by device and inode.
+    """Return the artifacts of a tree by device and inode.
 
-    By their inodes files are known in the tree of a job that has them by hard links, under whatever name. Raises
-    OSError, Aborted.
+    A job that has the same files by hard links may have renamed them; the inode stays. Raises OSError, Aborted.
     """
     found = {}
 
-    def visit(fd: int, path: str) -> list[str]:
-        if abort():
-            raise Aborted
-        below = []
-        with os.scandir(fd) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    below.append(entry.name)
-                elif entry.is_file(follow_symlinks=False) and path + entry.name in artifacts:
-                    seen = entry.stat(follow_symlinks=False)
-                    found[seen.st_dev, seen.st_ino] = artifacts[path + entry.name]
-        return below
+    def visit(fd: int, path: str, entry: os.DirEntry[str]) -> None:
+        artifact = artifacts.get(path + entry.name)
+        if artifact is not None and entry.is_file(follow_symlinks=False):
+            seen = entry.stat(follow_symlinks=False)
+            found[seen.st_dev, seen.st_ino] = artifact
 
-    walk(top, where, visit)
+    walk(top, where, visit, abort=abort)
     return found
 
 
-def _never() -> bool:
-    return False
-
-
-# Fits the processor's cache, and is soon enough for a stop.
+# Fits the processor's cache, and aborts soon enough.
 _PIECE_BYTES = 1024 * 1024
-# The kernel cannot copy between these two files by itself (copy_file_range(2)).
+# copy_file_range(2) does not work between these two files.
 _NOT_BY_KERNEL = {errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM}
 
 
@@ -88,7 +70,7 @@ def digest(fd: int, abort: Callable[[], bool]) -> str:
     hasher = blake3()
     offset = 0
     while True:
-        _go_on(abort)
+        _check(abort)
         piece = os.pread(fd, _PIECE_BYTES, offset)
         if not piece:
             return hasher.hexdigest()
@@ -103,13 +85,13 @@ def copy(source: int, target: int, size: int, abort: Callable[[], bool]) -> None
         offset = start
         end = min(os.lseek(source, start, os.SEEK_HOLE), size)
         while offset < end:
-            _go_on(abort)
+            _check(abort)
             offset += _copy_piece(source, target, offset, min(_PIECE_BYTES, end - offset))
     os.ftruncate(target, size)
 
 
 def _next_data(fd: int, offset: int) -> int | None:
-    """Return where the next data begins that is no hole; None where there is no more (lseek(2))."""
+    """Return the offset of the next data after holes, or None at the end (lseek(2))."""
     try:
         return os.lseek(fd, offset, os.SEEK_DATA)
     except OSError as error:
@@ -119,7 +101,7 @@ def _next_data(fd: int, offset: int) -> int | None:
 
 
 def _copy_piece(source: int, target: int, offset: int, count: int) -> int:
-    """Copy up to `count` bytes to the same place of another file. Return how many, at least one. Raises OSError."""
+    """Copy up to `count` bytes to the same offset of another file. Return how many, at least one. Raises OSError."""
     try:
         copied = os.copy_file_range(source, target, count, offset, offset)
     except OSError as error:
@@ -131,6 +113,6 @@ def _copy_piece(source: int, target: int, offset: int, count: int) -> int:
     return copied
 
 
-def _go_on(abort: Callable[[], bool]) -> None:
+def _check(abort: Callable[[], bool]) -> None:
     if abort():
         raise Aborted

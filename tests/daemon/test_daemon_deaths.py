@@ -137,8 +137,8 @@ def test_the_death_of_a_step_whose_input_is_gone_is_told_of(daemon: RealDaemon, 
     await_rest(daemon)
     daemon.stop()
     assert [(each["plugin"], each["error"]) for each in told(daemon)] == [
-        ("reader", f"files of job {root}'s workspace are not what it made: a (gone); replay job {root} to make them "
-                   "anew")]
+        ("reader", f"files of job {root}'s workspace have changed: a (gone); replay job {root} to create "
+                   "them again")]
 
 
 def test_one_end_in_many_is_told_of_and_a_retry_that_dies_again_is_told_of_again(daemon: RealDaemon) -> None:

@@ -166,8 +166,8 @@ def test_files_that_go_between_the_order_and_the_run_end_the_replay_by_their_nam
     (workspace(daemon, parent) / "two").unlink()
     gate.let_through()
     await_rest(daemon)
-    assert daemon.job(again) == ("dead", 1, f"files of job {parent}'s workspace are not what it made: two (gone); "
-                                            f"replay job {parent} to make them anew")
+    assert daemon.job(again) == ("dead", 1, f"files of job {parent}'s workspace have changed: two (gone); "
+                                            f"replay job {parent} to create them again")
 
 
 def test_a_job_that_has_not_ended_is_not_replayed(daemon: RealDaemon, gate: Gate) -> None:

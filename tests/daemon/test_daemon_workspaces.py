@@ -39,13 +39,13 @@ _SCRIBBLES = pytest.mark.parametrize("way", [
 
 
 def changed(job: str, parent: str, path: str) -> str:
-    return (f"job {job} changed in place a file that it shares with job {parent}'s workspace: {path}; replace it "
+    return (f"job {job} changed a file in place that it shares with job {parent}'s workspace: {path}; replace it "
             f"(write a new file and rename) or give the step workspace: copy")
 
 
 def lost(parent: str, *found: str) -> str:
-    return (f"files of job {parent}'s workspace are not what it made: {', '.join(found)}; replay job {parent} to make "
-            f"them anew")
+    return (f"files of job {parent}'s workspace have changed: {', '.join(found)}; replay job {parent} to create "
+            f"them again")
 
 
 def a_scribbler_beside_a_reader(daemon: RealDaemon, *steps: dict, **config: object) -> None:
@@ -202,7 +202,7 @@ def put_a_link_in_its_place(here: Path) -> None:
     (remove_all, ("a (gone)", "b (gone)", "c (gone) and 2 more")),
     (remove_one, ("b (gone)",)),
     (replace_one, ("b (changed)",)),
-    (put_a_link_in_its_place, ("b (no regular file any more)",)),
+    (put_a_link_in_its_place, ("b (no longer a regular file)",)),
 ])
 def test_a_job_whose_input_is_not_there_any_more_is_dead_and_names_the_files(
         daemon: RealDaemon, gate: Gate, waiting: str, harm: Callable[[Path], None], found: tuple[str, ...]) -> None:
@@ -226,7 +226,7 @@ def test_a_file_that_somebody_put_there_later_is_left_out_with_a_warning(
     daemon.stop()
     assert contents(seen(daemon, "reader")[0]) == {name: name for name in "abcde"}
     assert {(line["level"], line["warning"]) for line in daemon.log("workspace cloned", plugin="reader")} == {
-        ("warn", "files put into the input workspace after its job had ended, and left out: f"),
+        ("warn", "files left out because they were added to the input workspace after its job ended: f"),
         ("warn", "files left out because they are sockets, devices or FIFOs: g")}
 
 

@@ -161,19 +161,19 @@ def test_what_was_put_there_after_the_parent_ended_is_left_out(conn: sqlite3.Con
     artifacts = recorded(conn, workspaces, {"a": "one"})
     write(workspaces.root / PARENT / "late", "x")
     found = clone(job, source(artifacts), workspaces, never)
-    assert found.warnings == ("files put into the input workspace after its job had ended, and left out: late",)
+    assert found.warnings == ("files left out because they were added to the input workspace after its job ended: late",)
     assert list(tree(workspaces.root / JOB)) == ["a"]
 
 
-LOST = f"files of job {PARENT}'s workspace are not what it made: %s; replay job {PARENT} to make them anew"
+LOST = f"files of job {PARENT}'s workspace have changed: %s; replay job {PARENT} to create them again"
 
 
 @pytest.mark.parametrize(("spoil", "what"), [
     (lambda parent: (parent / "a").unlink(), "a (gone)"),
     (lambda parent: subprocess.run(["rm", "-r", parent], check=True, timeout=SECONDS), "a (gone), sub/b (gone)"),
     (lambda parent: ((parent / "a").chmod(0o644), (parent / "a").write_text("two")), "a (changed)"),
-    (lambda parent: ((parent / "a").unlink(), (parent / "a").mkdir()), "a (no regular file any more)"),
-    (lambda parent: ((parent / "a").unlink(), (parent / "a").symlink_to("sub/b")), "a (no regular file any more)"),
+    (lambda parent: ((parent / "a").unlink(), (parent / "a").mkdir()), "a (no longer a regular file)"),
+    (lambda parent: ((parent / "a").unlink(), (parent / "a").symlink_to("sub/b")), "a (no longer a regular file)"),
 ])
 def test_input_that_is_lost_fails_the_job_for_good_by_name(
     conn: sqlite3.Connection, workspaces: Workspaces, spoil: Callable[[Path], object], what: str,
@@ -262,7 +262,7 @@ def test_a_shared_file_that_was_changed_in_place_refuses_the_job_by_name(conn: s
     outcome, warnings = complete(job, source(artifacts), SUCCESS, workspaces, never)
     assert (type(outcome), outcome.is_overruled, warnings, kept_of(outcome)) == (Refused, True, (), kept_of(SUCCESS))
     assert outcome.error == (
-        f"job {JOB} changed in place a file that it shares with job {PARENT}'s workspace: a; "
+        f"job {JOB} changed a file in place that it shares with job {PARENT}'s workspace: a; "
         "replace it (write a new file and rename) or give the step workspace: copy")
 
 

@@ -23,7 +23,7 @@ from support.logs import kept, lines, said
 
 PATIENCE_SECONDS = 30
 REMOVED = "info old workspaces removed"
-PUT_OFF = "warn old workspace not removed; it is tried again each day"
+PUT_OFF = "warn old workspace not removed; retrying daily"
 
 
 class Interposing(sqlite3.Connection):

@@ -93,8 +93,8 @@ def test_a_file_that_came_after_the_success_is_left_out_with_a_warning(root: Pat
     assert set(tree(root / JOB)) == {"made", "sub"}
     [warning] = cloned.warnings
     assert warning in {
-        "files put into the input workspace after its job had ended, and left out: later\\n1, sub/later",
-        "files put into the input workspace after its job had ended, and left out: sub/later, later\\n1",
+        "files left out because they were added to the input workspace after its job ended: later\\n1, sub/later",
+        "files left out because they were added to the input workspace after its job ended: sub/later, later\\n1",
     }
 
 
@@ -179,7 +179,7 @@ def test_a_changed_file_on_another_file_system_is_named(
     artifacts = made(workspaces, {"sub/one": "1"})
     mount("tmpfs", root / PARENT / "sub")
     (root / PARENT / "sub" / "one").write_text("2")
-    with pytest.raises(InputLost, match=r"are not what it made: sub/one \(changed\); "):
+    with pytest.raises(InputLost, match=r"have changed: sub/one \(changed\); "):
         workspaces.clone(JOB, PARENT, artifacts, deep=False, abort=never)
 
 

@@ -37,8 +37,8 @@ def spoil(path: Path, how: str) -> None:
 
 SPOILED = [
     ("gone", "gone"), ("truncated", "changed"), ("longer", "changed"), ("other content of the same size", "changed"),
-    ("replaced by another", "changed"), ("a link", "no regular file any more"),
-    ("a directory", "no regular file any more"), ("a fifo", "no regular file any more"),
+    ("replaced by another", "changed"), ("a link", "no longer a regular file"),
+    ("a directory", "no longer a regular file"), ("a fifo", "no longer a regular file"),
 ]
 
 
@@ -52,8 +52,8 @@ def test_a_file_that_is_not_what_the_ledger_says_is_named(
     spoil(root / PARENT / "a" / "file", how)
     with pytest.raises(InputLost) as caught:
         workspaces.clone(JOB, PARENT, artifacts, deep=deep, abort=never)
-    assert str(caught.value) == (f"files of job {PARENT}'s workspace are not what it made: a/file ({what}); "
-                                 f"replay job {PARENT} to make them anew")
+    assert str(caught.value) == (f"files of job {PARENT}'s workspace have changed: a/file ({what}); "
+                                 f"replay job {PARENT} to create them again")
     assert workspaces.verify(PARENT, artifacts) == ("a/file",)
 
 
@@ -82,8 +82,8 @@ def test_of_many_lost_files_a_few_are_named_on_one_line(root: Path, workspaces: 
     with pytest.raises(InputLost) as caught:
         workspaces.clone(JOB, PARENT, artifacts, deep=False, abort=never)
     assert str(caught.value) == (
-        f"files of job {PARENT}'s workspace are not what it made: a\\n1 (gone), b\\udcff\\udcfe (gone), "
-        f"c\\x1b[2J (gone) and 100 more; replay job {PARENT} to make them anew")
+        f"files of job {PARENT}'s workspace have changed: a\\n1 (gone), b\\udcff\\udcfe (gone), "
+        f"c\\x1b[2J (gone) and 100 more; replay job {PARENT} to create them again")
 
 
 @pytest.mark.parametrize("instead", ["nothing", "a file", "a link"])
@@ -98,8 +98,8 @@ def test_a_parents_workspace_that_is_gone_matters_where_it_had_files(
         (root / PARENT).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(InputLost) as caught:
         workspaces.clone(JOB, PARENT, artifacts, deep=False, abort=never)
-    assert str(caught.value) == (f"files of job {PARENT}'s workspace are not what it made: file (gone); "
-                                 f"replay job {PARENT} to make them anew")
+    assert str(caught.value) == (f"files of job {PARENT}'s workspace have changed: file (gone); "
+                                 f"replay job {PARENT} to create them again")
     assert workspaces.verify(PARENT, artifacts) == ("file",)
     assert workspaces.clone(JOB, PARENT, {}, deep=False, abort=never) == ClonedWorkspace(path=root / JOB)
     assert os.listdir(root / JOB) == []

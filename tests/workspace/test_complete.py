@@ -208,7 +208,7 @@ def test_completing_can_be_given_up_wherever_it_asks_and_begun_again(workspaces:
 def test_a_fifo_that_takes_a_files_place_is_not_waited_for(root: Path) -> None:
     # In a process of its own: it would wait for ever.
     error, name = in_a_child(swap_files_for_fifos, root)
-    assert (error, name in {str(root / JOB / "a"), str(root / JOB / "b")}) == ("no regular file any more", True)
+    assert (error, name in {str(root / JOB / "a"), str(root / JOB / "b")}) == ("no longer a regular file", True)
 
 
 def swap_files_for_fifos(root: Path) -> tuple[str, str]:
@@ -334,7 +334,7 @@ def test_a_shared_file_that_was_changed_in_place_is_named(
     with pytest.raises(ChangedInPlace) as caught:
         complete(workspaces, parents)
     assert str(caught.value) == (
-        f"job {JOB} changed in place a file that it shares with job {PARENT}'s workspace: {name}; "
+        f"job {JOB} changed a file in place that it shares with job {PARENT}'s workspace: {name}; "
         f"replace it (write a new file and rename) or give the step workspace: copy")
     assert workspaces.verify(PARENT, parents) == ("a/file",)
 

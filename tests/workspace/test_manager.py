@@ -34,7 +34,7 @@ def test_a_root_that_cannot_be_made_is_said_in_one_line(root: Path) -> None:
     root.write_text("")
     with pytest.raises(DuctileError) as caught:
         Workspaces(root).make_root()
-    assert caught.value.lines == (f"cannot make the workspace directory {root}: File exists",)
+    assert caught.value.lines == (f"cannot create the workspace directory {root}: File exists",)
     assert caught.value.exit_code == 71
 
 
@@ -313,7 +313,7 @@ def test_no_name_leads_out_of_the_root(workspaces: Workspaces, name: str) -> Non
     for operation in (workspaces.create, workspaces.open, workspaces.keep, workspaces.cleanup):
         with pytest.raises(ValueError) as caught:
             operation(name)
-        assert str(caught.value) == f"no name of a workspace: {name!r}"
+        assert str(caught.value) == f"not the name of a workspace: {name!r}"
 
 
 @pytest.mark.parametrize(("there", "found"), [("directory", True), ("file", False), ("link", False), ("none", False)])
