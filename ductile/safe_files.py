@@ -1,50 +1,78 @@
-"""What somebody has put on disk: files read without ever waiting for them, and paths and reasons on one line."""
+"""Reads regular files without blocking, and names paths and failures on one line."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from ductile.text import one_line
+from ductile.units import format_size
 
 
-class NotRegular(Exception):
-    """The path leads to something else than a regular file."""
+class NotRegular(OSError):
+    """The path leads to something other than a regular file."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EINVAL, "not a regular file")
 
 
-class TooLarge(Exception):
-    """The file holds more than it may."""
+class TooLarge(OSError):
+    """The file is larger than its limit."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(errno.EFBIG, f"larger than {format_size(limit_bytes)}")
 
 
-def read(path: Path, limit_bytes: int, *, accept: Callable[[int], None] = lambda mode: None) -> bytes:
-    """Return what a regular file holds. Raises OSError, NotRegular, and TooLarge past `limit_bytes`.
+class Exposed(OSError):
+    """The mode of the file gives a permission to its group or to others that must not be given."""
 
-    `accept` is called with the file's mode before anything of it is read, and may raise: nothing else can be put in
-    its place any more.
+    def __init__(self, mode: int) -> None:
+        super().__init__(errno.EACCES, f"others can read it, or its group can write it (mode {stat.S_IMODE(mode):04o})")
+
+
+def read(path: Path, limit_bytes: int, *, forbidden_mode: int = 0) -> bytes:
+    """Return the content of a regular file.
+
+    Raises OSError, also NotRegular, TooLarge past `limit_bytes`, and Exposed if its mode has a `forbidden_mode` bit.
     """
-    # Without O_NONBLOCK, opening a FIFO waits for somebody to write to it.
+    # Without O_NONBLOCK, open(2) of a FIFO waits for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
             raise NotRegular
-        accept(mode)
+        if mode & forbidden_mode:
+            raise Exposed(mode)
         with open(descriptor, "rb", closefd=False) as file:
             # Some files under /proc would block, and then read as None.
             content = file.read(limit_bytes + 1) or b""
     finally:
         os.close(descriptor)
     if len(content) > limit_bytes:
-        raise TooLarge
+        raise TooLarge(limit_bytes)
     return content
 
 
+def why_unreadable(path: Path, error: OSError) -> str:
+    """Return one line that says which file cannot be read, why, and how to mend it."""
+    if isinstance(error, PermissionError):
+        mend = "; give the daemon's user access to it and to its directory"
+    elif isinstance(error, NotRegular):
+        mend = "; put a regular file in its place"
+    elif isinstance(error, Exposed):
+        mend = f"; chmod 640 {quoted(path)}"
+    else:
+        mend = ""
+    return f"{printable(path)}: cannot be read: {error.strerror}{mend}"
+
+
 def why_not_listed(directory: Path, error: OSError) -> str:
-    """Return, on one line, why a directory that the operator has named cannot be listed."""
+    """Return one line that says why a configured directory cannot be listed."""
     if isinstance(error, FileNotFoundError):
         return f"expected a directory that exists, got {printable(directory)}"
     if isinstance(error, PermissionError):
@@ -53,7 +81,7 @@ def why_not_listed(directory: Path, error: OSError) -> str:
 
 
 def is_writable_by_others(path: Path) -> bool:
-    """Say whether others may change what is at `path`; a sticky directory does not let them."""
+    """Return whether others may change what is at `path`; a sticky directory does not count."""
     try:
         mode = os.stat(path).st_mode
     except OSError:
@@ -62,7 +90,7 @@ def is_writable_by_others(path: Path) -> bool:
 
 
 def exposed(path: Path) -> Iterator[Path]:
-    """Yield a path and those directories above it which others may write, so that they can put something else there."""
+    """Yield those of a path and its parent directories that others may write, so that they could replace the path."""
     try:
         real = Path(os.path.realpath(path))
     except OSError:
@@ -71,18 +99,18 @@ def exposed(path: Path) -> Iterator[Path]:
 
 
 def quoted(path: Path) -> str:
-    """Return a path for a command of the shell."""
+    """Return a path quoted for the shell."""
     return shlex.quote(printable(path))
 
 
 def printable(path: Path) -> str:
-    """Return a path as one line of text that can be printed, whatever bytes it is made of."""
+    """Return a path as one printable line, whatever bytes it contains."""
     return one_line(os.fsencode(path).decode("utf-8", "backslashreplace"), limit=4096)
 
 
 MOUNTINFO = Path("/proc/self/mountinfo")
 
-# File systems whose locks or shared memory do not reach other machines, or not reliably (sqlite.org/wal.html).
+# File systems whose locks and shared memory do not work across machines (sqlite.org/wal.html).
 _NETWORK = {
     "9p", "afs", "beegfs", "ceph", "cifs", "coda", "fuse.ceph", "fuse.davfs", "fuse.glusterfs", "fuse.rclone",
     "fuse.s3fs", "fuse.sshfs", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "smb2",
@@ -93,7 +121,7 @@ _NETWORK = {
 def network_file_system(directory: Path, mountinfo: Path = MOUNTINFO) -> str | None:
     """Return the type of the network file system that `directory` is on, or None for a local one.
 
-    `mountinfo` is in the form of proc(5). Where it cannot be read the answer is None.
+    `mountinfo` has the format of proc(5); if it cannot be read, the answer is None.
     """
     try:
         table = mountinfo.read_text(encoding="utf-8", errors="surrogateescape")
@@ -104,16 +132,16 @@ def network_file_system(directory: Path, mountinfo: Path = MOUNTINFO) -> str | N
 
 
 def _type_of(directory: Path, table: str) -> str | None:
-    """Return the type of the innermost mount above `directory`; of two on one place the later."""
+    """Return the type of the innermost mount above `directory`, the later of two at one mount point."""
     best, kind = -1, None
     for line in table.splitlines():
         before, separator, after = line.partition(" - ")
         fields = before.split()
         if not separator or len(fields) < 5:
             continue
-        place = Path(_unescape(fields[4]))
-        if directory.is_relative_to(place) and len(place.parts) >= best:
-            best, kind = len(place.parts), after.split()[0]
+        mount_point = Path(_unescape(fields[4]))
+        if directory.is_relative_to(mount_point) and len(mount_point.parts) >= best:
+            best, kind = len(mount_point.parts), after.split()[0]
     return kind
 
 

@@ -115,7 +115,7 @@ def state_path(path: Path) -> Path | None:
     """
     try:
         text = safe_files.read(path, CONFIG_LIMIT_BYTES).decode("utf-8")
-    except (OSError, UnicodeDecodeError, safe_files.NotRegular, safe_files.TooLarge):
+    except (OSError, UnicodeDecodeError):
         return None
     written = _written(text)
     return None if written is None else Path(os.path.abspath(path.parent)) / written

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, tzinfo
@@ -21,7 +20,7 @@ from ductile.config.read import read_config
 from ductile.config.values import as_file_path
 from ductile.config.variables import at, references, resolve, without_value_of, without_values
 from ductile.errors import EXIT_CONFIG, DuctileError
-from ductile.safe_files import NotRegular, TooLarge, printable
+from ductile.safe_files import printable
 from ductile.validation import Path as Place
 from ductile.validation import Problem
 from ductile.yamlfile import Document, read_yaml
@@ -113,12 +112,7 @@ def _content(path: Path) -> bytes:
     try:
         return safe_files.read(path, CONFIG_LIMIT_BYTES)
     except OSError as error:
-        reason = f"cannot be read: {error.strerror}"
-    except NotRegular:
-        reason = "not a regular file; put the configuration there as a file"
-    except TooLarge:
-        reason = "larger than 4 MiB, which no configuration is; name another file"
-    raise DuctileError(f"{printable(path)}: {reason}", exit_code=EXIT_CONFIG)
+        raise DuctileError(safe_files.why_unreadable(path, error), exit_code=EXIT_CONFIG) from error
 
 
 def _padded(document: Any, variables: Mapping[str, str]) -> list[Problem]:
@@ -146,6 +140,8 @@ def _variables(document: Any, base: Path,
 
 # A file of secrets is some lines long; past this something else was named by mistake.
 _LARGEST_BYTES = 1024**2
+# Others must not read it, and its group must not write it.
+_FORBIDDEN_MODE = 0o027
 _COMMENT = re.compile(r"[ \t]#")
 _LINE = re.compile(r"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 
@@ -156,28 +152,11 @@ def read_env_file(path: Path) -> tuple[Mapping[str, str], list[str], list[str]]:
     A file that cannot be read, is no regular file, or that others can read or its group can write gives no
     variables. A key that comes twice has its last value, as in a shell.
     """
-    name = printable(path)
     try:
-        content = safe_files.read(path, _LARGEST_BYTES, accept=_refuse_exposed)
+        content = safe_files.read(path, _LARGEST_BYTES, forbidden_mode=_FORBIDDEN_MODE)
     except OSError as error:
-        return {}, [f"cannot read {name}: {error.strerror}"], []
-    except NotRegular:
-        return {}, [f"expected a regular file, got something else at {name}"], []
-    except TooLarge:
-        return {}, [f"expected at most 1MB, got more in {name}"], []
-    except _Exposed as error:
-        return {}, [f"expected a file that others cannot read and its group cannot write, got mode {error} "
-                    f"(chmod 640 {name})"], []
-    return _parse(content, name)
-
-
-class _Exposed(Exception):
-    """Others can read the file, or its group can write it; the text is its mode."""
-
-
-def _refuse_exposed(mode: int) -> None:
-    if mode & 0o027:
-        raise _Exposed(f"{stat.S_IMODE(mode):04o}")
+        return {}, [safe_files.why_unreadable(path, error)], []
+    return _parse(content, printable(path))
 
 
 def _parse(content: bytes, name: str) -> tuple[Mapping[str, str], list[str], list[str]]:
@@ -266,5 +245,5 @@ def _zone_of_name(name: str) -> tzinfo | None:
 def _zone_of_file(path: Path) -> tzinfo | None:
     try:
         return ZoneInfo.from_file(io.BytesIO(safe_files.read(path, _LARGEST_ZONE_BYTES)))
-    except (ValueError, OSError, NotRegular, TooLarge):
+    except (ValueError, OSError):
         return None

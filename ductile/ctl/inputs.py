@@ -9,13 +9,12 @@ from typing import Any, BinaryIO
 
 from ductile import safe_files, submit
 from ductile.ctl.lookup import shown
-from ductile.errors import EXIT_DATA, EXIT_IO, EXIT_USAGE, DuctileError, io_exit_code
+from ductile.errors import EXIT_DATA, EXIT_USAGE, DuctileError, io_exit_code
 from ductile.injected import NewId
 from ductile.protocol import reserved_prefix
 from ductile.safe_files import NotRegular, TooLarge
 from ductile.strictjson import JSONRefused, decode
 from ductile.text import one_line
-from ductile.units import format_size
 from ductile.validation import kind_of
 
 STDIN = "-"
@@ -37,12 +36,9 @@ def read_json(name: str, stdin: BinaryIO) -> Any:
     try:
         content = _from_stdin(stdin) if name == STDIN else safe_files.read(Path(name), _LARGEST_BYTES)
     except OSError as error:
-        raise DuctileError(f"{place(name)}: cannot be read: {error.strerror}", exit_code=io_exit_code(error)) from error
-    except NotRegular as error:
-        raise DuctileError(f"{place(name)}: not a regular file; use - to read from standard input",
-                           exit_code=EXIT_IO) from error
-    except TooLarge as error:
-        raise DuctileError(f"{place(name)}: larger than {format_size(_LARGEST_BYTES)}", exit_code=EXIT_DATA) from error
+        exit_code = EXIT_DATA if isinstance(error, TooLarge) else io_exit_code(error)
+        mend = "; use - to read from standard input" if isinstance(error, NotRegular) else ""
+        raise DuctileError(f"{place(name)}: cannot be read: {error.strerror}{mend}", exit_code=exit_code) from error
     try:
         return decode(content)
     except JSONRefused as error:
@@ -52,7 +48,7 @@ def read_json(name: str, stdin: BinaryIO) -> Any:
 def _from_stdin(stdin: BinaryIO) -> bytes:
     content = stdin.read(_LARGEST_BYTES + 1)
     if len(content) > _LARGEST_BYTES:
-        raise TooLarge
+        raise TooLarge(_LARGEST_BYTES)
     return content
 
 

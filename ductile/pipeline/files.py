@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from ductile import safe_files
 from ductile.errors import DuctileError
 from ductile.pipeline.spec import PipelineFault, PipelineFile, PipelineSpec, read_specs
-from ductile.safe_files import NotRegular, TooLarge, printable
+from ductile.safe_files import printable
 from ductile.yamlfile import read_yaml
 
 _ENDINGS = (".yaml", ".yml")
@@ -32,10 +31,6 @@ class Authored:
     problems: tuple[PipelineFault, ...]
     files: tuple[tuple[str, bytes], ...]
     unlisted: str | None
-
-
-class _Unreadable(Exception):
-    """Carries the reason why a file cannot be read."""
 
 
 def read_pipelines(directory: Path, *, must_exist: bool = False) -> Authored:
@@ -59,11 +54,11 @@ def read_pipelines(directory: Path, *, must_exist: bool = False) -> Authored:
     for name in names:
         path = directory / name
         try:
-            content = _content(path)
+            content = safe_files.read(path, PIPELINES_LIMIT_BYTES)
             files.append((name, content))
             document = read_yaml(content, printable(path))
-        except _Unreadable as error:
-            problems.append(_fault(path, str(error)))
+        except OSError as error:
+            problems.append(PipelineFault(file=printable(path), text=safe_files.why_unreadable(path, error)))
         except DuctileError as error:
             problems.append(PipelineFault(file=printable(path), text=error.lines[0]))
         else:
@@ -78,21 +73,6 @@ def _same_stems(directory: Path, names: Sequence[str]) -> Iterator[PipelineFault
     for name in names:
         other = f"{name.removesuffix('.yml')}.yaml"
         if name.endswith(".yml") and other in names:
-            yield _fault(directory / name, f"{printable(directory / other)} is there too; remove or rename one of them")
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return safe_files.read(path, PIPELINES_LIMIT_BYTES)
-    except OSError as error:
-        mend = "let the daemon's user read it" if error.errno == errno.EACCES else "mend or remove it"
-        raise _Unreadable(f"cannot be read: {error.strerror}; {mend}") from error
-    except NotRegular as error:
-        raise _Unreadable(
-            "not a regular file; put a file in its place, or give it another ending") from error
-    except TooLarge as error:
-        raise _Unreadable("larger than 4 MiB; spread its pipelines over several files") from error
-
-
-def _fault(path: Path, reason: str) -> PipelineFault:
-    return PipelineFault(file=printable(path), text=f"{printable(path)}: {reason}")
+            path = printable(directory / name)
+            text = f"{path}: {printable(directory / other)} exists, too; remove or rename one of them"
+            yield PipelineFault(file=path, text=text)

@@ -13,7 +13,7 @@ from blake3 import blake3
 from ductile import safe_files
 from ductile.config.model import PluginConfig
 from ductile.errors import DuctileError
-from ductile.plugin.entrypoint import Entrypoint, NotTrusted, find, refuse_writable, unreadable
+from ductile.plugin.entrypoint import Entrypoint, NotTrusted, find, refuse_writable
 from ductile.plugin.manifest import (
     Manifest,
     doubtful_keys,
@@ -23,7 +23,7 @@ from ductile.plugin.manifest import (
     parse_manifest,
 )
 from ductile.protocol import INIT
-from ductile.safe_files import NotRegular, TooLarge, printable
+from ductile.safe_files import printable
 from ductile.strictjson import canonical
 from ductile.text import one_line
 from ductile.validation import Path as Place
@@ -150,14 +150,14 @@ def look_at(directory: Path) -> Found | None:
 
 def _read_manifest(directory: Path) -> tuple[Path, bytes | None]:
     """Return the manifest's path and bytes, None where there is no manifest. Raises NotTrusted."""
-    read = [(directory / name, _content(directory, directory / name)) for name in MANIFESTS]
+    read = [(directory / name, _content(directory / name)) for name in MANIFESTS]
     found = [(path, content) for path, content in read if content is not None]
     if len(found) > 1:
         raise NotTrusted(f"{printable(directory)}: {' and '.join(MANIFESTS)} are both there; remove one of them")
     return found[0] if found else read[0]
 
 
-def _content(directory: Path, path: Path) -> bytes | None:
+def _content(path: Path) -> bytes | None:
     try:
         return safe_files.read(path, MANIFEST_LIMIT_BYTES)
     except NotADirectoryError:
@@ -165,12 +165,7 @@ def _content(directory: Path, path: Path) -> bytes | None:
     except OSError as error:
         if error.errno == errno.ENOENT and not os.path.islink(path):
             return None
-        raise unreadable(path, directory, error) from error
-    except NotRegular as error:
-        raise NotTrusted(f"{printable(path)}: not a regular file; put a file in its place") from error
-    except TooLarge as error:
-        raise NotTrusted(
-            f"{printable(path)}: larger than 1 MiB, which no manifest is; put a manifest in its place") from error
+        raise NotTrusted(safe_files.why_unreadable(path, error)) from error
 
 
 def _parse(path: Path, content: bytes) -> Document:
@@ -183,9 +178,9 @@ def _parse(path: Path, content: bytes) -> Document:
 def _load(directory: Path, path: Path, document: Document) -> tuple[Plugin | None, tuple[str, ...]]:
     """Return the plugin, or None and every reason why it is not loaded."""
     faults = [*_undecodable(directory)]
-    for place in (directory, path):
+    for each in (directory, path):
         try:
-            refuse_writable(place, directory)
+            refuse_writable(each)
         except NotTrusted as error:
             faults.append(str(error))
     manifest, problems = parse_manifest(document.value)

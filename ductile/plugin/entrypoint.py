@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from ductile.safe_files import is_writable_by_others, printable, quoted
+from ductile.safe_files import is_writable_by_others, printable, quoted, why_unreadable
 from ductile.text import one_line
 
 # What Linux reads of a program to find its interpreter (BINPRM_BUF_SIZE, execve(2)).
@@ -46,20 +45,20 @@ def find(directory: Path, named: str, manifest: Path) -> Entrypoint:
         raise NotTrusted(f"{printable(path)}: the entrypoint is missing; put it there, or mend 'entrypoint' in"
                          f" {printable(manifest)}") from error
     except OSError as error:
-        raise unreadable(path, directory, error) from error
+        raise NotTrusted(why_unreadable(path, error)) from error
     if not real.is_relative_to(home):
         raise NotTrusted(
             f"{printable(path)}: the entrypoint leads out of the plugin's directory, to {printable(real)}; "
             f"replace the link by the file: cp --remove-destination {quoted(real)} {quoted(path)}"
         )
-    found = _status(real, directory)
+    found = _status(real)
     if not stat.S_ISREG(found.st_mode):
         raise NotTrusted(
             f"{printable(path)}: the entrypoint is not a regular file; mend 'entrypoint' in {printable(manifest)}")
     # Whoever may write to a directory on the way can put another file in the entrypoint's place.
     on_the_way = real.parents[: len(real.relative_to(home).parts) - 1]
     for each in (real, *on_the_way):
-        refuse_writable(each, directory)
+        refuse_writable(each)
     if not os.access(real, os.X_OK):
         raise NotTrusted(f"{printable(path)}: the entrypoint is not executable: chmod a+rx {quoted(real)}")
     fault = interpreter_fault(real)
@@ -121,26 +120,17 @@ def writable_libraries(directory: Path, entrypoint: Path) -> Iterator[Path]:
         yield from (each for each in entries if each != entrypoint and is_writable_by_others(each))
 
 
-def refuse_writable(path: Path, directory: Path) -> None:
-    """Raise NotTrusted where others may write to a path of the plugin in `directory`."""
-    if _status(path, directory).st_mode & stat.S_IWOTH:
+def refuse_writable(path: Path) -> None:
+    """Raise NotTrusted if others may write to a path of a plugin."""
+    if _status(path).st_mode & stat.S_IWOTH:
         raise NotTrusted(f"{printable(path)}: writable by others: chmod o-w {quoted(path)}")
 
 
-def unreadable(path: Path, directory: Path, error: OSError) -> NotTrusted:
-    """Return why a path of the plugin in `directory` cannot be read, and how to mend it."""
-    if error.errno == errno.EACCES:
-        mend = f"let the daemon's user in: chmod -R a+rX {quoted(directory)}"
-    else:
-        mend = "remove it or put a good one in its place"
-    return NotTrusted(f"{printable(path)}: cannot be read: {error.strerror}; {mend}")
-
-
-def _status(path: Path, directory: Path) -> os.stat_result:
+def _status(path: Path) -> os.stat_result:
     try:
         return os.stat(path)
     except OSError as error:
-        raise unreadable(path, directory, error) from error
+        raise NotTrusted(why_unreadable(path, error)) from error
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

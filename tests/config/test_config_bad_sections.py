@@ -83,7 +83,7 @@ MALFORMED = [
     (
         "service: {env_file: ./missing.env}\n",
         [
-            "1:21: service.env_file: cannot read DIR/missing.env: No such file or directory",
+            "1:21: service.env_file: DIR/missing.env: cannot be read: No such file or directory",
         ],
     ),
     (

@@ -9,7 +9,7 @@ import pytest
 from config.config_files import ECHO, lines, load_text
 from ductile.config.load import read_env_file
 
-OTHERS = "expected a file that others cannot read and its group cannot write"
+OTHERS = "cannot be read: others can read it, or its group can write it"
 
 
 @pytest.fixture
@@ -65,37 +65,37 @@ def test_owner_and_group_may_read_it(env_file, mode):
 def test_a_file_open_to_others_is_refused(env_file, mode):
     env_file.write_text("A=1\n")
     env_file.chmod(mode)
-    assert read_env_file(env_file) == ({}, [f"{OTHERS}, got mode {mode:04o} (chmod 640 {env_file})"], [])
+    assert read_env_file(env_file) == ({}, [f"{env_file}: {OTHERS} (mode {mode:04o}); chmod 640 {env_file}"], [])
 
 
 def test_only_a_regular_file_is_read(tmp_path):
     os.mkfifo(tmp_path / "fifo", 0o600)
     (tmp_path / "directory").mkdir(mode=0o700)
     for path in (tmp_path / "fifo", tmp_path / "directory"):
-        assert read_env_file(path) == ({}, [f"expected a regular file, got something else at {path}"], [])
+        assert read_env_file(path) == ({}, [f"{path}: cannot be read: not a regular file; put a regular file in its place"], [])
 
 
 def test_a_file_beyond_a_megabyte_is_refused(env_file):
     env_file.write_bytes(b"A=" + b"x" * 1024**2)
-    assert read_env_file(env_file) == ({}, [f"expected at most 1MB, got more in {env_file}"], [])
+    assert read_env_file(env_file) == ({}, [f"{env_file}: cannot be read: larger than 1.0 MB"], [])
 
 
 def test_a_missing_file_is_a_problem_where_it_is_named(tmp_path):
     assert lines(load_text(tmp_path, "service:\n  env_file: ./none.env\n")) == [
-        "2:13: service.env_file: cannot read DIR/none.env: No such file or directory",
+        "2:13: service.env_file: DIR/none.env: cannot be read: No such file or directory",
     ]
 
 
 def test_a_name_that_no_terminal_can_show_stays_on_one_line(tmp_path):
     path, shown = tmp_path / "a\nb\x1b[31m", f"{tmp_path}/a\\nb\\x1b[31m"
-    assert read_env_file(path) == ({}, [f"cannot read {shown}: No such file or directory"], [])
+    assert read_env_file(path) == ({}, [f"{shown}: cannot be read: No such file or directory"], [])
     path.write_text("A\n")
     path.chmod(0o644)
-    assert read_env_file(path) == ({}, [f"{OTHERS}, got mode 0644 (chmod 640 {shown})"], [])
+    assert read_env_file(path) == ({}, [f"{shown}: {OTHERS} (mode 0644); chmod 640 '{shown}'"], [])
     path.chmod(0o600)
     assert read_env_file(path) == ({}, [f"{shown}:1: expected KEY=VALUE"], [])
     path.write_bytes(b"A=" + b"x" * 1024**2)
-    assert read_env_file(path) == ({}, [f"expected at most 1MB, got more in {shown}"], [])
+    assert read_env_file(path) == ({}, [f"{shown}: cannot be read: larger than 1.0 MB"], [])
 
 
 def test_the_file_wins_over_the_environment(tmp_path, env_file):

@@ -46,7 +46,7 @@ def to_endless_device(path: Path) -> None:
 def test_what_is_no_file_is_refused_at_once(tmp_path, make):
     make(tmp_path / "config.yaml")
     assert refusal(lambda: load(tmp_path / "config.yaml", {})) == (
-        f"{tmp_path}/config.yaml: not a regular file; put the configuration there as a file",
+        f"{tmp_path}/config.yaml: cannot be read: not a regular file; put a regular file in its place",
     )
 
 
@@ -58,7 +58,7 @@ def test_a_file_larger_than_any_configuration_is_refused(tmp_path):
     assert [str(problem) for problem in load(tmp_path / "config.yaml", {}).problems] == [EMPTY]
     (tmp_path / "config.yaml").write_bytes(b"#" * (CONFIG_LIMIT_BYTES + 1))
     assert refusal(lambda: load(tmp_path / "config.yaml", {})) == (
-        f"{tmp_path}/config.yaml: larger than 4 MiB, which no configuration is; name another file",
+        f"{tmp_path}/config.yaml: cannot be read: larger than 4.0 MB",
     )
 
 
@@ -119,7 +119,7 @@ routes:
     assert lines(load_text(tmp_path, text)) == [
         "3:3: service.tick_interval: repeated key, also at line 2, column 3",
         "3:18: service.tick_interval: expected a duration such as 30s, got 60",
-        "4:13: service.env_file: cannot read DIR/none.env: No such file or directory",
+        "4:13: service.env_file: DIR/none.env: cannot be read: No such file or directory",
         "5:1: stat: unknown key (did you mean 'state'?)",
         "8:22: plugins.echo.timeouts.poll: expected a duration such as 30s, got 'soon'",
         "9:35: plugins.echo.schedule.jitter: expected no more than the interval in 'every', got '1h'",

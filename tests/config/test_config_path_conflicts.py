@@ -203,7 +203,7 @@ def test_a_configuration_that_has_become_a_fifo_refuses_the_reload_and_the_daemo
     file.unlink()
     os.mkfifo(file)
     daemon.send(signal.SIGHUP)
-    error = f"{file}: not a regular file; put the configuration there as a file"
+    error = f"{file}: cannot be read: not a regular file; put a regular file in its place"
     daemon.until("SELECT ok, errors FROM config_loads ORDER BY id DESC LIMIT 1", [(0, error)])
     assert len(daemon.log("reload refused; the configuration in force stays")) == 1
     daemon.stop()

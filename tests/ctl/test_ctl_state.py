@@ -100,7 +100,7 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(
 ) -> None:
     path = tmp_path / "given"
     {"device": lambda: path.symlink_to("/dev/zero"), "FIFO": lambda: os.mkfifo(path), "directory": path.mkdir}[kind]()
-    refused = Said(code=74, out="", err=f"{path}: not a regular file; use - to read from standard input\n")
+    refused = Said(code=74, out="", err=f"{path}: cannot be read: not a regular file; use - to read from standard input\n")
     assert desk.call("state", "echo", "--set", str(path)) == refused
     desk.plugin("echo")
     assert desk.call("test", "echo", "--event", str(path)) == refused
@@ -110,4 +110,4 @@ def test_a_file_larger_than_any_state_is_refused(conn: sqlite3.Connection, desk:
     with open(tmp_path / "large", "wb") as file:
         file.truncate(16 * 1024**2 + 1)
     assert desk.call("state", "echo", "--set", str(tmp_path / "large")) == Said(
-        code=65, out="", err=f"{tmp_path}/large: larger than 16.0 MB\n")
+        code=65, out="", err=f"{tmp_path}/large: cannot be read: larger than 16.0 MB\n")

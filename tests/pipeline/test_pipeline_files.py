@@ -45,7 +45,7 @@ def test_every_yaml_file_is_read_in_the_order_of_names(tmp_path):
 def test_two_files_with_one_stem_are_a_fault_that_names_both(tmp_path):
     for name in ("a.yaml", "a.yml", "b.yml"):
         (tmp_path / name).write_bytes(ONE.replace(b"name: a", b"name: " + name.replace(".", "-").encode()))
-    assert lines(tmp_path) == ["DIR/a.yml: DIR/a.yaml is there too; remove or rename one of them"]
+    assert lines(tmp_path) == ["DIR/a.yml: DIR/a.yaml exists, too; remove or rename one of them"]
 
 
 def test_what_is_wrong_stays_among_the_files_for_the_digest(tmp_path):
@@ -59,12 +59,12 @@ def test_what_is_no_file_is_named_and_the_others_are_read(tmp_path):
     (tmp_path / "c.yaml").symlink_to("gone")
     (tmp_path / "d.yaml").write_bytes(ONE)
     (tmp_path / "e.yaml").symlink_to("e.yaml")
-    mend = "not a regular file; put a file in its place, or give it another ending"
+    mend = "cannot be read: not a regular file; put a regular file in its place"
     assert lines(tmp_path) == [
         f"DIR/a.yaml: {mend}",
         f"DIR/b.yaml: {mend}",
-        "DIR/c.yaml: cannot be read: No such file or directory; mend or remove it",
-        "DIR/e.yaml: cannot be read: Too many levels of symbolic links; mend or remove it",
+        "DIR/c.yaml: cannot be read: No such file or directory",
+        "DIR/e.yaml: cannot be read: Too many levels of symbolic links",
     ]
     assert [spec.name for spec in read_pipelines(tmp_path).specs] == ["a"]
 
@@ -92,7 +92,7 @@ def test_a_repeated_key_is_told_with_both_places_and_has_its_last_value(tmp_path
     (b"name: a\nsteps: [uses: \xff]\n", "DIR/a.yaml:2:15: expected UTF-8, got the byte 0xff"),
     (b"name: a\x00\n", "DIR/a.yaml:1:8: expected printable text, got the character U+0000"),
     (b"name: *a\n", "DIR/a.yaml:1:7: the alias *a has no anchor before it"),
-    (b"#" * (PIPELINES_LIMIT_BYTES + 1), "DIR/a.yaml: larger than 4 MiB; spread its pipelines over several files"),
+    (b"#" * (PIPELINES_LIMIT_BYTES + 1), "DIR/a.yaml: cannot be read: larger than 4.0 MB"),
 ])
 def test_what_is_no_text_is_a_fault_at_its_place(tmp_path, content, line):
     (tmp_path / "a.yaml").write_bytes(content)
@@ -137,7 +137,7 @@ def test_a_file_that_may_not_be_read_is_a_fault(open_directory):
     (open_directory / "a.yaml").write_bytes(ONE)
     (open_directory / "a.yaml").chmod(0)
     assert as_nobody(open_directory) == [
-        "DIR/a.yaml: cannot be read: Permission denied; let the daemon's user read it"]
+        "DIR/a.yaml: cannot be read: Permission denied; give the daemon's user access to it and to its directory"]
 
 
 def test_a_directory_that_may_not_be_read_is_a_reason(open_directory):
