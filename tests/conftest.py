@@ -22,6 +22,20 @@ _PATIENCE_SECONDS = 2.0
 _LEFT_ALONE = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
+# Where contrib/run-tests, which runs two halves, wants the counts of this one. The tests' own programs do not see it.
+_COUNTS = os.environ.pop("DUCTILE_TESTS_COUNTS", None)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write how many tests passed, failed and were skipped for contrib/run-tests."""
+    if _COUNTS is None:
+        return
+    stats = session.config.pluginmanager.get_plugin("terminalreporter").stats
+    kinds = (("passed",), ("failed", "error"), ("skipped",))
+    counts = [sum(len(stats.get(kind, ())) for kind in group) for group in kinds]
+    Path(_COUNTS).write_text(" ".join(map(str, counts)) + "\n", encoding="utf-8")
+
+
 def pytest_configure() -> None:
     """Give ignored signals their meaning back: a shell ignores SIGINT for what it starts in the background."""
     for number in signal.valid_signals() - set(_LEFT_ALONE):

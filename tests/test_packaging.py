@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -221,3 +222,59 @@ def test_run_tests_says_why_it_cannot_make_an_environment(environment, message, 
     )
     assert (done.returncode, done.stderr) == (69, f"run-tests: {message.format(taken=taken)}\n")
     assert [path.name for path in taken.iterdir()] == ["letter"]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout of nothing but run-tests and a few tests, two of which fail, with the environment of this one."""
+    for directory in ("contrib", "tests/contrib", "tests/ctl", "tests/daemon"):
+        (tmp_path / directory).mkdir(parents=True)
+    for name in ("setup.cfg", "pyproject.toml", "contrib/requirements.txt", "contrib/run-tests", "tests/conftest.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "tests" / "support", tmp_path / "tests" / "support")
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "tests/daemon/test_first.py").write_text(
+        "def test_one(): pass\ndef test_two(): assert False, 'in the first'\n", encoding="utf-8")
+    (tmp_path / "tests/test_second.py").write_text(
+        "import pytest\ndef test_three(): pass\ndef test_four(): assert False, 'in the second'\n"
+        "def test_five(): pytest.skip('not here')\n", encoding="utf-8")
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    asked = "".join((tmp_path / name).read_text(encoding="utf-8")
+                    for name in ("setup.cfg", "pyproject.toml", "contrib/requirements.txt"))
+    stamp = subprocess.run(["cksum"], input=f"{tmp_path.resolve()}\ntests\n{asked}", capture_output=True, text=True,
+                           check=True, timeout=30).stdout
+    (tmp_path / "venv" / "ductile-tests.stamp").write_text(stamp, encoding="utf-8")
+    return tmp_path
+
+
+def run_tests(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [checkout / "contrib" / "run-tests", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        check=False, timeout=60, env={"PATH": os.environ["PATH"], "DUCTILE_VENV": str(checkout / "venv"),
+                                      "PYTEST_DEBUG_TEMPROOT": str(checkout)})
+
+
+def test_the_whole_suite_has_one_summary_and_one_exit_code(checkout: Path) -> None:
+    done = run_tests(checkout, "-q")
+    lines = done.stdout.splitlines()
+    assert (done.returncode, done.stderr, lines[-1]) == (1, "", "2 passed, 2 failed, 1 skipped"), done.stdout
+    assert [line for line in lines if " passed" in line] == lines[-1:]
+    assert ("in the first" in done.stdout, "in the second" in done.stdout) == (True, True)
+
+
+def test_a_half_that_dies_is_named_and_fails_the_run(checkout: Path) -> None:
+    for test in checkout.glob("tests/**/test_*.py"):
+        test.write_text("def test_it(): pass\n", encoding="utf-8")
+    (checkout / "tests" / "test_second.py").write_text(
+        "import os, signal\ndef test_it(): os.kill(os.getpid(), signal.SIGKILL)\n", encoding="utf-8")
+    done = run_tests(checkout)
+    assert (done.returncode, done.stdout.splitlines()[-2:]) == (
+        137, ["run-tests: the second half of the tests did not finish", "1 passed, 0 failed"])
+
+
+def test_with_a_path_it_is_one_plain_pytest(checkout: Path) -> None:
+    done = run_tests(checkout, "-q", "tests/daemon/test_first.py::test_one")
+    assert (done.returncode, done.stdout.splitlines()[-1].startswith("1 passed in ")) == (0, True)
