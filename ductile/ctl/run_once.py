@@ -116,15 +116,8 @@ def _end(runs: list[Run]) -> None:
 def _look_around(workspace: str) -> tuple[Left, ...]:
     found: list[Left] = []
 
-    def visit(fd: int, path: str) -> list[str]:
-        below = []
-        with os.scandir(fd) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    below.append(entry.name)
-                else:
-                    found.append(_left(path + entry.name, entry.stat(follow_symlinks=False)))
-        return below
+    def visit(fd: int, path: str, entry: os.DirEntry[str]) -> None:
+        found.append(_left(path + entry.name, entry.stat(follow_symlinks=False)))
 
     top = open_tree(workspace)
     if top is not None:
