@@ -17,7 +17,6 @@ from ductile.dispatch.dispatcher import WRITE_AGAIN_SECONDS, Cloned, Dispatcher,
 from ductile.dispatch.recovery import Recovery
 from ductile.dispatch.run_lock import RunLocks
 from ductile.errors import EXIT_SYSTEM, DuctileError
-from ductile.health import Health
 from ductile.injected import Chance, NewId
 from ductile.protocol import INIT
 from ductile.queue import job_table
@@ -26,7 +25,8 @@ from ductile.runtime_config import ConfigSource, RuntimeConfig
 from ductile.scheduler import retention
 from ductile.scheduler.heartbeat import Heartbeat
 from ductile.sdnotify import Notifier
-from ductile.webhook.front import Front
+from ductile.webhook.health import Health
+from ductile.webhook.server import WebhookServer
 from ductile.workspace.manager import Workspaces
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -74,9 +74,9 @@ class Daemon:
         self._inbox = inbox
         self._started = self._turned_at = clock.monotonic()
         self._wants_word = True                # of a webhook's job: set before each look, so that no word is lost
-        self._front = Front(runtime.config.state_path, clock=clock, new_id=new_id, health=self._vitals,
+        self._webhooks = WebhookServer(runtime.config.state_path, clock=clock, new_id=new_id, health=self._vitals,
                             post=self._take_word)
-        self._reloader = Reload(conn, source=source, front=self._front)
+        self._reloader = Reload(conn, source=source, webhooks=self._webhooks)
         self._dispatcher = Dispatcher(conn, clock=clock, rng=rng, new_id=new_id, locks=locks, workspaces=workspaces,
                                       post=inbox.put)
         self._recovery = Recovery(conn=conn, locks=locks, workspaces=workspaces, rng=rng, new_id=new_id)
@@ -105,7 +105,7 @@ class Daemon:
             with database_errors(self._conn):
                 self._prepare(now)
         except BaseException as error:
-            self._front.close()
+            self._webhooks.close()
             if not isinstance(error, NotWritten):
                 raise
             raise DuctileError(f"cannot write the database {self._runtime.config.state_path}: {error}",
@@ -155,7 +155,7 @@ class Daemon:
             while not self.done:
                 self.turn(self._receive())
         finally:
-            self._front.finish()
+            self._webhooks.finish()
             self._dispatcher.close()
             log.flush()
 
@@ -216,7 +216,7 @@ class Daemon:
             return
         self._stopping = True
         self._look_again = False
-        self._front.close()
+        self._webhooks.close()
         grace = self._runtime.config.service.shutdown_grace
         self._end_at = self._clock.monotonic() + grace
         self._notifier.send(STOPPING="1", STATUS="stopping")
@@ -308,7 +308,7 @@ class Daemon:
         # An idle daemon writes nothing, and is the last to have what was in a file that is gone.
         refuse_replaced()
         self._dispatcher.has_root()
-        self._front.beat()
+        self._webhooks.beat()
         self._heartbeat.beat(self._runtime)
         # Not before: a beat that could not be written is made again with the next try, not with the next beat.
         interval = self._runtime.config.service.tick_interval

@@ -17,7 +17,7 @@ from ductile.plugin import plugin_table
 from ductile.queue import job_table
 from ductile.runtime_config import ConfigSource, LoadResult, RuntimeConfig
 from ductile.text import one_line
-from ductile.webhook.front import Front
+from ductile.webhook.server import WebhookServer
 
 _log = log.Component("daemon")
 
@@ -25,14 +25,14 @@ _log = log.Component("daemon")
 class Reload:
     """Replaces the world in force. The daemon holds the one that is; this knows the way from one to the next."""
 
-    def __init__(self, conn: sqlite3.Connection, *, source: ConfigSource, front: Front) -> None:
+    def __init__(self, conn: sqlite3.Connection, *, source: ConfigSource, webhooks: WebhookServer) -> None:
         self._conn = conn
         self._source = source
-        self._front = front
+        self._webhooks = webhooks
 
     def start(self, runtime: RuntimeConfig, now: datetime) -> None:
         """Listen where the first world says, and record that it is in force. Raises DuctileError, NotWritten."""
-        self._front.follow(runtime)
+        self._webhooks.apply(runtime)
         self._record(runtime, (), now)
 
     def read_again(self, in_force: RuntimeConfig, now: datetime) -> RuntimeConfig | None:
@@ -74,14 +74,14 @@ class Reload:
 
     def _follow(self, in_force: RuntimeConfig, runtime: RuntimeConfig, changes: tuple[str, ...], now: datetime) -> None:
         try:
-            self._front.follow(runtime)
+            self._webhooks.apply(runtime)
             self._record(runtime, changes, now)
         except (Damaged, FateUnknown):
             # The daemon ends with it: a way back that fails could only hide it.
             raise
         except Exception as error:
             try:
-                self._front.go_back(in_force)
+                self._webhooks.restore(in_force)
             except DuctileError as another:
                 raise DuctileError(*_reasons(error), *another.lines, exit_code=another.exit_code) from error
             raise
@@ -89,7 +89,7 @@ class Reload:
     def _record(self, runtime: RuntimeConfig, changes: tuple[str, ...], now: datetime) -> None:
         """Store which world is in force from now on."""
         with transaction(self._conn):
-            load_table.add(self._conn, digest=runtime.digest, errors=(), changes=changes, listen=self._front.address,
+            load_table.add(self._conn, digest=runtime.digest, errors=(), changes=changes, listen=self._webhooks.address,
                             now=now)
             plugin_table.replace_loads(self._conn, _loads(runtime), now)
             version_table.add(self._conn, runtime.router.pipelines.values(), now)

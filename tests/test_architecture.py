@@ -15,7 +15,7 @@ PACKAGES = ("config", "plugin", "queue", "pipeline", "routing", "state", "worksp
             "ctl")
 
 # Functions of values: these import none of WORLDLY and each other alone.
-PURE = set(["config.misnamed", "config.model", "config.read", "config.schedules", "config.values", "config.variables", "config.webhooks", "ctl.monitor.render", "ctl.monitor.state", "ctl.monitor.tree", "ctl.protocol_report", "ctl.skeleton_texts", "ctl.table", "ctl.text_width", "dispatch.conclude", "dispatch.followups", "dispatch.outcome", "dispatch.result_record", "errors", "health", "injected", "pipeline.compiler", "pipeline.graph", "pipeline.spec", "plugin.manifest", "protocol", "queue.job", "queue.retry", "routing.baggage", "routing.portable_paths", "routing.router", "scheduler.breaker", "scheduler.schedule", "state.merge", "strictjson", "text", "units", "validation", "webhook.http_head", "webhook.request", "webhook.signature", "workspace.artifact", "yamlfault", "yamlfile"])
+PURE = set(["config.misnamed", "config.model", "config.read", "config.schedules", "config.values", "config.variables", "config.webhooks", "ctl.monitor.render", "ctl.monitor.state", "ctl.monitor.tree", "ctl.protocol_report", "ctl.skeleton_texts", "ctl.table", "ctl.text_width", "dispatch.conclude", "dispatch.followups", "dispatch.outcome", "dispatch.result_record", "errors", "injected", "pipeline.compiler", "pipeline.graph", "pipeline.spec", "plugin.manifest", "protocol", "queue.job", "queue.retry", "routing.baggage", "routing.portable_paths", "routing.router", "scheduler.breaker", "scheduler.schedule", "state.merge", "strictjson", "text", "units", "validation", "webhook.http_head", "webhook.request", "webhook.signature", "workspace.artifact", "yamlfault", "yamlfile"])
 WORLDLY = {"os", "sqlite3", "subprocess", "socket", "threading", "signal", "logging", "time", "random", "queue"}
 
 # Who alone names a table in SQL. A module of tables takes a connection, and its caller commits.
@@ -38,11 +38,11 @@ NOT_USED_YET = {"paused_plugins"}
 READS_ALL = {"ctl.queries"}
 
 # Who may load a module while it runs: ductilectl the one command that was asked for, the daemon its listener.
-LOADS_ON_DEMAND = {"ctl.main", "dispatch.runner", "main", "webhook.front"}
+LOADS_ON_DEMAND = {"ctl.main", "dispatch.runner", "main", "webhook.server"}
 
 # What only the daemon knows.
 DAEMON = {"daemon", "detach", "dispatch.dispatcher", "dispatch.recovery", "main", "sdnotify", "reload",
-          "scheduler.heartbeat", "webhook.front"}
+          "scheduler.heartbeat", "webhook.server"}
 
 
 def _name(path: Path) -> str:

@@ -1,140 +1,190 @@
-"""One commit for what several threads submit at the same time."""
+"""Stores the jobs of webhooks: requests that arrive at the same time share one commit."""
 
 from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, Generic, TypeVar, cast
 
-from ductile.db import NotWritten, refuse_replaced, transaction
+from ductile.db import Damaged, FateUnknown, NotWritten, refuse_replaced, transaction
 from ductile.errors import DuctileError
+from ductile.queue import job_table
+from ductile.runtime_config import RuntimeConfig
+from ductile.submit import EventJob, Submitted, submit_once
 
 T = TypeVar("T")
 
+# From this size on the memory of a write is released at once.
+_LARGE_CHARACTERS = 1024**2
 
-class _Waiting:
-    """Work that waits for its commit; who waits for another thread does so at `turn`."""
+
+class _Write(Generic[T]):
+    """A write that waits for its commit. A thread that waits for another one's commit blocks on `turn`."""
 
     __slots__ = ("done", "error", "result", "turn", "work")
 
-    def __init__(self, work: Callable[[sqlite3.Connection], Any]) -> None:
+    def __init__(self, work: Callable[[sqlite3.Connection], T]) -> None:
         self.work = work
-        self.result: Any = None
+        self.result: T | None = None
         self.error: BaseException | None = None
         self.done = False
-        self.turn: threading.Lock | None = None
+        self.turn = threading.Lock()
 
 
-class _Fault(Exception):
-    """The work of one has raised, and with it undone all that shares its transaction; the cause is what it raised."""
+class _WorkFailed(Exception):
+    """One write raised and rolled back the batch; the cause is what it raised."""
 
-    def __init__(self, culprit: _Waiting) -> None:
+    def __init__(self, write: _Write[Any]) -> None:
         super().__init__()
-        self.culprit = culprit
+        self.write = write
 
 
 class GroupCommit:
-    """A connection that threads share. Whoever comes first commits for all that have come meanwhile.
+    """A connection shared by threads. The first thread to come commits for all that come in the meantime.
 
-    Nobody waits where nobody else is there; where many are, each commit takes all that arrived during the last one.
+    A single write waits for nobody; under load each commit takes all writes that arrived during the one before.
     """
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
-        """`connect` opens a connection that syncs each commit and that nobody else has. Raises what it raises."""
+        """`connect` opens a connection that syncs each commit and that nobody else uses. Raises what it raises."""
         self._connect = connect
         self._conn = connect()
         self._arriving = threading.Lock()
         self._using = threading.Lock()     # the connection
-        self._waiting: list[_Waiting] = []
-        self._is_led = False               # a thread commits, and will hand on to one of those that wait
+        self._waiting: list[_Write[Any]] = []
+        self._is_led = False               # a thread commits and will wake one of those that wait
         self._closed = False
 
     def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Call `work` inside a transaction and return what it gave once that is on the disk.
+        """Call `work` in a transaction and return its result once that is on disk.
 
-        An exception of `work` undoes that work alone and is raised here; then the work of others that was undone with
-        it is called once more. One of the database is raised in every thread. Raises NotWritten, as `transaction`
-        does, also where it has been closed.
+        An exception of `work` rolls it back and is raised here; the other writes of the batch are run again. An error
+        of the database is raised in every thread. Raises what `transaction` raises, and NotWritten after `close`.
         """
-        mine = _Waiting(work)
+        mine = _Write(work)
         with self._arriving:
             self._waiting.append(mine)
-            if self._is_led:
-                mine.turn = threading.Lock()
+            follows = self._is_led
+            if follows:
                 mine.turn.acquire()
             self._is_led = True
-        if mine.turn is not None:
-            # Not at a lock that all of them want: one that is done would stand behind the next commit.
+        if follows:
+            # Not a lock shared by all: a thread whose write is done would queue up behind the next commit.
             mine.turn.acquire()
         if not mine.done:
             self._lead()
         if mine.error is not None:
             raise mine.error
-        return mine.result
+        return cast(T, mine.result)
 
     def look(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        """Return what `read` finds, without a transaction."""
+        """Return the result of `read`, without a transaction."""
         with self._using:
             return read(self._conn)
 
     def renew(self) -> None:
-        """Give the memory of a large write back: a connection keeps what its statements were last called with."""
+        """Release the memory of a large write: a connection keeps the last parameters of its statements."""
         with self._using:
             if self._closed:
                 return
             try:
-                # To open another file of that name would have SQLite read this one's log into it.
+                # If the file was replaced, SQLite would read the old log into the new file.
                 refuse_replaced()
                 fresh = self._connect()
             except DuctileError:
-                # The old one works as well; where the file was replaced, the next write says so.
+                # The old connection still works, and if the file was replaced the next write reports it.
                 return
             self._conn.close()
             self._conn = fresh
 
     def close(self) -> None:
-        """Close the connection once the last commit is through."""
+        """Close the connection after the last commit."""
         with self._using:
             self._closed = True
             self._conn.close()
 
     def _lead(self) -> None:
-        """Commit for all that have come; hand on to the first of those that came meanwhile, and wake the others."""
+        """Commit for all that wait. Then wake them, and the first of those that came in the meantime to lead next."""
         with self._arriving:
-            together, self._waiting = self._waiting, []
+            batch, self._waiting = self._waiting, []
         with self._using:
-            self._commit(together)
+            self._commit(batch)
         with self._arriving:
-            followers = self._waiting[:1]
-            self._is_led = bool(followers)
-        for each in together:
+            next_leader = self._waiting[:1]
+            self._is_led = bool(next_leader)
+        for each in batch:
             each.done = True
-        # Whoever leads was woken before, or never waited.
-        for each in followers + together[1:]:
+        # The first of the batch is this thread.
+        for each in next_leader + batch[1:]:
             each.turn.release()
 
-    def _commit(self, together: list[_Waiting]) -> None:
+    def _commit(self, batch: list[_Write[Any]]) -> None:
         try:
             if self._closed:
                 raise NotWritten("the daemon is stopping")
             with transaction(self._conn, synced=None):
-                for each in together:
+                for each in batch:
                     self._do(each)
-        except _Fault as fault:
-            # Rare: no savepoint for each, which every webhook would pay for.
-            fault.culprit.error = fault.__cause__
-            left = [each for each in together if each is not fault.culprit]
+        except _WorkFailed as failed:
+            # Rare, so there is no savepoint for each write: every webhook would pay for it.
+            failed.write.error = failed.__cause__
+            left = [each for each in batch if each is not failed.write]
             if left:
                 self._commit(left)
         except BaseException as error:
-            for each in together:
+            for each in batch:
                 each.error = error
 
-    def _do(self, each: _Waiting) -> None:
+    def _do(self, write: _Write[Any]) -> None:
         try:
-            each.result = each.work(self._conn)
+            write.result = write.work(self._conn)
         except sqlite3.Error:
             raise
         except Exception as error:
-            raise _Fault(each) from error
+            raise _WorkFailed(write) from error
+
+
+class QueueFull(Exception):
+    """`service.max_queue_depth` jobs are waiting."""
+
+
+class JobStore:
+    """Puts the jobs of webhooks into the queue and wakes the loop."""
+
+    def __init__(self, group: GroupCommit, *, current: Callable[[], RuntimeConfig],
+                 post: Callable[[BaseException | None], None]) -> None:
+        """`current` returns the configuration in force; `post` takes None for a new job, or a fatal error."""
+        self._group = group
+        self._current = current
+        self._post = post
+
+    def submit(self, runtime: RuntimeConfig, jobs: Sequence[EventJob], now: datetime) -> list[Submitted]:
+        """Store the jobs of one event, and return once they are on disk.
+
+        Raises QueueFull, NotWritten, and Damaged and FateUnknown, which end the daemon: only a restart can tell what is
+        on disk.
+        """
+        try:
+            submitted = self._group.run(lambda conn: self._store(conn, runtime, jobs, now))
+        except (Damaged, FateUnknown) as error:
+            self._post(error)
+            raise
+        # A turn of the loop costs as much as a webhook, so it is woken only for a job that can run. The configuration
+        # may have changed since the request arrived; after a change the loop looks by itself.
+        plugins = self._current().plugins
+        if any(each.is_new for each in submitted) and any(
+                each.job.plugin in plugins and plugins[each.job.plugin].runnable for each in jobs):
+            self._post(None)
+        if sum(len(each.job.payload or "") for each in jobs) >= _LARGE_CHARACTERS:
+            self._group.renew()
+        return submitted
+
+    def _store(self, conn: sqlite3.Connection, runtime: RuntimeConfig, jobs: Sequence[EventJob],
+               now: datetime) -> list[Submitted]:
+        service = runtime.config.service
+        if job_table.is_full(conn, service.max_queue_depth):
+            raise QueueFull
+        return [submit_once(conn, each.job, context=each.context, dedupe_ttl=service.dedupe_ttl, now=now)
+                for each in jobs]

@@ -1,4 +1,4 @@
-"""What the head of a webhook request says, and whether that may be believed."""
+"""The head of a webhook request: a strict parser, and the refusal of a request."""
 
 from __future__ import annotations
 
@@ -15,9 +15,26 @@ _HEAD = re.compile("(" + _TOKEN + r") ([!-~]+) (HTTP/1\.[0-9])\r\n((?:" + _FIELD
 _TARGET = re.compile(rb"[^ \r\n]+ ([^ ?\r\n]+)[^ \r\n]* HTTP/")
 
 
+class Refused(Exception):
+    """A request is refused.
+
+    `reason` is a constant text, so that equal refusals can be counted; `error` is the detail of this one. Both are for
+    the log: the client gets the status and `headers`.
+    """
+
+    def __init__(self, status: HTTPStatus, reason: str, *, level: str = "info", error: str | None = None,
+                 headers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+        self.level = level
+        self.error = error
+        self.headers = headers
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """A request up to its body. `headers` are as received; `path` is raw, without the query."""
+    """A request without its body. `headers` are as received; `path` is raw, without the query."""
 
     method: str
     path: str
@@ -36,31 +53,31 @@ class Head:
         """Return every value of a header; `name` in lower case."""
         return self._by_name.get(name, [])
 
-    def alone(self, name: str) -> str | None:
-        """Return the value of a header that comes exactly once, None otherwise; `name` in lower case."""
+    def single(self, name: str) -> str | None:
+        """Return the value of a header that appears exactly once, else None; `name` in lower case."""
         values = self.values(name)
         return values[0] if len(values) == 1 else None
 
     @property
-    def wants_more(self) -> bool:
-        """Say whether the connection is to be kept for another request (RFC 9112, section 9.3)."""
+    def keeps_connection(self) -> bool:
+        """True if the client may send another request on this connection (RFC 9112, section 9.3)."""
         if self.version == "HTTP/1.0":
             return False
         options = {option.strip().lower() for value in self.values("connection") for option in value.split(",")}
         return "close" not in options
 
     @property
-    def waits_for_leave(self) -> bool:
-        """Say whether the body comes only after an interim answer (RFC 9110, section 10.1.1)."""
-        return self.version != "HTTP/1.0" and (self.alone("expect") or "").lower() == "100-continue"
+    def expects_continue(self) -> bool:
+        """True if the client sends the body only after an interim response (RFC 9110, section 10.1.1)."""
+        return self.version != "HTTP/1.0" and (self.single("expect") or "").lower() == "100-continue"
 
 
 def parse(data: bytes) -> Head | None:
-    """Return what a head says, from its first byte to the end of the empty line behind it; None where it is wrong.
+    """Parse a head, from its first byte to the end of its empty line; None if it is malformed.
 
-    Strict (RFC 9112, sections 3 and 5), and not left to the standard library: whatever one reader takes for one
-    header and another for two hides a request from a proxy. Lines end in CR LF, a header is a name and a value on
-    one line, and no control character is in either.
+    Strict (RFC 9112, sections 3 and 5), and not left to the standard library: if two readers disagree on where a header
+    ends, a request can be hidden from a proxy. Lines end in CR LF, each header has its name and value on one line, and
+    neither contains control characters.
     """
     match = _HEAD.fullmatch(data.decode("latin-1"))
     if match is None:
@@ -71,21 +88,23 @@ def parse(data: bytes) -> Head | None:
 
 
 def path_of(data: bytes) -> str | None:
-    """Return the path that the first line of a head asks for, also where the rest of it is wrong; None without one."""
+    """Return the path in the first line of a head, even if the rest is malformed; None if there is no path."""
     match = _TARGET.match(data)
     return None if match is None else match[1].decode("latin-1")
 
 
-def body_length(head: Head, most: int) -> tuple[int, HTTPStatus | None]:
-    """Return the bytes of the body that follows, or the status that refuses the request before it is read.
+def body_length(head: Head, limit: int) -> int:
+    """Return the length of the body in bytes. Raises Refused: 411, 400, or 413 if it is over `limit`.
 
-    The length is told once, in one to ten digits (RFC 9112, section 6.3); any `Transfer-Encoding` is refused, because
-    two readers of one request may disagree on where such a body ends.
+    The length is given once, in one to ten digits (RFC 9112, section 6.3). Any `Transfer-Encoding` is refused, because
+    two readers may disagree on where such a body ends.
     """
     lengths = head.values("content-length")
     if not lengths:
-        return 0, HTTPStatus.LENGTH_REQUIRED
+        raise Refused(HTTPStatus.LENGTH_REQUIRED, "Content-Length is missing")
     if head.values("transfer-encoding") or len(lengths) > 1 or _LENGTH.fullmatch(lengths[0]) is None:
-        return 0, HTTPStatus.BAD_REQUEST
+        raise Refused(HTTPStatus.BAD_REQUEST, "Content-Length or Transfer-Encoding is invalid")
     length = int(lengths[0])
-    return length, HTTPStatus.REQUEST_ENTITY_TOO_LARGE if length > most else None
+    if length > limit:
+        raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is larger than max_body_size")
+    return length

@@ -1,4 +1,4 @@
-"""The webhook listener: it holds against strangers, reads one whole request and hands it on."""
+"""The webhook listener: a thread for each connection, which reads requests within their limits and sends answers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import io
 import os
 import select
 import socket
+import socketserver
 import threading
 import time
 import traceback
@@ -16,18 +17,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, cast
 
 from ductile.errors import EXIT_SYSTEM, DuctileError
 from ductile.log import Component
-from ductile.webhook.http_head import Head, parse, path_of
-from ductile.webhook.refusals import Refusal
+from ductile.webhook.http_head import Head, Refused, parse, path_of
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _HEAD_LIMIT_BYTES = 64 * 1024
 _HEADERS_LIMIT = 100
-# Not Python's own size, which is larger than a head may be from 3.14 on: one that has come whole is read at once.
+# Not Python's own size: from 3.14 on it is larger than a head may be.
 _BUFFER_BYTES = 8 * 1024
-_LINGER_BYTES = 8 * 1024**2     # more than most bodies: a sender that does not look before it has sent gets its answer
+_LINGER_BYTES = 8 * 1024**2     # more than most bodies: a client that sends everything first still gets its answer
 _BACKLOG = 128
 _PAUSE_SECONDS = 0.1            # when the process is out of descriptors or threads
 
@@ -36,10 +39,10 @@ _log = Component("webhook")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a stranger may take. Each time is a total, however the bytes trickle.
+    """Limits for clients. Each time is a total, however slowly the bytes arrive.
 
-    `idle_seconds` is between two requests on a connection that is kept, `linger_seconds` for a refused client to take
-    its answer.
+    `idle_seconds` is the time between two requests on a connection, `linger_seconds` the time that a refused client has
+    to read its answer.
     """
 
     head_seconds: float = 10.0
@@ -54,45 +57,18 @@ _LIMITS = Limits()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """An answer. One with `close` ends the connection: nothing after its request is read.
-
-    `refusal` says why it is one that refuses; `after` is called once it has been sent or could not be, for what nobody
-    need wait for.
-    """
+    """An answer. `close` ends the connection: nothing after the request is read."""
 
     status: HTTPStatus
     body: bytes = b""
     headers: tuple[tuple[str, str], ...] = ()
     close: bool = True
-    refusal: Refusal | None = None
-    after: Callable[[], None] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expected:
-    """A request that may send its body: `length` bytes of it, and what answers it then.
+class _DeadlineStream(io.RawIOBase):
+    """Reads and writes a socket until a deadline, `until`.
 
-    `answer` takes the body and a function to be called once the signature has been verified.
-    """
-
-    length: int
-    answer: Callable[[bytes, Callable[[], None]], Reply]
-
-
-class Receiver(Protocol):
-    """Who makes something of requests."""
-
-    def receive(self, head: Head, address: str) -> Reply | Expected:
-        """Return what answers a head from an address at once, or what body is to be read first."""
-
-    def refused(self, path: str | None, address: str, reply: Reply) -> None:
-        """Take note of a refusal that was sent, or could not be; None where not even the path has come."""
-
-
-class _Deadline(io.RawIOBase):
-    """A socket to read from and to write to until a moment, however the bytes trickle.
-
-    It never blocks: a timeout of the socket's own would have to be set anew, in the kernel too, for each turn.
+    The socket never blocks. A timeout of the socket itself would apply to each call, not to the total.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -106,7 +82,7 @@ class _Deadline(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         while True:
             self._wait(self._input)
             try:
@@ -115,7 +91,7 @@ class _Deadline(io.RawIOBase):
                 continue
 
     def send(self, data: bytes) -> None:
-        """Write all of it. Raises TimeoutError where the client does not take it in time."""
+        """Write all of `data`. Raises TimeoutError at the deadline."""
         while data:
             try:
                 data = data[self._connection.send(data):]
@@ -123,24 +99,38 @@ class _Deadline(io.RawIOBase):
                 self._wait(self._output)
 
     def _wait(self, ready: select.poll) -> None:
-        """Wait until the socket is ready, or closed by the other side. Raises TimeoutError."""
+        """Wait until the socket is ready or closed by the client. Raises TimeoutError."""
         left = self.until - time.monotonic()
         if left <= 0 or not ready.poll(left * 1000):
             raise TimeoutError
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
-    """One connection: its requests, one after the other."""
+class Connection(http.server.BaseHTTPRequestHandler):
+    """One connection. For each request it calls the listener's `handle`, which reads and answers it here.
+
+    `request_path` is the path of the current request; None if the client has not sent one.
+    """
 
     disable_nagle_algorithm = True
-    server: Listener
+
+    def __init__(self, connection: socket.socket, address: tuple[Any, ...], listener: Listener) -> None:
+        self._listener = listener
+        self._limits = listener.limits
+        self.request_path: str | None = None
+        self._is_first = True
+        self._is_answered = False
+        # The base class serves the connection in here; it only stores its server.
+        super().__init__(connection, address, cast(socketserver.BaseServer, listener))
+
+    @property
+    def address(self) -> str:
+        """The IP address of the client."""
+        return str(self.client_address[0])
 
     def setup(self) -> None:
         super().setup()
-        self._limits = self.server.limits
-        self._stream = _Deadline(self.connection)
-        self.rfile = io.BufferedReader(self._stream, _BUFFER_BYTES)
-        self._is_first = True
+        self._stream = _DeadlineStream(self.connection)
+        self._reader = self.rfile = io.BufferedReader(self._stream, _BUFFER_BYTES)
 
     def handle(self) -> None:
         try:
@@ -151,94 +141,92 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def handle_one_request(self) -> None:
         self.close_connection = True
-        self.command = ""
-        if not self._has_begun():
+        self.command, self.request_path, self._is_answered = "", None, False
+        if not self._await_request():
             return
-        self._path: str | None = None
         try:
-            reply = self._reply()
-        except TimeoutError:
-            what = "body" if self.command else "head"
-            reply = Reply(status=HTTPStatus.REQUEST_TIMEOUT, refusal=Refusal(reason=f"the {what} did not come in time"))
+            self._listener.handle(self)
         except OSError:
             raise
         except Exception:
-            # A bug that a stranger has found must not end the daemon.
-            _log.error("request not answered for a bug", error=traceback.format_exc())
-            reply = Reply(status=HTTPStatus.INTERNAL_SERVER_ERROR)
-        try:
-            self._send(reply)
-        finally:
-            if reply.refusal is not None:
-                self.server.receiver.refused(self._path, self.client_address[0], reply)
-            if reply.after is not None:
-                reply.after()
+            # No request may end the daemon.
+            _log.error("request failed because of a bug", error=traceback.format_exc())
+            if not self._is_answered:
+                self.send(Reply(status=HTTPStatus.INTERNAL_SERVER_ERROR))
 
-    def _has_begun(self) -> bool:
-        """Wait for the first byte of a request; from then on the head has its time, the first from the beginning."""
+    def _await_request(self) -> bool:
+        """Wait for the first byte of a request; False if none comes.
+
+        The deadline for the head starts at the first byte, or at connect for the first request.
+        """
         begun = time.monotonic()
         self._stream.until = begun + (self._limits.head_seconds if self._is_first else self._limits.idle_seconds)
-        self.server.waits(self.connection)
+        self._listener.mark_idle(self.connection)
         try:
-            if not self.rfile.peek(1):
+            if not self._reader.peek(1):
                 return False
         except TimeoutError:
             return False
         finally:
-            self.server.waits_no_more(self.connection)
+            self._listener.mark_busy(self.connection)
         self._stream.until = (begun if self._is_first else time.monotonic()) + self._limits.head_seconds
         self._is_first = False
         return True
 
-    def _reply(self) -> Reply:
-        head = self._read_head()
-        if isinstance(head, HTTPStatus):
-            return Reply(status=head, refusal=Refusal(reason="the head is malformed or too large"))
-        self.command = head.method
-        self.close_connection = not head.wants_more
-        expected = self.server.receiver.receive(head, self.client_address[0])
-        if isinstance(expected, Reply):
-            return expected
-        body = self._read_body(head, expected.length)
-        if body is None:
-            return Reply(status=HTTPStatus.BAD_REQUEST, refusal=Refusal(reason="the body ended too soon"))
-        return expected.answer(body, lambda: self.server.has_verified(self.connection))
-
-    def _read_head(self) -> Head | HTTPStatus:
-        # Usually it has come whole.
-        length = self.rfile.peek(1).find(b"\r\n\r\n") + 4
-        data = self.rfile.read(length) if length >= 4 else self._read_lines()
-        if isinstance(data, HTTPStatus):
-            return data
-        self._path = path_of(data)
+    def read_head(self) -> Head:
+        """Read the head of the request. Raises Refused, and OSError when the client is gone."""
+        try:
+            # Usually the head has arrived as a whole.
+            length = self._reader.peek(1).find(b"\r\n\r\n") + 4
+            data = self._reader.read(length) if length >= 4 else self._read_lines()
+        except TimeoutError as error:
+            raise Refused(HTTPStatus.REQUEST_TIMEOUT, "the head did not arrive in time") from error
+        self.request_path = path_of(data)
         if data.count(b"\r\n") > _HEADERS_LIMIT + 2:
-            return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-        return parse(data) or HTTPStatus.BAD_REQUEST
+            raise _malformed(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        head = parse(data)
+        if head is None:
+            raise _malformed(HTTPStatus.BAD_REQUEST)
+        self.command = head.method
+        self.close_connection = not head.keeps_connection
+        return head
 
-    def _read_lines(self) -> bytes | HTTPStatus:
-        """Read a head line by line: a wrong one is refused when it has come, and not when the rest has."""
+    def _read_lines(self) -> bytes:
+        """Read a head line by line, so that a malformed line is refused before the next one arrives."""
         data = bytearray()
         while data != b"\r\n" and not data.endswith(b"\r\n\r\n"):
-            line = self.rfile.readline(_HEAD_LIMIT_BYTES + 1 - len(data))
+            line = self._reader.readline(_HEAD_LIMIT_BYTES + 1 - len(data))
             if len(data) + len(line) > _HEAD_LIMIT_BYTES:
-                return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if data else HTTPStatus.REQUEST_URI_TOO_LONG
+                raise _malformed(
+                    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if data else HTTPStatus.REQUEST_URI_TOO_LONG)
             if not line.endswith(b"\r\n"):
-                # Also where the client has stopped in the midst.
-                return HTTPStatus.BAD_REQUEST
-            self._path = self._path or path_of(line)
+                # Also when the client stopped in the middle of a line.
+                raise _malformed(HTTPStatus.BAD_REQUEST)
+            self.request_path = self.request_path or path_of(line)
             data += line
         return bytes(data)
 
-    def _read_body(self, head: Head, length: int) -> bytes | None:
-        """Return the whole body, None where the client has stopped in its midst."""
+    def read_body(self, head: Head, length: int) -> bytes:
+        """Read the body of the request. Raises Refused, and OSError when the client is gone."""
         self._stream.until = time.monotonic() + self._limits.body_seconds
-        if head.waits_for_leave:
-            self._stream.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-        body = self.rfile.read(length)
-        return body if len(body) == length else None
+        try:
+            if head.expects_continue:
+                self._stream.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            body = self._reader.read(length)
+        except TimeoutError as error:
+            raise Refused(HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive in time") from error
+        if len(body) < length:
+            raise Refused(HTTPStatus.BAD_REQUEST, "the body ended early")
+        return body
 
-    def _send(self, reply: Reply) -> None:
-        self.close_connection |= reply.close or self.server.closing
+    def mark_verified(self) -> None:
+        """Note that the signature of the request is valid: this connection is among the last to be closed for room."""
+        self._listener.mark_verified(self.connection)
+
+    def send(self, reply: Reply) -> None:
+        """Answer the request. Raises OSError when the client is gone."""
+        self._is_answered = True
+        self.close_connection |= reply.close or self._listener.closing
         fields = "".join([f"{name}: {value}\r\n" for name, value in reply.headers])
         end = "Connection: close\r\n\r\n" if self.close_connection else "\r\n"
         head = (f"{_status_line(reply.status)}Date: {_date(int(time.time()))}\r\n{fields}"
@@ -249,27 +237,31 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._linger()
 
     def _linger(self) -> None:
-        """Take what a refused client still sends, for a moment: closed at once, it would lose the answer to a reset."""
+        """Discard what a refused client still sends, for a moment: an immediate close would reset its answer away."""
         self.connection.shutdown(socket.SHUT_WR)
         self._stream.until = time.monotonic() + self._limits.linger_seconds
         left = _LINGER_BYTES
-        while left > 0 and (data := self.rfile.read1(left)):
+        while left > 0 and (data := self._reader.read1(left)):
             left -= len(data)
 
 
-class Listener:
-    """A socket that listens, a thread that accepts, and a thread for each connection."""
+def _malformed(status: HTTPStatus) -> Refused:
+    return Refused(status, "the head is malformed or too large")
 
-    def __init__(self, host: str, port: int, receiver: Receiver, *, limits: Limits = _LIMITS) -> None:
-        """Bind and listen. Raises DuctileError (71) where the address cannot be had."""
-        self.receiver = receiver
+
+class Listener:
+    """A listening socket, a thread that accepts, and a thread for each connection."""
+
+    def __init__(self, host: str, port: int, handle: Callable[[Connection], None], *, limits: Limits = _LIMITS) -> None:
+        """Bind and listen; `handle` answers one request on a connection. Raises DuctileError (71)."""
+        self.handle = handle
         self.limits = limits
         self.closing = False
-        # Whether each connection has shown a verified request, and when it last did, or came.
-        self._shown: dict[socket.socket, tuple[bool, float]] = {}
-        self._between: set[socket.socket] = set()       # connections that wait for the beginning of a request
-        self._served = 0                                # connections with a thread, evicted ones among them
-        self._is_exhausted = False                      # the process could take no more when it last tried
+        # For each connection: whether it has sent a verified request, and when it last did, or else connected.
+        self._verified: dict[socket.socket, tuple[bool, float]] = {}
+        self._idle: set[socket.socket] = set()          # connections between two requests
+        self._served = 0                                # connections with a thread, closed ones among them
+        self._is_exhausted = False                      # the last accept failed for lack of resources
         self._lock = threading.Lock()
         self._has_ended = threading.Condition(self._lock)
         self._socket = _listen(host, port)
@@ -277,15 +269,21 @@ class Listener:
 
     @property
     def address(self) -> str:
-        """Return where it listens, such as 127.0.0.1:8081 or [::1]:8081."""
-        return _spell(*self._socket.getsockname()[:2])
+        """The listening address, such as 127.0.0.1:8081 or [::1]:8081."""
+        return _format_address(*self._socket.getsockname()[:2])
 
     def start(self) -> None:
-        """Begin to accept."""
-        self._thread.start()
+        """Start to accept. Raises DuctileError (71) and closes the socket if no thread can be started."""
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            address = self.address
+            self.close()
+            raise DuctileError(f"cannot listen on {address}: {error}; check the limits on memory and processes",
+                               exit_code=EXIT_SYSTEM) from error
 
     def close(self) -> None:
-        """Stop listening; connections that wait for their next request end, those in the midst of one are answered."""
+        """Stop listening. Idle connections are closed; requests in progress are still answered."""
         self.closing = True
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -293,25 +291,31 @@ class Listener:
             self._thread.join()
         self._socket.close()
         with self._lock:
-            for connection in self._between:
+            for connection in self._idle:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RD)
 
-    def waits(self, connection: socket.socket) -> None:
-        """Let `close` end the connection until `waits_no_more`: nothing of a request has come yet."""
+    def mark_idle(self, connection: socket.socket) -> None:
+        """Let `close` end the connection: no byte of a request has arrived."""
         with self._lock:
-            self._between.add(connection)
+            self._idle.add(connection)
             if self.closing:
                 connection.shutdown(socket.SHUT_RD)
 
-    def waits_no_more(self, connection: socket.socket) -> None:
-        """Note that a request has begun, or that none will."""
+    def mark_busy(self, connection: socket.socket) -> None:
+        """End the effect of `mark_idle`."""
         with self._lock:
-            self._between.discard(connection)
+            self._idle.discard(connection)
+
+    def mark_verified(self, connection: socket.socket) -> None:
+        """Note that the connection has just sent a request with a valid signature."""
+        with self._lock:
+            if connection in self._verified:
+                self._verified[connection] = True, time.monotonic()
 
     @property
     def is_quiet(self) -> bool:
-        """Say whether no connection is left."""
+        """True if no connection is left."""
         return self._served == 0
 
     def wait_until_quiet(self, seconds: float) -> None:
@@ -319,18 +323,12 @@ class Listener:
         with self._lock:
             self._has_ended.wait_for(lambda: self._served == 0, seconds)
 
-    def has_verified(self, connection: socket.socket) -> None:
-        """Note that a connection has just shown a request whose signature was right."""
-        with self._lock:
-            if connection in self._shown:
-                self._shown[connection] = True, time.monotonic()
-
     def _accept(self) -> None:
-        # Waited for here: accept(2) takes a descriptor before it waits, and would fail with nobody there.
-        someone = select.poll()
-        someone.register(self._socket, select.POLLIN)
+        # accept(2) reserves a descriptor before it waits, and would fail without a client.
+        incoming = select.poll()
+        incoming.register(self._socket, select.POLLIN)
         while not self.closing:
-            someone.poll()
+            incoming.poll()
             try:
                 connection, address = self._socket.accept()
             except OSError as error:
@@ -338,7 +336,7 @@ class Listener:
                 continue
             self._make_room(self.limits.connections - 1)
             with self._lock:
-                self._shown[connection] = False, time.monotonic()
+                self._verified[connection] = False, time.monotonic()
                 self._served += 1
             thread = threading.Thread(target=self._serve, args=(connection, address), name="connection", daemon=True)
             try:
@@ -352,32 +350,32 @@ class Listener:
                 _log.info("connections accepted again")
 
     def _pause(self, error: Exception) -> None:
-        """Give up the worst connection where the process can take no more, and a moment. It is said once."""
+        """Close one connection and wait a moment when the process is out of resources. Logged once."""
         if self.closing:
             return
         if not self._is_exhausted:
             self._is_exhausted = True
             _log.warn("connections not accepted", error=str(error))
-        self._make_room(max(0, len(self._shown) - 1))
+        self._make_room(max(0, len(self._verified) - 1))
         time.sleep(_PAUSE_SECONDS)
 
-    def _make_room(self, most: int) -> None:
-        """Close the connections that have longest not shown a verified request, until `most` are left.
+    def _make_room(self, limit: int) -> None:
+        """Close connections until `limit` are left: the one first whose last verified request is longest ago.
 
-        First those that never have: strangers, however many, do not drive out a sender.
+        Those without any go before all others: strangers, however many, do not drive out a sender.
         """
         with self._lock:
-            while len(self._shown) > most:
-                victim = min(self._shown, key=self._shown.__getitem__)
-                del self._shown[victim]
+            while len(self._verified) > limit:
+                victim = min(self._verified, key=self._verified.__getitem__)
+                del self._verified[victim]
                 with contextlib.suppress(OSError):
                     victim.shutdown(socket.SHUT_RDWR)
 
-    def _serve(self, connection: socket.socket, address: tuple) -> None:
+    def _serve(self, connection: socket.socket, address: tuple[Any, ...]) -> None:
         try:
-            _Handler(connection, address, self)
+            Connection(connection, address, self)
         except OSError:
-            # Gone before its first byte, or in the last: nobody is left to answer.
+            # The client is gone: nobody is left to answer.
             pass
         finally:
             self._forget(connection)
@@ -385,7 +383,7 @@ class Listener:
     def _forget(self, connection: socket.socket) -> None:
         connection.close()
         with self._lock:
-            self._shown.pop(connection, None)
+            self._verified.pop(connection, None)
             self._served -= 1
             self._has_ended.notify_all()
 
@@ -406,10 +404,10 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server(address, family=family, backlog=_BACKLOG)
     except OSError as error:
         # The text of create_server repeats the address.
-        why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno)
-        raise DuctileError(f"cannot listen on {_spell(host, port)}: {why}; set webhooks.listen to a free address",
-                           exit_code=EXIT_SYSTEM) from error
+        why = os.strerror(error.errno) if error.errno and not isinstance(error, socket.gaierror) else error.strerror
+        raise DuctileError(f"cannot listen on {_format_address(host, port)}: {why}; set webhooks.listen to a free"
+                           f" address", exit_code=EXIT_SYSTEM) from error
 
 
-def _spell(host: str, port: int) -> str:
+def _format_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,4 +1,4 @@
-"""A verified webhook as an event."""
+"""The event of a verified webhook: its payload, and what it says of the request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 
 def payload_of(body: bytes) -> Any:
-    """Return a body as an event's payload: a JSON object as it is, anything else under a key that says what it is."""
+    """Return the payload for a body: a JSON object as it is, anything else under a key that names its kind."""
     try:
         value = decode(body)
         return value if isinstance(value, dict) else {"body": value}
@@ -29,17 +29,17 @@ def payload_of(body: bytes) -> Any:
 
 
 def http_of(head: Head, signature_header: str) -> dict[str, Any]:
-    """Return what the event tells of the request: no credentials, and not the signature."""
-    left_out = _SECRET_HEADERS | {signature_header.lower()}
+    """Return the event's `http` object, without credentials and the signature."""
+    excluded = _SECRET_HEADERS | {signature_header.lower()}
     headers: dict[str, str] = {}
     for name, value in head.headers:
         name = name.lower()
-        if name not in left_out:
+        if name not in excluded:
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return {"method": head.method, "path": head.path, "query": head.query,
             "content_type": headers.get("content-type", ""), "headers": headers}
 
 
 def source_of(path: str) -> str:
-    """Return what names an endpoint as the source of events."""
+    """Return the `source` of an endpoint's events."""
     return f"webhook:{path}"

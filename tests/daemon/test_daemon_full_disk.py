@@ -119,7 +119,7 @@ def test_a_webhook_is_not_acknowledged_and_taken_when_there_is_room_again(daemon
     # The log of the database may have a little room of its own.
     answers = [ask(address, signed(bytes(100_000))) for _ in range(3)]
     assert (answers[-1].status, answers[-1].headers["retry-after"], answers[-1].body) == (503, "30", b"")
-    line = daemon.await_log("webhook refused", reason="it could not be stored")
+    line = daemon.await_log("webhook refused", reason="the job could not be stored")
     assert (line["level"], "SQLITE_FULL" in line["error"]) == ("error", True)
     health = ask(address, head("GET", "/healthz"))
     assert (health.status, "the last write to the database failed" in health.json["reasons"]) == (503, True)

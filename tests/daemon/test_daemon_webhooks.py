@@ -120,7 +120,7 @@ def test_whatever_is_wrong_with_a_signature_the_answer_is_the_same(daemon: RealD
     daemon.stop()
     reasons = [line["reason"] for line in daemon.log("webhook refused", path=PATH, status=403, address="127.0.0.1")]
     # The first five of each; the last is counted.
-    missing, twice, wrong = "the header X-Sig is missing", "the header X-Sig is there twice", "the signature is wrong"
+    missing, twice, wrong = "the header X-Sig is missing", "the header X-Sig is repeated", "the signature is wrong"
     assert reasons == [missing, wrong, wrong, twice, wrong, wrong, wrong, missing]
     [more] = daemon.log("more webhooks refused")
     assert (more["path"], more["reason"], more["count"]) == (PATH, "the signature is wrong", 2)
@@ -191,7 +191,7 @@ def test_a_full_queue_asks_the_sender_to_come_again(daemon: RealDaemon, address:
     assert [answer.status for answer in answers] == [202, 202, 503]
     assert (answers[2].headers["retry-after"], answers[2].body) == ("30", b"")
     daemon.await_log("webhook refused", path=PATH, reason="the queue is full", level="warn")
-    too_many = "3 jobs wait, more than service.max_queue_depth (2)"
+    too_many = "3 jobs are waiting, more than service.max_queue_depth (2)"
     assert too_many not in json.loads(curl(address, path="/healthz")[1])["reasons"]
     # Others may queue more than webhooks may.
     daemon.submit("hook", "poll")

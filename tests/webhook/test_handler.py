@@ -1,9 +1,11 @@
 from __future__ import annotations
 
-import hmac
 import json
+import socket
 import sqlite3
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,83 +14,88 @@ import pytest
 
 from ductile import db
 from ductile.config.model import Endpoint, Webhooks
-from ductile.health import Health
 from ductile.queue import job_table
 from ductile.queue.job import Status, Submitter
 from ductile.routing.router import Target
-from ductile.webhook.group_commit import GroupCommit
+from ductile.webhook.group_commit import GroupCommit, JobStore
 from ductile.webhook.handler import Handler
-from ductile.webhook.http_head import Head
-from ductile.webhook.listener import Expected, Reply
-from ductile.webhook.refusals import Refusals
+from ductile.webhook.health import Health, document
+from ductile.webhook.listener import Connection, Reply
 from ductile.webhook.signature import headers_of
 from support import ledger, logs, worlds
 from support.clock import START, FakeClock
+from support.wire import SECRET, Answer, Wire, head, signature, signed
 
-SECRET = "correct-horse-battery-staple"
-SIGNATURE = "X-Sig"
 REFUSED = "the key 'origin_plugin' is refused: it is the core's own, rename it"
 MISNAMED = "the key 'ductile_x' of the payload has a name of the core's own, rename it"
 
 
 class Desk:
-    """A reception with one endpoint for the plugin `echo` and one for the event `pushed`."""
+    """A handler with one endpoint for the plugin `echo` and one for the event `pushed`."""
 
     def __init__(self, conn: sqlite3.Connection, *, not_loaded: str | None = None, **service: Any) -> None:
         runtime = worlds.runtime(worlds.plugin(not_loaded=not_loaded), **service)
         webhooks = Webhooks(host="127.0.0.1", port=8081, endpoints=(
             _endpoint("/plugin", plugin="echo"), _endpoint("/event", event="pushed")))
-        runtime = replace(runtime, config=replace(runtime.config, webhooks=webhooks), router=_TwoTake())
+        self.runtime = replace(runtime, config=replace(runtime.config, webhooks=webhooks), router=_TwoTake())
         self.posted: list[BaseException | None] = []
         self.vitals = Health(uptime_seconds=7, reasons=(), plugins_loaded=1)
         self.conn = conn
         self.clock = FakeClock()
-        self._reception = Handler(runtime, GroupCommit(lambda: conn), clock=self.clock, new_id=ledger.ids(),
-                                    health=lambda: self.vitals, post=self.posted.append)
+        store = JobStore(GroupCommit(lambda: conn), current=lambda: self.runtime,
+                         post=self.posted.append)
+        self._handler = Handler(current=lambda: self.runtime, clock=self.clock, new_id=ledger.ids(),
+                                submit=store.submit, health=self._document)
+        self.refusals = self._handler.refusals
+        self.on_send: Callable[[], None] = lambda: None
 
-    def post(self, path: str, body: bytes, *headers: tuple[str, str]) -> Reply:
-        signature = hmac.digest(SECRET.encode(), body, "sha256").hex()
-        head = _head("POST", path, ("Content-Length", str(len(body))), (SIGNATURE, signature), *headers)
-        expected = self._reception.receive(head, "192.0.2.7")
-        assert isinstance(expected, Expected)
-        reply = expected.answer(body, lambda: None)
-        if reply.after is not None:
-            reply.after()
-        return reply
+    def _document(self) -> dict[str, Any]:
+        return document(self.vitals, self.conn, self.runtime.config.service.max_queue_depth)
 
-    def ask(self, method: str, path: str, *headers: tuple[str, str], body: bytes = b"") -> Reply:
-        """Ask as the listener does, and let what was refused be noted."""
-        reply = self._reception.receive(_head(method, path, *headers), "192.0.2.7")
-        if isinstance(reply, Expected):
-            reply = reply.answer(body, lambda: None)
-        if reply.refusal is not None:
-            self._reception.refused(path, "192.0.2.7", reply)
-        return reply
+    def send(self, request: bytes, address: str = "192.0.2.7", *, to_head: bool = False) -> Answer:
+        """Send one request from an address, and return its answer once the handler is done with it."""
+        with (closing(self._handler.listen("127.0.0.1", 0)) as listener,
+              socket.create_server(("127.0.0.1", 0)) as server, Wire(server.getsockname()) as wire):
+            sender = threading.Thread(target=lambda: (wire.send(request), wire.stop_sending()))
+            sender.start()
+            with server.accept()[0] as connection:
+                _Connection(self, connection, (address, 4711), listener)
+            sender.join()
+            return wire.answer(to_head=to_head)
 
-    @property
-    def refusals(self) -> Refusals:
-        return self._reception.refusals
+    def post(self, path: str, body: bytes, *headers: str) -> Answer:
+        return self.send(signed(body, *headers, path=path))
 
     def swap(self, **plugin: Any) -> None:
-        """Put another world in force, with another plugin of the same name."""
-        before = self._reception.runtime
-        self._reception.runtime = replace(before, plugins={"echo": worlds.plugin(**plugin)})
+        """Put another configuration in force, with another plugin of the same name."""
+        self.runtime = replace(self.runtime, plugins={"echo": worlds.plugin(**plugin)})
 
-    def health(self, address: str = "127.0.0.1", method: str = "GET") -> Reply:
-        return self._reception.receive(_head(method, "/healthz"), address)
+    def health(self, address: str = "127.0.0.1", method: str = "GET") -> Answer:
+        return self.send(head(method, "/healthz"), address, to_head=method == "HEAD")
 
     def deepen(self, depth: int) -> None:
-        """Put another world in force, with another depth of the queue."""
-        before = self._reception.runtime
-        service = replace(before.config.service, max_queue_depth=depth)
-        self._reception.runtime = replace(before, config=replace(before.config, service=service))
+        """Put another configuration in force, with another depth of the queue."""
+        service = replace(self.runtime.config.service, max_queue_depth=depth)
+        self.runtime = replace(self.runtime, config=replace(self.runtime.config, service=service))
 
     def jobs(self) -> list[tuple]:
         return self.conn.execute("SELECT id, plugin FROM job_queue ORDER BY seq").fetchall()
 
 
+class _Connection(Connection):
+    """A connection that calls the desk's `on_send` before each answer."""
+
+    def __init__(self, desk: Desk, *arguments: Any) -> None:
+        self._desk = desk
+        super().__init__(*arguments)
+
+    def send(self, reply: Reply) -> None:
+        self._desk.on_send()
+        super().send(reply)
+
+
 class _TwoTake:
-    """A router by which two plugins take every event from outside."""
+    """A router with two pipelines for every event from outside."""
 
     def next(self, event_type: str, source_plugin: str | None) -> tuple[Target, ...]:
         assert (event_type, source_plugin) == ("pushed", None)
@@ -111,26 +118,22 @@ class Failing(sqlite3.Connection):
 
 REFUSED_BY_HEAD = [
     ("GET", "/plugin", (), 405, "the method is not POST"),
-    ("POST", "/plugin", (), 411, "there is no Content-Length"),
-    ("POST", "/plugin", (("Content-Length", "-1"),), 400, "Content-Length or Transfer-Encoding is wrong"),
-    ("POST", "/plugin", (("Content-Length", "999999999"),), 413, "the body is larger than max_body_size"),
+    ("POST", "/plugin", (), 411, "Content-Length is missing"),
+    ("POST", "/plugin", ("Content-Length: -1",), 400, "Content-Length or Transfer-Encoding is invalid"),
+    ("POST", "/plugin", ("Content-Length: 999999999",), 413, "the body is larger than max_body_size"),
 ]
-RIGHT = (SIGNATURE, hmac.digest(SECRET.encode(), b"{}", "sha256").hex())
+RIGHT = f"X-Sig: {signature(b'{}')}"
 SIGNATURES = [
     ((), "the header X-Sig is missing"),
-    (((SIGNATURE, ""),), "the signature is wrong"),
-    (((SIGNATURE, "0" * 64),), "the signature is wrong"),
-    ((RIGHT, RIGHT), "the header X-Sig is there twice"),
+    (("X-Sig:",), "the signature is wrong"),
+    (("X-Sig: " + "0" * 64,), "the signature is wrong"),
+    ((RIGHT, RIGHT), "the header X-Sig is repeated"),
 ]
 
 
 def _endpoint(path: str, *, plugin: str | None = None, event: str | None = None) -> Endpoint:
-    return Endpoint(path=path, plugin=plugin, event=event, secrets=(SECRET,), signature_header=SIGNATURE,
+    return Endpoint(path=path, plugin=plugin, event=event, secrets=(SECRET,), signature_header="X-Sig",
                     signature_format="hex", dedupe_header="X-Id", max_body_size=32 * 1024**2)
-
-
-def _head(method: str, path: str, *headers: tuple[str, str]) -> Head:
-    return Head(method=method, path=path, query="", version="HTTP/1.1", headers=headers)
 
 
 @pytest.fixture
@@ -155,14 +158,16 @@ def test_health_is_told_to_this_machine(desk: Desk, address: str) -> None:
 
 
 def test_health_may_be_asked_without_a_body_and_in_no_other_way(desk: Desk) -> None:
-    assert desk.health(method="HEAD") == desk.health()
-    assert (desk.health(method="POST").status, desk.health(method="POST").headers) == (405, (("Allow", "GET, HEAD"),))
+    asked, told = desk.health(method="HEAD"), desk.health()
+    assert (asked.status, asked.body, asked.headers["content-length"]) == (200, b"", str(len(told.body)))
+    refused = desk.health(method="POST")
+    assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD")
 
 
 @pytest.mark.parametrize("address", ["192.0.2.7", "10.0.0.1", "2001:db8::1", "fe80::1%eth0", "0.0.0.0"])
 def test_for_others_there_is_no_health(desk: Desk, address: str) -> None:
-    reply = desk.health(address)
-    assert (reply.status, reply.body, reply.headers) == (404, b"", ())
+    answer = desk.health(address)
+    assert (answer.status, answer.body, set(answer.headers)) == (404, b"", {"date", "content-length", "connection"})
 
 
 def test_what_is_not_well_is_degraded_with_every_reason(desk: Desk, conn: Failing) -> None:
@@ -173,7 +178,7 @@ def test_what_is_not_well_is_degraded_with_every_reason(desk: Desk, conn: Failin
     reply = desk.health()
     health = json.loads(reply.body)
     assert (reply.status, health["status"], health["reasons"]) == (503, "degraded", [
-        "the disk is gone", "2 jobs wait, more than service.max_queue_depth (1)"])
+        "the disk is gone", "2 jobs are waiting, more than service.max_queue_depth (1)"])
 
 
 def test_a_webhook_that_could_not_be_stored_is_one_to_be_sent_again(desk: Desk, conn: Failing) -> None:
@@ -187,9 +192,9 @@ def test_a_webhook_that_could_not_be_stored_is_one_to_be_sent_again(desk: Desk, 
 def test_a_request_to_an_endpoint_that_is_refused_by_its_head_is_logged_with_its_reason(
         desk: Desk, tmp_path: Path, method: str, path: str, headers: tuple, status: int, reason: str) -> None:
     with logs.kept(tmp_path) as log:
-        reply = desk.ask(method, path, *headers)
+        reply = desk.send(head(method, path, *headers))
         [line] = logs.lines(log)
-    assert (reply.status, reply.body, reply.close) == (status, b"", True)
+    assert (reply.status, reply.body, reply.headers["connection"]) == (status, b"", "close")
     del line["timestamp"]
     assert line == {"level": "info", "component": "webhook", "message": "webhook refused", "path": path,
                     "status": status, "reason": reason, "address": "192.0.2.7"}
@@ -199,9 +204,9 @@ def test_a_request_to_an_endpoint_that_is_refused_by_its_head_is_logged_with_its
 def test_what_was_wrong_with_a_signature_is_told_in_the_log_alone(
         desk: Desk, tmp_path: Path, headers: tuple, reason: str) -> None:
     with logs.kept(tmp_path) as log:
-        reply = desk.ask("POST", "/plugin", ("Content-Length", "2"), *headers, body=b"{}")
+        reply = desk.send(head("POST", "/plugin", "Content-Length: 2", *headers) + b"{}")
         assert [(line["level"], line["reason"]) for line in logs.lines(log)] == [("info", reason)]
-    assert (reply.status, reply.body, reply.headers, reply.close) == (403, b"", (), True)
+    assert (reply.status, reply.body, set(reply.headers)) == (403, b"", {"date", "content-length", "connection"})
 
 
 def test_the_log_names_a_header_that_is_signed_with_the_body_and_missing() -> None:
@@ -212,9 +217,9 @@ def test_the_log_names_a_header_that_is_signed_with_the_body_and_missing() -> No
 
 def test_what_strangers_ask_for_is_logged_at_debug(desk: Desk, tmp_path: Path) -> None:
     with logs.kept(tmp_path) as log:
-        desk.ask("GET", "/healthz")
-        desk.ask("GET", "/wp-login.php")
-        desk.ask("POST", "/" + "a" * 5000)
+        desk.send(head("GET", "/healthz"))
+        desk.send(head("GET", "/wp-login.php"))
+        desk.send(head("POST", "/" + "a" * 5000))
         said = [(line["level"], line["status"], line["path"]) for line in logs.lines(log)]
     assert said == [("debug", 404, "/healthz"), ("debug", 404, "/wp-login.php"), ("debug", 404, "/" + "a" * 199)]
 
@@ -222,31 +227,31 @@ def test_what_strangers_ask_for_is_logged_at_debug(desk: Desk, tmp_path: Path) -
 def test_a_flood_of_refusals_is_counted_for_each_endpoint_and_reason_and_told_once_a_minute(
         desk: Desk, tmp_path: Path) -> None:
     with logs.kept(tmp_path) as log:
-        for number in range(2000):
-            desk.ask("POST", "/plugin", ("Content-Length", "2"), body=b"{}")
-            desk.ask("POST", "/event", ("Content-Length", "2"), (SIGNATURE, "0"), body=b"{}")
-            desk.ask("GET", f"/{number}")
+        for number in range(50):
+            desk.send(head("POST", "/plugin", "Content-Length: 2") + b"{}")
+            desk.send(head("POST", "/event", "Content-Length: 2", "X-Sig: 0") + b"{}")
+            desk.send(head("GET", f"/{number}"))
         assert len(logs.lines(log)) == 15
         desk.clock.move(59)
-        desk.ask("GET", "/plugin")
+        desk.send(head("GET", "/plugin"))
         desk.clock.move(1)
-        desk.refusals.tell()
-        desk.refusals.tell()
+        desk.refusals.report()
+        desk.refusals.report()
         said = [[line.get(name) for name in ("level", "path", "reason", "count", "seconds")]
                 for line in logs.lines(log)[16:]]
     assert said == [
-        ["info", "/plugin", "the header X-Sig is missing", 1995, 60],
-        ["info", "/event", "the signature is wrong", 1995, 60],
-        ["debug", None, "no endpoint has this path", 1995, 60],
+        ["info", "/plugin", "the header X-Sig is missing", 45, 60],
+        ["info", "/event", "the signature is wrong", 45, 60],
+        ["debug", None, "no endpoint has this path", 45, 60],
     ]
 
 
 def test_the_next_minute_begins_with_lines_of_their_own(desk: Desk, tmp_path: Path) -> None:
     with logs.kept(tmp_path) as log:
         for _ in range(7):
-            desk.ask("GET", "/plugin")
+            desk.send(head("GET", "/plugin"))
         desk.clock.move(60)
-        desk.ask("GET", "/plugin")
+        desk.send(head("GET", "/plugin"))
         assert [line["message"] for line in logs.lines(log)] == [
             *["webhook refused"] * 5, "more webhooks refused", "webhook refused"]
 
@@ -254,8 +259,8 @@ def test_the_next_minute_begins_with_lines_of_their_own(desk: Desk, tmp_path: Pa
 def test_at_the_end_what_was_counted_is_told_at_once(desk: Desk, tmp_path: Path) -> None:
     with logs.kept(tmp_path) as log:
         for _ in range(6):
-            desk.ask("GET", "/plugin")
-        desk.refusals.tell(at_once=True)
+            desk.send(head("GET", "/plugin"))
+        desk.refusals.report(at_once=True)
         assert logs.lines(log)[-1]["count"] == 1
 
 
@@ -270,65 +275,67 @@ def test_what_only_a_start_can_mend_is_told_to_the_loop(
 
 
 def test_an_event_is_a_job_for_each_that_takes_it(desk: Desk) -> None:
-    reply = desk.post("/event", b'{"a": 1}', ("X-Id", "1"))
+    reply = desk.post("/event", b'{"a": 1}', "X-Id: 1")
     ids = [job_id for job_id, _ in desk.jobs()]
     assert (reply.status, json.loads(reply.body), len(ids)) == (202, {"job_id": ids[0], "job_ids": ids}, 2)
-    again = desk.post("/event", b'{"a": 1}', ("X-Id", "1"))
+    again = desk.post("/event", b'{"a": 1}', "X-Id: 1")
     assert (again.status, json.loads(again.body)) == (200, {"job_id": ids[0], "job_ids": ids, "deduped": True})
     assert (len(desk.jobs()), desk.posted) == (2, [None])
 
 
 def test_an_event_of_which_one_job_is_new_is_taken(desk: Desk, conn: Failing) -> None:
-    desk.post("/event", b"{}", ("X-Id", "1"))
+    desk.post("/event", b"{}", "X-Id: 1")
     [(first, _), (second, _)] = desk.jobs()
     for status in (Status.RUNNING, Status.DEAD):
         with db.transaction(conn):
             job_table.move(conn, job_table.get(conn, first), status, FakeClock().now())
-    reply = desk.post("/event", b"{}", ("X-Id", "1"))
+    reply = desk.post("/event", b"{}", "X-Id: 1")
     assert (reply.status, json.loads(reply.body)["job_ids"][1]) == (202, second)
     assert len(desk.jobs()) == 3
 
 
-def test_an_event_too_large_for_a_context_is_refused_and_ends_nothing(desk: Desk) -> None:
-    reply = desk.post("/event", json.dumps({"a": "x" * 20_000_000}).encode())
-    assert (reply.status, reply.body, reply.refusal.level, reply.refusal.reason) == (
-        422, b"", "warn", "its event cannot be taken")
-    assert (reply.refusal.error.startswith("the event cannot be taken: "), desk.posted, desk.jobs()) == (True, [], [])
+def test_an_event_too_large_for_a_context_is_refused_and_ends_nothing(desk: Desk, tmp_path: Path) -> None:
+    with logs.kept(tmp_path) as log:
+        reply = desk.post("/event", json.dumps({"a": "x" * 20_000_000}).encode())
+        [line] = logs.lines(log)
+    assert (reply.status, reply.body, line["level"], line["reason"]) == (
+        422, b"", "warn", "the event cannot be processed")
+    assert ("1,048,576" in line["error"], desk.posted, desk.jobs()) == (True, [], [])
 
 
 def test_a_long_delivery_id_is_kept_as_its_digest_and_still_known(desk: Desk) -> None:
-    assert [desk.post("/plugin", b"{}", ("X-Id", letter * 5000)).status for letter in "aba"] == [202, 202, 200]
+    assert [desk.post("/plugin", b"{}", "X-Id: " + letter * 5000).status for letter in "aba"] == [202, 202, 200]
     assert max(len(row[0]) for row in desk.conn.execute("SELECT dedupe_key FROM job_queue")) < 100
 
 
 def test_a_delivery_id_is_of_its_endpoint(desk: Desk) -> None:
     paths = ("/plugin", "/event", "/plugin")
-    assert [desk.post(path, b"{}", ("X-Id", "1")).status for path in paths] == [202, 202, 200]
+    assert [desk.post(path, b"{}", "X-Id: 1").status for path in paths] == [202, 202, 200]
 
 
 def test_what_is_kept_out_of_the_baggage_is_said(desk: Desk, tmp_path: Path) -> None:
     body = json.dumps({"origin_plugin": "eve", "origin_user": "ann", "ductile_x": 1}).encode()
     with logs.kept(tmp_path) as path:
-        ids = json.loads(desk.post("/event", body, ("X-Id", "1")).body)["job_ids"]
-        desk.post("/event", body, ("X-Id", "1"))
+        ids = json.loads(desk.post("/event", body, "X-Id: 1").body)["job_ids"]
+        desk.post("/event", body, "X-Id: 1")
         said = [(line["level"], line["message"], line["path"], line.get("job_ids"), line.get("reason"))
                 for line in logs.lines(path)]
     assert said == [
         ("info", "webhook accepted", "/event", ids, None),
-        ("warn", "misnamed key", "/event", ids, REFUSED),
-        ("warn", "misnamed key", "/event", ids, MISNAMED),
+        ("warn", "reserved baggage key", "/event", ids, REFUSED),
+        ("warn", "reserved baggage key", "/event", ids, MISNAMED),
         *[("info", "webhook deduped", "/event", None, None)] * 2,
     ]
 
 
 def test_each_job_that_a_request_repeats_is_named_and_each_new_one(desk: Desk, tmp_path: Path) -> None:
-    first, second = json.loads(desk.post("/event", b"{}", ("X-Id", "1")).body)["job_ids"]
+    first, second = json.loads(desk.post("/event", b"{}", "X-Id: 1").body)["job_ids"]
     job = job_table.get(desk.conn, first)
     with db.transaction(desk.conn):
         job_table.move(desk.conn, job, Status.RUNNING, START)
         job_table.move(desk.conn, replace(job, status=Status.RUNNING), Status.DEAD, START)
     with logs.kept(tmp_path) as path:
-        answer = json.loads(desk.post("/event", b"{}", ("X-Id", "1")).body)
+        answer = json.loads(desk.post("/event", b"{}", "X-Id: 1").body)
         said = [{name: line[name] for name in line if name not in ("timestamp", "component", "level")}
                 for line in logs.lines(path)]
     assert answer["job_ids"][1] == second and answer["job_ids"][0] != first
@@ -337,6 +344,24 @@ def test_each_job_that_a_request_repeats_is_named_and_each_new_one(desk: Desk, t
         {"message": "webhook deduped", "path": "/event", "earlier_job_id": second, "dedupe_key": key},
         {"message": "webhook accepted", "path": "/event", "job_ids": answer["job_ids"][:1], "dedupe_key": key},
     ]
+
+
+def test_what_was_stored_is_logged_after_the_answer_and_for_a_client_that_is_gone_as_well(
+        desk: Desk, tmp_path: Path) -> None:
+    def lose() -> None:
+        before.extend(logs.lines(log))
+        raise ConnectionResetError
+
+    before: list[Any] = []
+    desk.on_send = lose
+    with logs.kept(tmp_path) as log:
+        with pytest.raises(ConnectionError):
+            desk.post("/plugin", b"{}")
+        with pytest.raises(ConnectionError):
+            desk.send(head("POST", "/plugin"))
+        said = [line["message"] for line in logs.lines(log)]
+    assert (said, len(desk.jobs())) == (["webhook accepted", "webhook refused"], 1)
+    assert [line["message"] for line in before] == ["webhook accepted"]
 
 
 def test_a_job_that_would_only_wait_wakes_nobody(conn: Failing) -> None:
@@ -358,7 +383,7 @@ def test_jobs_of_others_fill_the_queue_too(conn: Failing) -> None:
     assert desk.post("/plugin", b"{}").status == 202
     ledger.put_job(conn, "b")
     assert desk.post("/plugin", b"{}").status == 503
-    assert (len(desk.jobs()), desk.post("/plugin", b"{}").headers) == (4, (("Retry-After", "30"),))
+    assert (len(desk.jobs()), desk.post("/plugin", b"{}").headers["retry-after"]) == (4, "30")
 
 
 def test_a_place_in_a_full_queue_is_taken_as_soon_as_it_is_free(conn: Failing) -> None:

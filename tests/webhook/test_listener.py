@@ -3,15 +3,15 @@ from __future__ import annotations
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 
 import pytest
 
 from ductile.errors import DuctileError
-from ductile.webhook.http_head import Head, body_length
-from ductile.webhook.listener import Expected, Limits, Listener, Reply
+from ductile.webhook.http_head import Head, Refused, body_length
+from ductile.webhook.listener import Connection, Limits, Listener, Reply
 from support import logs
 from support.wire import Wire, ask, head
 
@@ -21,7 +21,7 @@ LIMIT = 100_000
 
 
 class Desk:
-    """Takes requests: one whose body is `good` is verified and answered with 202, any other with 403."""
+    """Handles requests: one whose body is `good` is verified and answered with 202, any other with 403."""
 
     def __init__(self) -> None:
         self.heads: list[Head] = []
@@ -29,35 +29,33 @@ class Desk:
         self.hold = threading.Event()
         self.hold.set()
         self.held = threading.Semaphore(0)
-        self.after = threading.Event()
-        self.after.set()
-        self.done: list[bytes] = []
         self.refusals: list[tuple[str | None, int, str]] = []
 
-    def refused(self, path: str | None, address: str, reply: Reply) -> None:
-        self.refusals.append((path, reply.status, reply.refusal.reason))
+    def handle(self, connection: Connection) -> None:
+        try:
+            connection.send(self._answer(connection))
+        except Refused as refused:
+            self.refusals.append((connection.request_path, refused.status, refused.reason))
+            connection.send(Reply(status=refused.status))
 
-    def receive(self, head: Head, address: str) -> Reply | Expected:
+    def _answer(self, connection: Connection) -> Reply:
+        head = connection.read_head()
         self.heads.append(head)
         if head.path == "/bug":
             raise LookupError("a bug\nin two lines")
+        if head.path == "/late-bug":
+            connection.send(Reply(status=HTTPStatus.ACCEPTED, body=b"taken"))
+            raise LookupError("a bug after the answer")
         if head.method != "POST":
             return Reply(status=HTTPStatus.METHOD_NOT_ALLOWED, body=b"not this")
-        length, refusal = body_length(head, LIMIT)
-        return Reply(status=refusal) if refusal else Expected(length=length, answer=self.answer)
-
-    def answer(self, body: bytes, verified: Callable[[], None]) -> Reply:
+        body = connection.read_body(head, body_length(head, LIMIT))
         self.bodies.append(body)
         self.held.release()
         assert self.hold.wait(_SECONDS)
         if body != GOOD:
             return Reply(status=HTTPStatus.FORBIDDEN)
-        verified()
-        return Reply(status=HTTPStatus.ACCEPTED, body=b"taken", close=False, after=lambda: self._note(body))
-
-    def _note(self, body: bytes) -> None:
-        assert self.after.wait(_SECONDS)
-        self.done.append(body)
+        connection.mark_verified()
+        return Reply(status=HTTPStatus.ACCEPTED, body=b"taken", close=False)
 
 
 class Place:
@@ -69,7 +67,7 @@ class Place:
 
     def open(self, **limits: float) -> Listener:
         """Listen, with these limits and the usual ones."""
-        self.listener = Listener("127.0.0.1", 0, self.desk, limits=Limits(**limits))
+        self.listener = Listener("127.0.0.1", 0, self.desk.handle, limits=Limits(**limits))
         self.listener.start()
         host, _, port = self.listener.address.rpartition(":")
         self.address = host, int(port)
@@ -183,8 +181,18 @@ def test_a_bug_is_logged_and_the_next_request_answered(place: Place, tmp_path: P
         assert ask(place.address, head("POST", "/bug")).status == 500
         assert ask(place.address, post(GOOD)).status == 202
         [line] = logs.lines(path)
-    assert (line["level"], line["message"]) == ("error", "request not answered for a bug")
+    assert (line["level"], line["message"]) == ("error", "request failed because of a bug")
     assert line["error"].endswith("LookupError: a bug\nin two lines\n")
+
+
+def test_a_bug_after_the_answer_sends_no_second_one(place: Place, tmp_path: Path) -> None:
+    with logs.kept(tmp_path) as path:
+        with place.connect() as wire:
+            wire.send(head("POST", "/late-bug"))
+            wire.stop_sending()
+            assert (wire.answer().body, wire.rest()) == (b"taken", b"")
+        place.close()
+        assert [line["message"] for line in logs.lines(path)] == ["request failed because of a bug"]
 
 
 def test_head_gets_the_head_alone(place: Place) -> None:
@@ -217,12 +225,12 @@ def test_the_query_is_not_the_path_and_slashes_stay(place: Place) -> None:
     assert [(each.path, each.query) for each in place.desk.heads] == [("//a", "b=c")]
 
 
-TOO_SOON = "the body ended too soon"
+ENDED_EARLY = "the body ended early"
 MALFORMED = "the head is malformed or too large"
 
 
 @pytest.mark.parametrize(("request_", "refusal"), [
-    (head("POST", "/a", "Content-Length: 5") + GOOD, ("/a", 400, TOO_SOON)),
+    (head("POST", "/a", "Content-Length: 5") + GOOD, ("/a", 400, ENDED_EARLY)),
     (head("POST", "/a?b=c", "Content-Length : 4"), ("/a", 400, MALFORMED)),
     (b"POST /a HTTP/1.1\r\nX-A: 1\n", ("/a", 400, MALFORMED)),
     (b"POST /a HTTP/1.1\r\nX-A: 1", ("/a", 400, MALFORMED)),
@@ -241,8 +249,8 @@ def test_a_refusal_before_the_body_is_whole_is_noted_with_its_path_and_its_reaso
 
 
 @pytest.mark.parametrize(("request_", "refusal"), [
-    (b"POST /a HTTP/1.1\r\n", ("/a", 408, "the head did not come in time")),
-    (head("POST", "/a", "Content-Length: 5") + GOOD, ("/a", 408, "the body did not come in time")),
+    (b"POST /a HTTP/1.1\r\n", ("/a", 408, "the head did not arrive in time")),
+    (head("POST", "/a", "Content-Length: 5") + GOOD, ("/a", 408, "the body did not arrive in time")),
 ])
 def test_what_did_not_come_in_time_is_noted(
         place: Place, request_: bytes, refusal: tuple[str | None, int, str]) -> None:
@@ -386,30 +394,6 @@ def test_a_wrong_line_is_refused_before_the_next_has_come(place: Place) -> None:
             assert (wire.answer().status, wire.rest()) == (400, b"")
 
 
-def test_an_answer_is_sent_before_what_nobody_waits_for(place: Place) -> None:
-    place.desk.after.clear()
-    with place.connect() as wire:
-        wire.send(post(GOOD))
-        assert wire.answer().status == 202
-        assert place.desk.done == []
-        place.desk.after.set()
-        wire.send(post(GOOD))
-        assert wire.answer().status == 202
-    place.close()
-    assert place.desk.done == [GOOD, GOOD]
-
-
-def test_what_nobody_waits_for_is_done_for_a_client_that_is_gone_as_well(place: Place) -> None:
-    place.desk.hold.clear()
-    with place.connect() as wire:
-        wire.send(post(GOOD) * 2)
-        assert place.desk.held.acquire(timeout=_SECONDS)
-        wire.vanish()
-    place.desk.hold.set()
-    place.close()
-    assert place.desk.done[:1] == [GOOD]
-
-
 def test_who_is_gone_before_the_answer_harms_nobody(place: Place, capfd: pytest.CaptureFixture) -> None:
     place.desk.hold.clear()
     with place.connect() as wire:
@@ -424,13 +408,13 @@ def test_who_is_gone_before_the_answer_harms_nobody(place: Place, capfd: pytest.
 def test_an_address_that_is_taken_is_refused(place: Place) -> None:
     host, port = place.address
     with pytest.raises(DuctileError) as error:
-        Listener(host, port, place.desk)
+        Listener(host, port, place.desk.handle)
     assert (error.value.exit_code, str(error.value)) == (
         71, f"cannot listen on 127.0.0.1:{port}: Address already in use; set webhooks.listen to a free address")
 
 
 def test_an_address_of_another_machine_is_refused(place: Place) -> None:
     with pytest.raises(DuctileError) as error:
-        Listener("2001:db8::1", 8081, place.desk)
+        Listener("2001:db8::1", 8081, place.desk.handle)
     assert re.fullmatch(r"cannot listen on \[2001:db8::1\]:8081: .*; set webhooks.listen to a free address",
                         str(error.value))
