@@ -152,7 +152,7 @@ def read_response(raw: dict[str, Any]) -> Response:
     )
 
 
-_EXPECTED = {str: "a text", bool: "true or false", dict: "a mapping", list: "a list"}
+_EXPECTED = {str: "a string", bool: "true or false", dict: "a mapping", list: "a list"}
 
 
 def _typed(value: Any, kind: type[T], place: str) -> T | None:
@@ -201,7 +201,7 @@ def _logs(value: Any) -> tuple[tuple[LogLine, ...], int]:
 def _event(item: dict[str, Any], place: str) -> Event:
     event_type = _required(item, "type", place)
     if not event_type:
-        raise ProtocolError(f"{place}.type: expected a text, got an empty one")
+        raise ProtocolError(f"{place}.type: expected a string, got an empty string")
     reserved = reserved_prefix(event_type)
     if reserved is not None:
         raise ProtocolError(

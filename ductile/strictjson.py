@@ -30,8 +30,8 @@ _FAULTS = {
     "Expecting ':'": "expected ':'",
     "Expecting ','": "expected ','",
     "Extra data": "expected the end, got more after the first value",
-    "Unterminated string": "a text that begins here does not end",
-    "Invalid control character": "a control character in a text must be escaped",
+    "Unterminated string": "a string that begins here does not end",
+    "Invalid control character": "a control character in a string must be escaped",
     "Invalid \\": "an escape that JSON does not know",
 }
 

@@ -70,7 +70,7 @@ def _plain(name: str) -> str:
 def kind_of(value: Any) -> str:
     """Return what a YAML or JSON value is, in the operator's words."""
     if value is None:
-        return "nothing"
+        return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Mapping):
@@ -137,7 +137,7 @@ class Section:
         return self.read(key, default, lambda value: as_choice(value, tuple(choices)))
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """Return a list of texts as a tuple; each wrong item is a problem of its own."""
+        """Return a list of strings as a tuple; each wrong item is a problem of its own."""
         value = self.raw(key)
         if value is None:
             return ()
@@ -149,7 +149,7 @@ class Section:
             if isinstance(item, str) and item:
                 items.append(item)
             else:
-                self.problems.append(Problem((*self.path, key, index), f"expected a text, got {kind_of(item)}"))
+                self.problems.append(Problem((*self.path, key, index), f"expected a string, got {kind_of(item)}"))
         return tuple(items)
 
     def require(self, *keys: str) -> None:
@@ -184,11 +184,11 @@ class Section:
 def as_text(value: Any) -> str:
     """Return a text that is not empty. Raises ValueError."""
     if not isinstance(value, str):
-        raise ValueError(f"expected a text, got {kind_of(value)}")
+        raise ValueError(f"expected a string, got {kind_of(value)}")
     if not value:
-        raise ValueError("expected a text, got an empty one")
+        raise ValueError("expected a string, got an empty string")
     if "\0" in value:
-        raise ValueError("a text must not hold a NUL character")
+        raise ValueError("a string must not contain a NUL character")
     return value
 
 

@@ -195,7 +195,7 @@ def test_a_command_of_a_plugin_that_is_not_loaded_is_not_judged(directory):
 
 def test_one_of_several_plugin_directories_that_is_missing_is_placed(directory):
     found = problems(directory, f"plugins_dir: [5, plugins, nowhere]\n{ONE}")
-    assert found == ["config.yaml:1:15: plugins_dir[0]: expected a text, got 5",
+    assert found == ["config.yaml:1:15: plugins_dir[0]: expected a string, got 5",
                      "config.yaml:1:27: plugins_dir[2]: expected a directory that exists, got nowhere"]
 
 
@@ -229,7 +229,7 @@ def test_the_default_directory_of_pipelines_need_not_be_there_but_must_be_one(di
 AS_NOBODY = """
 import sys
 from pathlib import Path
-from ductile import world
+from ductile import runtime_config
 print(*runtime_config.read(Path(sys.argv[1]), {"TZ": "UTC"}).problems, sep="\\n")
 """
 

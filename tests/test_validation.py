@@ -39,7 +39,7 @@ def test_the_nearest_known_name_is_offered_where_one_is_near(name, known, hint):
 
 
 @pytest.mark.parametrize("value, text", [
-    (None, "nothing"), (True, "true"), (False, "false"), ({}, "a mapping"), ([], "a list"), (5, "5"),
+    (None, "null"), (True, "true"), (False, "false"), ({}, "a mapping"), ([], "a list"), (5, "5"),
     ("soon", "'soon'"),
 ])
 def test_a_value_is_named_in_the_operators_words(value, text):
@@ -86,12 +86,12 @@ def test_every_problem_is_collected_and_the_defaults_stand_in():
              section.choice("level", "warn", ["info", "warn"]), section.texts("names"), section.section("sub").keys())
     assert found == ("x", True, 3, "warn", ("a",), ())
     assert texts(problems) == [
-        "plugins.echo.name: expected a text, got an empty one",
+        "plugins.echo.name: expected a string, got an empty string",
         "plugins.echo.on: expected true or false, got 'yes'",
         "plugins.echo.count: expected a number from 1 to 9, got 10",
         "plugins.echo.level: expected one of info, warn, got 'inf' (did you mean 'info'?)",
-        "plugins.echo.names[1]: expected a text, got ''",
-        "plugins.echo.names[2]: expected a text, got 1",
+        "plugins.echo.names[1]: expected a string, got ''",
+        "plugins.echo.names[2]: expected a string, got 1",
         "plugins.echo.sub: expected a mapping, got 5",
     ]
 
@@ -137,10 +137,10 @@ def test_a_problem_in_a_section_within_has_the_whole_place():
 
 
 @pytest.mark.parametrize("parse, value, text", [
-    (as_text, None, "expected a text, got nothing"),
-    (as_text, 5, "expected a text, got 5"),
-    (as_text, "", "expected a text, got an empty one"),
-    (as_text, "a\0b", "a text must not hold a NUL character"),
+    (as_text, None, "expected a string, got null"),
+    (as_text, 5, "expected a string, got 5"),
+    (as_text, "", "expected a string, got an empty string"),
+    (as_text, "a\0b", "a string must not contain a NUL character"),
     (as_boolean, 1, "expected true or false, got 1"),
     (as_boolean, "true", "expected true or false, got 'true'"),
     (lambda value: as_integer(value, least=1, most=5), True, "expected a whole number, got true"),
@@ -149,7 +149,7 @@ def test_a_problem_in_a_section_within_has_the_whole_place():
     (lambda value: as_integer(value, least=1, most=5), 6, "expected a number from 1 to 5, got 6"),
     (lambda value: as_choice(value, ("read", "write")), "rea",
      "expected one of read, write, got 'rea' (did you mean 'read'?)"),
-    (lambda value: as_choice(value, ("read", "write")), None, "expected one of read, write, got nothing"),
+    (lambda value: as_choice(value, ("read", "write")), None, "expected one of read, write, got null"),
     (lambda value: as_choice(value, ("read", "write")), [], "expected one of read, write, got a list"),
 ])
 def test_a_wrong_value_is_refused_with_the_reason(parse, value, text):

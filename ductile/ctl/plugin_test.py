@@ -250,7 +250,7 @@ def _event(value: Any, where: str, now: datetime, new_id: NewId) -> Mapping[str,
     if not isinstance(value, dict) or "type" not in value:
         return submit.new_event(DEFAULT_TYPE, value, CLI_SOURCE, new_id=new_id, now=now)
     if not isinstance(value["type"], str) or not value["type"]:
-        raise DuctileError(f"{where}: type: expected a text, for what has a 'type' is read as an event",
+        raise DuctileError(f"{where}: type: expected a string, for what has a 'type' is read as an event",
                            exit_code=EXIT_DATA)
     unknown = [key for key in value if key not in _EVENT_KEYS]
     if unknown:

@@ -11,7 +11,7 @@ from ductile.validation import nearest
 
 # The keys in the order in which the protocol reads them. An item of a list is looked at key by key too, each beside
 # what makes the rest of it good.
-_KEYS = ("retry", "status", "result", "error", "events", "state_updates", "logs")
+_KEYS = ("retry", "logs", "status", "result", "error", "events", "state_updates")
 _ITEMS: Mapping[str, Mapping[str, Any]] = {
     "events": {"type": "x", "payload": None, "dedupe_key": None}, "logs": {"level": None, "message": "x"},
 }

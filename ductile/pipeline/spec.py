@@ -121,7 +121,7 @@ def read_specs(file: PipelineFile) -> tuple[list[PipelineSpec], list[PipelineFau
     problems: list[Problem] = list(file.document.problems)
     value = file.document.value
     if not value and not isinstance(value, list) and not problems:
-        problems.append(Problem((), "expected a pipeline, or a list of them under 'pipelines', got nothing"))
+        problems.append(Problem((), "expected a pipeline, or a list of them under 'pipelines', got null"))
         specs = []
     elif not isinstance(value, Mapping):
         problems.append(Problem((), f"expected a mapping, got {kind_of(value)}"))
@@ -238,7 +238,7 @@ def _read_split(section: Section, step_id: str | None) -> Step:
 def _read_name(section: Section, key: str) -> str:
     """Return the name that a step gives, nothing where it is no text; who knows the names says which are good."""
     if not section.has(key):
-        section.wrong(key, "expected a text, got nothing")
+        section.wrong(key, "expected a string, got null")
     return section.text(key)
 
 

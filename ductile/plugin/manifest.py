@@ -133,10 +133,10 @@ def _as_entrypoint(value: Any) -> str:
 def _as_line(value: Any) -> str:
     """Return a text, which may be empty, on one line: tables show it."""
     if not isinstance(value, str):
-        raise ValueError(f"expected a text, got {kind_of(value)}")
+        raise ValueError(f"expected a string, got {kind_of(value)}")
     line = " ".join(value.split())
     if not line.isprintable():
-        raise ValueError(f"expected a text of printable characters, got {value!r}")
+        raise ValueError(f"expected a string of printable characters, got {value!r}")
     return line
 
 

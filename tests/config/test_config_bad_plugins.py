@@ -12,11 +12,11 @@ MALFORMED = [
     (
         "plugins_dir: [a, 5, '']\n",
         [
-            "1:18: plugins_dir[1]: expected a text, got 5",
-            "1:21: plugins_dir[2]: expected a text, got an empty one",
+            "1:18: plugins_dir[1]: expected a string, got 5",
+            "1:21: plugins_dir[2]: expected a string, got an empty string",
         ],
     ),
-    ("plugins_dir: {a: b}\n", ["1:14: plugins_dir: expected a text, got a mapping"]),
+    ("plugins_dir: {a: b}\n", ["1:14: plugins_dir: expected a string, got a mapping"]),
     ("plugins: [echo]\n", ["1:10: plugins: expected a mapping, got a list"]),
     (
         "plugins:\n  bad name: {}\n",
@@ -55,13 +55,13 @@ MALFORMED = [
         ECHO + "env: [LANG, A-B, 5]\n",
         [
             "3:17: plugins.echo.env[1]: expected the name of an environment variable, got 'A-B'",
-            "3:22: plugins.echo.env[2]: expected a text, got 5",
+            "3:22: plugins.echo.env[2]: expected a string, got 5",
         ],
     ),
     (
         ECHO + "env: [5, LANG, A-B]\n",
         [
-            "3:11: plugins.echo.env[0]: expected a text, got 5",
+            "3:11: plugins.echo.env[0]: expected a string, got 5",
             "3:20: plugins.echo.env[2]: expected the name of an environment variable, got 'A-B'",
         ],
     ),

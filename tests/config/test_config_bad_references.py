@@ -37,7 +37,7 @@ MALFORMED = [
     ),
     ("routes: {from: a}\n", ["1:9: routes: expected a list, got a mapping"]),
     ("routes: [a]\n", ["1:10: routes[0]: expected a mapping, got 'a'"]),
-    (ROUTES + "{from: echo, event_type: on, to: 5}\n", ["3:38: routes[0].to: expected a text, got 5"]),
+    (ROUTES + "{from: echo, event_type: on, to: 5}\n", ["3:38: routes[0].to: expected a string, got 5"]),
     (
         ECHO + "config: {a: '${MISSING}', b: ['${SECRET} ${MISSING}'], c: '${not-a-name}', d: '${'}\n",
         [
@@ -63,7 +63,7 @@ MALFORMED = [
         [
             "1:22: service.log_level: expected one of debug, info, warn, error, got the value of '${SECRET}'",
             "1:45: service.max_hops: expected a whole number, got the value of '${SECRET}'",
-            "1:64: service.name: expected a text, got the value of '${EMPTY}'",
+            "1:64: service.name: expected a string, got the value of '${EMPTY}'",
         ],
     ),
     (

@@ -172,7 +172,7 @@ MALFORMED = [
             "4:14: plugins.echo.schedule[0].id: "
             f"{NAME}, got 'a b'",
             "5:9: plugins.echo.schedule[1]: expected a mapping, got '5m'",
-            "6:8: plugins.echo.schedule[2]: expected a mapping, got nothing",
+            "6:8: plugins.echo.schedule[2]: expected a mapping, got null",
         ],
     ),
     (

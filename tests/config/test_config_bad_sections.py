@@ -13,8 +13,8 @@ MALFORMED = [
     ("just a text\n", ["1:1: expected a mapping, got 'just a text'"]),
     ("service: 5\n", ["1:10: service: expected a mapping, got 5"]),
     ("service: []\n", ["1:10: service: expected a mapping, got a list"]),
-    ("service:\n  name: 5\n", ["2:9: service.name: expected a text, got 5"]),
-    ("service:\n  name: ''\n", ["2:9: service.name: expected a text, got an empty one"]),
+    ("service:\n  name: 5\n", ["2:9: service.name: expected a string, got 5"]),
+    ("service:\n  name: ''\n", ["2:9: service.name: expected a string, got an empty string"]),
     ("service:\n  nmae: x\n", ["2:3: service.nmae: unknown key (did you mean 'name'?)"]),
     ("service: {tick_interval: 60}\n", ["1:26: service.tick_interval: expected a duration such as 30s, got 60"]),
     (
@@ -43,7 +43,7 @@ MALFORMED = [
         ],
     ),
     ("service: {log_level: on}\n", ["1:22: service.log_level: expected one of debug, info, warn, error, got 'on'"]),
-    ("service: {log: true}\n", ["1:16: service.log: expected a text, got true"]),
+    ("service: {log: true}\n", ["1:16: service.log: expected a string, got true"]),
     (
         "service: {dedupe_ttl: 40d}\n",
         [
@@ -92,13 +92,13 @@ MALFORMED = [
             "1:21: service.env_file: expected a path without variables, which are known only when it is read",
         ],
     ),
-    ("service: {env_file: [x]}\n", ["1:21: service.env_file: expected a text, got a list"]),
-    ("state: {path: 5}\n", ["1:15: state.path: expected a text, got 5"]),
+    ("service: {env_file: [x]}\n", ["1:21: service.env_file: expected a string, got a list"]),
+    ("state: {path: 5}\n", ["1:15: state.path: expected a string, got 5"]),
     ("state: {pth: x}\n", ["1:9: state.pth: unknown key (did you mean 'path'?)"]),
     ("state: ./state.db\n", ["1:8: state: expected a mapping, got './state.db'"]),
     ("workspace: {ttl: 1:30}\n", ["1:18: workspace.ttl: expected a duration such as 30s, got '1:30'"]),
-    ("workspace: {path: ''}\n", ["1:19: workspace.path: expected a text, got an empty one"]),
-    ("pipelines_dir: [a]\n", ["1:16: pipelines_dir: expected a text, got a list"]),
+    ("workspace: {path: ''}\n", ["1:19: workspace.path: expected a string, got an empty string"]),
+    ("pipelines_dir: [a]\n", ["1:16: pipelines_dir: expected a string, got a list"]),
 ]
 
 

@@ -132,7 +132,7 @@ MALFORMED = [
         endpoint(secret='["${SECRET}", hunter2, null]'),
         [
             "7:29: webhooks.endpoints[0].secret[1]: expected one ${NAME} and nothing else, got a literal; put the secret into service.env_file or the environment",
-            "7:38: webhooks.endpoints[0].secret[2]: expected one ${NAME} and nothing else, got nothing",
+            "7:38: webhooks.endpoints[0].secret[2]: expected one ${NAME} and nothing else, got null",
         ],
     ),
     (

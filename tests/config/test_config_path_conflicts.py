@@ -44,7 +44,7 @@ WORKSPACES = [
     ("state: {path: s.db}\nworkspace: {path: plugins}\n",
      f"2:19: workspace.path: {ALONE} plugins_dir{REMOVED} 'plugins'"),
     ("plugins_dir: [5, a, b/c, b/d]\nworkspace: {path: b}\n", [
-        "1:15: plugins_dir[0]: expected a text, got 5",
+        "1:15: plugins_dir[0]: expected a string, got 5",
         f"2:19: workspace.path: {ALONE} plugins_dir{REMOVED} 'b'",
     ]),
     ("pipelines_dir: a/b\nworkspace: {path: a}\n",
@@ -162,11 +162,11 @@ def test_the_log_may_not_be_written_into_another_file(directory, log, named):
 
 
 @pytest.mark.parametrize(("text", "expected"), [
-    ("state: {path: 5}\nworkspace: {path: data}\n", "1:15: state.path: expected a text, got 5"),
+    ("state: {path: 5}\nworkspace: {path: data}\n", "1:15: state.path: expected a string, got 5"),
     ("state: 5\nworkspace: {path: data}\n", "1:8: state: expected a mapping, got 5"),
-    ("workspace: {path: ''}\nstate: {path: data/ws/s.db}\n", "1:19: workspace.path: expected a text, got an empty one"),
+    ("workspace: {path: ''}\nstate: {path: data/ws/s.db}\n", "1:19: workspace.path: expected a string, got an empty string"),
     ("state: {path: \"${UNSET}\"}\nworkspace: {path: \"data\"}\n", "1:15: state.path: the variable UNSET is not set"),
-    ("pipelines_dir: [a]\nworkspace: {path: pipelines}\n", "1:16: pipelines_dir: expected a text, got a list"),
+    ("pipelines_dir: [a]\nworkspace: {path: pipelines}\n", "1:16: pipelines_dir: expected a string, got a list"),
 ])
 def test_nothing_is_compared_with_a_default_that_nobody_wrote(directory, text, expected):
     assert lines(load_text(directory, text)) == [expected]

@@ -51,7 +51,7 @@ def test_an_empty_file_is_an_empty_mapping(text):
     [
         ("1: a\n", ["f.yaml:1:1: 1: expected a string as key, got 1"]),
         ("true: a\n", ["f.yaml:1:1: true: expected a string as key, got true"]),
-        ("a:\n  ~: b\n", ["f.yaml:2:3: a.~: expected a string as key, got nothing"]),
+        ("a:\n  ~: b\n", ["f.yaml:2:3: a.~: expected a string as key, got null"]),
         ("[a]: b\n", ["f.yaml:1:1: ?: expected a string as key, got a list"]),
         ("{a: b}: c\n", ["f.yaml:1:1: ?: expected a string as key, got a mapping"]),
         ("? !!str a\n: b\n", ["f.yaml:1:3: a: expected a key without a tag, got !!str"]),

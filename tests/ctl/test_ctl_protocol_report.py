@@ -40,8 +40,8 @@ def test_all_are_found_and_the_first_is_the_reader_s(raw: dict[str, Any], count:
 
 def test_each_is_told_with_its_place() -> None:
     raw = {"status": "ok", "events": [EVENT, {"type": 1}, {"type": "events[0]", "dedupe_key": []}]}
-    assert faults(raw) == ["events[1].type: expected a text, got 1",
-                           "events[2].dedupe_key: expected a text, got a list"]
+    assert faults(raw) == ["events[1].type: expected a string, got 1",
+                           "events[2].dedupe_key: expected a string, got a list"]
 
 
 def test_keys_that_mean_nothing_are_named() -> None:

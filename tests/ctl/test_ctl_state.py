@@ -59,7 +59,7 @@ def test_standard_input_becomes_the_state(conn: sqlite3.Connection, desk: Desk, 
 
 @pytest.mark.parametrize(("content", "expected"), [
     (b"[1]", "expected one JSON object, got a list"),
-    (b"null", "expected one JSON object, got nothing"),
+    (b"null", "expected one JSON object, got null"),
     (b'{"a": 1, "a": 2}', "not strict JSON: the key 'a' is repeated"),
     (b"\xff", "not strict JSON: byte 1: not UTF-8"),
     (json.dumps({"a": "x" * 1024 * 1024}).encode(),

@@ -12,10 +12,10 @@ EVENTS = "ductile.job.dead, ductile.breaker.opened, ductile.breaker.closed"
 NAME = "expected a name of 1 to 64 letters, digits, '-' and '_', the first a letter or digit"
 MALFORMED = [
     # The file.
-    ("", ["1:1: expected a pipeline, or a list of them under 'pipelines', got nothing"]),
-    ("# nothing but this\n", ["1:1: expected a pipeline, or a list of them under 'pipelines', got nothing"]),
-    ("{}\n", ["1:1: expected a pipeline, or a list of them under 'pipelines', got nothing"]),
-    ("~\n", ["1:1: expected a pipeline, or a list of them under 'pipelines', got nothing"]),
+    ("", ["1:1: expected a pipeline, or a list of them under 'pipelines', got null"]),
+    ("# nothing but this\n", ["1:1: expected a pipeline, or a list of them under 'pipelines', got null"]),
+    ("{}\n", ["1:1: expected a pipeline, or a list of them under 'pipelines', got null"]),
+    ("~\n", ["1:1: expected a pipeline, or a list of them under 'pipelines', got null"]),
     (
         "1: a\n",
         ["1:1: 1: expected a string as key, got 1", "1:1: the key 'name' is missing", "1:1: the key 'steps' is missing"],
@@ -24,7 +24,7 @@ MALFORMED = [
     ("echo\n", ["1:1: expected a mapping, got 'echo'"]),
     ("name: [a\n", ["1:7: the '[' that opens here is not closed: expected ',' or ']' at line 2, column 1"]),
     ("name: a\n---\nname: b\n", ["2:1: expected one document, got another after it"]),
-    ("pipelines:\n", ["1:11: pipelines: expected a list, got nothing"]),
+    ("pipelines:\n", ["1:11: pipelines: expected a list, got null"]),
     ("pipelines: {name: a}\n", ["1:12: pipelines: expected a list, got a mapping"]),
     ("pipelines: []\n", ["1:12: pipelines: expected at least one pipeline, got an empty list"]),
     ("pipelines: [a]\n", ["1:13: pipelines[0]: expected a mapping, got 'a'"]),
@@ -50,9 +50,9 @@ MALFORMED = [
         [f"1:7: name: {NAME}, got 'a/b'"],
     ),
     (f"name: {'a' * 65}\nsteps: [uses: echo]\n", [f"1:7: name: {NAME}, got '{'a' * 65}'"]),
-    ("name: a\non: true\nsteps: [uses: echo]\n", ["2:5: on: expected a text, got true"]),
-    ("name: a\non: ''\nsteps: [uses: echo]\n", ["2:5: on: expected a text, got an empty one"]),
-    ("name: a\non: [go]\nsteps: [uses: echo]\n", ["2:5: on: expected a text, got a list"]),
+    ("name: a\non: true\nsteps: [uses: echo]\n", ["2:5: on: expected a string, got true"]),
+    ("name: a\non: ''\nsteps: [uses: echo]\n", ["2:5: on: expected a string, got an empty string"]),
+    ("name: a\non: [go]\nsteps: [uses: echo]\n", ["2:5: on: expected a string, got a list"]),
     (
         "name: a\non: ductile.job.died\nsteps: [uses: echo]\n",
         [f"2:5: on: expected a plugin's event or one of {EVENTS}, got 'ductile.job.died'"
@@ -68,7 +68,7 @@ MALFORMED = [
         "name: a\nsteps: [uses: echo]\nname: b\n",
         ["3:1: name: repeated key, also at line 1, column 1"],
     ),
-    ("name: a\nsteps:\n", ["2:7: steps: expected a list, got nothing"]),
+    ("name: a\nsteps:\n", ["2:7: steps: expected a list, got null"]),
     ("name: a\nsteps: []\n", ["2:8: steps: expected at least one step, got an empty list"]),
     ("name: a\nsteps: {uses: echo}\n", ["2:8: steps: expected a list, got a mapping"]),
     # The step.
@@ -85,9 +85,9 @@ MALFORMED = [
         HEAD + "  - {uses: echo, split: [uses: ecko]}\n",
         ["4:5: steps[0]: expected exactly one of uses, call, steps, split, got uses and split"],
     ),
-    (HEAD + "  - uses:\n", ["4:10: steps[0].uses: expected a text, got nothing"]),
-    (HEAD + "  - call: 5\n", ["4:11: steps[0].call: expected a text, got 5"]),
-    (HEAD + "  - split:\n", ["4:11: steps[0].split: expected a list, got nothing"]),
+    (HEAD + "  - uses:\n", ["4:10: steps[0].uses: expected a string, got null"]),
+    (HEAD + "  - call: 5\n", ["4:11: steps[0].call: expected a string, got 5"]),
+    (HEAD + "  - split:\n", ["4:11: steps[0].split: expected a list, got null"]),
     (HEAD + "  - split: []\n", ["4:12: steps[0].split: expected at least one branch, got an empty list"]),
     (HEAD + "  - split: [{steps: []}]\n",
      ["4:21: steps[0].split[0].steps: expected at least one step, got an empty list"]),
@@ -96,7 +96,7 @@ MALFORMED = [
         [f"4:22: steps[0].id: {NAME}, got 'a/b'"],
     ),
     (HEAD + "  - {uses: echo, id: 1}\n", [f"4:22: steps[0].id: {NAME}, got 1"]),
-    (HEAD + "  - {uses: clock, command: 7}\n", ["4:28: steps[0].command: expected a text, got 7"]),
+    (HEAD + "  - {uses: clock, command: 7}\n", ["4:28: steps[0].command: expected a string, got 7"]),
     (
         HEAD + "  - {uses: echo, workspace: links}\n",
         ["4:29: steps[0].workspace: expected copy, or no such key for hard links, got 'links'"],
