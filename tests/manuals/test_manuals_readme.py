@@ -75,7 +75,7 @@ def test_the_readme_counts_the_plugins_that_there_are() -> None:
 def test_plugins_with_an_open_breaker_are_counted_and_not_breakers(tmp_path: Path) -> None:
     entries = section("ductile.yaml.5", "REQUESTS AND ANSWERS", "/healthz").entries
     [entry] = [each for each in entries if each.tag == "plugins_circuit_open"]
-    assert entry.text == "Plugins with a circuit breaker that is not closed; null where that cannot be read."
+    assert entry.text == "The number of plugins with a circuit breaker that is not closed; null if it cannot be read."
     with opened(tmp_path) as conn:
         for plugin, command, state in (("a", "poll", "open"), ("a", "handle", "half_open"), ("b", "poll", "closed")):
             breaker = CLOSED if state == "closed" else Breaker(state=state, failure_count=3, opened_at=START)
@@ -85,5 +85,5 @@ def test_plugins_with_an_open_breaker_are_counted_and_not_breakers(tmp_path: Pat
 
 @pytest.mark.parametrize("file", ["etc/ductile/config.yaml", "contrib/man/ductile.yaml.5"])
 def test_past_the_depth_of_the_queue_a_scheduled_run_is_not_lost(file: str) -> None:
-    text = (ROOT / file).read_text(encoding="utf-8")
-    assert "past it webhooks are answered with 503, and scheduled runs are held back and stay due.\n" in text
+    text = " ".join((ROOT / file).read_text(encoding="utf-8").replace("#", " ").split())
+    assert "webhooks are answered with 503, and scheduled runs are held back and stay due." in text
