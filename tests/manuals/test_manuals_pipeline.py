@@ -75,18 +75,18 @@ def told(before: Breaker, outcome: Outcome, event_type: str) -> Any:
 ])
 def test_an_event_of_the_core_has_the_payload_that_is_explained(event_type, before, outcome) -> None:
     payload = told(before, outcome, event_type)
-    assert [entry.tag for entry in section(PAGE, "EVENTS OF THE CORE", event_type).entries] == list(payload)
+    assert [entry.tag for entry in section(PAGE, "CORE EVENTS", event_type).entries] == list(payload)
     assert (payload["error"], payload.get("failures")) in {("down", None), ("down", 3), ("down", 4), (None, 0)}
 
 
 def test_every_event_of_the_core_is_explained() -> None:
-    assert set(parts(PAGE, "EVENTS OF THE CORE")) == {*protocol.ANNOUNCED, protocol.STEP_SUCCEEDED}
+    assert set(parts(PAGE, "CORE EVENTS")) == {*protocol.ANNOUNCED, protocol.STEP_SUCCEEDED}
 
 
 def test_every_limit_of_pipelines_is_the_one_that_is_told() -> None:
     text = " ".join((MAN / PAGE).read_text().split())
     for told_limit in (
-        f"at most {compiler.MOST_CALLS_DEEP} calls within one another",
+        f"nested at most {compiler.MOST_CALLS_DEEP} levels deep",
         f"more than {compiler.MOST_NODES} steps in one pipeline or {compiler.MOST_NODES_IN_ALL} in all",
         f"a file over {files.PIPELINES_LIMIT_BYTES // 1024**2} MiB",
     ):
