@@ -21,7 +21,8 @@ from ductile.daemon import Daemon
 from ductile.db import Damaged, FateUnknown, NotWritten, database_errors, transaction
 from ductile.dispatch import transactions
 from ductile.dispatch.outcome import Failed, Interrupted, Outcome, Refused, Succeeded, TimedOut, Unrunnable
-from ductile.dispatch.recovery import Recovery, rules_for
+from ductile.dispatch.recovery import Recovery
+from ductile.dispatch.transactions import rules_for
 from ductile.dispatch.run_lock import RunLocks
 from ductile.pipeline.graph import Node, build
 from ductile.plugin import plugin_table
@@ -160,7 +161,7 @@ def submit(ledger: Ledger) -> None:
 
 def claim(ledger: Ledger) -> None:
     # It ends one job as a duplicate and starts the one after it.
-    claimed = transactions.claim(ledger.conn, plugins=["echo"], held=[], dedupe_ttl=DAY, now=START)
+    claimed = transactions.claim(ledger.conn, plugins=["echo"], blocked=[], dedupe_ttl=DAY, now=START)
     assert (claimed.job.id, len(claimed.duplicates)) == ("next", 1)
 
 
@@ -175,15 +176,15 @@ def finish_with_events(ledger: Ledger) -> None:
     job = job_table.get(ledger.conn, "routed")
     conclusion = transactions.finish(ledger.conn, job, Succeeded(response=EVENTS), rules_for(ledger.runtime, "echo"),
                                   now=START, rng=RNG, new_id=NEW_ID)
-    assert [(way.event, way.plugin) for way in conclusion.ways] == list(itertools.product(range(3), TARGETS))
-    assert [way.job_id for way in conclusion.ways if not way.is_new] == ["handled"]
+    assert [(way.event, way.plugin) for way in conclusion.deliveries] == list(itertools.product(range(3), TARGETS))
+    assert [way.job_id for way in conclusion.deliveries if not way.is_new] == ["handled"]
 
 
 def finish_a_step(ledger: Ledger) -> None:
     job = job_table.get(ledger.conn, "step")
     conclusion = transactions.finish(ledger.conn, job, Succeeded(response=ANSWER, artifacts=FILES),
                                   rules_for(ledger.runtime, "echo"), now=START, rng=RNG, new_id=NEW_ID)
-    assert [(way.event, way.step_id, way.is_new) for way in conclusion.ways] == [
+    assert [(way.event, way.step_id, way.is_new) for way in conclusion.deliveries] == [
         (None, "second", True), (None, "third", True)]
 
 
@@ -208,7 +209,7 @@ def recover(ledger: Ledger) -> None:
 def tick(ledger: Ledger) -> None:
     later = START + timedelta(days=1)
     ticked = ticker.tick(ledger.conn, ledger.runtime, now=later, rng=RNG, new_id=NEW_ID)
-    assert ticked.notes
+    assert ticked.log_lines
 
 
 def submit_inits(ledger: Ledger) -> None:

@@ -376,7 +376,7 @@ def test_a_job_that_ends_while_nothing_can_be_written_is_not_forgotten(waiting, 
     for _ in range(3):
         waiting.clock.move(5)
         waiting.turn()
-    assert waiting.said().count("error end of a job not written; it is tried again") == 4
+    assert waiting.said().count("error job result not saved, retrying") == 4
     other.execute("ROLLBACK")
     waiting.clock.move(5)
     waiting.turn()
@@ -460,7 +460,7 @@ def test_when_the_grace_is_over_the_plugin_is_ended_and_its_attempt_does_not_cou
 def test_a_second_signal_ends_the_plugin_at_once(waiting):
     waiting.turn(signal.SIGTERM, signal.SIGINT)
     interrupted(waiting)
-    assert "info second stop signal; the running plugin is ended" in waiting.said()
+    assert "info second stop signal; ending the running plugin" in waiting.said()
 
 
 def test_a_stop_with_the_end_of_a_job_unwritten_says_so_when_the_grace_is_over(waiting, gate, tmp_path):
@@ -473,7 +473,7 @@ def test_a_stop_with_the_end_of_a_job_unwritten_says_so_when_the_grace_is_over(w
     with pytest.raises(DuctileError) as caught:
         waiting.turn()
     assert (caught.value.exit_code, str(caught.value)) == (
-        EXIT_SYSTEM, "stopped with the end of a job unwritten; the next start runs it again")
+        EXIT_SYSTEM, "stopped before a job's result could be saved; the next start runs the job again")
     other.close()
 
 
@@ -523,13 +523,13 @@ def test_an_init_that_does_not_end_holds_the_schedules_up_until_the_next_heartbe
     assert made.said() == ["info init enqueued", "info job started"]
     made.clock.move(1)
     made.turn()
-    assert made.said()[2:] == ["info scheduled run held back"]
+    assert made.said()[2:] == ["info scheduled run blocked"]
     gate()
     made.finish()
     gate()
     made.finish()
     assert made.said()[3:] == ["info job ended", "info scheduled run enqueued",
-                               "info scheduled run no longer held back", "info job started", "info job ended"]
+                               "info scheduled run no longer blocked", "info job started", "info job ended"]
 
 
 def test_the_start_recovers_orphans_and_ends_jobs_that_nobody_can_run(make):
@@ -541,7 +541,7 @@ def test_the_start_recovers_orphans_and_ends_jobs_that_nobody_can_run(make):
     made.daemon.prepare()
     assert made.statuses() == [("gone", "dead", 1), ("orphan", "queued", 2), ("last", "dead", 1)]
     assert made.said() == [*["warn orphaned job recovered"] * 2,
-                           "warn queued job ended: its plugin is no longer enabled"]
+                           "warn queued job failed: its plugin is no longer enabled"]
 
 
 def test_a_start_that_cannot_write_is_refused(make, tmp_path):

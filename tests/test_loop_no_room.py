@@ -23,7 +23,7 @@ from support.loop import OK, Loop, loop, program
 
 FULL = sqlite3.SQLITE_FULL
 BUSY = sqlite3.SQLITE_BUSY
-NOT_SAVED = "error end of a job not written; it is tried again"
+NOT_SAVED = "error job result not saved, retrying"
 # Writes so many bytes into its workspace, and says ok.
 WRITES = """#!/bin/sh
 head -c %d /dev/zero >large

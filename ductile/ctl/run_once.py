@@ -13,10 +13,10 @@ from typing import Any
 
 from ductile.clock import Clock
 from ductile.ctl.output import noted
+from ductile.dispatch.attempt import plugin_environment
 from ductile.dispatch.outcome import Facts, Outcome, classify
 from ductile.dispatch.reaper import ignore_existing_children
 from ductile.dispatch.runner import Launch, Run, become_subreaper
-from ductile.dispatch.transactions import plugin_environment
 from ductile.plugin.discovery import ConfiguredPlugin
 from ductile.protocol import encode_request
 from ductile.routing.portable_paths import from_portable

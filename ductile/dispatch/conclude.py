@@ -1,4 +1,4 @@
-"""What follows from one attempt: every consequence, as one value."""
+"""Turns the outcome of an attempt into one value that lists everything that follows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ductile.dispatch.followups import (
     RoutingContext,
     core_event_jobs,
     follow_up_jobs,
-    names_of_the_core,
+    reserved_keys,
 )
 from ductile.dispatch.outcome import Interrupted, Outcome, Refused, Succeeded, log_status, overruled, retryable
 from ductile.dispatch.result_record import Delivery
@@ -24,45 +24,45 @@ from ductile.protocol import INIT, JOB_DEAD, Event, Response
 from ductile.queue.job import Job, LogEntry, Status, Submitter
 from ductile.queue.retry import delay
 from ductile.routing.baggage import Context, credentials
-from ductile.scheduler.breaker import Breaker, after, transition_event
+from ductile.scheduler.breaker import Breaker, breaker_after, transition_event
 from ductile.state.merge import check_size, merge
 from ductile.workspace.artifact import Artifact
 
-# An init that a stop or a crash has cut short is queued again this often.
-_INIT_CUTS = 3
+# How often an `init` that a stop or crash interrupted is queued again.
+_INIT_INTERRUPTIONS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What the configuration says that a job was claimed under.
+    """What the configuration that a job was claimed under says about it.
 
-    `fingerprint` is of the plugin's version and configuration, None where it is not loaded.
+    `fingerprint` is that of the plugin's version and configuration, None if the plugin is not loaded.
     """
 
     retry: Retry
     breaker: BreakerRule
     fingerprint: str | None
-    ways: RoutingContext
+    routing: RoutingContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Before:
     """What the database held when the attempt ended.
 
-    `cut_short` counts this job's interrupted attempts; `context` is what the job carries, None at the root; `place` is
-    where it stands in the pipeline that it began with, None outside, and where that is no longer known.
+    `interruptions` counts this job's interrupted attempts. `context` is the job's baggage, None for the first job of a
+    chain. `position` is its step in the pipeline version that it began with, None outside or if that is unknown.
     """
 
     state: Mapping[str, Any]
     breaker: Breaker
-    cut_short: int
+    interruptions: int
     context: Context | None = None
-    place: Position | None = None
+    position: Position | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Init:
-    """That the `init` of a plugin has ended, for the configuration that `fingerprint` names."""
+    """The result of a plugin's `init` for the configuration named by `fingerprint`."""
 
     fingerprint: str
     ok: bool
@@ -72,9 +72,9 @@ class Init:
 class Conclusion:
     """Everything that follows from an attempt.
 
-    `attempt` and `max_attempts` are the row's from now on. `jobs` are to be queued unless they repeat others; `ways`
-    says what became of them, once they are. `warnings` are about keys that were refused or have a name of the core's;
-    `artifacts` are the files that count from now on.
+    `attempt` and `max_attempts` are the new values of the row. `jobs` are queued unless they are duplicates, and
+    `deliveries` say which were; they are filled in by the write. `warnings` name keys that were refused or are reserved.
+    `artifacts` are the job's files.
     """
 
     job: Job
@@ -89,14 +89,14 @@ class Conclusion:
     init: Init | None = None
     response: Response | None = None
     jobs: tuple[FollowUp, ...] = ()
-    ways: tuple[Delivery, ...] = ()
+    deliveries: tuple[Delivery, ...] = ()
     warnings: tuple[str, ...] = ()
     artifacts: tuple[Artifact, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Fate:
-    """What becomes of the job."""
+class _NextStatus:
+    """The job's next status."""
 
     status: Status
     attempt: int
@@ -106,26 +106,26 @@ class _Fate:
 
 def conclude(job: Job, outcome: Outcome, before: Before, rules: Rules, *, now: datetime, rng: Chance,
              new_id: NewId) -> Conclusion:
-    """Return what follows from the outcome of a job's attempt."""
+    """Return everything that follows from the outcome of a job's attempt."""
     state, outcome = _state_after(outcome, before.state)
-    onward, outcome = _onward(job, outcome, before, rules, now, new_id)
+    follow_ups, outcome = _follow_ups(job, outcome, before, rules, now, new_id)
     if outcome.is_overruled:
-        state = _credentials_after(outcome, before.state, rules.ways.private_state)
-    fate = _fate(job, outcome, before, rules, now, rng)
-    breaker = _breaker_after(job, fate.status, before, rules, now)
-    told = _told(job, fate, outcome, before, breaker)
-    misnamed = () if outcome.response is None else names_of_the_core(job, outcome.response, before.context)
+        state = _credentials_after(outcome, before.state, rules.routing.private_state)
+    after = _next_status(job, outcome, before, rules, now, rng)
+    breaker = _breaker_after(job, after.status, before, rules, now)
+    events = _core_events(job, after, outcome, before, breaker)
+    reserved = () if outcome.response is None else reserved_keys(job, outcome.response, before.context)
     return Conclusion(
-        job=job, status=fate.status, attempt=fate.attempt, max_attempts=fate.max_attempts, retry_at=fate.retry_at,
-        error=outcome.error, state=state, breaker=breaker,
-        init=_init_after(job, fate.status, rules), log=_log_entry(outcome, now, new_id), response=outcome.response,
-        jobs=onward.jobs + core_event_jobs(job, told, before.context, rules.ways, now=now, new_id=new_id),
-        warnings=(*onward.warnings, *misnamed), artifacts=outcome.artifacts if isinstance(outcome, Succeeded) else (),
+        job=job, status=after.status, attempt=after.attempt, max_attempts=after.max_attempts,
+        retry_at=after.retry_at, error=outcome.error, state=state, breaker=breaker,
+        init=_init_after(job, after.status, rules), log=_log_entry(outcome, now, new_id), response=outcome.response,
+        jobs=follow_ups.jobs + core_event_jobs(job, events, before.context, rules.routing, now=now, new_id=new_id),
+        warnings=(*follow_ups.warnings, *reserved), artifacts=outcome.artifacts if isinstance(outcome, Succeeded) else (),
     )
 
 
 def _state_after(outcome: Outcome, state: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, Outcome]:
-    """Return the plugin's state, None where it stays, and the outcome: a state too large is a failure for good."""
+    """Return the plugin's new state, None for no change, and the outcome: too large a state fails the job permanently."""
     if outcome.response is None or not outcome.response.state_updates:
         return None, outcome
     merged = merge(state, outcome.response.state_updates)
@@ -137,46 +137,46 @@ def _state_after(outcome: Outcome, state: Mapping[str, Any]) -> tuple[Mapping[st
 
 def _credentials_after(outcome: Outcome, state: Mapping[str, Any],
                        private_state: Collection[str]) -> Mapping[str, Any] | None:
-    """Return the state after an answer that was refused, None where it stays.
+    """Return the state after a refused response, None for no change.
 
-    A rotated token must survive; a cursor must not pass events that never came to exist.
+    A rotated token must survive, but a cursor must not pass events that were never stored.
     """
     kept = {} if outcome.response is None else credentials(outcome.response.state_updates, private_state)
     merged = merge(state, kept)
     return merged if kept and check_size(merged) is None else None
 
 
-def _onward(job: Job, outcome: Outcome, before: Before, rules: Rules, now: datetime,
+def _follow_ups(job: Job, outcome: Outcome, before: Before, rules: Rules, now: datetime,
             new_id: NewId) -> tuple[FollowUps, Outcome]:
-    """Return the jobs that a success leads to, and the outcome: a limit overstepped is a failure for good."""
+    """Return the jobs that follow from a success, and the outcome: exceeding a limit fails the job permanently."""
     if not isinstance(outcome, Succeeded) or outcome.response is None:
         return FollowUps(), outcome
-    if job.pipeline_hash is not None and before.place is None:
+    if job.pipeline_hash is not None and before.position is None:
         fault = (f"version {job.pipeline_hash[:12]} of pipeline {job.pipeline_name}, which it began with, "
                  "is gone from the database or damaged")
         return FollowUps(), overruled(outcome, Refused, fault)
-    onward = follow_up_jobs(job, outcome.response, before.context, before.place, rules.ways, now=now, new_id=new_id)
-    if onward.fault is None:
-        return onward, outcome
-    return FollowUps(warnings=onward.warnings), overruled(outcome, Refused, onward.fault)
+    found = follow_up_jobs(job, outcome.response, before.context, before.position, rules.routing, now=now, new_id=new_id)
+    if found.fault is None:
+        return found, outcome
+    return FollowUps(warnings=found.warnings), overruled(outcome, Refused, found.fault)
 
 
-def _fate(job: Job, outcome: Outcome, before: Before, rules: Rules, now: datetime, rng: Chance) -> _Fate:
-    same = _Fate(status=Status.DEAD, attempt=job.attempt, max_attempts=job.max_attempts)
+def _next_status(job: Job, outcome: Outcome, before: Before, rules: Rules, now: datetime, rng: Chance) -> _NextStatus:
+    same = _NextStatus(status=Status.DEAD, attempt=job.attempt, max_attempts=job.max_attempts)
     if isinstance(outcome, Succeeded):
         return replace(same, status=Status.SUCCEEDED)
     if isinstance(outcome, Interrupted):
-        return _fate_when_cut_short(job, outcome, before, same)
+        return _after_interruption(job, outcome, before, same)
     if not retryable(outcome) or job.attempt >= job.max_attempts:
         return same
     seconds = delay(job.attempt, base=rules.retry.backoff_base, most=rules.retry.backoff_max, rng=rng)
     return replace(same, status=Status.QUEUED, attempt=job.attempt + 1, retry_at=now + timedelta(seconds=seconds))
 
 
-def _fate_when_cut_short(job: Job, outcome: Interrupted, before: Before, same: _Fate) -> _Fate:
-    """Queue the job again, at once: a stop uses no attempt, a crash uses one; `init` has a count of its own."""
+def _after_interruption(job: Job, outcome: Interrupted, before: Before, same: _NextStatus) -> _NextStatus:
+    """Queue the job again at once: a stop uses no attempt, a crash uses one. `init` has a count of its own."""
     again = replace(same, status=Status.QUEUED)
-    if job.command == INIT and before.cut_short >= _INIT_CUTS:
+    if job.command == INIT and before.interruptions >= _INIT_INTERRUPTIONS:
         return same
     if outcome.by == "stop":
         return again
@@ -186,26 +186,27 @@ def _fate_when_cut_short(job: Job, outcome: Interrupted, before: Before, same: _
 
 
 def _breaker_after(job: Job, status: Status, before: Before, rules: Rules, now: datetime) -> Breaker | None:
-    """Return the breaker of a scheduled job's command where this end changes it."""
+    """Return the new breaker of a scheduled job's command, None for no change."""
     if job.submitted_by is not Submitter.SCHEDULER or not status.is_last:
         return None
-    changed = after(before.breaker, status is Status.SUCCEEDED, rules.breaker.threshold, now)
+    changed = breaker_after(before.breaker, status is Status.SUCCEEDED, rules.breaker.threshold, now)
     return None if changed == before.breaker else changed
 
 
-def _told(job: Job, fate: _Fate, outcome: Outcome, before: Before, breaker: Breaker | None) -> list[Event]:
-    """Return the core's own events about this end. A job that follows from one of these raises none."""
+def _core_events(job: Job, after: _NextStatus, outcome: Outcome, before: Before,
+                 breaker: Breaker | None) -> list[Event]:
+    """Return the core's own events about this end; none for a job that follows from such an event."""
     if job.core_event is not None:
         return []
     events = []
-    if fate.status is Status.DEAD:
+    if after.status is Status.DEAD:
         events.append(Event(type=JOB_DEAD, payload={
             "job_id": job.id, "plugin": job.plugin, "command": job.command, "step_id": job.step_id,
-            "pipeline": job.pipeline_name, "error": outcome.error, "attempts": fate.attempt,
+            "pipeline": job.pipeline_name, "error": outcome.error, "attempts": after.attempt,
         }))
-    turn = None if breaker is None else transition_event(before.breaker, breaker)
-    if turn is not None:
-        events.append(Event(type=turn, payload={
+    transition = None if breaker is None else transition_event(before.breaker, breaker)
+    if transition is not None and breaker is not None:
+        events.append(Event(type=transition, payload={
             "plugin": job.plugin, "command": job.command, "failures": breaker.failure_count, "job_id": job.id,
             "error": outcome.error,
         }))

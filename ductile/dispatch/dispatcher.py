@@ -1,25 +1,26 @@
-"""The one job that runs: started, attended, finished, and nothing of it forgotten on the way."""
+"""Runs one job at a time: starts it, waits for it, writes its result, and loses none of it on the way."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 from ductile.clock import Clock
-from ductile.db import NotWritten
-from ductile.dispatch import job_workspace, transactions
+from ductile.db import NotWritten, path_of
+from ductile.dispatch import attempt, job_workspace, transactions
+from ductile.dispatch.attempt import AttemptEnd, NotNow
 from ductile.dispatch.conclude import Conclusion, Rules
 from ductile.dispatch.job_workspace import Inherited
 from ductile.dispatch.outcome import Failed, Outcome, Succeeded, Unrunnable, overruled
-from ductile.dispatch.recovery import rules_for
 from ductile.dispatch.report import report_end
 from ductile.dispatch.run_lock import RunLocks
 from ductile.dispatch.runner import Run
-from ductile.dispatch.transactions import Claimed, Ended, NotNow
+from ductile.dispatch.transactions import Claimed
 from ductile.dispatch.waiter import Waiter
 from ductile.errors import DuctileError
 from ductile.injected import Chance, NewId
@@ -29,56 +30,91 @@ from ductile.queue.job import Job, StaleJob, Status
 from ductile.runtime_config import RuntimeConfig
 from ductile.workspace.manager import ClonedWorkspace, Workspaces
 
-# How long a passing lack (memory, processes, a file being written) is waited out, and how often it is tried.
-_PASSING_SECONDS = 60.0
-_AGAIN_SECONDS = 1.0
-# While no job can have a workspace.
-_ROOT_AGAIN_SECONDS = 5.0
-# So often a result is tried to be written before the job's own files are taken for what fills the disk.
+# A temporary shortage (memory, processes, a file being written) is retried this often, for this long.
+_TEMPORARY_SECONDS = 60.0
+_RETRY_SECONDS = 1.0
+# Retry interval while no job can have a workspace.
+_ROOT_RETRY_SECONDS = 5.0
+# After so many writes without room on the disk, the job's own files are taken as the cause.
 _MOST_NO_ROOM = 3
 _LARGE_WORKSPACE_BYTES = 1024 * 1024
-# After a write that did not happen.
-WRITE_AGAIN_SECONDS = 5.0
+# Retry interval of a write that did not happen.
+WRITE_RETRY_SECONDS = 5.0
 
 _log = Component("dispatch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """A waiter's note: a run has ended."""
+    """A note from the waiter: a run has ended."""
 
-    job_id: str
-    ended: Ended
+    end: AttemptEnd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cloned:
-    """A waiter's note: the workspace of a claimed job has been made, or could not be."""
+    """A note from the waiter: the workspace of a claimed job is cloned, or cannot be."""
 
-    made: ClonedWorkspace | Outcome | OSError
+    result: ClonedWorkspace | Outcome | OSError
 
 
-@dataclass(slots=True, kw_only=True)
-class _Current:
-    """The job between its claim and its finish, under the configuration that it was claimed with."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    """A claimed job with the configuration that it was claimed under."""
 
     job: Job
     plugin: ConfiguredPlugin
     rules: Rules
-    claimed: float                     # monotonic seconds
     environ: Mapping[str, str]
-    source: Inherited | None = None    # what its workspace is a clone of
-    is_cloning: bool = False
-    is_given_up: bool = False          # set here and read by the waiter's thread: no more work on its workspace
-    run: Run | None = None
-    again_at: float | None = None      # monotonic: when to start or to finish it again
-    ended: Ended | None = None         # how it ended, from then until the ledger has it
-    ended_at: datetime | None = None
-    no_room: int = 0                   # how often the disk had no room for its row
+    claimed_at: float    # monotonic
+    # The waiter's thread reads it: stop working on the workspace.
+    aborted: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Starting:
+    """The plugin is not running yet; the start is tried at `retry_at`, in monotonic seconds."""
+
+    task: _Task
+    retry_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cloning:
+    """The waiter's thread clones the workspace from the parent's."""
+
+    task: _Task
+    parent: Inherited
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Running:
+    """The plugin runs. `parent` is what its workspace is a clone of, None for an empty one."""
+
+    task: _Task
+    parent: Inherited | None
+    run: Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ended:
+    """The attempt has ended, but its result is not saved. The write is retried at `retry_at`, in monotonic seconds.
+
+    `no_room` counts the writes that failed because the disk is full.
+    """
+
+    task: _Task
+    end: AttemptEnd
+    ended_at: datetime
+    retry_at: float
+    no_room: int = 0
+
+
+_State = _Starting | _Cloning | _Running | _Ended
 
 
 class Dispatcher:
-    """Runs one job at a time. All but the waiter's thread happens in the loop's."""
+    """Runs one job at a time. Only the waiter's work happens outside the loop's thread."""
 
     def __init__(self, conn: sqlite3.Connection, *, clock: Clock, rng: Chance, new_id: NewId, locks: RunLocks,
                  workspaces: Workspaces, post: Callable[[Finished | Cloned | BaseException], None]) -> None:
@@ -89,69 +125,64 @@ class Dispatcher:
         self._locks = locks
         self._workspaces = workspaces
         self._waiter = Waiter(post)
-        self._current: _Current | None = None
-        self._root_fault: str | None = None       # why no job can have a workspace, as it was last reported
-        self.root_again_at: float | None = None   # monotonic: when to look at that again
-        self._untidy: list[tuple[Job, bool]] = []    # whose workspaces are still to be kept, or not
-        self.held: set[str] = set()
-        self.followed: set[str] = set()    # plugins that got jobs since it was last seen to that they may run
-        self.inits: set[tuple[str, str]] = set()   # plugins and the fingerprints whose `init` has ended since then
+        self._state: _State | None = None         # None while no job is claimed
+        self._root_fault: str | None = None       # why no job can have a workspace, as last reported
+        self.root_retry_at: float | None = None   # monotonic: when to check that again
+        self._to_finalize: list[tuple[Job, bool]] = []    # jobs whose workspaces are to be kept, or removed
+        self.blocked: set[str] = set()            # ids of jobs with live processes of an earlier run
+        # Since the daemon last took them: plugins that got jobs, and plugins whose `init` has ended, by fingerprint.
+        self.received_jobs: set[str] = set()
+        self.inits: set[tuple[str, str]] = set()
 
     @property
     def job(self) -> Job | None:
-        """The job that runs, or that has ended and is not yet in the ledger."""
-        return self._current and self._current.job
+        """The job that runs, or whose result is not saved yet."""
+        return None if self._state is None else self._state.task.job
 
     @property
-    def unwritten(self) -> bool:
-        """Say whether an attempt has ended that the ledger does not have yet."""
-        return self._current is not None and self._current.ended is not None
+    def is_unsaved(self) -> bool:
+        """Whether the result of an attempt could not be saved and is retried; any thread may ask."""
+        return isinstance(self._state, _Ended)
 
     @property
-    def waits_to_write(self) -> bool:
-        """Say whether the end of an attempt could not be written and is tried again later; any thread may ask."""
-        current = self._current
-        return current is not None and current.ended is not None and current.again_at is not None
-
-    @property
-    def again_at(self) -> float | None:
-        """Return the monotonic time at which `go_on` has something to do."""
-        return self._current and self._current.again_at
+    def retry_at(self) -> float | None:
+        """The monotonic time at which `retry_pending` has something to do."""
+        return self._state.retry_at if isinstance(self._state, _Starting | _Ended) else None
 
     def start_next(self, runtime: RuntimeConfig) -> bool:
         """Claim and start the next job that may run. Return whether there was one. Raises NotWritten."""
         now = self._clock.now()
-        self.root_again_at = None
-        if not transactions.is_any_ready(self._conn, plugins=runtime.runnable, held=self.held, now=now):
+        self.root_retry_at = None
+        if not transactions.is_any_ready(self._conn, plugins=runtime.runnable, blocked=self.blocked, now=now):
             return False
         if not self.has_root():
-            self.root_again_at = self._clock.monotonic() + _ROOT_AGAIN_SECONDS
+            self.root_retry_at = self._clock.monotonic() + _ROOT_RETRY_SECONDS
             return False
-        claimed = transactions.claim(self._conn, plugins=runtime.runnable, held=self.held,
-                                  dedupe_ttl=runtime.config.service.dedupe_ttl, now=now)
+        claimed = transactions.claim(self._conn, plugins=runtime.runnable, blocked=self.blocked,
+                                     dedupe_ttl=runtime.config.service.dedupe_ttl, now=now)
         return self._begin(claimed, runtime)
 
     def _begin(self, claimed: Claimed, runtime: RuntimeConfig) -> bool:
-        """Start what was claimed. Return whether there was a job."""
+        """Start the claimed job. Return whether there was one."""
         for job, earlier in claimed.duplicates:
             _log.info("job deduped", job_id=job.id, plugin=job.plugin, dedupe_key=job.dedupe_key,
                       earlier_job_id=earlier)
         job = claimed.job
         if job is None:
             return False
-        self._current = _Current(
-            job=job, plugin=runtime.plugins[job.plugin], rules=rules_for(runtime, job.plugin), environ=runtime.environ,
-            claimed=self._clock.monotonic(),
-        )
+        now = self._clock.monotonic()
+        task = _Task(job=job, plugin=runtime.plugins[job.plugin], rules=transactions.rules_for(runtime, job.plugin),
+                     environ=runtime.environ, claimed_at=now)
+        self._state = _Starting(task=task, retry_at=now)
         _log.info("job started", job_id=job.id, plugin=job.plugin, command=job.command, attempt=job.attempt,
                   submitted_by=job.submitted_by)
-        self._start()
+        self._start(task)
         return True
 
     def has_root(self) -> bool:
-        """Say whether jobs can have workspaces; their directory is created again where it is gone.
+        """Return whether jobs can have workspaces. Their directory is created again if it is gone.
 
-        Otherwise no job is started, and none uses an attempt. Each reason is reported once.
+        Without it no job starts, and none uses an attempt. Each reason is reported once.
         """
         fault = self._workspaces.fault()
         if fault is not None:
@@ -168,200 +199,197 @@ class Dispatcher:
         self._root_fault = None
         return True
 
-    def go_on(self) -> None:
-        """Try again what could not be done before: the start of the job, or its row in the ledger."""
-        current = self._current
-        if current is None or current.again_at is None or self._clock.monotonic() < current.again_at:
-            return
-        current.again_at = None
-        if current.ended is not None:
-            self._finish(None)
-        else:
-            self._start()
+    def retry_pending(self) -> None:
+        """Try the start of the job, or the write of its result, again if that is due."""
+        state = self._state
+        if isinstance(state, _Starting | _Ended) and self._clock.monotonic() >= state.retry_at:
+            if isinstance(state, _Ended):
+                self._save(state, None)
+            else:
+                self._start(state.task)
 
-    def note(self, finished: Finished, next_in: RuntimeConfig | None) -> None:
-        """Take a waiter's note and finish the job; with `next_in`, claim the next by that world in the same commit."""
-        self._end(finished.ended, next_in)
+    def on_finished(self, note: Finished, next_in: RuntimeConfig | None) -> None:
+        """Finish the job. With `next_in`, claim the next job under that configuration in the same commit."""
+        assert isinstance(self._state, _Running)
+        self._end(self._state.task, note.end, next_in)
+
+    def on_cloned(self, note: Cloned) -> None:
+        """Start the plugin in its cloned workspace, or end the job if there is none."""
+        state, result = self._state, note.result
+        assert isinstance(state, _Cloning)
+        task = state.task
+        if isinstance(result, ClonedWorkspace):
+            for warning in result.warnings:
+                _log.warn("workspace clone incomplete", job_id=task.job.id, plugin=task.job.plugin, warning=warning)
+            self._spawn(task, state.parent, result.path)
+        elif isinstance(result, OSError):
+            self._on_start_error(task, result)
+        else:
+            self._end_unstarted(task, result)
 
     def interrupt(self) -> None:
-        """End the running plugin as at its deadline; its job will go back to the queue."""
-        current = self._current
-        if current is None or current.ended is not None:
+        """End the running plugin as at its deadline. Its job goes back to the queue."""
+        state = self._state
+        if state is None or isinstance(state, _Ended):
             return
-        current.is_given_up = True
-        if current.run is not None:
-            current.run.end()
-        elif not current.is_cloning:
-            self._end_unstarted(job_workspace.stopped())
+        state.task.aborted.set()
+        if isinstance(state, _Running):
+            state.run.end()
+        elif isinstance(state, _Starting):
+            self._end_unstarted(state.task, job_workspace.stopped())
 
     def close(self) -> None:
-        """End the running plugin, if any, and the waiter, with no word to the ledger: a start recovers the job."""
-        if self._current is not None:
-            self._current.is_given_up = True
-            if self._current.run is not None:
-                self._current.run.end()
+        """End the running plugin and the waiter, without a write: the next start recovers the job."""
+        if self._state is not None:
+            self._state.task.aborted.set()
+            if isinstance(self._state, _Running):
+                self._state.run.end()
         self._waiter.close()
 
-    def tidy(self) -> None:
-        """Settle the workspaces of successes: what can be done while the next plugin runs is done then."""
-        while self._untidy:
-            job, keep = self._untidy.pop()
-            fault = transactions.cleanup_workspace(self._workspaces, job, keep=keep)
+    def finalize_workspaces(self) -> None:
+        """Finalize the workspaces of successes. This happens while the next plugin runs."""
+        while self._to_finalize:
+            job, keep = self._to_finalize.pop()
+            fault = attempt.cleanup_workspace(self._workspaces, job, keep=keep)
             if fault is not None:
-                _log.warn("workspace not settled", job_id=job.id, plugin=job.plugin, error=fault)
+                _log.warn("workspace not finalized", job_id=job.id, plugin=job.plugin, error=fault)
 
-    def _start(self) -> None:
-        """Start the claimed job, or have its workspace cloned first: that may take long, so the waiter does it."""
-        current = self._current
+    def _start(self, task: _Task) -> None:
+        """Start the plugin, or have the waiter clone the job's workspace first: that may take long."""
         try:
-            # First of all: a plugin that was started has to be attended to.
+            # Before anything else: a plugin that runs must be waited for.
             self._waiter.start()
-            current.source = job_workspace.inherited(self._conn, current.job, current.rules.ways.router, self._workspaces)
+            parent = job_workspace.inherited(self._conn, task.job, task.rules.routing.router, self._workspaces)
         except NotWritten as error:
-            self._start_later(current, str(error))
+            self._start_later(task, str(error))
             return
         except OSError as error:
-            self._start_later_or_never(error)
+            self._on_start_error(task, error)
             return
-        if current.source is None:
-            self._spawn(None)
+        if parent is None:
+            self._spawn(task, None, None)
         else:
-            current.is_cloning = True
-            self._waiter.attend(lambda: self._clone(current))
+            self._state = _Cloning(task=task, parent=parent)
+            self._waiter.submit(lambda: self._clone(task, parent))
 
-    def _clone(self, current: _Current) -> Cloned:
+    def _clone(self, task: _Task, parent: Inherited) -> Cloned:
         """Clone a workspace, in the waiter's thread."""
         try:
-            return Cloned(made=job_workspace.clone(current.job, current.source, self._workspaces,
-                                              lambda: current.is_given_up))
+            return Cloned(result=job_workspace.clone(task.job, parent, self._workspaces, task.aborted.is_set))
         except OSError as error:
-            return Cloned(made=error)
+            return Cloned(result=error)
 
-    def note_clone(self, cloned: Cloned) -> None:
-        """Take a waiter's note and start the plugin in its workspace, or end the job where there is none."""
-        current, made = self._current, cloned.made
-        current.is_cloning = False
-        if isinstance(made, ClonedWorkspace):
-            for warning in made.warnings:
-                _log.warn("workspace cloned", job_id=current.job.id, plugin=current.job.plugin, warning=warning)
-            self._spawn(made.path)
-        elif isinstance(made, OSError):
-            self._start_later_or_never(made)
-        else:
-            self._end_unstarted(made)
-
-    def _start_later_or_never(self, error: OSError) -> None:
-        current = self._current
+    def _on_start_error(self, task: _Task, error: OSError) -> None:
         try:
-            outcome = transactions.not_started(error, os.fspath(error.filename or "its workspace"), current.job,
-                                            self._workspaces)
-        except NotNow as passing:
-            self._start_later(current, str(passing))
+            outcome = attempt.not_started(error, os.fspath(error.filename or "its workspace"), task.job,
+                                          self._workspaces)
+        except NotNow as temporary:
+            self._start_later(task, str(temporary))
         else:
-            self._end_unstarted(outcome)
+            self._end_unstarted(task, outcome)
 
-    def _spawn(self, cloned: Path | None) -> None:
-        current = self._current
-        now = self._clock.now()
-        if current.is_given_up:
-            self._end_unstarted(job_workspace.stopped())
+    def _spawn(self, task: _Task, parent: Inherited | None, cloned: Path | None) -> None:
+        if task.aborted.is_set():
+            self._end_unstarted(task, job_workspace.stopped())
             return
+        job = task.job
         try:
-            started = transactions.start(self._conn, current.job, current.plugin, environ=current.environ, cloned=cloned,
-                                      workspaces=self._workspaces, locks=self._locks, now=now)
+            inputs = transactions.read_inputs(self._conn, job)
+            started = attempt.start(job, task.plugin, inputs, environ=task.environ, cloned=cloned,
+                                    workspaces=self._workspaces, locks=self._locks, now=self._clock.now())
         except (NotNow, NotWritten) as error:
-            self._start_later(current, str(error))
+            self._start_later(task, str(error))
             return
         if not isinstance(started, Run):
-            self._end_unstarted(started)
+            self._end_unstarted(task, started)
             return
-        _log.debug("plugin spawned", job_id=current.job.id, plugin=current.job.plugin, pid=started.pid)
-        current.run = started
-        self._waiter.attend(lambda: self._attend(current, started))
+        _log.debug("plugin spawned", job_id=job.id, plugin=job.plugin, pid=started.pid)
+        self._state = _Running(task=task, parent=parent, run=started)
+        self._waiter.submit(lambda: self._wait(task, parent, started))
 
-    def _start_later(self, current: _Current, why: str) -> None:
+    def _wait(self, task: _Task, parent: Inherited | None, run: Run) -> Finished:
+        """Wait for a run, in the waiter's thread."""
+        return Finished(end=attempt.wait(
+            run, task.job, task.plugin.settings.timeout(task.job.command), parent=parent, workspaces=self._workspaces,
+            locks=self._locks, aborted=task.aborted.is_set))
+
+    def _start_later(self, task: _Task, why: str) -> None:
         now = self._clock.monotonic()
         if not self.has_root():
-            # No fault of the plugin's, however long it lasts.
-            current.again_at = now + _ROOT_AGAIN_SECONDS
-            return
-        if now - current.claimed >= _PASSING_SECONDS:
-            self._end_unstarted(Unrunnable(error=why))
-            return
-        _log.warn("job not started yet", job_id=current.job.id, plugin=current.job.plugin, error=why)
-        current.again_at = now + _AGAIN_SECONDS
+            # Not the plugin's fault, however long it lasts.
+            self._state = _Starting(task=task, retry_at=now + _ROOT_RETRY_SECONDS)
+        elif now - task.claimed_at >= _TEMPORARY_SECONDS:
+            self._end_unstarted(task, Unrunnable(error=why))
+        else:
+            _log.warn("job not started yet", job_id=task.job.id, plugin=task.job.plugin, error=why)
+            self._state = _Starting(task=task, retry_at=now + _RETRY_SECONDS)
 
-    def _end_unstarted(self, outcome: Outcome) -> None:
-        job = self._current.job
-        fault = transactions.cleanup_workspace(self._workspaces, job, keep=False)
-        self._end(Ended(outcome=outcome, proved_dead=self._locks.release(job.id), workspace_fault=fault), None)
+    def _end_unstarted(self, task: _Task, outcome: Outcome) -> None:
+        job = task.job
+        fault = attempt.cleanup_workspace(self._workspaces, job, keep=False)
+        end = AttemptEnd(outcome=outcome, proved_dead=self._locks.release(job.id), workspace_fault=fault)
+        self._end(task, end, None)
 
-    def _attend(self, current: _Current, run: Run) -> Finished:
-        """Wait for a run, in the waiter's thread."""
-        job = current.job
-        ended = transactions.attend(run, job, current.plugin.settings.timeout(job.command), source=current.source,
-                                 workspaces=self._workspaces, locks=self._locks, abort=lambda: current.is_given_up)
-        return Finished(job_id=job.id, ended=ended)
+    def _end(self, task: _Task, end: AttemptEnd, next_in: RuntimeConfig | None) -> None:
+        ended = _Ended(task=task, end=end, ended_at=self._clock.now(), retry_at=self._clock.monotonic())
+        self._save(ended, next_in)
 
-    def _end(self, ended: Ended, next_in: RuntimeConfig | None) -> None:
-        self._current.ended = ended
-        self._current.ended_at = self._clock.now()
-        self._finish(next_in)
-
-    def _finish(self, next_in: RuntimeConfig | None) -> None:
-        """Write the end of the job; what cannot be written stays in memory and is tried again."""
-        current = self._current
-        job = current.job
-        if not current.ended.proved_dead:
-            self.held.add(job.id)
+    def _save(self, ended: _Ended, next_in: RuntimeConfig | None) -> None:
+        """Write the result of the job. A result that cannot be written stays in memory and is retried."""
+        task, end = ended.task, ended.end
+        job = task.job
+        if not end.proved_dead:
+            self.blocked.add(job.id)
         if self._workspaces.fault() is not None:
             next_in = None
         try:
-            conclusion, claimed = self._write_end(current, next_in)
+            conclusion, claimed = self._write(ended, next_in)
         except NotWritten as error:
-            current.again_at = self._clock.monotonic() + WRITE_AGAIN_SECONDS
-            _log.error("end of a job not written; it is tried again", job_id=job.id, plugin=job.plugin,
-                       error=str(error))
-            current.no_room += error.is_full
-            if current.no_room == _MOST_NO_ROOM:
-                self._make_room(current)
+            _log.error("job result not saved, retrying", job_id=job.id, plugin=job.plugin, error=str(error))
+            self._state = self._unsaved(ended, error)
             return
         except StaleJob as error:
-            self._current = None
-            _log.error("end of a job dropped: somebody else has changed its row", job_id=job.id, error=str(error))
+            self._state = None
+            _log.error("job result dropped: another program has changed the job's row", job_id=job.id,
+                       error=str(error))
             return
-        self._current = None
-        self.followed.update(each.job.plugin for each in conclusion.jobs)
+        self._state = None
+        self.received_jobs.update(each.job.plugin for each in conclusion.jobs)
         if conclusion.status is Status.QUEUED:
-            self.followed.add(job.plugin)
+            self.received_jobs.add(job.plugin)
         if conclusion.init is not None:
             self.inits.add((job.plugin, conclusion.init.fingerprint))
-        if isinstance(current.ended.outcome, Succeeded):
-            # A success may still have been refused, for a limit that it overstepped.
-            self._untidy.append((job, conclusion.status is Status.SUCCEEDED))
-        report_end(job, current.ended, conclusion, self._clock.monotonic() - current.claimed)
+        if isinstance(end.outcome, Succeeded):
+            # `conclude` may still have refused it for exceeding a limit.
+            self._to_finalize.append((job, conclusion.status is Status.SUCCEEDED))
+        report_end(job, end, conclusion, self._clock.monotonic() - task.claimed_at)
         if next_in is not None:
             self._begin(claimed, next_in)
 
-    def _make_room(self, current: _Current) -> None:
-        """Remove the job's files and fail its attempt where they are what leaves no room for its own result."""
-        job, outcome = current.job, current.ended.outcome
-        if not isinstance(outcome, Succeeded) or not transactions.fills_the_disk(
-                self._conn, job, self._workspaces, _LARGE_WORKSPACE_BYTES):
-            return
-        fault = transactions.cleanup_workspace(self._workspaces, job, keep=False)
-        failed = overruled(outcome, Failed, "its workspace left no room for its own result")
-        current.ended = replace(current.ended, outcome=failed, workspace_fault=fault, warnings=())
-        current.again_at = self._clock.monotonic()
+    def _unsaved(self, ended: _Ended, error: NotWritten) -> _Ended:
+        """Return the state after a failed write.
 
-    def _write_end(self, current: _Current, next_in: RuntimeConfig | None) -> tuple[Conclusion, Claimed]:
-        job, outcome, rules = current.job, current.ended.outcome, current.rules
+        If the job's own files leave no room for its result, remove them and let the attempt fail.
+        """
+        no_room = ended.no_room + error.is_full
+        later = replace(ended, no_room=no_room, retry_at=self._clock.monotonic() + WRITE_RETRY_SECONDS)
+        job, outcome = ended.task.job, ended.end.outcome
+        if no_room != _MOST_NO_ROOM or not isinstance(outcome, Succeeded) or not attempt.fills_the_disk(
+                Path(path_of(self._conn)), job, self._workspaces, _LARGE_WORKSPACE_BYTES):
+            return later
+        fault = attempt.cleanup_workspace(self._workspaces, job, keep=False)
+        failed = overruled(outcome, Failed, "its workspace left no room for its own result")
+        end = replace(ended.end, outcome=failed, workspace_fault=fault, warnings=())
+        return replace(later, end=end, retry_at=self._clock.monotonic())
+
+    def _write(self, ended: _Ended, next_in: RuntimeConfig | None) -> tuple[Conclusion, Claimed]:
+        job, outcome, rules = ended.task.job, ended.end.outcome, ended.task.rules
         if next_in is None:
-            conclusion = transactions.finish(self._conn, job, outcome, rules, now=current.ended_at, rng=self._rng,
-                                          new_id=self._new_id)
+            conclusion = transactions.finish(self._conn, job, outcome, rules, now=ended.ended_at, rng=self._rng,
+                                             new_id=self._new_id)
             return conclusion, Claimed(job=None)
         return transactions.finish_and_claim(
-            self._conn, job, outcome, rules, plugins=next_in.runnable, held=self.held,
-            dedupe_ttl=next_in.config.service.dedupe_ttl, ended_at=current.ended_at, now=self._clock.now(),
+            self._conn, job, outcome, rules, plugins=next_in.runnable, blocked=self.blocked,
+            dedupe_ttl=next_in.config.service.dedupe_ttl, ended_at=ended.ended_at, now=self._clock.now(),
             rng=self._rng, new_id=self._new_id,
         )

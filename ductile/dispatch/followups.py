@@ -1,4 +1,4 @@
-"""Where a success leads: its events to the jobs that follow, each with its baggage."""
+"""Turns the events of a job into the jobs that follow, each with its baggage."""
 
 from __future__ import annotations
 
@@ -28,38 +28,35 @@ from ductile.strictjson import encode
 from ductile.units import utc_text
 
 _FIRST_HOP = 1
-# Bytes, of all payloads and contexts that follow from one response: they are stored in one transaction.
+# All payloads and contexts that follow from one response, in bytes: one transaction stores them.
 RESPONSE_LIMIT_BYTES = 64 * 1024 * 1024
-# Of a plugin that the configuration no longer has: its job is queued, and ended for that reason.
-_SOME_ATTEMPTS = 1
+# For a plugin that is no longer configured: its job is queued and then fails for that reason.
+_DEFAULT_ATTEMPTS = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingContext:
-    """What the configuration says of the ways from one plugin on.
+    """What the configuration says about the events of one plugin.
 
-    `max_attempts` is by the receiving plugin; `private_state` are the keys that stay at home, and `tells_state` says
-    whether others are passed on at all (not by protocol 1). `dedupe_ttl` is in seconds.
+    `max_attempts` is by receiving plugin. `private_state` are the state keys that never enter the baggage, and
+    `passes_state` says whether the others do (not with protocol 1). `dedupe_ttl` is in seconds.
     """
 
     router: Router
     max_hops: int
     max_attempts: Mapping[str, int]
     private_state: frozenset[str]
-    tells_state: bool
+    passes_state: bool
     dedupe_ttl: int
 
     def attempts_of(self, plugin: str) -> int:
-        """Return how many attempts a new job of a plugin has, also of one that an older pipeline alone still names."""
-        return self.max_attempts.get(plugin, _SOME_ATTEMPTS)
+        """Return the attempts of a new job; its plugin may be one that only an older pipeline still names."""
+        return self.max_attempts.get(plugin, _DEFAULT_ATTEMPTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FollowUp:
-    """A job that follows, with the context that it carries.
-
-    `event` is the number of the response's event that it comes from; None where the core's own event led to it.
-    """
+    """A job that follows, with its context. `event` is the index of the response's event, None for a core event."""
 
     event: int | None
     job: NewJob
@@ -68,7 +65,7 @@ class FollowUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FollowUps:
-    """Everything that follows; `fault` says which limit forbids it, `warnings` what was kept out of the baggage."""
+    """All jobs that follow, or the `fault`: a limit that is exceeded. `warnings` name keys kept out of the baggage."""
 
     jobs: tuple[FollowUp, ...] = ()
     fault: str | None = None
@@ -77,9 +74,9 @@ class FollowUps:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sent:
-    """An event on its way to its targets: `number` as in `Next`, `accumulated` the baggage that goes with it."""
+    """An event with its targets and the baggage that goes with it; `index` as in `FollowUp.event`."""
 
-    number: int | None
+    index: int | None
     event: Event
     source: str
     targets: tuple[Target, ...]
@@ -89,48 +86,48 @@ class _Sent:
     core_event: str | None
 
 
-def follow_up_jobs(job: Job, response: Response, context: Context | None, place: Position | None, ways: RoutingContext, *, now: datetime,
-         new_id: NewId) -> FollowUps:
-    """Return the jobs that a success's events become, in the order given, each target in the router's order.
+def follow_up_jobs(job: Job, response: Response, context: Context | None, position: Position | None,
+                   routing: RoutingContext, *, now: datetime, new_id: NewId) -> FollowUps:
+    """Return the jobs that the events of a success become: events in the order given, targets in the router's order.
 
-    `context` is the row that the job itself carries, None for the first of a chain; `place` is where it stands in a
-    pipeline, None outside. A step without events passes what it was given on to the next ones.
+    `context` is the job's own baggage, None for the first job of a chain. `position` is the job's step in a pipeline,
+    None outside one. A step that emitted no event passes its own payload on to the next steps.
     """
-    taken = [(number, event, targets) for number, event in enumerate(response.events)
-             if (targets := ways.router.next(event.type, job.plugin, place))]
-    if place is not None and not response.events and place.node.next:
-        return _pass_on(job, context, place, ways, now=now, new_id=new_id)
-    if not taken:
+    matched = [(index, event, targets) for index, event in enumerate(response.events)
+               if (targets := routing.router.next(event.type, job.plugin, position))]
+    if position is not None and not response.events and position.node.next:
+        return _pass_on(job, context, position, routing, now=now, new_id=new_id)
+    if not matched:
         return FollowUps()
     jobs: list[FollowUp] = []
     warnings: dict[str, None] = {}
-    updates = without_credentials(response.state_updates, ways.private_state) if ways.tells_state else {}
+    updates = without_credentials(response.state_updates, routing.private_state) if routing.passes_state else {}
     trigger = _payload(job, None)
     hop = _next_hop(context)
     total = 0
-    for number, event, targets in taken:
+    for index, event, targets in matched:
         added = extend(
             None if context is None else context.accumulated, trigger=trigger, state_updates=updates,
             payload=event.payload,
             origin=Origin(plugin=job.plugin, event_type=event.type, job_id=job.root_job_id),
         )
         size = size_bytes(added.accumulated)
-        fault = check(size, hop, ways.max_hops)
+        fault = check(size, hop, routing.max_hops)
         if fault is not None:
             return FollowUps(fault=fault, warnings=tuple(warnings))
         warnings.update(dict.fromkeys(added.warnings))
-        sent = _Sent(number=number, event=event, source=job.plugin, targets=targets, payload=added.payload,
+        sent = _Sent(index=index, event=event, source=job.plugin, targets=targets, payload=added.payload,
                      accumulated=added.accumulated, hop=hop, core_event=job.core_event)
-        fresh = _jobs(sent, job, context, ways, now=now, new_id=new_id)
-        total += _stored_bytes(fresh, size)
+        new_jobs = _jobs(sent, job, context, routing, now=now, new_id=new_id)
+        total += _stored_bytes(new_jobs, size)
         if total > RESPONSE_LIMIT_BYTES:
             return FollowUps(fault=_too_much(total), warnings=tuple(warnings))
-        jobs += fresh
+        jobs += new_jobs
     return FollowUps(jobs=tuple(jobs), warnings=tuple(warnings))
 
 
 def _stored_bytes(jobs: Sequence[FollowUp], context_size: int) -> int:
-    """Return the bytes of payloads and contexts of jobs that carry one context each, of the same size."""
+    """Return the bytes of all payloads and contexts; each job has a context of the same size."""
     return sum(len(each.job.payload) + context_size for each in jobs)
 
 
@@ -140,58 +137,60 @@ def _too_much(total: int) -> str:
             "the workspace")
 
 
-def _pass_on(job: Job, context: Context | None, place: Position, ways: RoutingContext, *, now: datetime, new_id: NewId) -> FollowUps:
-    """Return the next steps' jobs, with the payload that the step itself was given and nothing more in the baggage."""
+def _pass_on(job: Job, context: Context | None, position: Position, routing: RoutingContext, *, now: datetime,
+             new_id: NewId) -> FollowUps:
+    """Return the jobs of the next steps, with the step's own payload and nothing added to the baggage."""
     origin = Origin(plugin=job.plugin, event_type=STEP_SUCCEEDED, job_id=job.root_job_id)
     payload = _payload(job, {})
     added = extend(None if context is None else context.accumulated, trigger=payload, state_updates={}, payload={},
-                origin=origin)
+                   origin=origin)
     hop = _next_hop(context)
     size = size_bytes(added.accumulated)
-    fault = check(size, hop, ways.max_hops)
+    fault = check(size, hop, routing.max_hops)
     if fault is not None:
         return FollowUps(fault=fault)
-    sent = _Sent(number=None, event=Event(type=STEP_SUCCEEDED, payload=payload), source=job.plugin,
-                 targets=following(place), payload=payload, accumulated=added.accumulated, hop=hop,
+    sent = _Sent(index=None, event=Event(type=STEP_SUCCEEDED, payload=payload), source=job.plugin,
+                 targets=following(position), payload=payload, accumulated=added.accumulated, hop=hop,
                  core_event=job.core_event)
-    jobs = _jobs(sent, job, context, ways, now=now, new_id=new_id)
+    jobs = _jobs(sent, job, context, routing, now=now, new_id=new_id)
     total = _stored_bytes(jobs, size)
     return FollowUps(jobs=tuple(jobs)) if total <= RESPONSE_LIMIT_BYTES else FollowUps(fault=_too_much(total))
 
 
-def names_of_the_core(job: Job, response: Response, context: Context | None) -> tuple[str, ...]:
-    """Return a warning for each key that has a name of the core's own in what a plugin said, or a chain began with."""
-    said = [(response.state_updates, "state"), *((event.payload, "payload") for event in response.events)]
+def reserved_keys(job: Job, response: Response, context: Context | None) -> tuple[str, ...]:
+    """Return a warning for each reserved key in the response, or in the payload that the chain began with."""
+    values = [(response.state_updates, "state"), *((event.payload, "payload") for event in response.events)]
     if context is None:
-        said.insert(0, (_payload(job, None), "payload"))
-    return tuple(dict.fromkeys(warning for value, whose in said for warning in reserved_key_warnings(value, whose)))
+        values.insert(0, (_payload(job, None), "payload"))
+    return tuple(dict.fromkeys(warning for value, kind in values for warning in reserved_key_warnings(value, kind)))
 
 
-def core_event_jobs(job: Job, events: Sequence[Event], context: Context | None, ways: RoutingContext, *, now: datetime,
-         new_id: NewId) -> tuple[FollowUp, ...]:
-    """Return the jobs that the core's own events about a job become, in the pipelines that take them.
+def core_event_jobs(job: Job, events: Sequence[Event], context: Context | None, routing: RoutingContext, *,
+                    now: datetime, new_id: NewId) -> tuple[FollowUp, ...]:
+    """Return the jobs that the core's own events about a job become, in the pipelines that subscribe to them.
 
-    They know what the job's chain knew where it fits, and else where that began. Their hops are counted anew: a chain
-    that ended for its length has to be told of too.
+    They carry the chain's baggage, or only its origin if it is too large. Their hops start at 1 again, so that a chain
+    that failed because of its length can be reported too.
     """
     jobs: list[FollowUp] = []
     for event in events:
-        targets = ways.router.next(event.type, None)
+        targets = routing.router.next(event.type, None)
         if targets:
-            sent = _Sent(number=None, event=event, source=SOURCE, targets=targets, payload=event.payload,
-                         accumulated=_told(job, event, context, ways), hop=_FIRST_HOP, core_event=event.type)
-            jobs += _jobs(sent, job, context, ways, now=now, new_id=new_id)
+            sent = _Sent(index=None, event=event, source=SOURCE, targets=targets, payload=event.payload,
+                         accumulated=_core_event_baggage(job, event, context, routing), hop=_FIRST_HOP, core_event=event.type)
+            jobs += _jobs(sent, job, context, routing, now=now, new_id=new_id)
     return tuple(jobs)
 
 
-def _told(job: Job, event: Event, context: Context | None, ways: RoutingContext) -> Mapping[str, Any]:
+def _core_event_baggage(job: Job, event: Event, context: Context | None,
+                        routing: RoutingContext) -> Mapping[str, Any]:
     origin = Origin(plugin=job.plugin, event_type=event.type, job_id=job.root_job_id)
     if context is None:
         known = extend(None, trigger=_payload(job, None), state_updates={}, payload={}, origin=origin).accumulated
     else:
         known = context.accumulated
     whole = {**known, **event.payload}
-    if check(size_bytes(whole), _FIRST_HOP, ways.max_hops) is None:
+    if check(size_bytes(whole), _FIRST_HOP, routing.max_hops) is None:
         return whole
     return {**{key: known[key] for key in anchor(origin)}, **event.payload}
 
@@ -204,7 +203,8 @@ def _payload(job: Job, absent: Any) -> Any:
     return absent if job.payload is None else json.loads(job.payload).get("payload", absent)
 
 
-def _jobs(sent: _Sent, job: Job, context: Context | None, ways: RoutingContext, *, now: datetime, new_id: NewId) -> list[FollowUp]:
+def _jobs(sent: _Sent, job: Job, context: Context | None, routing: RoutingContext, *, now: datetime,
+          new_id: NewId) -> list[FollowUp]:
     envelope = _envelope(sent, now, new_id())
     payload = encode(envelope)
     jobs = []
@@ -213,9 +213,9 @@ def _jobs(sent: _Sent, job: Job, context: Context | None, ways: RoutingContext, 
             id=new_id(), parent_id=None if context is None else context.id, pipeline_name=target.pipeline_name,
             step_id=target.step_id, hop=sent.hop, accumulated=sent.accumulated,
         )
-        jobs.append(FollowUp(event=sent.number, context=row, job=NewJob(
+        jobs.append(FollowUp(event=sent.index, context=row, job=NewJob(
             id=new_id(), plugin=target.plugin, command=target.command, submitted_by=target.submitted_by,
-            max_attempts=ways.attempts_of(target.plugin), payload=payload, dedupe_key=sent.event.dedupe_key,
+            max_attempts=routing.attempts_of(target.plugin), payload=payload, dedupe_key=sent.event.dedupe_key,
             parent_job_id=job.id, root_job_id=job.root_job_id, source_event_id=envelope["event_id"],
             event_context_id=row.id, pipeline_name=target.pipeline_name, pipeline_hash=target.pipeline_hash,
             step_id=target.step_id, replay_of=job.replay_of, core_event=sent.core_event,
@@ -224,7 +224,7 @@ def _jobs(sent: _Sent, job: Job, context: Context | None, ways: RoutingContext, 
 
 
 def _envelope(sent: _Sent, now: datetime, event_id: str) -> dict[str, Any]:
-    """Return an event with what the core gives it; the plugin's own dedupe key stays with it."""
+    """Return the event with the keys that the core adds, and the plugin's own dedupe key."""
     envelope = {"type": sent.event.type, "payload": sent.payload, "source": sent.source, "timestamp": utc_text(now),
                 "event_id": event_id}
     return envelope if sent.event.dedupe_key is None else envelope | {"dedupe_key": sent.event.dedupe_key}

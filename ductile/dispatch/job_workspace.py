@@ -1,4 +1,4 @@
-"""What passes from one job's workspace to the next: a clone before its run, its files after."""
+"""A job's workspace: cloned from its parent's before the run, sealed after it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ductile.workspace.manager import ClonedWorkspace, Workspaces
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inherited:
-    """What a job starts from: the files of its parent, by path. `deep` asks for copies instead of hard links."""
+    """The parent's files, by path, that a job starts from. `deep`: copy them instead of linking."""
 
     parent_id: str
     artifacts: Mapping[str, Artifact]
@@ -29,9 +29,9 @@ class Inherited:
 
 
 def inherited(conn: sqlite3.Connection, job: Job, router: Router, workspaces: Workspaces) -> Inherited | None:
-    """Return what a job starts from; None where it has no parent, or one that left nothing.
+    """Return what a job starts from, None if it has no parent or the parent left no files.
 
-    Raises what `reading` raises.
+    Raises what `database_errors` raises.
     """
     if job.parent_job_id is None:
         return None
@@ -39,36 +39,37 @@ def inherited(conn: sqlite3.Connection, job: Job, router: Router, workspaces: Wo
         artifacts = artifact_table.of_job(conn, job.parent_job_id)
         if not artifacts and workspaces.open(job.parent_job_id) is None:
             return None
-        place = version_table.position_of(conn, job, router.pipelines)
-    return Inherited(parent_id=job.parent_job_id, artifacts=artifacts, deep=place is not None and place.node.deep_copy)
+        position = version_table.position_of(conn, job, router.pipelines)
+    deep = position is not None and position.node.deep_copy
+    return Inherited(parent_id=job.parent_job_id, artifacts=artifacts, deep=deep)
 
 
-def clone(job: Job, source: Inherited, workspaces: Workspaces, abort: Callable[[], bool]) -> ClonedWorkspace | Outcome:
-    """Make the job's workspace from its parent's; an outcome where that cannot be. `abort` says when to give up.
+def clone(job: Job, parent: Inherited, workspaces: Workspaces, aborted: Callable[[], bool]) -> ClonedWorkspace | Outcome:
+    """Clone the parent's workspace for the job, until `aborted` returns true. Return an outcome if that is impossible.
 
-    Raises OSError where trying again may help.
+    Raises OSError if another try may help.
     """
     try:
-        return workspaces.clone(job.id, source.parent_id, source.artifacts, deep=source.deep, abort=abort)
+        return workspaces.clone(job.id, parent.parent_id, parent.artifacts, deep=parent.deep, abort=aborted)
     except InputLost as error:
         return Refused(error=one_line(str(error)))
     except Aborted:
         return stopped()
 
 
-def complete(job: Job, source: Inherited | None, outcome: Succeeded, workspaces: Workspaces,
-             abort: Callable[[], bool]) -> tuple[Outcome, tuple[str, ...]]:
-    """Bring the files of a success to the disk and seal them. Return it with their list, and warnings, a line each.
+def complete(job: Job, parent: Inherited | None, outcome: Succeeded, workspaces: Workspaces,
+             aborted: Callable[[], bool]) -> tuple[Outcome, tuple[str, ...]]:
+    """Sync and seal the files of a success. Return the outcome with the list of files, and warnings, a line each.
 
-    Another outcome where that cannot be: then nothing of the attempt counts but what its response keeps in any case.
+    If that fails, the outcome is another one, and its response counts only as that of a failed attempt.
     """
-    parent_id, before = (None, {}) if source is None else (source.parent_id, source.artifacts)
+    parent_id, before = (None, {}) if parent is None else (parent.parent_id, parent.artifacts)
     try:
-        completed = workspaces.complete(job.id, parent_id, before, abort=abort)
+        completed = workspaces.complete(job.id, parent_id, before, abort=aborted)
     except ChangedInPlace as error:
         return overruled(outcome, Refused, one_line(str(error))), ()
     except OSError as error:
-        where = without_place(os.fspath(error.filename or "its workspace"), job, workspaces)
+        where = with_portable_paths(os.fspath(error.filename or "its workspace"), job, workspaces)
         return overruled(outcome, Failed, one_line(f"its files could not be kept: {error.strerror}: {where}")), ()
     except Aborted:
         return replace(stopped(), response=outcome.response, exit_code=outcome.exit_code, stderr=outcome.stderr,
@@ -76,8 +77,8 @@ def complete(job: Job, source: Inherited | None, outcome: Succeeded, workspaces:
     return replace(outcome, artifacts=completed.artifacts), completed.warnings
 
 
-def without_place(text: str, job: Job, workspaces: Workspaces) -> str:
-    """Return a text with paths into the job's workspace, and its parent's, as portable ones."""
+def with_portable_paths(text: str, job: Job, workspaces: Workspaces) -> str:
+    """Return a text with portable paths in place of those into the job's workspace and its parent's."""
     for job_id in (job.id, job.parent_job_id):
         if job_id is not None:
             text = to_portable(text, os.fspath(workspaces.root / job_id))
@@ -85,5 +86,5 @@ def without_place(text: str, job: Job, workspaces: Workspaces) -> str:
 
 
 def stopped() -> Interrupted:
-    """Return how an attempt ends that a stop of the daemon has overtaken."""
+    """Return the outcome of an attempt that a stop of the daemon interrupts."""
     return Interrupted(by="stop", error="interrupted by a stop of the daemon")

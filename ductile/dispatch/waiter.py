@@ -1,4 +1,4 @@
-"""The thread that waits for a run to end, so that the loop need not."""
+"""The thread that waits for a run to end, so that the loop does not have to."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _NAME = "waiter"
 
 
 class Waiter:
-    """One thread for all runs, because to start one for each costs a tenth of a short job."""
+    """One thread for all runs: starting one for each would cost a tenth of a short job."""
 
     def __init__(self, post: Callable[[Any], None]) -> None:
-        """`post` takes what a wait gave, or the exception that it met."""
+        """`post` receives the result of each piece of work, or the exception that it raised."""
         self._post = post
         self._work: SimpleQueue[Callable[[], Any] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Have the thread. Raises BlockingIOError (EAGAIN) where there is none to be had; that may pass."""
+        """Start the thread unless it runs. Raises BlockingIOError (EAGAIN), which is temporary, if there is none."""
         if self._thread is not None:
             return
         thread = threading.Thread(target=self._run, name=_NAME)
@@ -32,12 +32,12 @@ class Waiter:
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), "a thread to wait for it") from error
         self._thread = thread
 
-    def attend(self, wait: Callable[[], Any]) -> None:
-        """Call `wait` in the thread, which has been started, and post what it returns."""
-        self._work.put(wait)
+    def submit(self, work: Callable[[], Any]) -> None:
+        """Call `work` in the thread, which must be started, and post what it returns."""
+        self._work.put(work)
 
     def close(self) -> None:
-        """Wait for what is attended to, then end the thread."""
+        """Wait for the current work, then end the thread."""
         if self._thread is not None:
             self._work.put(None)
             self._thread.join()
@@ -45,14 +45,14 @@ class Waiter:
 
     def _run(self) -> None:
         while self._do(self._work.get()):
-            # In a frame of its own: what has been waited for, and may be large, must not be kept until the next.
+            # `_do` has a frame of its own: results may be large and must not be kept until the next one.
             continue
 
-    def _do(self, wait: Callable[[], Any] | None) -> bool:
-        if wait is None:
+    def _do(self, work: Callable[[], Any] | None) -> bool:
+        if work is None:
             return False
         try:
-            self._post(wait())
+            self._post(work())
         except BaseException as error:
             self._post(error)
         return True

@@ -94,8 +94,8 @@ def last_seq(conn: sqlite3.Connection) -> int:
     return conn.execute("SELECT coalesce(max(seq), 0) FROM job_log").fetchone()[0]
 
 
-def cut_short(conn: sqlite3.Connection, job_id: str) -> int:
-    """Return how many attempts of a job a stop or a crash has cut short."""
+def count_interruptions(conn: sqlite3.Connection, job_id: str) -> int:
+    """Return how many attempts of a job a stop or crash interrupted."""
     return conn.execute(
         "SELECT count(*) FROM job_log WHERE job_id = ? AND status IN ('orphaned', 'interrupted')", (job_id,)
     ).fetchone()[0]

@@ -126,16 +126,16 @@ def next_retry_at(conn: sqlite3.Connection) -> datetime | None:
     return text and parse_utc(text)
 
 
-def next_ready(conn: sqlite3.Connection, plugins: Iterable[str], held: Iterable[str]) -> Job | None:
-    """Return the job enqueued first of those that may run now: of these plugins, and not one of the held ids.
+def next_ready(conn: sqlite3.Connection, plugins: Iterable[str], blocked: Iterable[str]) -> Job | None:
+    """Return the oldest job of `plugins` that may run now and is not in `blocked`.
 
-    One look into the index for each plugin, so that a million jobs of a plugin that may not run cost nothing.
+    This takes one seek in the index for each plugin, so that a million jobs of other plugins cost nothing.
     """
     jobs = _jobs(
         conn, "WHERE seq = (SELECT min((SELECT q.seq FROM job_queue q INDEXED BY job_queue_ready"
         " WHERE q.plugin = p.value AND q.status = 'queued' AND q.next_retry_at IS NULL"
         " AND q.id NOT IN (SELECT value FROM json_each(?)) ORDER BY q.seq LIMIT 1)) FROM json_each(?) p)",
-        json.dumps(list(held)), json.dumps(list(plugins)),
+        json.dumps(list(blocked)), json.dumps(list(plugins)),
     )
     return jobs[0] if jobs else None
 

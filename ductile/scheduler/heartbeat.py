@@ -1,4 +1,4 @@
-"""What happens at each heartbeat, and when the next look at the schedules is due."""
+"""The work of each scheduler interval: schedules, stuck retries, retention, workspace cleanup."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ductile.scheduler import retention, tick
 from ductile.workspace.cleanup import WorkspaceCleanup
 from ductile.workspace.manager import Workspaces
 
-# A wall clock that gains this much on the monotonic one has been set: what it calls old may be young.
+# A wall clock that gains this much on the monotonic one was set: rows that look old may be new.
 _JUMP_SECONDS = 3600
 _NO_PRUNING_SECONDS = 3600
-# The first batch of a round, and how long one may take: the next is halved then, and doubled otherwise. How long it
-# takes depends on how large the results of its jobs are, and on the disk.
+# The first batch of a round, and how long a batch may take. A slow one halves the next, a fast one doubles it: the time
+# depends on the size of the results and on the disk.
 _FIRST_BATCH = 10
 _BATCH_SECONDS = 0.015
 
@@ -26,9 +26,9 @@ _log = Component("scheduler")
 
 
 class Heartbeat:
-    """The scheduler's turn of the loop. `next_at` is when a run falls due; `holding`, that one is held back.
+    """The scheduler's part of the loop.
 
-    `prunes` says that `prune` has something to do, again and again, one batch a turn.
+    `next_at`: when the next run is due. `has_blocked`: a due run is blocked. `prunes`: `prune` has another batch to do.
     """
 
     def __init__(self, conn: sqlite3.Connection, *, clock: Clock, rng: Chance, new_id: NewId,
@@ -37,43 +37,43 @@ class Heartbeat:
         self._clock = clock
         self._rng = rng
         self._new_id = new_id
-        self._janitor = WorkspaceCleanup(conn, clock=clock, workspaces=workspaces)
+        self._cleanup = WorkspaceCleanup(conn, clock=clock, workspaces=workspaces)
         self._wall = clock.now()
         self._monotonic = clock.monotonic()
         self._prune_from = self._monotonic
-        self._log_is_held = False          # by a reader, and told
+        self._log_is_held = False          # by a reader, and reported
         self.next_at: datetime | None = None
-        self.holding = False
+        self.has_blocked = False
         self.prunes = False
         self._beat_at = self._wall
         self._pruned = 0
         self._batch = _FIRST_BATCH
 
     def look(self, runtime: RuntimeConfig) -> None:
-        """Enqueue what is due. Raises what `transaction` raises."""
+        """Enqueue the runs that are due. Raises what `transaction` raises."""
         ticked = tick.tick(self._conn, runtime, now=self._clock.now(), rng=self._rng, new_id=self._new_id)
-        self.next_at, self.holding = ticked.next_at, ticked.holding
-        for note in ticked.notes:
-            _log.at(note.level, note.message, **note.fields)
+        self.next_at, self.has_blocked = ticked.next_at, ticked.has_blocked
+        for line in ticked.log_lines:
+            _log.at(line.level, line.message, **line.fields)
 
     def beat(self, runtime: RuntimeConfig) -> None:
-        """Look at the schedules, let go of stuck retries, clear away, and begin to prune. Raises what `transaction` raises."""
+        """Do all of an interval's work, and begin to prune. Raises what `transaction` raises."""
         self._watch_the_clock()
         self._watch_the_log()
         self.look(runtime)
         now = self._clock.now()
-        released = tick.release_stranded(self._conn, runtime, now)
+        released = tick.release_stranded_retries(self._conn, runtime, now)
         if released:
-            _log.warn("retries set for too far ahead are due now: the clock has gone back", count=released)
+            _log.warn("the clock went back: retries too far in the future are due now", count=released)
         self.prunes = self._clock.monotonic() >= self._prune_from
         if self.prunes:
             self._beat_at = now
             self._batch = _FIRST_BATCH
-            self._janitor.clean(runtime.config.workspace_ttl)
+            self._cleanup.clean(runtime.config.workspace_ttl)
 
     def prune(self, runtime: RuntimeConfig) -> None:
-        """Delete one batch of what is past its retention, while `prunes`. Raises what `transaction` raises."""
-        # By the clock as it was at the beat: one that is set ahead is noticed there.
+        """Delete one batch of jobs past their retention. Raises what `transaction` raises."""
+        # Uses the time of the interval, where a clock that was set ahead is noticed.
         started = self._clock.monotonic()
         pruned = retention.prune(self._conn, runtime.config.service.job_log_retention, self._beat_at, self._batch)
         is_slow = self._clock.monotonic() - started > _BATCH_SECONDS
@@ -87,7 +87,7 @@ class Heartbeat:
     def _watch_the_log(self) -> None:
         size = db.held_log_bytes(self._conn)
         if size is not None and not self._log_is_held:
-            _log.warn("the write-ahead log grows: another program reads the database in one transaction without an end;"
+            _log.warn("the write-ahead log grows: another program keeps a read transaction on the database open;"
                       " find it with `fuser` or `lsof` on the database and stop it", bytes=size)
         self._log_is_held = size is not None
 
@@ -97,4 +97,4 @@ class Heartbeat:
         self._wall, self._monotonic = wall, monotonic
         if gained > _JUMP_SECONDS:
             self._prune_from = monotonic + _NO_PRUNING_SECONDS
-            _log.warn("the clock has jumped ahead; nothing is pruned for an hour", seconds=round(gained))
+            _log.warn("the clock jumped ahead; nothing is pruned for an hour", seconds=round(gained))

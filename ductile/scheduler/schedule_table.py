@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from ductile.scheduler.breaker import CLOSED, Breaker
 from ductile.scheduler.schedule import Slot
@@ -14,7 +15,7 @@ from ductile.units import parse_utc, utc_text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleEntry:
-    """A row of `schedule_entries`. `held_reason` says why a due run waits, or why the last one was skipped."""
+    """A row of `schedule_entries`. `held_reason` says why a due run is blocked, or the last one was skipped."""
 
     plugin: str
     schedule_id: str
@@ -55,7 +56,7 @@ def remove_entries(conn: sqlite3.Connection, keys: Iterable[tuple[str, str]]) ->
 
 
 def breaker(conn: sqlite3.Connection, plugin: str, command: str) -> Breaker:
-    """Return the breaker of a plugin's command; one that has never counted is closed."""
+    """Return the breaker of a plugin's command; it is closed if no failure was ever counted."""
     row = conn.execute(
         "SELECT state, failure_count, opened_at FROM circuit_breakers WHERE plugin = ? AND command = ?",
         (plugin, command),
@@ -64,14 +65,15 @@ def breaker(conn: sqlite3.Connection, plugin: str, command: str) -> Breaker:
 
 
 def breakers(conn: sqlite3.Connection) -> dict[tuple[str, str], Breaker]:
-    """Return all breakers that have counted, by plugin and command."""
+    """Return all stored breakers by plugin and command."""
     rows = conn.execute("SELECT plugin, command, state, failure_count, opened_at FROM circuit_breakers")
     return {(row[0], row[1]): _breaker(row[2:]) for row in rows}
 
 
 def count_open_breakers(conn: sqlite3.Connection) -> int:
     """Return how many plugins have a breaker that is not closed."""
-    return conn.execute("SELECT count(DISTINCT plugin) FROM circuit_breakers WHERE state != 'closed'").fetchone()[0]
+    count: int = conn.execute("SELECT count(DISTINCT plugin) FROM circuit_breakers WHERE state != 'closed'").fetchone()[0]
+    return count
 
 
 def put_breaker(conn: sqlite3.Connection, plugin: str, command: str, changed: Breaker, now: datetime) -> None:
@@ -85,9 +87,9 @@ def put_breaker(conn: sqlite3.Connection, plugin: str, command: str, changed: Br
 
 
 def clear_breakers(conn: sqlite3.Connection, plugin: str) -> int:
-    """Close the breakers of a plugin and forget its failures. Return how many had counted any."""
+    """Close the breakers of a plugin and clear its failures. Return how many rows that removed."""
     return conn.execute("DELETE FROM circuit_breakers WHERE plugin = ?", (plugin,)).rowcount
 
 
-def _breaker(row: tuple) -> Breaker:
+def _breaker(row: tuple[Any, ...]) -> Breaker:
     return Breaker(state=row[0], failure_count=row[1], opened_at=row[2] and parse_utc(row[2]))

@@ -1,9 +1,9 @@
-"""The heartbeat's work on the database: enqueue what is due, let go of what is stuck."""
+"""The scheduler's work on the database: enqueue due runs, release stuck retries."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -26,6 +26,9 @@ from ductile.units import utc_text
 
 QUEUE_FULL = "queue full"
 
+_Key = tuple[str, str]    # plugin and schedule id
+_Wanted = tuple[ConfiguredPlugin, Schedule]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TickLogLine:
@@ -38,16 +41,16 @@ class TickLogLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TickResult:
-    """What a look at the schedules gave: when the next run is due, whether any is held back, what to log."""
+    """When the next run is due, whether a due run is blocked, and what to log."""
 
     next_at: datetime | None
-    holding: bool
-    notes: tuple[TickLogLine, ...] = ()
+    has_blocked: bool
+    log_lines: tuple[TickLogLine, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Facts:
-    """What decides whether a due run may start."""
+    """The facts that decide whether a due run is enqueued."""
 
     plugin: ConfiguredPlugin
     healthy: bool
@@ -57,25 +60,25 @@ class _Facts:
 
 
 def tick(conn: sqlite3.Connection, runtime: RuntimeConfig, *, now: datetime, rng: Chance, new_id: NewId) -> TickResult:
-    """Enqueue the runs that are due and store when the next ones are; no write where nothing has changed.
+    """Enqueue the runs that are due and store the next due times. Nothing is written if nothing has changed.
 
-    Raises what `transaction` raises; then nothing was enqueued and nothing moved on.
+    Raises what `transaction` raises; then nothing has changed.
     """
     stored = schedule_table.entries(conn)
     wanted = dict(_schedules(runtime))
     gone = [key for key in stored if key not in wanted and not _is_disabled(runtime, key[0])]
     if not gone and not any(_needs_work(stored.get(key), schedule, now, rng) for key, (_, schedule) in wanted.items()):
-        return _next([stored[key] for key in wanted], now, ())
-    notes: list[TickLogLine] = []
+        return _result([stored[key] for key in wanted], now, ())
+    log_lines: list[TickLogLine] = []
     with transaction(conn):
         stored = schedule_table.entries(conn)
         schedule_table.remove_entries(conn, gone)
-        after = [_visit(conn, runtime, plugin, schedule, stored.get(key), notes, now=now, rng=rng, new_id=new_id)
+        after = [_visit(conn, runtime, plugin, schedule, stored.get(key), log_lines, now=now, rng=rng, new_id=new_id)
                  for key, (plugin, schedule) in _in_order(wanted, stored)]
-    return _next(after, now, tuple(notes))
+    return _result(after, now, tuple(log_lines))
 
 
-def _schedules(runtime: RuntimeConfig) -> Iterator[tuple[tuple[str, str], tuple[ConfiguredPlugin, Schedule]]]:
+def _schedules(runtime: RuntimeConfig) -> Iterator[tuple[_Key, _Wanted]]:
     for name, plugin in runtime.plugins.items():
         if plugin.settings.enabled:
             for schedule in plugin.settings.schedules:
@@ -83,7 +86,7 @@ def _schedules(runtime: RuntimeConfig) -> Iterator[tuple[tuple[str, str], tuple[
 
 
 def _is_disabled(runtime: RuntimeConfig, name: str) -> bool:
-    """Say whether a plugin is configured but off: its grid is kept for the day it is on again."""
+    """Return whether a plugin is configured but disabled: its schedules are kept until it is enabled again."""
     plugin = runtime.plugins.get(name)
     return plugin is not None and not plugin.settings.enabled
 
@@ -93,21 +96,22 @@ def _needs_work(entry: ScheduleEntry | None, schedule: Schedule, now: datetime, 
             or redraw_if_stalled(schedule, entry.slot, now, rng) is not None)
 
 
-def _in_order(wanted: dict, stored: dict[tuple[str, str], ScheduleEntry]) -> list:
-    """Return the schedules in the order in which they fell due: the queue is first in, first out."""
+def _in_order(wanted: Mapping[_Key, _Wanted], stored: Mapping[_Key, ScheduleEntry]) -> list[tuple[_Key, _Wanted]]:
+    """Return the schedules in the order in which they became due, because the queue is first in, first out."""
     return sorted(wanted.items(), key=lambda item: (
         utc_text(stored[item[0]].slot.next_run_at) if item[0] in stored else "", item[0]))
 
 
-def _next(entries: Any, now: datetime, notes: tuple[TickLogLine, ...]) -> TickResult:
+def _result(entries: Iterable[ScheduleEntry], now: datetime, log_lines: tuple[TickLogLine, ...]) -> TickResult:
     times = [entry.slot.next_run_at for entry in entries]
     return TickResult(next_at=min((time for time in times if time > now), default=None),
-                  holding=any(time <= now for time in times), notes=notes)
+                  has_blocked=any(time <= now for time in times), log_lines=log_lines)
 
 
-def _visit(conn: sqlite3.Connection, runtime: RuntimeConfig, plugin: ConfiguredPlugin, schedule: Schedule, entry: ScheduleEntry | None,
-           notes: list[TickLogLine], *, now: datetime, rng: Chance, new_id: NewId) -> ScheduleEntry:
-    """Bring one entry up to date: put it on its grid, and run, skip or hold what is due. Return it as it is now."""
+def _visit(conn: sqlite3.Connection, runtime: RuntimeConfig, plugin: ConfiguredPlugin, schedule: Schedule,
+           entry: ScheduleEntry | None, log_lines: list[TickLogLine], *, now: datetime, rng: Chance,
+           new_id: NewId) -> ScheduleEntry:
+    """Update one entry: put it on its grid, and run, skip or block a due run. Return the new entry."""
     name = plugin.settings.name
     if entry is None or entry.rule != schedule.rule():
         fresh = ScheduleEntry(plugin=name, schedule_id=schedule.id, slot=first(schedule, now, rng), rule=schedule.rule())
@@ -123,12 +127,12 @@ def _visit(conn: sqlite3.Connection, runtime: RuntimeConfig, plugin: ConfiguredP
             schedule_table.put_breaker(conn, name, schedule.command, replace(breaker, state="half_open"), now)
     if after != entry:
         schedule_table.put_entry(conn, after)
-    notes += _notes(entry, after, schedule)
+    log_lines += _log_lines(entry, after, schedule)
     return after
 
 
-def _facts(conn: sqlite3.Connection, runtime: RuntimeConfig, plugin: ConfiguredPlugin, schedule: Schedule, breaker: Breaker,
-           now: datetime) -> _Facts:
+def _facts(conn: sqlite3.Connection, runtime: RuntimeConfig, plugin: ConfiguredPlugin, schedule: Schedule,
+           breaker: Breaker, now: datetime) -> _Facts:
     outstanding = job_table.count_open(conn, plugin.settings.name, schedule.command, Submitter.SCHEDULER)
     needs = plugin.needs_init
     return _Facts(
@@ -139,22 +143,22 @@ def _facts(conn: sqlite3.Connection, runtime: RuntimeConfig, plugin: ConfiguredP
     )
 
 
-def hold_reason(facts: _Facts) -> str | None:
-    """Return why a due run has to wait, or None where it need not."""
+def block_reason(facts: _Facts) -> str | None:
+    """Return why a due run is blocked, None if it is not."""
     if facts.plugin.plugin is None:
         return f"not loaded: {facts.plugin.reason}"
     if not facts.healthy:
         return "unhealthy: init has not succeeded"
-    if facts.gate.action == "hold":
+    if facts.gate.action == "block":
         return ("breaker half-open: a probe is out" if facts.gate.until is None
                 else f"breaker open until {utc_text(facts.gate.until)}")
     return QUEUE_FULL if facts.queue_is_full else None
 
 
-def _decide(conn: sqlite3.Connection, schedule: Schedule, entry: ScheduleEntry, facts: _Facts, *, now: datetime, rng: Chance,
-            new_id: NewId) -> ScheduleEntry:
-    """Run, skip, move or hold a due entry."""
-    reason = hold_reason(facts)
+def _decide(conn: sqlite3.Connection, schedule: Schedule, entry: ScheduleEntry, facts: _Facts, *, now: datetime,
+            rng: Chance, new_id: NewId) -> ScheduleEntry:
+    """Enqueue, skip, postpone or block a due run."""
+    reason = block_reason(facts)
     if reason is not None:
         return replace(entry, held_reason=reason)
     if not in_window(schedule, now):
@@ -168,21 +172,21 @@ def _decide(conn: sqlite3.Connection, schedule: Schedule, entry: ScheduleEntry, 
     return replace(entry, slot=moved, last_run_at=now, last_job_id=job.id, held_reason=None)
 
 
-def _notes(before: ScheduleEntry | None, after: ScheduleEntry, schedule: Schedule) -> Iterator[TickLogLine]:
+def _log_lines(before: ScheduleEntry | None, after: ScheduleEntry, schedule: Schedule) -> Iterator[TickLogLine]:
     names = {"plugin": after.plugin, "schedule": after.schedule_id, "command": schedule.command}
     if after.last_job_id is not None and (before is None or before.last_job_id != after.last_job_id):
         yield TickLogLine(level="info", message="scheduled run enqueued", fields=names | {
             "job_id": after.last_job_id, "next_run_at": utc_text(after.slot.next_run_at)})
-    held = before.held_reason if before is not None else None
-    if after.held_reason != held and after.held_reason is not None:
+    reason = before.held_reason if before is not None else None
+    if after.held_reason != reason and after.held_reason is not None:
         level = "warn" if after.held_reason == QUEUE_FULL else "info"
-        yield TickLogLine(level=level, message="scheduled run held back", fields=names | {"reason": after.held_reason})
-    elif after.held_reason != held:
-        yield TickLogLine(level="info", message="scheduled run no longer held back", fields=names | {"reason": held})
+        yield TickLogLine(level=level, message="scheduled run blocked", fields=names | {"reason": after.held_reason})
+    elif after.held_reason != reason:
+        yield TickLogLine(level="info", message="scheduled run no longer blocked", fields=names | {"reason": reason})
 
 
-def release_stranded(conn: sqlite3.Connection, runtime: RuntimeConfig, now: datetime) -> int:
-    """Let retries run that lie further off than any delay of their plugin: the clock has gone back since."""
+def release_stranded_retries(conn: sqlite3.Connection, runtime: RuntimeConfig, now: datetime) -> int:
+    """Make retries due that are later than any delay of their plugin: the clock was set back. Return how many."""
     latest = {}
     for name, plugin in runtime.plugins.items():
         retry = plugin.settings.retry

@@ -128,7 +128,7 @@ def test_a_plugin_that_outlived_its_daemon_is_ended_before_its_job_runs_again(da
     daemon.start()
     [second] = gate.arrived()
     assert daemon.survivors() == set()
-    killed = daemon.log("leftover processes of a run killed", job_id=job, level="warn")
+    killed = daemon.log("killed leftover processes of an interrupted run", job_id=job, level="warn")
     assert [line["pids"] for line in killed] == [[first]]
     recovered = daemon.log("orphaned job recovered", job_id=job, level="warn")
     assert [(line["attempt"], line["next_attempt"]) for line in recovered] == [(1, 2)]
@@ -150,7 +150,7 @@ def test_a_leftover_is_found_by_each_of_its_marks_alone(daemon: RealDaemon, gate
     daemon.start()
     gate.arrived()
     assert daemon.survivors() == set()
-    assert [line["pids"] for line in daemon.log("leftover processes of a run killed", job_id=job)] == [[child]]
+    assert [line["pids"] for line in daemon.log("killed leftover processes of an interrupted run", job_id=job)] == [[child]]
 
 
 def test_a_leftover_of_one_job_holds_no_other_up_while_it_is_ended(daemon: RealDaemon, gate: Gate) -> None:

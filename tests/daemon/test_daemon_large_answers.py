@@ -41,7 +41,7 @@ def test_of_very_many_log_lines_a_thousand_reach_the_log_and_the_rest_are_counte
                                               """ '{"message":"m"}]}'"""))
     daemon.start()
     job = daemon.submit("chatters")
-    line = daemon.await_log("more log lines were not kept", job_id=job)
+    line = daemon.await_log("further log lines dropped", job_id=job)
     assert (line["level"], line["component"], line["count"]) == ("warn", "plugin", 119_000)
     assert len(daemon.log("m", job_id=job)) == 1000
     daemon.stop()

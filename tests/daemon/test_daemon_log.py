@@ -207,7 +207,7 @@ printf '%s' '{"status": "ok", "logs": [{"level": "warn", "message": "two\\nlines
         assert list(line)[:4] == ["timestamp", "level", "component", "message"]
     [said] = daemon.log("two\nlines", job_id=job)
     assert (said["level"], said["component"], said["plugin"]) == ("warn", "plugin", "speaks")
-    [complained] = daemon.log("standard error", job_id=job)
+    [complained] = daemon.log("plugin stderr", job_id=job)
     assert (complained["level"], complained["stderr"]) == ("warn", "first\nsecond é\n")
 
 

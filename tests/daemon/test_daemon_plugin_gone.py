@@ -66,7 +66,7 @@ def test_jobs_of_a_plugin_that_was_taken_out_of_the_configuration_are_dead(daemo
     daemon.start()
     assert daemon.job(queued) == ("dead", 1, "plugin mine was removed from the configuration")
     assert daemon.attempts(queued) == []
-    assert len(daemon.log("queued job ended: its plugin is no longer enabled", job_id=queued, level="warn")) == 1
+    assert len(daemon.log("queued job failed: its plugin is no longer enabled", job_id=queued, level="warn")) == 1
 
 
 def test_jobs_of_a_plugin_that_was_disabled_are_dead(daemon: RealDaemon, queued: str) -> None:

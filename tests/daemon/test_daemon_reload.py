@@ -194,7 +194,7 @@ def test_queued_jobs_of_a_plugin_that_is_taken_out_die_with_the_reason(
     daemon.await_job(job_id, "dead")
     [(error,)] = daemon.rows("SELECT last_error FROM job_queue WHERE id = ?", job_id)
     assert "hook" in error
-    daemon.await_log("queued job ended: its plugin is no longer enabled", job_id=job_id, plugin="hook")
+    daemon.await_log("queued job failed: its plugin is no longer enabled", job_id=job_id, plugin="hook")
     daemon.stop()
 
 

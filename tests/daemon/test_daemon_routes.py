@@ -148,9 +148,9 @@ def test_an_event_that_nobody_takes_goes_nowhere(daemon: RealDaemon, says: Calla
     assert [each["ways"] for each in result(daemon, job)["events"]] == [[], []]
     assert ends(daemon) == [("scale", "succeeded", 1, None)]
     assert daemon.rows("SELECT count(*) FROM event_context") == [(0,)]
-    assert [line["event_type"] for line in daemon.log("event taken by nobody", level="debug", job_id=job)] == [
+    assert [line["event_type"] for line in daemon.log("event matched nothing", level="debug", job_id=job)] == [
         "other", "next"]
-    assert daemon.log("misnamed key") == []
+    assert daemon.log("reserved baggage key") == []
 
 
 def test_events_of_a_failure_do_not_count(daemon: RealDaemon, says: Callable[..., None]) -> None:
@@ -219,7 +219,7 @@ def test_a_rewritten_origin_is_refused_with_a_warning_and_the_rest_goes_on(
     warnings = [f"the key 'origin_user' {_ONLY_FIRST}", f"the key 'origin_new' {_ONLY_FIRST}",
                 "the key 'origin_job_id' is refused: it is the core's own, rename it"]
     forger = job_of(daemon, "forger")
-    lines = daemon.log("misnamed key")
+    lines = daemon.log("reserved baggage key")
     assert [(line["level"], line["job_id"], line["reason"]) for line in lines] == [
         ("warn", forger, warning) for warning in warnings]
     assert result(daemon, forger)["notes"] == warnings

@@ -225,7 +225,7 @@ def test_a_file_that_somebody_put_there_later_is_left_out_with_a_warning(
     await_rest(daemon)
     daemon.stop()
     assert contents(seen(daemon, "reader")[0]) == {name: name for name in "abcde"}
-    assert {(line["level"], line["warning"]) for line in daemon.log("workspace cloned", plugin="reader")} == {
+    assert {(line["level"], line["warning"]) for line in daemon.log("workspace clone incomplete", plugin="reader")} == {
         ("warn", "files left out because they were added to the input workspace after its job ended: f"),
         ("warn", "files left out because they are sockets, devices or FIFOs: g")}
 

@@ -29,10 +29,10 @@ from ductile.scheduler.breaker import CLOSED, Breaker
 from ductile.workspace.artifact import Artifact
 from support.clock import START
 from support.ledger import ids
-from support.worlds import NO_WAYS
+from support.worlds import NO_ROUTING
 
 RULES = Rules(retry=Retry(max_attempts=4, backoff_base=30), breaker=BreakerRule(threshold=3), fingerprint="f1",
-              ways=NO_WAYS)
+              routing=NO_ROUTING)
 JOB = Job(
     seq=1, id="j1", plugin="echo", command="poll", payload=None, status=Status.RUNNING, attempt=1, max_attempts=4,
     submitted_by=Submitter.CLI, dedupe_key=None, created_at=START, started_at=START, completed_at=None,
@@ -60,10 +60,10 @@ class Half:
         return (a + b) / 2
 
 
-def concluded(outcome: Outcome, *, state: dict[str, Any] | None = None, breaker: Breaker = CLOSED, cut_short: int = 0,
-              rules: Rules = RULES, context: Context | None = None, place: Position | None = None,
+def concluded(outcome: Outcome, *, state: dict[str, Any] | None = None, breaker: Breaker = CLOSED, interruptions: int = 0,
+              rules: Rules = RULES, context: Context | None = None, position: Position | None = None,
               **job: Any) -> Conclusion:
-    before = Before(state=state or {}, breaker=breaker, cut_short=cut_short, context=context, place=place)
+    before = Before(state=state or {}, breaker=breaker, interruptions=interruptions, context=context, position=position)
     return conclude(replace(JOB, **job), outcome, before, rules, now=START, rng=Half(), new_id=ids())
 
 
@@ -112,9 +112,9 @@ def test_the_outcome_and_the_attempts_left_decide(name: str, attempt: int, expec
 
 
 @pytest.mark.parametrize("name", OUTCOMES)
-@pytest.mark.parametrize("cut_short", [0, 3, 1000])
-def test_how_often_a_job_was_cut_short_matters_to_init_alone(name: str, cut_short: int) -> None:
-    assert concluded(OUTCOMES[name][0], cut_short=cut_short) == concluded(OUTCOMES[name][0])
+@pytest.mark.parametrize("interruptions", [0, 3, 1000])
+def test_how_often_a_job_was_cut_short_matters_to_init_alone(name: str, interruptions: int) -> None:
+    assert concluded(OUTCOMES[name][0], interruptions=interruptions) == concluded(OUTCOMES[name][0])
 
 
 def test_the_retry_follows_the_configuration_that_the_job_was_claimed_under() -> None:
@@ -162,14 +162,14 @@ def test_init_has_one_attempt_and_its_end_is_noted(outcome: Outcome, status: Sta
 
 
 @pytest.mark.parametrize("outcome", [STOP, CRASH], ids=["stop", "crash"])
-@pytest.mark.parametrize(("cut_short", "status"), [
+@pytest.mark.parametrize(("interruptions", "status"), [
     (0, Status.QUEUED), (1, Status.QUEUED), (2, Status.QUEUED), (3, Status.DEAD), (4, Status.DEAD),
 ])
 def test_an_init_that_was_cut_short_is_queued_again_three_times(
-    outcome: Interrupted, cut_short: int, status: Status,
+    outcome: Interrupted, interruptions: int, status: Status,
 ) -> None:
-    attempt = 1 + (cut_short if outcome.by == "crash" else 0)
-    found = concluded(outcome, command="init", cut_short=cut_short, attempt=attempt, max_attempts=attempt)
+    attempt = 1 + (interruptions if outcome.by == "crash" else 0)
+    found = concluded(outcome, command="init", interruptions=interruptions, attempt=attempt, max_attempts=attempt)
     assert found.status is status
     assert found.init == (Init(fingerprint="f1", ok=False) if status is Status.DEAD else None)
     assert found.attempt == attempt + (outcome.by == "crash" and status is Status.QUEUED)
@@ -222,7 +222,7 @@ MIXED = {"cursor": 9, "session": {"id": 1}, "access_token": "new", "oauth": {"re
 @pytest.mark.parametrize("updates", [MIXED, {**MIXED, "large": LARGE}], ids=["no place", "too large"])
 def test_of_an_answer_that_the_core_refuses_only_credentials_and_private_keys_are_kept_whole(
         updates: dict[str, Any]) -> None:
-    rules = replace(HEARD, ways=replace(HEARD.ways, private_state=frozenset({"session", "absent"})))
+    rules = replace(HEARD, routing=replace(HEARD.routing, private_state=frozenset({"session", "absent"})))
     found = concluded(Succeeded(response=response(state_updates=updates)), rules=rules, state={"cursor": 1, "a": 1},
                       **IN_WISDOM)
     assert (found.status, found.jobs[0].job.core_event) == (Status.DEAD, "ductile.job.dead")
@@ -314,7 +314,7 @@ def pipeline(name: str, on: str | None, *ids: str) -> Pipeline:
 CORE_EVENTS = ("ductile.job.dead", "ductile.breaker.opened", "ductile.breaker.closed")
 TAKERS = {each: pipeline(each.replace(".", "-"), each, "notify") for each in CORE_EVENTS}
 WISDOM = pipeline("wisdom", "asked", "echo", "mail")
-HEARD = replace(RULES, ways=replace(NO_WAYS, router=Router((), {**TAKERS, "wisdom": WISDOM})))
+HEARD = replace(RULES, routing=replace(NO_ROUTING, router=Router((), {**TAKERS, "wisdom": WISDOM})))
 IN_WISDOM = {"pipeline_name": "wisdom", "pipeline_hash": WISDOM.hash, "step_id": "echo"}
 # Every outcome whose job may end dead, and the text that says why.
 DEADLY = {name: outcome.error for name, (outcome, _) in OUTCOMES.items() if name not in ("succeeded", "stop")}
@@ -330,7 +330,7 @@ def told(found: Conclusion) -> list[tuple[str, dict[str, Any]]]:
 
 @pytest.mark.parametrize("name", DEADLY)
 def test_every_death_is_told_whole(name: str) -> None:
-    found = concluded(OUTCOMES[name][0], rules=HEARD, attempt=4, place=Position(pipeline=WISDOM, step_id="echo"),
+    found = concluded(OUTCOMES[name][0], rules=HEARD, attempt=4, position=Position(pipeline=WISDOM, step_id="echo"),
                       **IN_WISDOM)
     assert found.status is Status.DEAD
     assert told(found) == [("ductile.job.dead", {
@@ -362,7 +362,7 @@ def test_an_attempt_that_is_tried_again_or_has_succeeded_is_no_death(name: str) 
 
 
 def test_an_init_that_is_cut_short_too_often_is_a_death() -> None:
-    assert [kind for kind, _ in told(concluded(STOP, rules=HEARD, command="init", cut_short=3))] == ["ductile.job.dead"]
+    assert [kind for kind, _ in told(concluded(STOP, rules=HEARD, command="init", interruptions=3))] == ["ductile.job.dead"]
 
 
 @pytest.mark.parametrize("name", DEADLY)
@@ -376,11 +376,11 @@ def test_a_limit_overstepped_is_a_death_that_is_told() -> None:
     large = concluded(Succeeded(response=response(state_updates={"b": LARGE})), rules=HEARD)
     assert [(kind, payload["error"]) for kind, payload in told(large)] == [
         ("ductile.job.dead", "its state would be 1,048,584 bytes, at most 1,048,576 are allowed")]
-    short = replace(HEARD, ways=replace(HEARD.ways, max_hops=1))
+    short = replace(HEARD, routing=replace(HEARD.routing, max_hops=1))
     context = Context(id="c", hop=1, accumulated={
         "origin_plugin": "cli", "origin_event_type": "asked", "origin_job_id": "j0"})
     looped = concluded(Succeeded(response=response()), rules=short, context=context,
-                       place=Position(pipeline=WISDOM, step_id="echo"), **IN_WISDOM)
+                       position=Position(pipeline=WISDOM, step_id="echo"), **IN_WISDOM)
     assert looped.status is Status.DEAD
     assert [(kind, payload["error"]) for kind, payload in told(looped)] == [("ductile.job.dead", looped.error)]
 
@@ -432,7 +432,7 @@ def test_a_failure_in_a_version_that_is_gone_keeps_its_own_reason(name: str) -> 
 
 def test_what_a_step_leads_to_and_what_the_core_tells_both_follow() -> None:
     found = concluded(Succeeded(response=response()), rules=HEARD, breaker=breaker("half_open", 3),
-                      submitted_by=Submitter.SCHEDULER, place=Position(pipeline=WISDOM, step_id="echo"), **IN_WISDOM)
+                      submitted_by=Submitter.SCHEDULER, position=Position(pipeline=WISDOM, step_id="echo"), **IN_WISDOM)
     assert [(each.job.plugin, each.job.core_event) for each in found.jobs] == [
         ("mail", None), ("notify", "ductile.breaker.closed")]
 

@@ -23,10 +23,10 @@ JOB = Job(
     event_context_id=None, pipeline_name=None, pipeline_hash=None, step_id=None, replay_of=None, core_event=None,
 )
 ROUTES = (("weighed", "zebra"), ("failed", "notify"), ("weighed", "analyser"), ("weighed", "mail"))
-WAYS = RoutingContext(
+ROUTING = RoutingContext(
     router=Router(tuple(Route(source="scale", event_type=event, target=target) for event, target in ROUTES)),
     max_hops=20, max_attempts={"zebra": 1, "notify": 2, "analyser": 3, "mail": 4}, private_state=frozenset(),
-    tells_state=True, dedupe_ttl=60,
+    passes_state=True, dedupe_ttl=60,
 )
 CORE = {"origin_plugin": "scale", "origin_event_type": "weighed", "origin_job_id": "root"}
 CONTEXT = Context(id="c7", hop=7, accumulated={**CORE, "origin_user": "ann", "city": "Perth"})
@@ -41,9 +41,9 @@ def weighed(payload: Any, **more: Any) -> dict[str, Any]:
     return {"type": "weighed", "payload": payload, **more}
 
 
-def planned(answer: Response, *, context: Context | None = None, place: Position | None = None, ways: RoutingContext = WAYS,
+def planned(answer: Response, *, context: Context | None = None, position: Position | None = None, routing: RoutingContext = ROUTING,
             **job: Any) -> FollowUps:
-    return follow_up_jobs(replace(JOB, **job), answer, context, place, ways, now=START, new_id=ids())
+    return follow_up_jobs(replace(JOB, **job), answer, context, position, routing, now=START, new_id=ids())
 
 
 def envelopes(onward: FollowUps) -> list[dict[str, Any]]:
@@ -143,15 +143,15 @@ def test_a_payload_that_is_no_object_is_handed_on_as_it_is(payload: Any) -> None
 def test_credentials_and_private_keys_of_the_state_stay_home() -> None:
     answer = response(weighed({"kg": 1}), state_updates={
         "refresh_token": "s3cret", "session": "s3cret", "last": {"accessToken": "s3cret", "at": 5}})
-    onward = planned(answer, ways=replace(WAYS, private_state=frozenset({"session"})))
+    onward = planned(answer, routing=replace(ROUTING, private_state=frozenset({"session"})))
     assert contexts(onward) == [{**CORE, "kg": 1, "last": {"at": 5}}] * 3
     assert "s3cret" not in repr(onward)
 
 
 def test_a_plugin_of_protocol_1_tells_nothing_of_its_state() -> None:
     answer = response(weighed({"kg": 1}), state_updates={"last": 1, "config": 2, "origin_user": "bob"})
-    assert contexts(planned(answer, ways=replace(WAYS, tells_state=False))) == [{**CORE, "kg": 1}] * 3
-    assert planned(answer, ways=replace(WAYS, tells_state=False)).warnings == ()
+    assert contexts(planned(answer, routing=replace(ROUTING, passes_state=False))) == [{**CORE, "kg": 1}] * 3
+    assert planned(answer, routing=replace(ROUTING, passes_state=False)).warnings == ()
 
 
 def test_a_rewritten_origin_is_refused_once_and_the_other_keys_go_on() -> None:
@@ -227,7 +227,7 @@ def pipeline(name: str, on: str | None, **links: tuple[str, ...]) -> Pipeline:
 WISDOM = pipeline("wisdom", "asked", scale=("mail", "note"), mail=(), note=())
 OTHERS = [WISDOM, pipeline("weights", "weighed", zebra=()), pipeline("deaths", JOB_DEAD, notify=("mail",), mail=()),
           pipeline("more-deaths", JOB_DEAD, note=()), pipeline("breakers", BREAKER_OPENED, notify=())]
-PIPED = replace(WAYS, router=Router(WAYS.router.routes, {each.name: each for each in OTHERS}))
+PIPED = replace(ROUTING, router=Router(ROUTING.router.routes, {each.name: each for each in OTHERS}))
 HERE = Position(pipeline=WISDOM, step_id="scale")
 LAST = Position(pipeline=WISDOM, step_id="mail")
 GIVEN = json.dumps({"type": "asked", "payload": {"url": "u", "city": "Oslo"}, "source": "cli", "dedupe_key": "mine"})
@@ -235,9 +235,9 @@ TOO_LONG = ("its event would make a chain of 21 hops, at most 20 are allowed: "
             "look for a loop of routes or pipelines, or raise service.max_hops")
 
 
-def stepped(answer: Response, *, place: Position | None = HERE, context: Context | None = CONTEXT, ways: RoutingContext = PIPED,
+def stepped(answer: Response, *, position: Position | None = HERE, context: Context | None = CONTEXT, routing: RoutingContext = PIPED,
             **job: Any) -> FollowUps:
-    return planned(answer, context=context, place=place, ways=ways, **{"payload": GIVEN} | job)
+    return planned(answer, context=context, position=position, routing=routing, **{"payload": GIVEN} | job)
 
 
 def targets(jobs: Any) -> list[tuple[int | None, str]]:
@@ -299,7 +299,7 @@ def test_a_first_step_without_events_tells_what_the_chain_began_with() -> None:
 def test_what_a_step_passes_on_to_many_is_limited_too() -> None:
     branches = tuple(f"s{number}" for number in range(34))
     fan = pipeline("p", "on", one=branches, **dict.fromkeys(branches, ()))
-    onward = planned(response(), place=Position(pipeline=fan, step_id="one"),
+    onward = planned(response(), position=Position(pipeline=fan, step_id="one"),
                      payload=json.dumps({"type": "on", "payload": LARGE}))
     what = "the payloads and contexts of its events would be 68,0"
     assert (onward.jobs, onward.fault[:len(what)]) == ((), what)
@@ -308,17 +308,17 @@ def test_what_a_step_passes_on_to_many_is_limited_too() -> None:
 def test_what_is_passed_on_goes_to_the_next_step_only() -> None:
     taker = pipeline("taker", "ductile.step.succeeded", zebra=())
     routes = (Route(source="scale", event_type="ductile.step.succeeded", target="mail"),)
-    ways = replace(PIPED, router=Router(routes, {"wisdom": WISDOM, "taker": taker}))
-    assert targets(stepped(response(), ways=ways).jobs) == [(None, "wisdom/mail"), (None, "wisdom/note")]
+    routing = replace(PIPED, router=Router(routes, {"wisdom": WISDOM, "taker": taker}))
+    assert targets(stepped(response(), routing=routing).jobs) == [(None, "wisdom/mail"), (None, "wisdom/note")]
 
 
-@pytest.mark.parametrize("place", [None, LAST])
-def test_a_success_without_events_leads_nowhere_outside_a_pipeline_and_at_its_end(place: Position | None) -> None:
-    assert stepped(response(), place=place, context=replace(CONTEXT, hop=20)) == FollowUps()
+@pytest.mark.parametrize("position", [None, LAST])
+def test_a_success_without_events_leads_nowhere_outside_a_pipeline_and_at_its_end(position: Position | None) -> None:
+    assert stepped(response(), position=position, context=replace(CONTEXT, hop=20)) == FollowUps()
 
 
 def test_an_event_that_nobody_takes_at_the_end_of_a_pipeline_leads_nowhere() -> None:
-    assert stepped(response({"type": "odd"}), place=LAST) == FollowUps()
+    assert stepped(response({"type": "odd"}), position=LAST) == FollowUps()
 
 
 @pytest.mark.parametrize("events", [[], [{"type": "odd"}]], ids=["passed on", "an event"])
@@ -330,7 +330,7 @@ def test_steps_count_as_hops_whatever_they_hand_on(events: list, hop: int, fault
 
 def test_what_follows_an_older_version_is_of_that_version() -> None:
     older = pipeline("wisdom", "asked", scale=("gone",), gone=())
-    onward = stepped(response(), place=Position(pipeline=older, step_id="scale"))
+    onward = stepped(response(), position=Position(pipeline=older, step_id="scale"))
     assert [(each.job.plugin, each.job.pipeline_hash, each.job.max_attempts) for each in onward.jobs] == [
         ("gone", older.hash, 1)]
 
@@ -347,8 +347,8 @@ def test_what_follows_from_a_core_event_or_a_replay_is_marked_so_too(events: lis
 DEATH = Event(type=JOB_DEAD, payload={"job_id": "parent", "error": "it broke", "attempts": 4})
 
 
-def told(*events: Event, context: Context | None = CONTEXT, ways: RoutingContext = PIPED, **job: Any) -> tuple[FollowUp, ...]:
-    return core_event_jobs(replace(JOB, **job), events, context, ways, now=START, new_id=ids())
+def told(*events: Event, context: Context | None = CONTEXT, routing: RoutingContext = PIPED, **job: Any) -> tuple[FollowUp, ...]:
+    return core_event_jobs(replace(JOB, **job), events, context, routing, now=START, new_id=ids())
 
 
 def test_a_death_goes_to_every_pipeline_that_takes_it_and_knows_what_the_chain_knew() -> None:
@@ -409,7 +409,7 @@ def test_every_event_goes_its_own_way_in_the_order_given() -> None:
 
 def test_no_route_takes_a_core_event_and_what_nobody_takes_leads_nowhere() -> None:
     routes = tuple(Route(source=source, event_type=JOB_DEAD, target="mail") for source in ("scale", "ductile"))
-    assert told(DEATH, ways=replace(PIPED, router=Router(routes))) == ()
+    assert told(DEATH, routing=replace(PIPED, router=Router(routes))) == ()
     assert told() == ()
 
 

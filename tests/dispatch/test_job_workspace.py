@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ductile.dispatch.job_workspace import Inherited, clone, complete, inherited, stopped, without_place
+from ductile.dispatch.job_workspace import Inherited, clone, complete, inherited, stopped, with_portable_paths
 from ductile.dispatch.outcome import Failed, Interrupted, Outcome, Refused, Succeeded
 from ductile.pipeline import version_table
 from ductile.pipeline.graph import Node, Pipeline, build
@@ -314,7 +314,7 @@ def test_a_completion_that_is_given_up_is_interrupted_and_what_was_said_is_kept(
 def test_a_text_loses_the_place_of_the_job_and_of_its_parent(conn: sqlite3.Connection, workspaces: Workspaces,
                                                             text: str, expected: str) -> None:
     names = {"root": workspaces.root, "JOB": JOB, "PARENT": PARENT, "OTHER": OTHER}
-    assert without_place(text.format(**names), child(conn), workspaces) == expected.format(**names)
+    assert with_portable_paths(text.format(**names), child(conn), workspaces) == expected.format(**names)
 
 
 def test_a_later_job_of_a_chain_starts_from_what_its_own_parent_had(conn: sqlite3.Connection,

@@ -141,7 +141,7 @@ def test_what_lives_is_told_of_once_until_it_has_ended(
                 os.close(lock)
             assert recovery.recover(WORLD, START, patience=0.0) == set()
         said = [(line["message"], line["job_id"]) for line in logs.lines(path)]
-    assert said == [("something of a run still lives; another attempt of its job waits", "a")] * 2
+    assert said == [("processes of an earlier run are still alive; the job is blocked", "a")] * 2
 
 
 def test_a_row_that_cannot_be_written_waits_and_the_next_is_recovered(

@@ -24,8 +24,8 @@ def conn(tmp_path: Path) -> Iterator[sqlite3.Connection]:
         yield made
 
 
-def claim(conn: sqlite3.Connection, *plugins: str, held: tuple[str, ...] = (), after: float = 0) -> Claimed:
-    return transactions.claim(conn, plugins=plugins or ("echo",), held=held, dedupe_ttl=DAY,
+def claim(conn: sqlite3.Connection, *plugins: str, blocked: tuple[str, ...] = (), after: float = 0) -> Claimed:
+    return transactions.claim(conn, plugins=plugins or ("echo",), blocked=held, dedupe_ttl=DAY,
                            now=START + timedelta(seconds=after))
 
 
@@ -78,15 +78,15 @@ def test_jobs_of_a_plugin_that_may_not_run_are_passed_over_and_wait(conn: sqlite
 
 def test_no_plugin_that_may_run_gives_nothing(conn: sqlite3.Connection) -> None:
     put_job(conn, "a")
-    assert transactions.claim(conn, plugins=(), held=(), dedupe_ttl=DAY, now=START) == Claimed(job=None)
+    assert transactions.claim(conn, plugins=(), blocked=(), dedupe_ttl=DAY, now=START) == Claimed(job=None)
 
 
 def test_held_jobs_are_passed_over_and_hold_back_no_other(conn: sqlite3.Connection) -> None:
     for job_id in ("a", "b", "c"):
         put_job(conn, job_id)
-    assert claim(conn, held=("a", "b", "unknown")).job.id == "c"
-    assert claim(conn, held=("a", "b")).job is None
-    assert claim(conn, held=("b",)).job.id == "a"
+    assert claim(conn, blocked=("a", "b", "unknown")).job.id == "c"
+    assert claim(conn, blocked=("a", "b")).job is None
+    assert claim(conn, blocked=("b",)).job.id == "a"
 
 
 @pytest.mark.parametrize("status", [Status.RUNNING, Status.SUCCEEDED, Status.DEAD, Status.DEDUPED])

@@ -23,9 +23,9 @@ from ductile.scheduler import schedule_table
 from ductile.state import state_table
 from support.clock import START
 from support.ledger import dump, ids, opened, put_job
-from support.worlds import NO_WAYS
+from support.worlds import NO_ROUTING
 
-RULES = Rules(retry=Retry(max_attempts=4, backoff_base=30), breaker=BreakerRule(threshold=1), fingerprint="f1", ways=NO_WAYS)
+RULES = Rules(retry=Retry(max_attempts=4, backoff_base=30), breaker=BreakerRule(threshold=1), fingerprint="f1", routing=NO_ROUTING)
 LATER = START + timedelta(seconds=7)
 ANSWER = decode_response(b'{"status": "ok", "state_updates": {"token": "new"}}')
 
@@ -70,7 +70,7 @@ def test_each_attempt_has_its_row_and_a_stop_uses_its_number_again(conn: sqlite3
     for outcome in (Interrupted(by="stop", error="s"), Interrupted(by="crash", error="c"), Refused(error="gone")):
         finish(conn, job, outcome)
         if job_table.get(conn, "a").status is Status.QUEUED:
-            job = transactions.claim(conn, plugins=["echo"], held=[], dedupe_ttl=60, now=LATER).job
+            job = transactions.claim(conn, plugins=["echo"], blocked=[], dedupe_ttl=60, now=LATER).job
     assert [(each.attempt, each.status, each.last_error) for each in attempt_table.of_job(conn, "a")] == [
         (1, "interrupted", "s"), (1, "orphaned", "c"), (2, "failed", "gone")]
 
@@ -92,7 +92,7 @@ def test_the_end_of_init_is_noted(conn: sqlite3.Connection, outcome: Outcome, do
 def test_an_init_that_is_always_cut_short_is_dead_after_three_more_attempts(conn: sqlite3.Connection) -> None:
     put_job(conn, "a", command="init", submitted_by=Submitter.INIT, max_attempts=1)
     seen = []
-    while (job := transactions.claim(conn, plugins=["echo"], held=[], dedupe_ttl=60, now=LATER).job) is not None:
+    while (job := transactions.claim(conn, plugins=["echo"], blocked=[], dedupe_ttl=60, now=LATER).job) is not None:
         seen.append(finish(conn, job, Interrupted(by="crash", error="c")).status)
     assert seen == [Status.QUEUED] * 3 + [Status.DEAD]
 

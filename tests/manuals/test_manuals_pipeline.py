@@ -25,7 +25,7 @@ from support.clock import START
 from support.ledger import ids
 from support.manuals import MAN, parts, section
 from support.recording import Recorder
-from support.worlds import NO_WAYS
+from support.worlds import NO_ROUTING
 
 PAGE = "ductile-pipeline.7"
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,9 +59,9 @@ def told(before: Breaker, outcome: Outcome, event_type: str) -> Any:
     """Return the payload of the core's own event that the end of a scheduled job raises."""
     node = Node(id="tell", plugin="notify", command="handle", deep_copy=False, next=())
     pipeline = build(name="tell", on=event_type, entry=("tell",), nodes=[node])
-    ways = replace(NO_WAYS, router=Router((), {"tell": pipeline}))
+    ways = replace(NO_ROUTING, router=Router((), {"tell": pipeline}))
     rules = Rules(retry=Retry(), breaker=BreakerRule(threshold=3), fingerprint=None, ways=ways)
-    found = conclude(JOB, outcome, Before(state={}, breaker=before, cut_short=0), rules, now=START, rng=Chance(),
+    found = conclude(JOB, outcome, Before(state={}, breaker=before, interruptions=0), rules, now=START, rng=Chance(),
                      new_id=ids())
     [following] = found.jobs
     return json.loads(following.job.payload)["payload"]

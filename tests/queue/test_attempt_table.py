@@ -84,7 +84,7 @@ def test_only_attempts_that_were_cut_short_are_counted_as_such(conn, status, cou
     job = put_job(conn, "a")
     append(conn, job, "one", status)
     append(conn, job, "two", status)
-    assert (attempt_table.cut_short(conn, "a"), attempt_table.cut_short(conn, "b")) == (counts, 0)
+    assert (attempt_table.count_interruptions(conn, "a"), attempt_table.count_interruptions(conn, "b")) == (counts, 0)
 
 
 @pytest.mark.parametrize("status, used", [

@@ -35,14 +35,14 @@ from support.ledger import ids, new_job, opened, put_ended, put_job, recording, 
 
 DAY = timedelta(days=1)
 WEEK = 7 * 86400
-RULES = Rules(retry=Retry(), breaker=BreakerRule(), fingerprint=None, ways=worlds.NO_WAYS)
+RULES = Rules(retry=Retry(), breaker=BreakerRule(), fingerprint=None, routing=worlds.NO_ROUTING)
 WORLD = worlds.runtime(worlds.plugin("echo", schedule("5m")), max_queue_depth=100)
 WISDOM, DEATHS = (build(name=name, on=on, entry=("one",), nodes=[
     Node(id="one", plugin="echo", command="poll", deep_copy=False, next=("two",)),
     Node(id="two", plugin="echo", command="poll", deep_copy=False, next=()),
 ]) for name, on in (("wisdom", None), ("deaths", "ductile.job.dead")))
 # Without the version that a job began with: that has to be read.
-PIPED = replace(RULES, ways=replace(worlds.NO_WAYS, router=Router((), {"deaths": DEATHS})))
+PIPED = replace(RULES, routing=replace(worlds.NO_ROUTING, router=Router((), {"deaths": DEATHS})))
 SAID = decode_response(b'{"status": "ok"}')
 FILES = (Artifact(path="a", size=1, mtime_ns=2, digest="d"),)
 # One of `put_ended`.
@@ -51,7 +51,7 @@ KEYED = new_job("new", dedupe_key="key-1", submitted_by=Submitter.WEBHOOK)
 
 
 def claim(conn):
-    transactions.claim(conn, plugins=["echo"], held=["h"], dedupe_ttl=86400, now=START)
+    transactions.claim(conn, plugins=["echo"], blocked=["h"], dedupe_ttl=86400, now=START)
 
 
 def finish(conn):
@@ -87,7 +87,7 @@ def finish_step(conn):
     job = job_table.get(conn, "step")
     found = transactions.finish(conn, job, Succeeded(response=SAID, artifacts=FILES), PIPED, now=START, rng=Random(0),
                              new_id=ids())
-    assert [way.step_id for way in found.ways] == ["two"]
+    assert [way.step_id for way in found.deliveries] == ["two"]
 
 
 def finish_dead(conn):
@@ -103,7 +103,7 @@ def look_at_chains(conn):
 
 
 def release(conn):
-    ticker.release_stranded(conn, WORLD, START - DAY)
+    ticker.release_stranded_retries(conn, WORLD, START - DAY)
 
 
 # What the loop, a webhook and the router do.

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ductile.scheduler.breaker import CLOSED, Breaker, Gate, after, gate
+from ductile.scheduler.breaker import CLOSED, Breaker, Gate, breaker_after, gate
 
 NOW = datetime(2026, 2, 8, 10, tzinfo=UTC)
 RESET_AFTER = 1800
@@ -24,7 +24,7 @@ def half_open(failures: int = 3) -> Breaker:
 
 @pytest.mark.parametrize("before", [CLOSED, closed(2), opened(NOW), half_open()])
 def test_a_success_closes_and_clears(before):
-    assert after(before, True, 3, NOW) == CLOSED
+    assert breaker_after(before, True, 3, NOW) == CLOSED
 
 
 @pytest.mark.parametrize(
@@ -41,13 +41,13 @@ def test_a_success_closes_and_clears(before):
     ],
 )
 def test_a_death_counts_and_opens_at_the_threshold(before, threshold, expected):
-    assert after(before, False, threshold, NOW) == expected
+    assert breaker_after(before, False, threshold, NOW) == expected
 
 
 def test_deaths_that_are_not_in_a_row_never_open_it():
     breaker = CLOSED
     for succeeded in [False, False, True] * 10:
-        breaker = after(breaker, succeeded, 3, NOW)
+        breaker = breaker_after(breaker, succeeded, 3, NOW)
         assert breaker.state == "closed"
 
 
@@ -57,12 +57,12 @@ def test_deaths_that_are_not_in_a_row_never_open_it():
         (CLOSED, 0, Gate(action="allow")),
         (CLOSED, 5, Gate(action="allow")),
         (closed(2), 0, Gate(action="allow")),
-        (opened(NOW), 0, Gate(action="hold", until=NOW + timedelta(seconds=1800))),
-        (opened(NOW - timedelta(seconds=1799)), 0, Gate(action="hold", until=NOW + timedelta(seconds=1))),
+        (opened(NOW), 0, Gate(action="block", until=NOW + timedelta(seconds=1800))),
+        (opened(NOW - timedelta(seconds=1799)), 0, Gate(action="block", until=NOW + timedelta(seconds=1))),
         (opened(NOW - timedelta(seconds=1800)), 0, Gate(action="probe")),
         (opened(NOW - timedelta(days=400)), 0, Gate(action="probe")),
         (opened(None), 0, Gate(action="probe")),
-        (half_open(), 1, Gate(action="hold")),
+        (half_open(), 1, Gate(action="block")),
         (half_open(), 0, Gate(action="probe")),
     ],
 )
@@ -81,6 +81,6 @@ def test_an_open_breaker_lets_one_probe_through_and_its_death_opens_it_anew():
     assert due is not None
     assert gate(breaker, RESET_AFTER, 0, due) == Gate(action="probe")
     probing = Breaker(state="half_open", failure_count=breaker.failure_count, opened_at=breaker.opened_at)
-    assert gate(probing, RESET_AFTER, 1, due) == Gate(action="hold")
-    again = after(probing, False, 3, due)
-    assert gate(again, RESET_AFTER, 0, due) == Gate(action="hold", until=due + timedelta(seconds=RESET_AFTER))
+    assert gate(probing, RESET_AFTER, 1, due) == Gate(action="block")
+    again = breaker_after(probing, False, 3, due)
+    assert gate(again, RESET_AFTER, 0, due) == Gate(action="block", until=due + timedelta(seconds=RESET_AFTER))

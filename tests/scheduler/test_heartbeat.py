@@ -22,7 +22,7 @@ from support.ticking import written
 
 WORLD = worlds.runtime(worlds.plugin("echo", schedule("5m")), job_log_retention=86400)
 WITHOUT_SCHEDULE = worlds.runtime(worlds.plugin("echo"), job_log_retention=86400)
-JUMPED = "warn the clock has jumped ahead; nothing is pruned for an hour"
+JUMPED = "warn the clock jumped ahead; nothing is pruned for an hour"
 DAY = timedelta(days=1)
 
 
@@ -61,7 +61,7 @@ def jobs(conn) -> int:
 
 def test_a_beat_enqueues_what_is_due_and_says_when_the_next_is(heartbeat, conn, log):
     heartbeat.beat(WORLD)
-    assert (jobs(conn), heartbeat.next_at, heartbeat.holding) == (1, START + timedelta(minutes=5), False)
+    assert (jobs(conn), heartbeat.next_at, heartbeat.has_blocked) == (1, START + timedelta(minutes=5), False)
     (line,) = lines(log)
     expected = {"level": "info", "component": "scheduler", "message": "scheduled run enqueued", "plugin": "echo",
                 "schedule": "main", "command": "poll", "next_run_at": "2026-02-08T10:05:00.000Z"}
@@ -69,12 +69,12 @@ def test_a_beat_enqueues_what_is_due_and_says_when_the_next_is(heartbeat, conn, 
 
 
 def test_before_the_first_look_nothing_is_known_to_be_due(heartbeat):
-    assert (heartbeat.next_at, heartbeat.holding) == (None, False)
+    assert (heartbeat.next_at, heartbeat.has_blocked) == (None, False)
 
 
 def test_a_run_that_is_held_is_remembered(heartbeat):
     heartbeat.look(worlds.runtime(worlds.plugin("echo", schedule("5m"), not_loaded="gone")))
-    assert (heartbeat.next_at, heartbeat.holding) == (None, True)
+    assert (heartbeat.next_at, heartbeat.has_blocked) == (None, True)
 
 
 def test_an_idle_beat_writes_nothing_and_says_nothing(heartbeat, conn, clock, log, tmp_path):
@@ -130,7 +130,7 @@ def test_a_log_that_a_reader_holds_is_told_once_and_again_when_it_comes_back(
             for _ in range(3):
                 beats(heartbeat, clock, 1)
         beats(heartbeat, clock, 1)
-    told = ("warn the write-ahead log grows: another program reads the database in one transaction without an end; find"
+    told = ("warn the write-ahead log grows: another program keeps a read transaction on the database open; find"
             " it with `fuser` or `lsof` on the database and stop it")
     assert [text for text in said(log) if "log" in text] == [told, told]
 
@@ -228,7 +228,7 @@ def test_retries_that_a_clock_set_back_has_stranded_are_let_go(heartbeat, conn, 
     heartbeat.beat(WITHOUT_SCHEDULE)
     assert job_table.next_ready(conn, ["echo"], ()).id == "a"
     assert [(line["level"], line["message"], line["count"]) for line in lines(log)] == [
-        ("warn", "retries set for too far ahead are due now: the clock has gone back", 2)]
+        ("warn", "the clock went back: retries too far in the future are due now", 2)]
 
 
 def test_a_beat_that_cannot_be_written_raises_and_the_next_one_does_its_work(heartbeat, conn, clock, log):

@@ -79,7 +79,7 @@ def test_a_failure_that_is_retried_is_no_death(ticking):
 
 def test_while_it_is_open_runs_are_held_until_the_time_it_names(opened_breaker):
     ticking = opened_breaker
-    assert ticking.notes() == [f"info scheduled run held back {OPEN_UNTIL}"]
+    assert ticking.notes() == [f"info scheduled run blocked {OPEN_UNTIL}"]
     assert ticking.after(RESET_AFTER - EVERY - 1) == []
     assert ticking.count() == 3
 
@@ -87,9 +87,9 @@ def test_while_it_is_open_runs_are_held_until_the_time_it_names(opened_breaker):
 def test_then_one_probe_is_let_through(opened_breaker):
     ticking = opened_breaker
     ticking.tick()
-    assert ticking.after(RESET_AFTER - EVERY) == [ENQUEUED, f"info scheduled run no longer held back {OPEN_UNTIL}"]
+    assert ticking.after(RESET_AFTER - EVERY) == [ENQUEUED, f"info scheduled run no longer blocked {OPEN_UNTIL}"]
     assert breaker(ticking).state == "half_open"
-    assert ticking.after(EVERY) == [f"info scheduled run held back {PROBING}"]
+    assert ticking.after(EVERY) == [f"info scheduled run blocked {PROBING}"]
     assert ticking.after(EVERY) == []
     assert ticking.count() == 4
 
@@ -129,7 +129,7 @@ def test_a_probe_that_is_cancelled_is_followed_by_another(opened_breaker):
 def test_a_restart_does_not_forget_it(opened_breaker):
     again = Ticking(opened_breaker.conn, runtime(), opened_breaker.clock)
     again.new_id = opened_breaker.new_id
-    assert again.notes() == [f"info scheduled run held back {OPEN_UNTIL}"]
+    assert again.notes() == [f"info scheduled run blocked {OPEN_UNTIL}"]
     assert ENQUEUED in again.after(RESET_AFTER)
 
 
@@ -175,7 +175,7 @@ def test_the_operator_closes_all_of_a_plugin(opened_breaker):
         assert schedule_table.clear_breakers(ticking.conn, "echo") == 1
         assert schedule_table.clear_breakers(ticking.conn, "other") == 0
     assert (schedule_table.breakers(ticking.conn), breaker(ticking)) == ({}, CLOSED)
-    assert ticking.notes() == [ENQUEUED, f"info scheduled run no longer held back {OPEN_UNTIL}"]
+    assert ticking.notes() == [ENQUEUED, f"info scheduled run no longer blocked {OPEN_UNTIL}"]
 
 
 def test_a_clock_set_back_does_not_keep_it_open_for_ever(opened_breaker):

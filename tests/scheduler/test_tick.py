@@ -104,12 +104,12 @@ def test_a_clock_that_was_set_stalls_nothing_and_makes_no_burst(ticking, days):
 def test_the_look_says_when_the_next_run_is_due(conn):
     ticking = Ticking(conn, worlds.runtime(worlds.plugin("one", schedule("2h")), worlds.plugin("two", schedule("1h"))))
     ticked = ticking.tick()
-    assert (ticked.next_at, ticked.holding) == (START + 60 * MINUTE, False)
+    assert (ticked.next_at, ticked.has_blocked) == (START + 60 * MINUTE, False)
 
 
 def test_without_a_schedule_nothing_is_due(conn):
     ticked = Ticking(conn, worlds.runtime(worlds.plugin("echo"))).tick()
-    assert (ticked.next_at, ticked.holding, ticked.notes) == (None, False, ())
+    assert (ticked.next_at, ticked.has_blocked, ticked.log_lines) == (None, False, ())
 
 
 def test_runs_are_enqueued_in_the_order_in_which_they_fell_due(conn):
@@ -144,16 +144,16 @@ def test_a_run_waits_for_its_window(conn):
 def test_a_run_that_was_missed_in_its_window_waits_for_the_next_one(conn):
     ticking = Ticking(conn, worlds.runtime(worlds.plugin("echo", schedule("1h", window="12:00-14:00"))))
     ticking.tick()
-    assert ticking.after(5 * 3600) == ["info scheduled run held back outside its preferred window"]
+    assert ticking.after(5 * 3600) == ["info scheduled run blocked outside its preferred window"]
     assert ticking.count() == 0
     assert ticking.entry().slot.next_run_at == START + timedelta(hours=26)
     assert ticking.after(21 * 3600) == [
-        ENQUEUED, "info scheduled run no longer held back outside its preferred window"]
+        ENQUEUED, "info scheduled run no longer blocked outside its preferred window"]
 
 
 # Poll guard
 
-GUARDED = "info scheduled run held back poll guard: 1 outstanding"
+GUARDED = "info scheduled run blocked poll guard: 1 outstanding"
 
 
 def start(ticking) -> None:
@@ -178,7 +178,7 @@ def test_when_the_run_has_ended_the_next_is_enqueued_again(ticking):
     ticking.after(300)
     ticking.end(SUCCEEDED)
     assert ticking.notes() == []
-    assert ticking.after(300) == [ENQUEUED, "info scheduled run no longer held back poll guard: 1 outstanding"]
+    assert ticking.after(300) == [ENQUEUED, "info scheduled run no longer blocked poll guard: 1 outstanding"]
     assert ticking.entry().held_reason is None
 
 
@@ -194,14 +194,14 @@ def test_other_jobs_do_not_hold_a_run(ticking, other):
 def test_as_many_may_be_outstanding_as_are_allowed(conn):
     ticking = Ticking(conn, worlds.runtime(worlds.plugin("echo", schedule("5m"), max_outstanding_polls=3)))
     said = [ticking.after(300) for _ in range(4)]
-    assert said == [[ENQUEUED]] * 3 + [["info scheduled run held back poll guard: 3 outstanding"]]
+    assert said == [[ENQUEUED]] * 3 + [["info scheduled run blocked poll guard: 3 outstanding"]]
 
 
 # Reasons to hold a run
 
 
-HELD = "info scheduled run held back "
-NO_LONGER = "info scheduled run no longer held back "
+HELD = "info scheduled run blocked "
+NO_LONGER = "info scheduled run no longer blocked "
 INIT = {"commands": ("poll", "init")}
 
 
@@ -210,7 +210,7 @@ def test_a_plugin_that_is_not_loaded_holds_its_run_until_it_is(ticking):
     ticking.runtime = worlds.runtime(worlds.plugin("echo", schedule("5m"), not_loaded="its manifest is missing"))
     assert ticking.notes() == [f"{HELD}not loaded: its manifest is missing"]
     assert [ticking.after(1000) for _ in range(3)] == [[], [], []]
-    assert ticking.tick().holding is True
+    assert ticking.tick().has_blocked is True
     ticking.runtime = good
     assert ticking.notes() == [ENQUEUED, f"{NO_LONGER}not loaded: its manifest is missing"]
     assert (ticking.notes(), ticking.count()) == ([], 1)
@@ -232,7 +232,7 @@ def test_a_full_queue_holds_a_run_with_a_warning_until_there_is_room(conn):
     ticking = Ticking(conn, worlds.runtime(worlds.plugin("echo", schedule("5m")), max_queue_depth=2))
     put_job(conn, "a")
     put_job(conn, "b")
-    assert ticking.notes() == ["warn scheduled run held back queue full"]
+    assert ticking.notes() == ["warn scheduled run blocked queue full"]
     assert [ticking.after(1000) for _ in range(3)] == [[], [], []]
     ticking.end(SUCCEEDED)
     assert ticking.notes() == [ENQUEUED, f"{NO_LONGER}queue full"]
@@ -316,7 +316,7 @@ def test_a_disabled_plugins_row_wakes_nobody_and_holds_nothing(ticking, hours):
     ticking.runtime = worlds.runtime(worlds.plugin("echo", schedule("5m"), enabled=False))
     ticking.clock.move(hours * 3600)
     ticked = ticking.tick()
-    assert (ticked.next_at, ticked.holding) == (None, False)
+    assert (ticked.next_at, ticked.has_blocked) == (None, False)
 
 
 # Writing
@@ -357,12 +357,12 @@ def test_a_retry_further_off_than_the_longest_delay_is_due_now(ticking, ahead, r
     job = put_job(ticking.conn, "a", Status.RUNNING)
     retry_at = START + timedelta(seconds=ahead)
     job_table.move(ticking.conn, job, Status.QUEUED, START, attempt=2, retry_at=retry_at)
-    assert tick.release_stranded(ticking.conn, ticking.runtime, START) == released
+    assert tick.release_stranded_retries(ticking.conn, ticking.runtime, START) == released
     assert job_table.get(ticking.conn, "a").next_retry_at == (None if released else retry_at)
 
 
 def test_without_a_stranded_retry_nothing_is_written(ticking, tmp_path):
     put_job(ticking.conn, "a")
     before = written(ticking.conn, tmp_path / "state.db")
-    assert tick.release_stranded(ticking.conn, ticking.runtime, START) == 0
+    assert tick.release_stranded_retries(ticking.conn, ticking.runtime, START) == 0
     assert written(ticking.conn, tmp_path / "state.db") == before

@@ -10,7 +10,7 @@ from typing import Any
 from ductile import db
 from ductile.dispatch import transactions
 from ductile.dispatch.outcome import Failed, Outcome, Succeeded
-from ductile.dispatch.recovery import rules_for
+from ductile.dispatch.transactions import rules_for
 from ductile.queue import job_table
 from ductile.queue.job import Job, Status
 from ductile.runtime_config import RuntimeConfig
@@ -40,7 +40,7 @@ class Ticking:
     def notes(self) -> list[str]:
         """The lines that one look logs: level, message and, where there is one, the reason."""
         return [" ".join(filter(None, (note.level, note.message, note.fields.get("reason"))))
-                for note in self.tick().notes]
+                for note in self.tick().log_lines]
 
     def after(self, seconds: float) -> list[str]:
         """The lines of a look some seconds later."""
@@ -56,7 +56,7 @@ class Ticking:
 
     def end(self, outcome: Outcome) -> Job:
         """Run the next job to this end; return its row."""
-        claimed = transactions.claim(self.conn, plugins=self.runtime.runnable, held=(), dedupe_ttl=0, now=self.clock.now())
+        claimed = transactions.claim(self.conn, plugins=self.runtime.runnable, blocked=(), dedupe_ttl=0, now=self.clock.now())
         assert claimed.job is not None
         job = claimed.job
         transactions.finish(self.conn, job, outcome, rules_for(self.runtime, job.plugin), now=self.clock.now(),

@@ -17,8 +17,8 @@ from ductile.runtime_config import RuntimeConfig
 NOWHERE = Path("/nowhere")
 COMMANDS = ("poll", "handle")
 
-# What a plugin without routes is told of the ways on.
-NO_WAYS = RoutingContext(router=Router(()), max_hops=20, max_attempts={}, private_state=frozenset(), tells_state=True,
+# The routing of a plugin without routes.
+NO_ROUTING = RoutingContext(router=Router(()), max_hops=20, max_attempts={}, private_state=frozenset(), passes_state=True,
               dedupe_ttl=86400)
 
 

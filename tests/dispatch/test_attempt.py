@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from ductile.db import transaction
-from ductile.dispatch import transactions
+from ductile.dispatch import attempt, transactions
+from ductile.dispatch.attempt import AttemptEnd, Inputs, NotNow, plugin_environment
 from ductile.dispatch.outcome import Refused, Succeeded, Unrunnable
 from ductile.dispatch.run_lock import RunLocks
 from ductile.dispatch.runner import Run, become_subreaper
-from ductile.dispatch.transactions import Ended, NotNow, plugin_environment
 from ductile.plugin.discovery import ConfiguredPlugin
 from ductile.queue.job import Status
 from ductile.state import state_table
@@ -29,6 +29,7 @@ from support.launch import PATH, descriptors, in_a_child, writable_by_all
 from support.ledger import opened, put_job
 
 JOB = "0f5a2c1e-7f7a-4a53-9d0c-3a1c8c8d2b11"
+NO_INPUTS = Inputs(state={}, context=None)
 
 
 @pytest.fixture
@@ -51,8 +52,8 @@ def start(home: Path, plugin: ConfiguredPlugin, *, command: str = "poll", event:
 def start_with(conn: sqlite3.Connection, home: Path, plugin: ConfiguredPlugin, *, command: str = "poll",
                event: str | None = None) -> Run | Unrunnable:
     job = put_job(conn, JOB, Status.RUNNING, command=command, payload=event)
-    return transactions.start(conn, job, plugin, environ={"PATH": PATH}, now=START, locks=RunLocks(home / "running"),
-                           workspaces=workspaces_in(home / "ws"), cloned=None)
+    return attempt.start(job, plugin, transactions.read_inputs(conn, job), environ={"PATH": PATH}, now=START,
+                         locks=RunLocks(home / "running"), workspaces=workspaces_in(home / "ws"), cloned=None)
 
 
 def workspaces_in(directory: Path) -> Workspaces:
@@ -137,8 +138,8 @@ def test_a_command_that_the_plugin_no_longer_has_is_an_outcome(home: Path) -> No
 def test_an_environment_larger_than_the_system_takes_is_an_outcome(home: Path) -> None:
     plugin = worlds.plugin(entrypoint=program(home), env=("HUGE",))
     with opened(home) as conn, no_descriptor_is_left():
-        outcome = transactions.start(
-            conn, put_job(conn, JOB, Status.RUNNING), plugin, environ={"HUGE": "x" * 200_000}, now=START,
+        outcome = attempt.start(
+            put_job(conn, JOB, Status.RUNNING), plugin, NO_INPUTS, environ={"HUGE": "x" * 200_000}, now=START,
             workspaces=workspaces_in(home / "ws"), locks=RunLocks(home / "running"), cloned=None)
     assert outcome == Unrunnable(error=f"could not be started: Argument list too long: {plugin.plugin.entrypoint}")
 
@@ -147,8 +148,8 @@ def test_where_no_job_can_have_a_workspace_none_uses_its_attempt(home: Path) -> 
     plugin = worlds.plugin(entrypoint=program(home))
     (home / "ws").write_text("a file in its place")
     with opened(home) as conn, no_descriptor_is_left(), pytest.raises(NotNow) as caught:
-        transactions.start(conn, put_job(conn, JOB, Status.RUNNING), plugin, environ={}, now=START,
-                        workspaces=Workspaces(home / "ws"), locks=RunLocks(home / "running"), cloned=None)
+        attempt.start(put_job(conn, JOB, Status.RUNNING), plugin, NO_INPUTS, environ={}, now=START,
+                      workspaces=Workspaces(home / "ws"), locks=RunLocks(home / "running"), cloned=None)
     assert str(caught.value) == "could not be started: Not a directory: workspace://"
 
 
@@ -205,8 +206,8 @@ def start_with_ever_more_descriptors(home: Path, path: Path) -> list[tuple[str, 
         while True:
             with no_descriptor_is_left(), few_descriptors(spare=len(failures)):
                 try:
-                    run = transactions.start(
-                        conn, job, worlds.plugin(entrypoint=path), environ={"PATH": PATH}, now=START,
+                    run = attempt.start(
+                        job, worlds.plugin(entrypoint=path), NO_INPUTS, environ={"PATH": PATH}, now=START,
                         workspaces=workspaces, locks=RunLocks(home / "running"), cloned=None)
                     run.wait()
                     return failures
@@ -243,9 +244,9 @@ def test_a_full_disk_is_waited_for(home: Path) -> None:
         pytest.skip("this user may not mount a small disk")
     try:
         with opened(home) as conn, no_descriptor_is_left(), pytest.raises(NotNow) as caught:
-            transactions.start(conn, put_job(conn, JOB, Status.RUNNING), worlds.plugin(entrypoint=path),
-                            environ={"PATH": PATH}, now=START, workspaces=workspaces_in(full),
-                            locks=RunLocks(home / "running"), cloned=None)
+            attempt.start(put_job(conn, JOB, Status.RUNNING), worlds.plugin(entrypoint=path), NO_INPUTS,
+                          environ={"PATH": PATH}, now=START, workspaces=workspaces_in(full),
+                          locks=RunLocks(home / "running"), cloned=None)
     finally:
         subprocess.run(["umount", full], check=True, timeout=30)
     assert str(caught.value) == "could not be started: No space left on device: workspace://"
@@ -253,7 +254,7 @@ def test_a_full_disk_is_waited_for(home: Path) -> None:
 
 def test_a_plugin_is_given_its_request_and_keeps_what_it_has_made(home: Path) -> None:
     event = {"type": "manual", "payload": {"n": 1}, "source": "cli", "timestamp": "…", "event_id": "…"}
-    ended = in_a_child(start_and_attend, home, program(home), json.dumps(event))
+    ended = in_a_child(start_and_wait, home, program(home), json.dumps(event))
     workspace = home / "ws" / JOB
     assert json.loads((workspace / "request").read_bytes()) == {
         "protocol": 2, "job_id": JOB, "command": "handle", "config": {"key": "value"}, "state": {"token": "old"},
@@ -265,16 +266,16 @@ def test_a_plugin_is_given_its_request_and_keeps_what_it_has_made(home: Path) ->
 
 def test_a_failed_attempt_loses_its_workspace_and_the_next_finds_nothing_of_it(home: Path) -> None:
     fails = program(home, "#!/bin/sh\n[ -e left ] && exit 7\nmkdir -p left/deep; exit 3\n")
-    first, second = in_a_child(start_and_attend_twice, home, fails)
+    first, second = in_a_child(start_and_wait_twice, home, fails)
     assert (first.outcome.exit_code, second.outcome.exit_code) == (3, 3)
     assert list((home / "ws").iterdir()) == []
 
 
-def start_and_attend_twice(home: Path, path: Path) -> tuple[Ended, Ended]:
-    return start_and_attend(home / "1", path, ws=home / "ws"), start_and_attend(home / "2", path, ws=home / "ws")
+def start_and_wait_twice(home: Path, path: Path) -> tuple[AttemptEnd, AttemptEnd]:
+    return start_and_wait(home / "1", path, ws=home / "ws"), start_and_wait(home / "2", path, ws=home / "ws")
 
 
-def start_and_attend(home: Path, path: Path, event: str | None = None, *, ws: Path | None = None) -> Ended:
+def start_and_wait(home: Path, path: Path, event: str | None = None, *, ws: Path | None = None) -> AttemptEnd:
     become_subreaper()
     home.mkdir(exist_ok=True)
     workspaces, locks = workspaces_in(ws or home / "ws"), RunLocks(home / "running")
@@ -283,9 +284,10 @@ def start_and_attend(home: Path, path: Path, event: str | None = None, *, ws: Pa
         with transaction(conn):
             state_table.put(conn, "echo", {"token": "old"}, START)
         job = put_job(conn, JOB, Status.RUNNING, command="handle" if event else "poll", payload=event)
-        run = transactions.start(conn, job, plugin, environ={"PATH": PATH}, workspaces=workspaces, locks=locks, now=START,
-                              cloned=None)
-        return transactions.attend(run, job, 30, source=None, workspaces=workspaces, locks=locks, abort=lambda: False)
+        run = attempt.start(job, plugin, transactions.read_inputs(conn, job), environ={"PATH": PATH},
+                            workspaces=workspaces, locks=locks, now=START, cloned=None)
+        assert isinstance(run, Run)
+        return attempt.wait(run, job, 30, parent=None, workspaces=workspaces, locks=locks, aborted=lambda: False)
 
 
 def test_of_the_environment_a_plugin_gets_what_it_needs_and_no_secret() -> None:
