@@ -72,7 +72,7 @@ def test_every_command_that_means_something_is_explained() -> None:
 
 def test_every_field_of_a_request_is_explained() -> None:
     assert tags("THE REQUEST") == set(request(2))
-    alone = {entry.names[0] for entry in section(PAGE, "THE REQUEST").entries if "Protocol 2 alone" in entry.text}
+    alone = {entry.names[0] for entry in section(PAGE, "THE REQUEST").entries if "Protocol 2 only" in entry.text}
     assert alone == set(request(2)) - set(request(1))
 
 
@@ -142,7 +142,7 @@ def test_every_limit_is_the_one_that_is_told() -> None:
     assert f"no whole number of more than {MOST_DIGITS} digits" in whole
     assert f"at most {MOST_NESTING} levels" in whole
     assert f"up to {outcome.PRINTED_LIMIT_BYTES // 1024} KiB" in whole
-    assert f"wrong or over {discovery.MANIFEST_LIMIT_BYTES // MIB} MiB" in whole
+    assert f"invalid or over {discovery.MANIFEST_LIMIT_BYTES // MIB} MiB" in whole
 
 
 def test_every_name_of_a_credential_is_told_and_no_other() -> None:
@@ -173,7 +173,7 @@ ENDINGS: dict[str, tuple[Facts, ...]] = {
         Facts(signal=11, stdout=OK), Facts(exit_code=0, stdout_overflowed=True), Facts(exit_code=0, stdout=b"x")),
     "Status error": (Facts(exit_code=0, stdout=ERROR), Facts(exit_code=1, stdout=ERROR)),
     "Status ok, exit code not 0": (Facts(exit_code=1, stdout=OK), Facts(exit_code=1, stdout=MANY)),
-    "Over 1000 events, or another limit of what it said": (Facts(exit_code=0, stdout=MANY),),
+    "Over 1000 events, or another limit of the response": (Facts(exit_code=0, stdout=MANY),),
     "Status ok, exit code 0": (Facts(exit_code=0, stdout=OK),),
 }
 
@@ -187,7 +187,7 @@ def test_every_way_for_an_attempt_to_end_is_told_in_the_order_that_decides() -> 
             assert outcome.log_status(ended) in entries[tag].bold, tag
             # What a stop has cut short is queued again too, and is told in other words.
             again = outcome.retryable(ended) and not isinstance(ended, outcome.Interrupted)
-            assert again == bool(re.search("(?<!not )tried again", entries[tag].text)), tag
+            assert again == bool(re.search("(?<!not )retried", entries[tag].text)), tag
     crash = outcome.Interrupted(by="crash", error="")
     assert outcome.log_status(crash) in section(PAGE, "OUTCOMES").bold
 
@@ -195,6 +195,6 @@ def test_every_way_for_an_attempt_to_end_is_told_in_the_order_that_decides() -> 
 def test_the_times_in_which_a_run_is_ended_are_told() -> None:
     limits = {entry.tag: entry.text for entry in section(PAGE, "THE PROCESS", "Limits").entries}
     assert f"SIGTERM to the group, {runner._GRACE_SECONDS:g} s later SIGKILL" in limits["time"]
-    assert f"read for {runner._DRAIN_SECONDS:g} s more" in limits["children"]
+    assert f"reads its output for {runner._DRAIN_SECONDS:g} s more" in limits["children"]
     whole = runner._GRACE_SECONDS + max(runner._LAST_SECONDS, runner._DRAIN_SECONDS)
-    assert f"ends within its time and {whole:g} s" in limits["children"]
+    assert f"ends within its time limit plus {whole:g} s" in limits["children"]
