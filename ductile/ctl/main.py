@@ -98,15 +98,24 @@ def _path(options: Options) -> Path:
 
 def _state_path(options: Options) -> Path:
     """Return where the database is. Raises DuctileError (78) where the configuration does not say."""
+    return _database_and_plugins(options)[0]
+
+
+def _database_and_plugins(options: Options) -> tuple[Path, Mapping[str, object]]:
+    """Return the path of the database, and the configured plugins; none if the configuration is not valid YAML."""
     path = _path(options)
-    at_a_glance = find.state_path(path)
-    if at_a_glance is not None:
-        return at_a_glance
-    loaded = _loaded(options, path)
+    try:
+        loaded = _loaded(options, path)
+    except DuctileError as error:
+        state_path = find.state_path(path)
+        if state_path is None:
+            raise
+        options.err.write(f"warning: {stdio.as_line(error.lines[0])}; using the database {state_path}\n")
+        return state_path, {}
     wrong = [loaded.locate(problem) for problem in loaded.problems if problem.path in (("state",), ("state", "path"))]
     if wrong:
         raise DuctileError(*wrong, exit_code=EXIT_CONFIG)
-    return loaded.config.state_path
+    return loaded.config.state_path, loaded.config.plugins
 
 
 def _loaded(options: Options, path: Path) -> object:
@@ -129,9 +138,9 @@ def _nothing_yet(state_path: Path) -> str:
     return f"ductiled has not run yet: there is no database at {state_path}"
 
 
-def _look(options: Options, act: Callable[[sqlite3.Connection, Path], int]) -> int:
+def _look(options: Options, act: Callable[[sqlite3.Connection, Path], int], state_path: Path | None = None) -> int:
     """Call a command that reads the database; without one, say so."""
-    state_path = _state_path(options)
+    state_path = state_path or _state_path(options)
     conn = db.open_for_operator(state_path, failed=EXIT_IO)
     if conn is None:
         text = _nothing_yet(state_path)
@@ -171,13 +180,10 @@ def _check(options: Options) -> int:
 
 
 def _status(options: Options) -> int:
-    def probes() -> object:
-        return _module("ctl.probes").Configured(_loaded(options, _path(options)).config.plugins)
-
-    document = _module("ctl.output").document if options.json else None
-    return _look(options, lambda conn, state_path: _module("ctl.status").status(
-        conn, state_path=state_path, probes=probes, now=_now(), document=document, out=options.out,
-        page=_page(options)))
+    state_path, plugins = _database_and_plugins(options)
+    return _look(options, lambda conn, _: _module("ctl.status").status(
+        conn, state_path=state_path, plugins=plugins, now=_now(), as_json=options.json, out=options.out,
+        page=_page(options)), state_path)
 
 
 def _plugins(options: Options) -> int:
@@ -202,13 +208,13 @@ def _queue(options: Options) -> int:
 
 def _logs(options: Options) -> int:
     module = _module("ctl.logs")
-    known = {} if options.plugin is None else _loaded(options, _path(options)).config.plugins
+    state_path, known = _database_and_plugins(options)
     what = {"plugin": options.plugin, "known": known, "limit": options.limit, "as_json": options.json,
             "out": options.out}
-    if not options.follow:
-        return _look(options, lambda conn, _: module.logs(conn, **what))
-    return _look(options, lambda conn, _: module.follow(
-        conn, goes_on=lambda: module.has_reader(options.out.fileno(), _LOOK_SECONDS), **what))
+    if options.follow:
+        what["goes_on"] = lambda: module.has_reader(options.out.fileno(), _LOOK_SECONDS)
+    act = module.follow if options.follow else module.logs
+    return _look(options, lambda conn, _: act(conn, **what), state_path)
 
 
 def _inspect(options: Options) -> int:

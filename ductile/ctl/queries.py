@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from datetime import datetime, timedelta
-from itertools import chain as joined
-from operator import itemgetter
+from typing import Any
 
 from ductile.units import utc_text
 
@@ -19,33 +18,23 @@ _OUTPUT_CHARACTERS = 8000
 _CHAIN_JOBS = 300
 _FILES = 200
 
+# A row, by the names of its columns.
+Row = dict[str, Any]
+
 _JOB = (f"seq, id AS job_id, plugin, command, status, attempt, max_attempts, created_at, started_at, completed_at,"
         f" next_retry_at, substr(last_error, 1, {_ERROR_CHARACTERS}) AS last_error, parent_job_id, root_job_id,"
         f" pipeline_name, step_id, replay_of")
-_READY = "INDEXED BY job_queue_ready WHERE status = 'queued' AND next_retry_at IS NULL"
 
 
-def open_jobs(conn: sqlite3.Connection, limit: int) -> list[dict]:
-    """Return up to `limit` jobs that have not ended: what runs, what waits for its turn, what waits for a retry."""
+def open_jobs(conn: sqlite3.Connection, limit: int) -> list[Row]:
+    """Return up to `limit` jobs that have not ended: what runs, then the others in the order of the queue."""
     running = rows(conn, f"SELECT {_JOB} FROM job_queue WHERE status = 'running' ORDER BY seq LIMIT ?", limit)
-    retries = rows(conn, f"SELECT {_JOB} FROM job_queue INDEXED BY job_queue_retry"
-                         " WHERE status = 'queued' AND next_retry_at IS NOT NULL ORDER BY next_retry_at LIMIT ?",
-                   limit)
-    return [*running, *_ready(conn, limit), *retries][:limit]
+    queued = rows(conn, f"SELECT {_JOB} FROM job_queue INDEXED BY job_queue_open_seq WHERE completed_at IS NULL"
+                        " AND status = 'queued' ORDER BY seq LIMIT ?", limit)
+    return [*running, *queued][:limit]
 
 
-def _ready(conn: sqlite3.Connection, limit: int) -> list[dict]:
-    """Return the first jobs of each plugin, merged: in the order of the queue alone SQLite reads every row there is."""
-    plugins = conn.execute(
-        f"WITH RECURSIVE p (name) AS (SELECT min(plugin) FROM job_queue {_READY}"
-        f" UNION ALL SELECT (SELECT min(plugin) FROM job_queue {_READY} AND plugin > name) FROM p"
-        " WHERE name IS NOT NULL) SELECT name FROM p WHERE name IS NOT NULL").fetchall()
-    heads = (rows(conn, f"SELECT {_JOB} FROM job_queue {_READY} AND plugin = ? ORDER BY seq LIMIT ?", name, limit)
-             for (name,) in plugins)
-    return sorted(joined.from_iterable(heads), key=itemgetter("seq"))[:limit]
-
-
-def ended_jobs(conn: sqlite3.Connection, limit: int) -> list[dict]:
+def ended_jobs(conn: sqlite3.Connection, limit: int) -> list[Row]:
     """Return the `limit` jobs that ended last, the latest first."""
     return rows(conn, f"SELECT {_JOB} FROM job_queue INDEXED BY job_queue_ended WHERE completed_at IS NOT NULL"
                       " ORDER BY completed_at DESC, status DESC, seq DESC LIMIT ?", limit)
@@ -60,7 +49,7 @@ def logged_plugins(conn: sqlite3.Connection) -> set[str]:
         " SELECT name FROM p WHERE name IS NOT NULL")}
 
 
-def chain(conn: sqlite3.Connection, job_id: str) -> dict | None:
+def chain(conn: sqlite3.Connection, job_id: str) -> Row | None:
     """Return a job's chain, what its last attempt said and the files it made; None where there is no such job.
 
     `jobs` are the first of the chain in the order of the queue, the asked one among them in any case; `total` is how
@@ -87,10 +76,10 @@ def chain(conn: sqlite3.Connection, job_id: str) -> dict | None:
 _RECENT = timedelta(hours=24)
 
 
-def take(conn: sqlite3.Connection, now: datetime) -> dict:
+def status(conn: sqlite3.Connection, now: datetime) -> dict[str, Any]:
     """Return everything that `status` shows and the database knows; times are UTC text.
 
-    `plugins` are the configured ones as the daemon last read them, by name.
+    `plugins` are the configured ones as the daemon last loaded them, by name.
     """
     running = rows(conn, "SELECT id AS job_id, plugin, command, attempt, started_at FROM job_queue"
                          " WHERE status = 'running' ORDER BY seq")
@@ -112,7 +101,7 @@ def _listen(conn: sqlite3.Connection) -> str | None:
     return row and row[0]
 
 
-def _depth(conn: sqlite3.Connection, running: int) -> dict:
+def _depth(conn: sqlite3.Connection, running: int) -> dict[str, Any]:
     """Return how many jobs have not ended, by status."""
     count = conn.execute("SELECT count(*) FROM job_queue WHERE completed_at IS NULL").fetchone()[0]
     waiting = conn.execute(
@@ -127,23 +116,13 @@ def unfinished(conn: sqlite3.Connection) -> tuple[int, int]:
 
 
 def _oldest_waiting(conn: sqlite3.Connection) -> str | None:
-    """Return since when the queued job waits that was enqueued first."""
-    # From plugin to plugin in the index, and of each the first: a plain min(seq) would read every waiting row.
-    row = conn.execute(
-        "WITH RECURSIVE p (name) AS (SELECT min(plugin) FROM job_queue WHERE completed_at IS NULL"
-        " UNION ALL SELECT (SELECT min(plugin) FROM job_queue WHERE completed_at IS NULL AND plugin > name)"
-        " FROM p WHERE name IS NOT NULL)"
-        " SELECT created_at FROM job_queue WHERE seq = (SELECT min(seq) FROM"
-        " (SELECT (SELECT q.seq FROM job_queue q INDEXED BY job_queue_ready WHERE q.plugin = name"
-        "   AND q.status = 'queued' AND q.next_retry_at IS NULL ORDER BY q.seq LIMIT 1) AS seq"
-        "  FROM p WHERE name IS NOT NULL"
-        "  UNION ALL SELECT min(seq) FROM job_queue INDEXED BY job_queue_retry"
-        "  WHERE status = 'queued' AND next_retry_at IS NOT NULL))"
-    ).fetchone()
-    return row and row[0]
+    """Return when the first of all queued jobs was queued."""
+    row = conn.execute("SELECT created_at FROM job_queue INDEXED BY job_queue_open_seq WHERE completed_at IS NULL"
+                       " AND status = 'queued' ORDER BY seq LIMIT 1").fetchone()
+    return None if row is None else str(row[0])
 
 
-def _ended(conn: sqlite3.Connection, since: datetime) -> dict:
+def _ended(conn: sqlite3.Connection, since: datetime) -> dict[str, Any]:
     """Return how many jobs have ended since then, by how; a total would have to walk over every job there is."""
     return _first(
         conn, "SELECT count(*) FILTER (WHERE status = 'succeeded') AS succeeded,"
@@ -151,7 +130,7 @@ def _ended(conn: sqlite3.Connection, since: datetime) -> dict:
         " FROM job_queue WHERE completed_at >= ?", utc_text(since))
 
 
-def _plugins(conn: sqlite3.Connection) -> list[dict]:
+def _plugins(conn: sqlite3.Connection) -> list[Row]:
     plugins = rows(conn, "SELECT plugin, version, enabled, reason, needs_init FROM plugin_loads ORDER BY plugin")
     initialised = set(conn.execute("SELECT plugin, fingerprint FROM plugin_inits WHERE ok = 1"))
     sizes = dict(conn.execute("SELECT plugin_name, length(CAST(state AS BLOB)) FROM plugin_state"))
@@ -169,12 +148,12 @@ def _plugins(conn: sqlite3.Connection) -> list[dict]:
     return plugins
 
 
-def rows(conn: sqlite3.Connection, sql: str, *parameters: object) -> list[dict]:
+def rows(conn: sqlite3.Connection, sql: str, *parameters: object) -> list[Row]:
     """Return the rows of a query, each by the names of its columns."""
     cursor = conn.execute(sql, parameters)
     names = [column[0] for column in cursor.description]
-    return [dict(zip(names, row)) for row in cursor]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
 
 
-def _first(conn: sqlite3.Connection, sql: str, *parameters: object) -> dict | None:
+def _first(conn: sqlite3.Connection, sql: str, *parameters: object) -> Row | None:
     return next(iter(rows(conn, sql, *parameters)), None)

@@ -60,6 +60,20 @@ def short(job_id: str) -> str:
     return job_id[:_SHORT_ID]
 
 
+def relative(moment: str, now: datetime) -> str:
+    """Return a moment, UTC text, as `3m ago`, `in 2h` or `now`, in its largest unit."""
+    seconds = (parse_utc(moment) - now).total_seconds()
+    if abs(seconds) < 1:
+        return "now"
+    largest = format_duration(abs(seconds)).split()[0]
+    return f"in {largest}" if seconds > 0 else f"{largest} ago"
+
+
+def age(moment: str, now: datetime) -> str:
+    """Return how long ago a moment, UTC text, is: `2h 5m`."""
+    return format_duration((now - parse_utc(moment)).total_seconds())
+
+
 def block(text: str, indent: str) -> str:
     """Return a text of many lines, indented, each fit for a terminal."""
     return "".join(f"{indent}{_margin(line)}{one_line(line)}".rstrip() + "\n" for line in text.splitlines())
@@ -132,21 +146,13 @@ class Terminal(Page):
         return f"{line.rstrip()}\n"
 
     def time(self, moment: str | None) -> str | None:
-        """Return a moment as `3m ago`, `in 2h` or `now`."""
-        if moment is None:
-            return None
-        seconds = self._seconds_to(moment)
-        if abs(seconds) < 1:
-            return "now"
-        return f"in {_roughly(seconds)}" if seconds > 0 else f"{_roughly(-seconds)} ago"
+        """Return a moment as `relative` does."""
+        return None if moment is None else relative(moment, self._now)
 
     def wait(self, moment: str) -> str:
-        """Return `for 2h`, or that only its turn has to come."""
-        seconds = self._seconds_to(moment)
-        return f"for {_roughly(seconds)}" if seconds >= 1 else "for its turn"
-
-    def _seconds_to(self, moment: str) -> float:
-        return (parse_utc(moment) - self._now).total_seconds()
+        """Return `for 2h`, or `for its turn` if that is past."""
+        left = relative(moment, self._now)
+        return f"for {left.removeprefix('in ')}" if left.startswith("in ") else "for its turn"
 
 
 def narrowed(widths: Sequence[int], least: Sequence[int], available: int) -> list[int]:
@@ -193,10 +199,6 @@ def wrapped(text: str, width: int) -> Iterator[str]:
 
 def _harmless(rows: Sequence[Sequence[str]]) -> list[list[str]]:
     return [[text_width.fit(text, _AS_WIDE_AS_IT_IS) for text in row] for row in rows]
-
-
-def _roughly(seconds: float) -> str:
-    return format_duration(seconds).split()[0]
 
 
 def _paint(text: str, whole: str) -> str:

@@ -81,16 +81,16 @@ def test_the_first_that_is_named_or_exists_is_taken(tmp_path: Path) -> None:
 def test_where_none_is_all_places_are_named(tmp_path: Path) -> None:
     assert refusal(None, {"HOME": str(tmp_path)}, system=tmp_path / "none") == (
         78, f"no configuration found (looked at $DUCTILE_CONFIG, {tmp_path}/.config/ductile/config.yaml,"
-            f" {tmp_path}/none); `ductilectl init` makes a starter configuration")
+            f" {tmp_path}/none); `ductilectl init` writes a starter configuration")
 
 
 @pytest.mark.parametrize(("name", "line"), [
     ("none", "{path}/none: no such file or directory"),
     ("a\nb\x1b[31m", "{path}/a\\nb\\x1b[31m: no such file or directory"),
     ("", "{path}: no config.yaml in this directory"),
-    ("file/below", "{path}/file/below: cannot be looked at: Not a directory"),
-    ("loop", "{path}/loop: cannot be looked at: Too many levels of symbolic links"),
-    ("n" * 300, "{path}/" + "n" * 300 + ": cannot be looked at: File name too long"),
+    ("file/below", "{path}/file/below: cannot be read: Not a directory"),
+    ("loop", "{path}/loop: cannot be read: Too many levels of symbolic links"),
+    ("n" * 300, "{path}/" + "n" * 300 + ": cannot be read: File name too long"),
 ])
 def test_one_that_is_named_must_be_there(tmp_path: Path, name: str, line: str) -> None:
     (tmp_path / "file").touch()
@@ -111,7 +111,7 @@ def test_a_directory_that_may_not_be_searched_is_not_taken_for_empty(open_path: 
     closed.chmod(0o700)
     looked_at = f"{closed}{name or '/config.yaml'}"
     assert asked_by(NOBODY, f"{closed}{name}", {}, system=open_path) == (
-        DENIED, f"{looked_at}: cannot be looked at: Permission denied, named by -c; run this as the user that runs"
+        DENIED, f"{looked_at}: cannot be read: Permission denied, named by -c; run this as the user that runs"
                 " ductiled")
 
 
@@ -130,7 +130,7 @@ def test_a_usual_place_that_may_not_be_searched_is_told(open_path: Path) -> None
 @as_root
 def test_without_a_home_there_is_one_place_less(open_path: Path) -> None:
     assert asked_by(STRANGER, None, {}, system=open_path / "none") == (
-        78, f"no configuration found (looked at $DUCTILE_CONFIG, {open_path}/none); `ductilectl init` makes a starter"
+        78, f"no configuration found (looked at $DUCTILE_CONFIG, {open_path}/none); `ductilectl init` writes a starter"
             " configuration")
     config = written(open_path / "here")
     assert asked_by(STRANGER, None, {}, system=config) == (0, str(config))

@@ -8,7 +8,7 @@ from typing import Any
 
 from ctl.desk import job_id
 from ductile.ctl.monitor import render
-from ductile.ctl.monitor.state import Sight, View
+from ductile.ctl.monitor.state import Snapshot, State
 from ductile.units import utc_text
 from support.clock import START
 
@@ -60,7 +60,7 @@ def chain_of(asked: Mapping[str, Any], *others: Mapping[str, Any], stderr: str |
 
 def sight(*, waiting: Sequence[Mapping[str, Any]] = (), ended: Sequence[Mapping[str, Any]] = (),
           plugins: Sequence[Mapping[str, Any]] = (), chain: Mapping[str, Any] | None = None,
-          timeouts: Mapping[str, int] | None = None, **status: Any) -> Sight:
+          timeouts: Mapping[str, int] | None = None, **status: Any) -> Snapshot:
     """A look at a daemon that has been up since the start; `status` is laid over what `status --json` shows."""
     statuses = ["waiting" if row["next_retry_at"] else row["status"] for row in waiting]
     found = {
@@ -71,10 +71,10 @@ def sight(*, waiting: Sequence[Mapping[str, Any]] = (), ended: Sequence[Mapping[
         "ended_24h": {name: [row["status"] for row in ended].count(name) for name in ("succeeded", "dead", "deduped")},
         "plugins": list(plugins), **status,
     }
-    return Sight(now=NOW, status=found, open=list(waiting), ended=list(ended), chain=chain, timeouts=timeouts or {})
+    return Snapshot(now=NOW, status=found, open=list(waiting), ended=list(ended), chain=chain, timeouts=timeouts or {})
 
 
-def busy() -> Sight:
+def busy() -> Snapshot:
     """A daemon with something of everything, and hostile texts wherever a plugin could have put them."""
     running = job(1, "running", plugin="withings", started_at=at(288))
     waiting = [
@@ -99,10 +99,10 @@ def busy() -> Sight:
     return sight(waiting=waiting, ended=ended, plugins=plugins, chain=chain, timeouts={running["job_id"]: 60})
 
 
-CHOSEN = View(focus="recent", job=job_id(6))
+CHOSEN = State(focus="recent", job=job_id(6))
 
 
-def text(seen_sight: Sight, seen: View, columns: int, rows: int) -> str:
+def text(seen_sight: Snapshot, seen: State, columns: int, rows: int) -> str:
     """The screen without its colours, without blanks at the ends of lines."""
     shown = render.lines(seen_sight, seen, columns=columns, rows=rows)
     return "".join("".join(span.text for span in line).rstrip() + "\n" for line in shown)

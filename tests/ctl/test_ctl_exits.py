@@ -73,7 +73,7 @@ def test_damage_found_while_reading_is_65(desk: Desk) -> None:
     assert (said.code, said.out, "is damaged" in said.err) == (65, "", True)
 
 
-@pytest.mark.parametrize("command", READING + CHANGING)
+@pytest.mark.parametrize("command", [each for each in CHANGING if each[0] != "cancel"])
 def test_a_configuration_that_is_no_yaml_is_78(desk: Desk, command: tuple[str, ...]) -> None:
     (desk.home / "config.yaml").write_text("a: [\n")
     said = desk.call(*command)
@@ -99,7 +99,7 @@ def test_without_any_configuration_it_names_the_places(desk: Desk) -> None:
     assert (done.returncode, done.stdout) == (78, "")
     assert done.stderr == (
         f"no configuration found (looked at $DUCTILE_CONFIG, {desk.home}/.config/ductile/config.yaml,"
-        " /etc/ductile/config.yaml); `ductilectl init` makes a starter configuration\n")
+        " /etc/ductile/config.yaml); `ductilectl init` writes a starter configuration\n")
 
 
 @as_root
@@ -107,7 +107,7 @@ def test_a_configuration_that_may_not_be_looked_at_is_77(desk: Desk) -> None:
     for directory in desk.home.parents[:-2]:
         directory.chmod(directory.stat().st_mode | 0o055)
     assert desk.process("status", become=NOBODY) == Said(code=77, out="", err=(
-        f"{desk.home}/config.yaml: cannot be looked at: Permission denied, named by -c; run this as the user that runs"
+        f"{desk.home}/config.yaml: cannot be read: Permission denied, named by -c; run this as the user that runs"
         " ductiled\n"))
 
 
@@ -119,7 +119,7 @@ def test_a_user_without_a_home_needs_none(desk: Desk) -> None:
     done = subprocess.run([*STRANGER, ordinary.program("ductilectl", STRANGER), "status"], env={}, cwd="/", capture_output=True, text=True,
                           timeout=PATIENCE_SECONDS, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (
-        78, "", "no configuration found (looked at $DUCTILE_CONFIG, /etc/ductile/config.yaml); `ductilectl init` makes"
+        78, "", "no configuration found (looked at $DUCTILE_CONFIG, /etc/ductile/config.yaml); `ductilectl init` writes"
                 " a starter configuration\n")
 
 

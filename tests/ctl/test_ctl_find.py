@@ -1,4 +1,4 @@
-"""A look at the lines gives the database's place, or none: never another than reading all of it gives."""
+"""Commands that only need the database find it while the configuration on disk is broken."""
 
 from __future__ import annotations
 
@@ -7,37 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from ctl.desk import Desk, load
 from ductile.config import find
-from ductile.config.load import load
 
-COMMON = """\
-# Everything.
-service:
-  name: ductile        # as in logs
-  log: stdout
-state:
-
-  # where it is
-  path: ./elsewhere/state.db   # here
-workspace: {path: ./data/ws, ttl: "24h"}
-plugins_dir:
-  - ./plugins
-  - "/usr/share/plugins"
-plugins:
-  echo:
-    schedule: {every: 5m, preferred_window: x}
-    config:
-      url: https://example.org/a:b
-      path: ./not/this
-routes:
-  - {from: echo, event_type: a, to: echo}
-  - from: echo
-    event_type: "b"
-    to: echo
-"""
+BROKEN = "routes: [\n"
 
 
-def glance(directory: Path, text: str) -> str | None:
+def look(directory: Path, text: str) -> str | None:
     file = directory / "config.yaml"
     file.write_text(text, newline="")
     found = find.state_path(file)
@@ -45,61 +21,73 @@ def glance(directory: Path, text: str) -> str | None:
 
 
 @pytest.mark.parametrize(("text", "expected"), [
-    (COMMON, "elsewhere/state.db"),
     ("", "data/state.db"),
     ("service:\n  name: x\n", "data/state.db"),
+    ("state:\n  path: state.db\n", "state.db"),
+    ("state:   # where\n\n  # it is\n  path: ./elsewhere/state.db   # here\n", "elsewhere/state.db"),
     ("state:\n    path: 'a/b c'\n", "a/b c"),
     ('state:\n  path: "a/b#c"\n', "a/b#c"),
+    ("state:\n  path: a/b#c d\n", "a/b#c d"),
+    ("state:\r\n  path: ./a/b\r\nx: 1\r\n", "a/b"),
     ("plugins:\n  echo:\n    state:\n      path: ./no/no\n", "data/state.db"),
-    ("state:\n  other:\n    path: ./no/no\n", "data/state.db"),
 ])
-def test_simple_lines_are_enough(tmp_path: Path, text: str, expected: str) -> None:
-    assert glance(tmp_path, text) == expected
-    assert load(tmp_path / "config.yaml", {}).config.state_path == tmp_path / expected
+def test_a_path_on_a_line_of_its_own_is_found(tmp_path: Path, text: str, expected: str) -> None:
+    assert look(tmp_path, text) == expected
+    assert look(tmp_path, f"{text}{BROKEN}") == expected
 
 
 @pytest.mark.parametrize("text", [
     "state: {path: ./a/b}\n",
-    "{state: {path: ./a/b}}\n",
+    '"state": {"path": "./a/b"}\n',
     "state:\n",
     "state:\n- path: ./a/b\n",
     "state:\n  path: ${HOME}/b\n",
-    "state:\n  path: state.db\n",
-    "state:\n  path: ./a/b\n  path: ./c/d\n",
-    "state:\n  path: ./a/b\nstate:\n  path: ./c/d\n",
-    "state:\n  path: ./a/b\n    more\n",
-    "state:\n  path: ./a/b\n    - more\n",
     "state:\n  path: &here ./a/b\n",
-    "state:\n  path: !!str ./a/b\n",
+    "state:\n  path: |\n    ./a/b\n",
     "state:\n  path:\n    ./a/b\n",
     'state:\n  path: "./a\\x2fb"\n',
-    "'state':\n  path: ./a/b\n",
+    "state:\n  path: ./a/\n",
     "state :\n  path: ./a/b\n",
-    "  state:\n    path: ./a/b\n",
-    "---\nstate:\n  path: ./a/b\n",
-    "name: 'x\nstate:\n  path: ./a/b\nend: y'\n",
-    'name: "x\nstate:\n  path: ./a/b\nend: y"\n',
-    "a: {b: it's, c: 'x}\nstate:\n  path: ./a/b\nd: y'}\n",
-    "a: [b,\nstate:\n  path: ./a/b\n]\n",
-    "a: |\nstate:\n  path: ./a/b\n",
-    "state:\r\n  path: ./a/b\r\n",
-    "state:\n\tpath: ./a/b\n",
-    "\ufeffstate:\n  path: ./a/b\n",
-    "# a comment\u2028state: {path: ./a/b}\n",
-    "# a comment\x85state: {path: ./a/b}\n",
 ])
-def test_what_could_mean_something_else_is_left_to_the_whole_reading(tmp_path: Path, text: str) -> None:
-    assert glance(tmp_path, text) is None
+def test_a_path_written_otherwise_is_not_guessed(tmp_path: Path, text: str) -> None:
+    assert look(tmp_path, text) is None
 
 
-def test_what_is_no_text_is_left_to_the_whole_reading(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_bytes(b"state:\n  path: ./\xff/b\n")
+def test_bytes_that_are_not_utf_8_do_not_hide_the_path(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_bytes(b"# \xff\nstate:\n  path: ./a/b\n")
+    assert find.state_path(tmp_path / "config.yaml") == tmp_path / "a" / "b"
+
+
+def test_what_is_not_a_regular_file_is_not_read(tmp_path: Path) -> None:
     assert find.state_path(tmp_path / "config.yaml") is None
-    assert find.state_path(tmp_path / "missing.yaml") is None
-
-
-def test_what_is_no_file_is_left_to_the_whole_reading(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.yaml")
     assert find.state_path(tmp_path / "config.yaml") is None
     (tmp_path / "zero.yaml").symlink_to("/dev/zero")
     assert find.state_path(tmp_path / "zero.yaml") is None
+
+
+@pytest.mark.parametrize("command", [("status",), ("queue",), ("logs",), ("logs", "echo"), ("backup", "copy.db")])
+def test_commands_that_only_need_the_database_warn_once_and_go_on(desk: Desk, monkeypatch: pytest.MonkeyPatch,
+                                                                  command: tuple[str, ...]) -> None:
+    monkeypatch.chdir(desk.home)
+    with desk.ledger() as conn:
+        desk.loaded(conn, load("echo"))
+        conn.execute(
+            "INSERT INTO job_queue (id, plugin, command, status, attempt, max_attempts, submitted_by, created_at,"
+            " completed_at, root_job_id) VALUES ('j', 'echo', 'poll', 'dead', 1, 1, 'cli', 'x', 'x', 'j')")
+        conn.execute(
+            "INSERT INTO job_log (id, job_id, attempt, plugin, command, status, submitted_by, created_at, completed_at)"
+            " VALUES ('x', 'j', 1, 'echo', 'poll', 'failed', 'cli', '2026-02-08T10:00:00.000Z',"
+            " '2026-02-08T10:01:00.000Z')")
+    (desk.home / "config.yaml").write_text(f"state:\n  path: ./data/state.db\n{BROKEN}")
+    said = desk.call(*command)
+    assert said.code == 0
+    assert said.err.startswith(f"warning: {desk.home}/config.yaml:")
+    assert said.err.endswith(f"; using the database {desk.database}\n")
+    assert said.err.count("\n") == 1
+
+
+def test_a_broken_configuration_that_hides_the_path_is_78(desk: Desk) -> None:
+    (desk.home / "config.yaml").write_text(f"state: {{path: ./a/b}}\n{BROKEN}")
+    said = desk.call("status")
+    assert (said.code, said.out, said.err.count("\n")) == (78, "", 1)

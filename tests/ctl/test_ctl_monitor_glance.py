@@ -41,15 +41,15 @@ def end(conn: sqlite3.Connection, number: int, status: Status, seconds: float, *
         attempt_table.append(conn, job, LogEntry(id=f"log-{number}", status="failed", completed_at=START, **entry), None)
 
 
-def test_what_runs_comes_first_then_the_queue_then_what_waits_for_a_retry(conn: sqlite3.Connection) -> None:
+def test_what_runs_comes_first_then_the_others_in_the_order_of_the_queue(conn: sqlite3.Connection) -> None:
     for number, plugin in enumerate(("z", "a", "m", "a", "z")):
         put_job(conn, job_id(number), plugin=plugin)
     put_job(conn, job_id(5), Status.RUNNING)
     put_job(conn, job_id(6), Status.DEAD)
     wait_for_retry(conn, 0, 60)
     wait_for_retry(conn, 3, 30)
-    assert ids(queries.open_jobs(conn, 10)) == [job_id(number) for number in (5, 1, 2, 4, 3, 0)]
-    assert ids(queries.open_jobs(conn, 3)) == [job_id(number) for number in (5, 1, 2)]
+    assert ids(queries.open_jobs(conn, 10)) == [job_id(number) for number in (5, 0, 1, 2, 3, 4)]
+    assert ids(queries.open_jobs(conn, 3)) == [job_id(number) for number in (5, 0, 1)]
 
 
 def test_what_ended_last_comes_first(conn: sqlite3.Connection) -> None:

@@ -17,8 +17,8 @@ from ductile.ctl.monitor.state import (
     QUEUE,
     RECENT,
     Message,
-    Sight,
-    View,
+    Snapshot,
+    State,
     chosen_job,
     cursor,
     press,
@@ -34,7 +34,7 @@ SEEN = sight(waiting=WAITING, ended=ENDED, plugins=[plugin("echo"), plugin("othe
 NOTHING = sight()
 
 
-def after(keys: Sequence[str], view: View = View(), seen: Sight = SEEN) -> View:
+def after(keys: Sequence[str], view: State = State(), seen: Snapshot = SEEN) -> State:
     """The view after some keys, of which none may have asked for a command."""
     for key in keys:
         view, arguments = press(view, key, seen, page=PAGE)
@@ -45,9 +45,9 @@ def after(keys: Sequence[str], view: View = View(), seen: Sight = SEEN) -> View:
 @pytest.mark.parametrize(("seen", "expected"), [
     (SEEN, 10), (replace(SEEN, open=WAITING[1:]), 1), (replace(SEEN, open=WAITING[1:], ended=[]), 11),
 ])
-def test_while_nothing_is_chosen_what_runs_or_ended_last_is_looked_at(seen: Sight, expected: int) -> None:
-    assert chosen_job(View(), seen) == job_id(expected)
-    assert chosen_job(View(), NOTHING) is None
+def test_while_nothing_is_chosen_what_runs_or_ended_last_is_looked_at(seen: Snapshot, expected: int) -> None:
+    assert chosen_job(State(), seen) == job_id(expected)
+    assert chosen_job(State(), NOTHING) is None
 
 
 @pytest.mark.parametrize(("keys", "expected"), [
@@ -92,13 +92,13 @@ def test_the_plugins_have_a_cursor_of_their_own() -> None:
 
 
 def test_in_the_chain_enter_chooses_the_job_of_a_line() -> None:
-    view = after(["backtab"], View(job=job_id(1)))
+    view = after(["backtab"], State(job=job_id(1)))
     assert [entry for entry in (cursor(view, SEEN, CHAIN), cursor(after(["end"], view), SEEN, CHAIN))] == [0, 2]
     chosen = after(["end", "enter"], view)
     assert (chosen.job, chosen.line) == (job_id(2), None)
     assert cursor(chosen, replace(SEEN, chain=chain_of(LEAF, ROOT)), CHAIN) == 1
-    assert cursor(View(focus=CHAIN, line=99), SEEN, CHAIN) == 2
-    assert after(["j", "enter"], View(focus=CHAIN), NOTHING).job is None
+    assert cursor(State(focus=CHAIN, line=99), SEEN, CHAIN) == 2
+    assert after(["j", "enter"], State(focus=CHAIN), NOTHING).job is None
 
 
 # The filter
@@ -155,7 +155,7 @@ def test_with_nothing_to_change_it_says_so(key: str) -> None:
     what = {"t": "job to retry", "p": "job to replay", "c": "job to cancel", "r": "plugin to run",
             "R": "plugin to reset"}[key]
     assert after([key], seen=NOTHING).message == Message(text=f"there is no {what}", good=False)
-    assert after([key], View(focus=PLUGINS), NOTHING).message == Message(text=f"there is no {what}", good=False)
+    assert after([key], State(focus=PLUGINS), NOTHING).message == Message(text=f"there is no {what}", good=False)
 
 
 def test_the_job_that_was_changed_stays_in_sight() -> None:
@@ -180,9 +180,9 @@ def test_help_is_read_and_closed_by_any_other_key() -> None:
 
 def test_q_quits_and_an_unknown_key_does_nothing() -> None:
     assert after(["q"]).ended
-    assert after(["z", "ä", "\x07", "enter", "backspace"]) == View()
+    assert after(["z", "ä", "\x07", "enter", "backspace"]) == State()
 
 
 def test_a_job_that_waits_for_a_retry_is_one_of_the_queue() -> None:
     waits = sight(waiting=[job(1, next_retry_at=at(400))])
-    assert chosen_job(View(), waits) == job_id(1)
+    assert chosen_job(State(), waits) == job_id(1)

@@ -12,7 +12,7 @@ import pytest
 
 from ctl.sights import CHOSEN, HOSTILE, at, busy, chain_of, job, plugin, sight, text
 from ductile.ctl.monitor import render
-from ductile.ctl.monitor.state import PANES, Message, Question, Sight, View
+from ductile.ctl.monitor.state import PANES, Message, Question, Snapshot, State
 from ductile.ctl.text_width import count
 
 SCREENS = Path(__file__).parent / "screens"
@@ -26,19 +26,19 @@ def test_the_whole_screen(columns: int, rows: int) -> None:
 
 @pytest.mark.parametrize(("name", "seen"), [
     ("queue", replace(CHOSEN, focus="queue")), ("plugins", replace(CHOSEN, focus="plugins", plugin="withings")),
-    ("chain", replace(CHOSEN, focus="chain", line=1)), ("help", View(help_line=0)),
+    ("chain", replace(CHOSEN, focus="chain", line=1)), ("help", State(help_line=0)),
     ("filter", replace(CHOSEN, filter="WITH")),
 ])
-def test_the_focused_pane_has_most_of_the_screen(name: str, seen: View) -> None:
+def test_the_focused_pane_has_most_of_the_screen(name: str, seen: State) -> None:
     assert text(busy(), seen, 80, 24) == (SCREENS / f"{name}-80x24.txt").read_text(encoding="utf-8")
 
 
 def test_with_nothing_to_show_it_says_so() -> None:
     nothing = sight(config_load=None, daemon={"running": False, "pid": None, "since": None, "listen": None})
-    assert text(nothing, View(), 80, 24) == (SCREENS / "nothing-80x24.txt").read_text(encoding="utf-8")
+    assert text(nothing, State(), 80, 24) == (SCREENS / "nothing-80x24.txt").read_text(encoding="utf-8")
 
 
-def hostile(word: str) -> Sight:
+def hostile(word: str) -> Snapshot:
     """Everything that a plugin or a file can name has this name."""
     rows = [job(number, status, plugin=word, command=word, last_error=word, step_id=word, pipeline_name=word,
                 next_retry_at=at(400) if number == 1 else None)
@@ -53,8 +53,8 @@ def hostile(word: str) -> Sight:
 @pytest.mark.parametrize("word", HOSTILE)
 @pytest.mark.parametrize("focus", PANES)
 def test_no_word_breaks_out_of_its_line(word: str, focus: str) -> None:
-    seen = View(focus=focus, job=job(3)["job_id"], filter=word[:60])
-    views = [seen, View(focus=focus), replace(seen, typing=True), replace(seen, message=Message(text=word, good=True)),
+    seen = State(focus=focus, job=job(3)["job_id"], filter=word[:60])
+    views = [seen, State(focus=focus), replace(seen, typing=True), replace(seen, message=Message(text=word, good=True)),
              replace(seen, question=Question(text=word, arguments=()))]
     for each, (columns, rows) in product(views, ((80, 24), (40, 10), (150, 30))):
         lines = render.lines(hostile(word), each, columns=columns, rows=rows)
@@ -69,7 +69,7 @@ def test_no_word_breaks_out_of_its_line(word: str, focus: str) -> None:
 
 @pytest.mark.parametrize(("columns", "rows"), [(1, 1), (2, 50), (39, 24), (80, 9), (0, 0), (300, 1)])
 def test_a_screen_that_is_too_small_says_so(columns: int, rows: int) -> None:
-    lines = render.lines(busy(), View(), columns=columns, rows=rows)
+    lines = render.lines(busy(), State(), columns=columns, rows=rows)
     shown = "".join(span.text for span in lines[0])
     assert len(lines) == max(1, rows)
     assert len(shown) < max(1, columns)
@@ -79,10 +79,10 @@ def test_a_screen_that_is_too_small_says_so(columns: int, rows: int) -> None:
 
 def test_every_row_of_the_screen_is_somebodys() -> None:
     for focus, columns, rows in product(PANES, (40, 63, 64, 80, 139, 140, 200), range(10, 71, 3)):
-        lines = render.lines(busy(), View(focus=focus), columns=columns, rows=rows)
+        lines = render.lines(busy(), State(focus=focus), columns=columns, rows=rows)
         # Only the line of questions and answers may be empty.
         assert all(line for line in lines[:-2])
-        assert 1 <= render.page(View(focus=focus), columns=columns, rows=rows) <= rows
+        assert 1 <= render.page(State(focus=focus), columns=columns, rows=rows) <= rows
         titles = [span.text for line in lines for span in line if span.text.startswith(("== ", "-- "))]
         assert len([title for title in titles if title.startswith(f"== {focus}")]) == 1 or focus == "chain"
 
@@ -91,7 +91,7 @@ def test_every_row_of_the_screen_is_somebodys() -> None:
 
 
 def first_lines(number: int, columns: int = 120, **status: Any) -> list[str]:
-    return text(sight(**status), View(), columns, 24).splitlines()[:number]
+    return text(sight(**status), State(), columns, 24).splitlines()[:number]
 
 
 def test_a_daemon_that_listens_says_where() -> None:
@@ -109,7 +109,7 @@ def test_a_daemon_that_listens_says_where() -> None:
 def test_a_refused_reload_says_why(errors: str | None, expected: str) -> None:
     load = {"loaded_at": at(0), "ok": False, "errors": errors}
     assert first_lines(2, config_load=load)[1] == f"config    {expected}"
-    assert text(sight(config_load=load), View(), 60, 10).splitlines()[0] == (
+    assert text(sight(config_load=load), State(), 60, 10).splitlines()[0] == (
         "up 5m; config refused; 0 queued, 0 waiting")
 
 
@@ -125,33 +125,33 @@ def test_what_runs_is_measured_against_its_deadline(fields: dict[str, Any], time
                                                     style: str) -> None:
     running = job(1, "running", **fields)
     seen = sight(waiting=[running], timeouts={} if timeout is None else {running["job_id"]: timeout})
-    (span,) = render.lines(seen, View(), columns=80, rows=24)[3]
+    (span,) = render.lines(seen, State(), columns=80, rows=24)[3]
     assert (span.text, span.style) == (f"running   {expected}", style)
 
 
 def test_what_a_dead_daemon_has_left_running_is_not_measured() -> None:
     down = {"running": False, "pid": None, "since": None, "listen": None}
     seen = sight(waiting=[job(1, "running")], daemon=down)
-    assert text(seen, View(), 100, 24).splitlines()[:4] == [
+    assert text(seen, State(), 100, 24).splitlines()[:4] == [
         "ductiled  ! not running: this is what the database says", "config    taken 5m ago, at 2026-02-08 10:00:00Z",
         "queue     0 queued, 0 waiting for a retry, 1 running",
         "running   * 00000001 echo poll 1/4: cut short; the next start of ductiled goes on with it"]
-    assert text(seen, View(), 50, 10).splitlines()[0] == "! down; 0 queued, 0 waiting"
+    assert text(seen, State(), 50, 10).splitlines()[0] == "! down; 0 queued, 0 waiting"
 
 
 @pytest.mark.parametrize(("seen", "expected"), [
-    (View(question=Question(text="cancel job 1a2b3c4d (echo poll)", arguments=())),
+    (State(question=Question(text="cancel job 1a2b3c4d (echo poll)", arguments=())),
      "cancel job 1a2b3c4d (echo poll)? y/n"),
-    (View(question=Question(text="cancel job 1a2b3c4d (a-plugin-with-a-long-name poll)", arguments=())),
+    (State(question=Question(text="cancel job 1a2b3c4d (a-plugin-with-a-long-name poll)", arguments=())),
      "cancel job 1a2b3c4d (a-plugin-with…? y/n"),
-    (View(typing=True, filter="ec"), "/ec_"),
-    (View(message=Message(text="retry: job 1 is queued again", good=True)), "+ retry: job 1 is queued again"),
-    (View(message=Message(text="nothing was changed", good=False)), "! nothing was changed"),
-    (View(filter="ec"), "only what has 'ec': Esc shows all"),
-    (View(focus="plugins"), "disabled; last error: no such file"),
-    (View(), ""),
+    (State(typing=True, filter="ec"), "/ec_"),
+    (State(message=Message(text="retry: job 1 is queued again", good=True)), "+ retry: job 1 is queued again"),
+    (State(message=Message(text="nothing was changed", good=False)), "! nothing was changed"),
+    (State(filter="ec"), "only what has 'ec': Esc shows all"),
+    (State(focus="plugins"), "disabled; last error: no such file"),
+    (State(), ""),
 ])
-def test_the_line_below_has_what_matters_most(seen: View, expected: str) -> None:
+def test_the_line_below_has_what_matters_most(seen: State, expected: str) -> None:
     known = sight(plugins=[plugin("echo", held=["disabled"], last_error="no such file\n")])
     assert text(known, seen, 40, 10).splitlines()[8] == expected
 
@@ -162,7 +162,7 @@ def test_the_line_below_has_what_matters_most(seen: View, expected: str) -> None
     (40, "? help  q quit  Tab pane  / filter"),
 ])
 def test_as_many_keys_are_shown_as_there_is_room_for(columns: int, expected: str) -> None:
-    assert text(sight(), View(), columns, 24).splitlines()[-1] == expected
+    assert text(sight(), State(), columns, 24).splitlines()[-1] == expected
 
 
 # The panes
@@ -170,14 +170,14 @@ def test_as_many_keys_are_shown_as_there_is_room_for(columns: int, expected: str
 
 def test_of_a_long_queue_it_says_how_much_is_not_shown() -> None:
     waiting = [job(number) for number in range(200)]
-    shown = text(sight(waiting=waiting, queue={"queued": 9999, "waiting": 1, "running": 0}), View(), 80, 24)
+    shown = text(sight(waiting=waiting, queue={"queued": 9999, "waiting": 1, "running": 0}), State(), 80, 24)
     assert "== queue: the first 200 of 10000 ===" in shown
 
 
 @pytest.mark.parametrize(("chosen", "first"), [(0, 0), (3, 1), (50, 48), (99, 95)])
 def test_the_chosen_row_is_always_in_sight(chosen: int, first: int) -> None:
     seen = sight(waiting=[job(number) for number in range(100)])
-    lines = text(seen, View(job=job(chosen)["job_id"]), 80, 24).splitlines()
+    lines = text(seen, State(job=job(chosen)["job_id"]), 80, 24).splitlines()
     assert lines[5][3:11] == f"{first:08x}"
     assert [line[3:11] for line in lines[5:10] if line.startswith(">")] == [f"{chosen:08x}"]
 
@@ -194,7 +194,7 @@ def test_the_chosen_row_is_always_in_sight(chosen: int, first: int) -> None:
     ({"breakers": [{"state": "closed", "failure_count": 2}]}, "+", "plain", "breaker closed, 2"),
 ])
 def test_a_plugin_has_its_sign_and_its_reason(fields: dict[str, Any], sign: str, style: str, rest: str) -> None:
-    lines = render.lines(sight(plugins=[plugin("echo", **fields)]), View(), columns=120, rows=24)
+    lines = render.lines(sight(plugins=[plugin("echo", **fields)]), State(), columns=120, rows=24)
     (span,) = next(line for line in lines if "echo" in "".join(span.text for span in line))
     assert (span.text[1], span.style) == (sign, style)
     assert span.text.rstrip().endswith(f" {rest}")
@@ -207,7 +207,7 @@ def test_a_chain_is_a_tree_with_what_the_chosen_job_said_below_it() -> None:
     stray = job(4, "running", parent_job_id="cut off")
     chain = chain_of(middle, root, leaf, stray, stderr="one\ntwo\n" + "x\n" * 99, printed="{", files=[("a/b", 5 << 20)],
                      total=1000)
-    shown = [line.rstrip() for line in text(sight(chain=chain), View(focus="chain", line=0, job=middle["job_id"]),
+    shown = [line.rstrip() for line in text(sight(chain=chain), State(focus="chain", line=0, job=middle["job_id"]),
                                             200, 90).splitlines()[5:-2]]
     assert [line.split("|")[1] for line in shown if line.split("|")[1]][:5] == [
         "   + 00000001 echo handle: succeeded, 1/4, 1.5s".replace("   +", ">+", 1),
@@ -221,5 +221,5 @@ def test_a_chain_is_a_tree_with_what_the_chosen_job_said_below_it() -> None:
 
 def test_a_deep_chain_stays_on_the_screen() -> None:
     jobs = [job(number, parent_job_id=job(number - 1)["job_id"]) for number in range(1, 100)]
-    shown = text(sight(chain=chain_of(jobs[98], *jobs[:98])), View(focus="chain", job=jobs[98]["job_id"]), 40, 10)
+    shown = text(sight(chain=chain_of(jobs[98], *jobs[:98])), State(focus="chain", job=jobs[98]["job_id"]), 40, 10)
     assert ">                . 00000063 echo poll: …\n" in shown

@@ -15,7 +15,7 @@ from ductile import db
 from ductile.config import load_table
 from ductile.config.load import load as load_config
 from ductile.config.model import PluginConfig
-from ductile.ctl.monitor.state import View
+from ductile.ctl.monitor.state import State
 from ductile.ctl.monitor.watch import Watch
 from ductile.errors import DuctileError
 from ductile.pidfile import PidLock, pid_file
@@ -55,7 +55,7 @@ class Looks:
         self.readings += 1
         return self._plugins()
 
-    def costs(self, seen: View = View()) -> list[str]:
+    def costs(self, seen: State = State()) -> list[str]:
         """Look, and return the statements that it took."""
         self.statements.clear()
         self.watch.look(seen)
@@ -89,7 +89,7 @@ def test_an_idle_database_is_asked_for_its_version_alone(looks: Looks) -> None:
 def test_what_somebody_writes_is_seen_at_the_next_look(looks: Looks, ledger: sqlite3.Connection) -> None:
     looks.costs()
     put_job(ledger, job_id(1))
-    sight = looks.watch.look(View())
+    sight = looks.watch.look(State())
     assert [row["job_id"] for row in sight.open] == [job_id(1)]
     assert (sight.status["queue"], sight.chain["job_id"]) == ({"queued": 1, "waiting": 0, "running": 0}, job_id(1))
     assert looks.costs() == IDLE
@@ -99,17 +99,17 @@ def test_another_job_that_is_chosen_is_read(looks: Looks, ledger: sqlite3.Connec
     for number in (1, 2):
         put_job(ledger, job_id(number))
     looks.costs()
-    chosen = View(job=job_id(2))
+    chosen = State(job=job_id(2))
     assert looks.watch.look(chosen).chain["job_id"] == job_id(2)
     assert looks.costs(chosen) == IDLE
-    assert looks.watch.look(View(job=job_id(3))).chain is None
+    assert looks.watch.look(State(job=job_id(3))).chain is None
 
 
 def test_time_goes_on_without_the_tables(looks: Looks, ledger: sqlite3.Connection) -> None:
     put_job(ledger, job_id(1), Status.RUNNING)
     looks.costs()
     looks.clock.move(59)
-    assert looks.watch.look(View()).now == START + timedelta(seconds=59)
+    assert looks.watch.look(State()).now == START + timedelta(seconds=59)
     assert looks.costs() == IDLE
     looks.clock.move(1)
     assert len(looks.costs()) > 5
@@ -120,11 +120,11 @@ def test_time_goes_on_without_the_tables(looks: Looks, ledger: sqlite3.Connectio
 
 
 def test_a_daemon_that_comes_or_goes_is_seen_though_it_writes_nothing(looks: Looks, desk: Desk) -> None:
-    assert looks.watch.look(View()).status["daemon"]["running"] is False
+    assert looks.watch.look(State()).status["daemon"]["running"] is False
     with running(desk):
-        found = looks.watch.look(View()).status["daemon"]
+        found = looks.watch.look(State()).status["daemon"]
         assert (found["running"], found["pid"]) == (True, os.getpid())
-    assert looks.watch.look(View()).status["daemon"]["running"] is False
+    assert looks.watch.look(State()).status["daemon"]["running"] is False
 
 
 def test_nothing_is_held_between_two_looks(looks: Looks, ledger: sqlite3.Connection) -> None:
@@ -146,16 +146,16 @@ def test_one_look_sees_one_moment(looks: Looks, ledger: sqlite3.Connection) -> N
                 put_job(ledger, job_id(2))
 
     looks.conn.set_trace_callback(write_before_the_second)
-    sight = looks.watch.look(View())
+    sight = looks.watch.look(State())
     assert (len(reads) > 2, len(sight.open), sight.status["queue"]["queued"]) == (True, 1, 1)
-    assert len(looks.watch.look(View()).open) == 2
+    assert len(looks.watch.look(State()).open) == 2
 
 
 def test_how_long_a_job_may_take_comes_from_the_configuration(looks: Looks, ledger: sqlite3.Connection) -> None:
     put_job(ledger, job_id(1), Status.RUNNING)
     put_job(ledger, job_id(2), Status.RUNNING, plugin="gone")
     put_job(ledger, job_id(3))
-    assert looks.watch.look(View()).timeouts == {job_id(1): 7}
+    assert looks.watch.look(State()).timeouts == {job_id(1): 7}
 
 
 def test_the_configuration_is_read_once_for_each_that_the_daemon_has_read(looks: Looks, desk: Desk,
@@ -168,14 +168,14 @@ def test_the_configuration_is_read_once_for_each_that_the_daemon_has_read(looks:
     desk.configure(plugins={"echo": {"timeouts": {"poll": "9s"}}})
     with db.transaction(ledger):
         load_table.add(ledger, digest="1", errors=(), now=START)
-    assert looks.watch.look(View()).timeouts == {job_id(1): 9}
+    assert looks.watch.look(State()).timeouts == {job_id(1): 9}
     assert looks.readings == 2
 
 
 def test_without_a_configuration_the_rest_is_shown(looks: Looks, desk: Desk, ledger: sqlite3.Connection) -> None:
     (desk.home / "config.yaml").write_text("a: [\n")
     put_job(ledger, job_id(1), Status.RUNNING)
-    sight = looks.watch.look(View())
+    sight = looks.watch.look(State())
     assert (len(sight.open), sight.timeouts) == (1, {})
 
 
@@ -183,10 +183,10 @@ def test_a_breaker_is_open_for_as_long_as_the_configuration_says(looks: Looks, l
     with db.transaction(ledger):
         breaker = Breaker(state="open", failure_count=3, opened_at=START)
         schedule_table.put_breaker(ledger, "echo", "poll", breaker, START)
-    assert looks.watch.look(View()).status["plugins"][0]["held"] == [
+    assert looks.watch.look(State()).status["plugins"][0]["held"] == [
         "breaker of poll open until 2026-02-08T11:00:00.000Z"]
     looks.clock.move(3600)
-    assert looks.watch.look(View()).status["plugins"][0]["held"] == []
+    assert looks.watch.look(State()).status["plugins"][0]["held"] == []
 
 
 @pytest.mark.parametrize("replaced", [True, False])
@@ -196,7 +196,7 @@ def test_another_database_in_its_place_ends_it_with_what_to_do(looks: Looks, des
     if replaced:
         desk.database.write_bytes(b"")
     with pytest.raises(DuctileError) as caught:
-        looks.watch.look(View())
+        looks.watch.look(State())
     assert (caught.value.exit_code, caught.value.lines) == (
         74, (f"the database {desk.database} is another file now: start ductilectl monitor again",))
 
@@ -217,19 +217,19 @@ def test_a_look_that_fails_is_an_error_that_says_so_and_leaves_nothing_open(
             desk.loaded(ledger, load("echo"), load(f"another-{number}"))
             conn.fail_from(number, code)
             try:
-                looks.watch.look(View())
+                looks.watch.look(State())
             except expected:
                 assert not conn.in_transaction
             failed = conn.failed
             conn.mend()
         assert number > 10
-        assert len(looks.watch.look(View()).status["plugins"]) == 2
+        assert len(looks.watch.look(State()).status["plugins"]) == 2
     finally:
         conn.close()
 
 
 def test_while_nothing_is_chosen_the_chain_is_that_of_what_runs(looks: Looks, ledger: sqlite3.Connection) -> None:
     put_job(ledger, job_id(1), Status.SUCCEEDED)
-    assert looks.watch.look(View()).chain["job_id"] == job_id(1)
+    assert looks.watch.look(State()).chain["job_id"] == job_id(1)
     put_job(ledger, job_id(2), Status.RUNNING)
-    assert looks.watch.look(View()).chain["job_id"] == job_id(2)
+    assert looks.watch.look(State()).chain["job_id"] == job_id(2)

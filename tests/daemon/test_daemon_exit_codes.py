@@ -96,7 +96,7 @@ def test_without_a_configuration_the_places_looked_at_are_named(daemon: RealDaem
     run = daemon.run("-t")
     assert (run.returncode, run.stderr) == (
         78, f"no configuration found (looked at $DUCTILE_CONFIG, {daemon.home}/.config/ductile/config.yaml,"
-            " /etc/ductile/config.yaml); `ductilectl init` makes a starter configuration\n")
+            " /etc/ductile/config.yaml); `ductilectl init` writes a starter configuration\n")
 
 
 @pytest.mark.parametrize("check", [False, True])
@@ -250,7 +250,7 @@ def test_a_configuration_that_may_not_be_looked_at_is_78(users_daemon: RealDaemo
         pytest.skip("takes a directory of somebody else, and so root")
     shutil.chown(users_daemon.home, 0, 0)
     users_daemon.home.chmod(0o700)
-    refused(users_daemon, 78, f"{users_daemon.home}/config.yaml: cannot be looked at: Permission denied, named by -c;"
+    refused(users_daemon, 78, f"{users_daemon.home}/config.yaml: cannot be read: Permission denied, named by -c;"
                               " run this as the user that runs ductiled")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,12 +14,10 @@ from typing import Any
 
 from ductile import db
 from ductile.config.model import PluginConfig
-from ductile.ctl import queries
+from ductile.ctl import queries, status
 from ductile.ctl.monitor import render, state
 from ductile.ctl.monitor.state import Message, Snapshot, State
 from ductile.ctl.monitor.terminal import Terminal, opened
-from ductile.ctl.probes import Configured
-from ductile.ctl.status import status
 from ductile.errors import EXIT_IO, EXIT_OK, DuctileError
 from ductile.pidfile import pid_file, running_pid
 
@@ -140,10 +137,7 @@ class Watch:
                                for job in waiting if job["status"] == "running" and job["plugin"] in self._settings})
 
     def _status(self, now: datetime) -> dict[str, Any]:
-        out = StringIO()
-        status(self._conn, state_path=self._state_path, probes=lambda: Configured(self._settings), now=now,
-               document=json.dumps, out=out)
-        return json.loads(out.getvalue())
+        return status.read(self._conn, state_path=self._state_path, plugins=self._settings, now=now)
 
     def _configured(self) -> Mapping[str, PluginConfig]:
         """Return the plugins' settings; a configuration that cannot be read tells nothing."""
