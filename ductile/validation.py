@@ -158,9 +158,13 @@ class Section:
             if not self.has(key):
                 self.wrong(None, f"the key {key!r} is missing")
 
+    def __contains__(self, key: str) -> bool:
+        """Return whether the key is present, even with null, without making it a known one."""
+        return key in self._mapping
+
     def value(self, key: str) -> Any:
-        """Return what is under a key, None where it is absent, without making the key a known one."""
-        return self._mapping[key] if key in self._mapping else None
+        """Return the value of a key, or None, without making the key a known one."""
+        return self._mapping.get(key)
 
     def keys(self) -> tuple[str, ...]:
         """Return the keys in the order they were written."""

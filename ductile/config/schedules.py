@@ -85,7 +85,7 @@ def read_schedules(plugin: Section, local_zone: tzinfo) -> tuple[tuple[Schedule,
 
 
 def _read(section: Section, local_zone: tzinfo, commands: dict[Path, str]) -> Schedule | None:
-    if "cron" not in section.keys():
+    if "cron" not in section:
         section.require("every")
     # The default in place of a wrong command would be looked for as if somebody had asked for it.
     command = section.read("command", None, _as_scheduled_command) if section.has("command") else POLL

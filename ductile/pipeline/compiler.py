@@ -1,9 +1,9 @@
-"""All pipelines together, from what their authors wrote to one checked set of graphs.
+"""Compiles all pipelines together: from what their authors wrote to a checked set of graphs.
 
-What has no id gets one from its place: the name of the plugin or of the called pipeline, a dot, and the numbers, from
-1, that lead to the step, one for each level of `steps` and `split`. `note.3.2.1` is the first step within the second
-branch of the third step. No authored id holds a dot, so the two never meet. A made-up id changes when its step moves;
-an authored one stays, and with it the step's name in `inspect` and in the search for duplicates.
+A step without an id gets one from its position: the name of its plugin or of the called pipeline, a dot, and its
+numbers from 1 on each level of `steps` and `split`. `note.3.2.1` is the first step in the second branch of the third
+step. A written id contains no dot, so the two kinds never collide. Such an id changes when its step moves, and with it
+the name of the step in `inspect` and in the search for duplicates; a written one stays.
 """
 
 from __future__ import annotations
@@ -17,21 +17,15 @@ from ductile.pipeline.spec import Call, PipelineFault, PipelineSpec, Split, Step
 from ductile.protocol import HANDLE
 from ductile.validation import Path, dotted, nearest
 
-# Calls that double at each level ask for billions of nodes in a few lines; nobody means more than these.
+# Calls that double on each level would ask for billions of steps in a few lines.
 MOST_NODES = 10_000
-MOST_NODES_IN_ALL = 100_000
-# Each call makes the ids inside it longer.
-MOST_CALLS_DEEP = 20
-# Of a longer circle the names in the middle are left out, so that many circles make no flood.
-MOST_NAMES_OF_A_CIRCLE = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compiled:
-    """Every pipeline that has a name, in the order of the files, and all that is wrong, in the order of its places.
+    """Every named pipeline in the order of the files, and every problem in the order of its location.
 
-    A pipeline with a problem is made of what was right in it, and may be without nodes: only where there is no
-    problem does each of them run as its author meant.
+    A pipeline with a problem contains only its valid steps, so nothing may run unless `problems` is empty.
     """
 
     pipelines: Mapping[str, Pipeline]
@@ -45,10 +39,10 @@ def compile_all(
     disabled: Collection[str],
     max_hops: int,
 ) -> Compiled:
-    """Return all pipelines compiled, with every problem at once.
+    """Compile all pipelines and return them with every problem.
 
-    `commands` are those of each configured plugin, None where it is not loaded and they are not known; `disabled`
-    are the plugins that are configured and may not run. `max_hops` is the longest chain of jobs.
+    `commands` has the commands of each configured plugin, None for one that is not loaded; `disabled` are the
+    disabled plugins. `max_hops` is the longest allowed chain of jobs.
     """
     named, faults = _by_name(specs)
     for spec in specs:
@@ -69,14 +63,14 @@ def compile_all(
 
 
 def _by_name(specs: Sequence[PipelineSpec]) -> tuple[dict[str, int], list[PipelineFault]]:
-    """Return which pipeline is the first of each name, and a fault for every other."""
+    """Return the index of the first pipeline of each name, and a fault for each further one."""
     named: dict[str, int] = {}
     faults = []
     for index, spec in enumerate(specs):
         if spec.name in named:
             owner = specs[named[spec.name]]
-            place = owner.file.place((*owner.path, "name"))
-            text = f"expected a name of its own, got {spec.name!r}, which the pipeline at {place} has"
+            location = owner.file.location((*owner.path, "name"))
+            text = f"expected a name of its own, got {spec.name!r}, which the pipeline at {location} has"
             faults.append(spec.fault((*spec.path, "name"), text))
         elif spec.name:
             named[spec.name] = index
@@ -100,12 +94,12 @@ def _wrong_plugins(
     for step in walk(spec.steps):
         if not isinstance(step, Uses):
             continue
-        place = (*step.path, "uses")
+        path = (*step.path, "uses")
         if step.plugin in disabled:
-            yield spec.fault(place, f"expected an enabled plugin, got {step.plugin!r}, which is disabled")
+            yield spec.fault(path, f"expected an enabled plugin, got {step.plugin!r}, which is disabled")
         elif step.plugin not in commands:
             hint = nearest(step.plugin, commands)
-            yield spec.fault(place, f"expected a configured plugin, got {step.plugin!r}{hint}")
+            yield spec.fault(path, f"expected a configured plugin, got {step.plugin!r}{hint}")
         else:
             yield from _wrong_command(spec, step, commands[step.plugin])
 
@@ -114,8 +108,8 @@ def _wrong_command(spec: PipelineSpec, step: Uses, known: Collection[str] | None
     command = step.command or HANDLE
     if known is not None and command not in known:
         hint = nearest(command, known) or f" (it has {', '.join(known)})"
-        place = (*step.path, "uses" if step.command is None else "command")
-        yield spec.fault(place, f"plugin {step.plugin} has no command {command!r}{hint}")
+        path = (*step.path, "uses" if step.command is None else "command")
+        yield spec.fault(path, f"plugin {step.plugin} has no command {command!r}{hint}")
 
 
 def _unknown_calls(spec: PipelineSpec, named: Collection[str]) -> Iterator[PipelineFault]:
@@ -126,13 +120,13 @@ def _unknown_calls(spec: PipelineSpec, named: Collection[str]) -> Iterator[Pipel
 
 
 def _called_first(specs: Sequence[PipelineSpec], named: Mapping[str, int]) -> tuple[list[int], list[PipelineFault]]:
-    """Return the pipelines, each after those that it calls, and a fault for each call that closes a circle."""
+    """Return the indexes of the pipelines, called ones first, and a fault for each circular call."""
     finished: dict[int, None] = {}
     faults = []
     for root in range(len(specs)):
         if root in finished:
             continue
-        # A stack of its own, as a thousand pipelines may each call the next.
+        # No recursion: a thousand pipelines may each call the next.
         trail, depths, left = [root], {root: 0}, [_calls(specs[root], named)]
         while trail:
             step = next(left[-1], None)
@@ -153,7 +147,7 @@ def _called_first(specs: Sequence[PipelineSpec], named: Mapping[str, int]) -> tu
 
 
 def _calls(spec: PipelineSpec, named: Collection[str]) -> Iterator[Call]:
-    """Yield the first call of each pipeline that there is."""
+    """Yield the first call of each existing pipeline."""
     seen = set()
     for step in walk(spec.steps):
         if isinstance(step, Call) and step.pipeline in named and step.pipeline not in seen:
@@ -162,55 +156,55 @@ def _calls(spec: PipelineSpec, named: Collection[str]) -> Iterator[Call]:
 
 
 def _circle(specs: Sequence[PipelineSpec], trail: Sequence[int], start: int, step: Call) -> PipelineFault:
-    """Return the fault of a call that leads back to where the trail was at `start`."""
-    left_out = len(trail) - start - MOST_NAMES_OF_A_CIRCLE
-    half = MOST_NAMES_OF_A_CIRCLE // 2
-    around = trail[start:] if left_out <= 0 else [*trail[start:start + half], *trail[-half:]]
-    names = [specs[index].name for index in around]
-    if left_out > 0:
-        names.insert(half, f"({left_out:,} more)")
-    circle = " -> ".join([*names, step.pipeline])
-    return specs[trail[-1]].fault((*step.path, "call"), f"circular call {circle}; take out one of these calls")
+    """Return the fault of a call that leads back to `trail[start]`."""
+    circle = " -> ".join([*(specs[index].name for index in trail[start:]), step.pipeline])
+    return specs[trail[-1]].fault((*step.path, "call"), f"circular call {circle}; remove one of these calls")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Part:
-    """A pipeline that is built. `calls_deep` is how many calls lie within one another in it."""
+    """A compiled pipeline that others may call; without nodes if `size`, their number, is over the limit."""
 
     pipeline: Pipeline
     ends_in_split: bool
-    calls_deep: int
+    size: int
 
 
 class _Assembly:
-    """Builds pipelines one after another, each out of those that it calls.
+    """Compiles pipelines one after another, each from those that it calls.
 
-    A call of a pipeline that is not among `parts`, because there is none or it leads round in a circle, adds nothing.
+    A call of a pipeline that is not among `parts`, because it is unknown or circular, adds nothing.
     """
 
     def __init__(self, max_hops: int) -> None:
         self.parts: dict[str, _Part] = {}
         self.faults: list[PipelineFault] = []
         self._max_hops = max_hops
-        self._nodes_in_all = 0
 
     def build(self, spec: PipelineSpec) -> _Part:
-        """Return the pipeline, without nodes where it would have too many."""
+        """Return the compiled pipeline."""
         self.faults += self._after_splits(spec)
-        called = [self.parts[step.pipeline] for step in walk(spec.steps)
-                  if isinstance(step, Call) and step.pipeline in self.parts]
-        calls_deep = 1 + max((part.calls_deep for part in called), default=-1)
         expansion = _Expansion(self.parts)
-        entry = () if self._too_large(spec, called, calls_deep) else expansion.sequence(spec.steps, "", ())
+        sizes = [self._size(step) for step in walk(spec.steps)]
+        size = sum(sizes)
+        entry = () if size > MOST_NODES else expansion.sequence(spec.steps, "", ())
+        # A pipeline that calls one over the limit is over it, too, and is not reported.
+        if max(sizes, default=0) <= MOST_NODES < size:
+            text = f"expected at most {MOST_NODES:,} steps with calls expanded, got {size:,}"
+            self.faults.append(spec.fault((*spec.path, "steps"), text))
         pipeline = build(name=spec.name, on=spec.on, entry=entry, nodes=reversed(expansion.backwards))
         longest = _longest_path(pipeline)
         if longest > self._max_hops:
             text = f"expected a longest path of at most {self._max_hops} (service.max_hops), got {longest} steps"
             self.faults.append(spec.fault((*spec.path, "steps"), text))
-        return _Part(
-            pipeline=pipeline, calls_deep=calls_deep,
-            ends_in_split=bool(spec.steps) and self._ends_in_split(spec.steps[-1]),
-        )
+        ends_in_split = bool(spec.steps) and self._ends_in_split(spec.steps[-1])
+        return _Part(pipeline=pipeline, ends_in_split=ends_in_split, size=size)
+
+    def _size(self, step: Step) -> int:
+        """Return how many nodes a step adds by itself."""
+        if isinstance(step, Call):
+            return self.parts[step.pipeline].size if step.pipeline in self.parts else 0
+        return isinstance(step, Uses)
 
     def _after_splits(self, spec: PipelineSpec) -> Iterator[PipelineFault]:
         inner = [step.steps for step in walk(spec.steps) if isinstance(step, Steps)]
@@ -228,24 +222,6 @@ class _Assembly:
             return step.pipeline in self.parts and self.parts[step.pipeline].ends_in_split
         return isinstance(step, Split)
 
-    def _too_large(self, spec: PipelineSpec, called: Sequence[_Part], calls_deep: int) -> bool:
-        """Say whether the pipeline goes past a limit; of those that call it each is past the same one, unsaid."""
-        count = sum(isinstance(step, Uses) for step in walk(spec.steps))
-        count += sum(len(part.pipeline.nodes) for part in called)
-        before = self._nodes_in_all
-        text = None
-        if calls_deep == MOST_CALLS_DEEP + 1:
-            text = f"expected at most {MOST_CALLS_DEEP} calls within one another, got {calls_deep}"
-        elif count > MOST_NODES:
-            text = f"expected at most {MOST_NODES:,} steps with calls expanded, got {count:,}"
-        else:
-            self._nodes_in_all += count
-            if before <= MOST_NODES_IN_ALL < self._nodes_in_all:
-                text = f"expected at most {MOST_NODES_IN_ALL:,} steps in all pipelines with calls expanded, got more"
-        if text is not None:
-            self.faults.append(spec.fault((*spec.path, "steps"), text))
-        return text is not None or calls_deep > MOST_CALLS_DEEP or self._nodes_in_all > MOST_NODES_IN_ALL
-
 
 def _manner(step: Step) -> str:
     if isinstance(step, Call):
@@ -254,31 +230,31 @@ def _manner(step: Step) -> str:
 
 
 class _Expansion:
-    """Turns steps into nodes, the last first, so that each is made when those that follow it have their ids."""
+    """Turns steps into nodes, the last first, because each node names those that follow it."""
 
     def __init__(self, parts: Mapping[str, _Part]) -> None:
         self.backwards: list[Node] = []
         self._parts = parts
 
-    def sequence(self, steps: Sequence[Step], place: str, following: tuple[str, ...]) -> tuple[str, ...]:
-        """Add the nodes of steps one after another. Return the ids of the first, `following` where there are none."""
+    def sequence(self, steps: Sequence[Step], position: str, following: tuple[str, ...]) -> tuple[str, ...]:
+        """Add the nodes of a sequence. Return the ids of its first nodes, or `following` if it has none."""
         for number in range(len(steps), 0, -1):
-            following = self._step(steps[number - 1], f"{place}.{number}", following)
+            following = self._step(steps[number - 1], f"{position}.{number}", following)
         return following
 
-    def _step(self, step: Step, place: str, following: tuple[str, ...]) -> tuple[str, ...]:
+    def _step(self, step: Step, position: str, following: tuple[str, ...]) -> tuple[str, ...]:
         if isinstance(step, Uses):
             node = Node(
-                id=step.id or step.plugin + place, plugin=step.plugin, command=step.command or HANDLE,
+                id=step.id or step.plugin + position, plugin=step.plugin, command=step.command or HANDLE,
                 deep_copy=step.deep_copy, next=following,
             )
             self.backwards.append(node)
             return (node.id,)
         if isinstance(step, Call):
-            return self._call(step, step.id or step.pipeline + place, following)
+            return self._call(step, step.id or step.pipeline + position, following)
         if isinstance(step, Steps):
-            return self.sequence(step.steps, place, following)
-        entries = [self._step(step.branches[number - 1], f"{place}.{number}", ())
+            return self.sequence(step.steps, position, following)
+        entries = [self._step(step.branches[number - 1], f"{position}.{number}", ())
                    for number in range(len(step.branches), 0, -1)]
         return tuple(name for entry in reversed(entries) for name in entry)
 
@@ -286,7 +262,7 @@ class _Expansion:
         part = self._parts.get(step.pipeline)
         if part is None or not part.pipeline.nodes:
             return following
-        for node in reversed(part.pipeline.nodes.values()):
+        for node in reversed(list(part.pipeline.nodes.values())):
             self.backwards.append(Node(
                 id=f"{prefix}/{node.id}", plugin=node.plugin, command=node.command, deep_copy=node.deep_copy,
                 next=tuple(f"{prefix}/{name}" for name in node.next) or following,
@@ -296,6 +272,6 @@ class _Expansion:
 
 def _longest_path(pipeline: Pipeline) -> int:
     lengths: dict[str, int] = {}
-    for node in reversed(pipeline.nodes.values()):
+    for node in reversed(list(pipeline.nodes.values())):
         lengths[node.id] = 1 + max((lengths[name] for name in node.next), default=0)
     return max(lengths.values(), default=0)

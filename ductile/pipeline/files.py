@@ -1,4 +1,4 @@
-"""The directory of pipelines: reads every file in it and gathers all that is wrong."""
+"""Reads every file in the directory of pipelines and collects all problems."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from ductile.safe_files import printable
 from ductile.yamlfile import read_yaml
 
 _ENDINGS = (".yaml", ".yml")
-# Some ten thousand steps; what is larger is something else.
+# About ten thousand steps.
 PIPELINES_LIMIT_BYTES = 4 * 1024**2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Authored:
-    """What the files say, right or wrong, in the order of their names.
+    """The content of the files, valid or not, in the order of their names.
 
-    `files` are the names and contents of what was read, for a digest. Problems that the compiler finds are of the
-    same kind: the two lists, put together and sorted, are what the operator reads. `unlisted` is the reason why the
-    directory cannot be listed, None where it can.
+    `files` are the names and contents that were read, for a digest. The operator sees `problems` sorted together with
+    those of the compiler. `unlisted` says why the directory cannot be listed, or is None.
     """
 
     specs: tuple[PipelineSpec, ...]
@@ -34,10 +33,9 @@ class Authored:
 
 
 def read_pipelines(directory: Path, *, must_exist: bool = False) -> Authored:
-    """Return every pipeline of every `*.yaml` and `*.yml` in a directory, hidden ones apart.
+    """Return every pipeline in the `*.yaml` and `*.yml` files of a directory, except hidden ones.
 
-    One that is not there holds none, unless it `must_exist`. Nothing on disk makes this raise; every fault is a
-    problem, or the reason why the directory cannot be listed.
+    A missing directory is an empty one unless it `must_exist`. Nothing on disk makes this raise.
     """
     specs: list[PipelineSpec] = []
     problems: list[PipelineFault] = []
@@ -48,7 +46,7 @@ def read_pipelines(directory: Path, *, must_exist: bool = False) -> Authored:
         none_needed = isinstance(error, FileNotFoundError) and not must_exist
         unlisted = None if none_needed else safe_files.why_not_listed(directory, error)
         return Authored(specs=(), problems=(), files=(), unlisted=unlisted)
-    # Editors keep their locks and copies under hidden names.
+    # Editors give hidden names to their locks and copies.
     names = sorted(name for name in names if name.endswith(_ENDINGS) and not name.startswith("."))
     problems += _same_stems(directory, names)
     for name in names:
@@ -69,7 +67,7 @@ def read_pipelines(directory: Path, *, must_exist: bool = False) -> Authored:
 
 
 def _same_stems(directory: Path, names: Sequence[str]) -> Iterator[PipelineFault]:
-    """Yield a fault for each two files whose names differ in the ending alone: one of them is a leftover."""
+    """Yield a fault for each two files whose names differ only in the suffix: one is probably a leftover."""
     for name in names:
         other = f"{name.removesuffix('.yml')}.yaml"
         if name.endswith(".yml") and other in names:

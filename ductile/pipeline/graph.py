@@ -1,4 +1,4 @@
-"""A compiled pipeline: its nodes, its canonical form and the hash of that."""
+"""A compiled pipeline: its nodes, its canonical form and the hash of that form."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ductile.validation import Problem, Section, kind_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """One job of a pipeline. `next` are the ids of the nodes that take its events; at the end there is none.
+    """One step of a pipeline that becomes a job. `next` are the ids of the nodes that get its events.
 
-    With `deep_copy` its workspace is a copy of the one before, else a clone of hard links.
+    With `deep_copy` its workspace is a copy of its parent's, else a clone with hard links.
     """
 
     id: str
@@ -29,10 +29,10 @@ class Node:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
-    """What runs: `nodes` by id in the order of the file, so that every node stands before its `next`.
+    """A graph that runs: `nodes` by id in the order of the file, every node before its `next`.
 
-    `on` is the event type that starts the nodes of `entry`, None where only other pipelines call it. `hash` is
-    the BLAKE3 digest, in hexadecimal, of the canonical form.
+    `on` is the event type that starts the nodes of `entry`, None if the pipeline is only called. `hash` is the BLAKE3
+    digest of the canonical form, in hex.
     """
 
     name: str
@@ -44,14 +44,14 @@ class Pipeline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """Where in a pipeline a job stands."""
+    """The step of a pipeline that a job runs."""
 
     pipeline: Pipeline
     step_id: str
 
     @property
     def node(self) -> Node:
-        """Return the step itself."""
+        """Return the node of the step."""
         return self.pipeline.nodes[self.step_id]
 
 
@@ -65,15 +65,15 @@ def build(*, name: str, on: str | None, entry: tuple[str, ...], nodes: Iterable[
 def canonical(pipeline: Pipeline) -> str:
     """Return the canonical JSON of a pipeline, calls expanded: what runs and nothing else.
 
-    Equal texts run alike; whatever changes what runs, the names of its steps among it, changes the text.
+    Pipelines with equal forms run alike; whatever changes what runs, also the id of a step, changes the form.
     """
     return canonical_json(_form(pipeline.name, pipeline.on, pipeline.entry, pipeline.nodes))
 
 
 def from_canonical(text: str) -> Pipeline:
-    """Return the pipeline of a canonical form. Its hash is that of `text`, to be held against the one on record.
+    """Return the pipeline of a canonical form. Its hash is that of `text`, for comparison with the recorded one.
 
-    Raises ValueError, in one line, where the text is not the form of a pipeline.
+    Raises ValueError with one line if the text is no such form.
     """
     problems: list[Problem] = []
     value = decode(text)
@@ -98,7 +98,7 @@ def from_canonical(text: str) -> Pipeline:
 
 
 def _form(name: str, on: str | None, entry: tuple[str, ...], nodes: Mapping[str, Node]) -> dict[str, Any]:
-    # Not `asdict`, which copies every value and takes ten times as long.
+    # `asdict` copies every value and takes ten times as long.
     return {
         "name": name, "on": on, "entry": entry,
         "nodes": [
@@ -141,7 +141,7 @@ def _nodes(section: Section) -> list[Node]:
 
 
 def _broken_links(pipeline: Pipeline, nodes: list[Node]) -> Iterable[Problem]:
-    """Yield what makes the nodes no graph; as each link leads forward, none can lead round in a circle."""
+    """Yield what is wrong with the links. As each leads forward, there can be no cycle."""
     if not pipeline.entry:
         yield Problem(("entry",), "expected at least one node, got an empty list")
     for name in pipeline.entry:

@@ -1,4 +1,4 @@
-"""Pipelines as their authors wrote them: a document to a tree of steps, with every problem at its place."""
+"""Reads pipelines as their authors wrote them: from a document to a tree of steps, with every problem."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ductile.yamlfile import Document
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class PipelineFault:
-    """One thing that is wrong with a file of pipelines; sorted, faults stand in the order of the files.
+    """One problem in a file of pipelines; faults sort in the order of the files.
 
-    `text` is the whole line for the operator. `line` is 0 where the file as such is wrong.
+    `text` is the whole line for the operator. `line` is 0 if the whole file is wrong.
     """
 
     file: str
@@ -36,19 +36,19 @@ class PipelineFile:
     document: Document = field(repr=False)
 
     def fault(self, problem: Problem) -> PipelineFault:
-        """Return a problem with this file as a line for the operator."""
+        """Return a problem in this file as a fault."""
         line, column = self.document.where(problem.path, problem.at_key)
         return PipelineFault(file=self.name, line=line, column=column, text=self.document.locate(self.name, problem))
 
-    def place(self, path: Path) -> str:
-        """Return where a value stands: `file:line:column`."""
+    def location(self, path: Path) -> str:
+        """Return where a value is: `file:line:column`."""
         line, column = self.document.where(path)
         return f"{self.name}:{line}:{column}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uses:
-    """A step that runs a plugin; `command` is None where the author left it to the default."""
+    """A step that runs a plugin; `command` is None for the default."""
 
     path: Path
     id: str | None
@@ -59,7 +59,7 @@ class Uses:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A step that stands for the steps of another pipeline."""
+    """A step that runs the steps of another pipeline."""
 
     path: Path
     id: str | None
@@ -68,7 +68,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steps:
-    """Steps one after another. One without any stands for a step that is wrong, so that checking can go on."""
+    """Steps one after another. An invalid step is read as an empty one, so that checking goes on."""
 
     path: Path
     id: str | None
@@ -89,7 +89,7 @@ Step = Uses | Call | Steps | Split
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineSpec:
-    """One pipeline as written, at `path` in its file. `name` is empty where the author gave no good one."""
+    """One pipeline as written, at `path` in its file. `name` is empty if it is missing or invalid."""
 
     file: PipelineFile
     path: Path
@@ -98,7 +98,7 @@ class PipelineSpec:
     steps: tuple[Step, ...]
 
     def fault(self, path: Path, text: str) -> PipelineFault:
-        """Return what is wrong at a path of the pipeline's file as a line for the operator."""
+        """Return a problem at a path of the file as a fault."""
         return self.file.fault(Problem(path, text))
 
 
@@ -113,19 +113,17 @@ def walk(steps: tuple[Step, ...]) -> Iterator[Step]:
 
 
 def read_specs(file: PipelineFile) -> tuple[list[PipelineSpec], list[PipelineFault]]:
-    """Return the pipelines of a file, one or a list under `pipelines`, and all that is wrong with what it says.
+    """Return the pipelines of a file, one or a list under `pipelines`, and every problem with them.
 
-    A pipeline that is wrong is there all the same, made of what was right. YAML's limit on levels is the limit
-    on steps within steps.
+    An invalid pipeline is returned, too, with what was valid in it. The limit on nested steps is YAML's on levels.
     """
     problems: list[Problem] = list(file.document.problems)
     value = file.document.value
+    specs: list[PipelineSpec] = []
     if not value and not isinstance(value, list) and not problems:
-        problems.append(Problem((), "expected a pipeline, or a list of them under 'pipelines', got null"))
-        specs = []
+        problems.append(Problem((), "expected a pipeline, or a list of them under 'pipelines', got an empty file"))
     elif not isinstance(value, Mapping):
         problems.append(Problem((), f"expected a mapping, got {kind_of(value)}"))
-        specs = []
     elif "pipelines" in value:
         specs = _read_list(file, Section(value, (), problems))
     else:
@@ -153,18 +151,18 @@ def _read_list(file: PipelineFile, root: Section) -> list[PipelineSpec]:
 
 def _read_pipeline(file: PipelineFile, section: Section) -> PipelineSpec:
     if not section.path:
-        # Asked for, so that a misspelt one is told from a key of a single pipeline.
+        # Makes the key known, so that a misspelt one gets a hint.
         section.has("pipelines")
     if not section.has("name"):
         section.require("name")
-    if "steps" not in section.keys():
+    if "steps" not in section:
         section.require("steps")
     spec = PipelineSpec(
         file=file,
         path=section.path,
         name=section.read("name", "", as_name),
         on=section.read("on", None, _as_trigger),
-        steps=_read_steps(section, "steps", "step") if "steps" in section.keys() else (),
+        steps=_read_steps(section, "steps", "step") if "steps" in section else (),
     )
     section.finish()
     return spec
@@ -201,8 +199,7 @@ def _read_step(value: Any, path: Path, problems: list[Problem]) -> Step:
         section.wrong(None, f"expected exactly one of {', '.join(_READERS)}, got {' and '.join(kinds) or 'none'}")
     steps = [_READERS[kind](section, step_id) for kind in kinds]
     if kinds and "uses" not in kinds:
-        misplaced = [(*path, key) for key in _OF_USES if key in value]
-        problems += (Problem(place, "belongs with 'uses' alone", at_key=True) for place in misplaced)
+        problems += (Problem((*path, key), "belongs to 'uses' only", at_key=True) for key in _OF_USES if key in value)
     for key in (*_READERS, *_OF_USES):
         section.has(key)
     section.finish()
@@ -214,7 +211,7 @@ def _read_uses(section: Section, step_id: str | None) -> Step:
     problems_before = len(section.problems)
     command = section.read("command", None, as_text)
     deep_copy = section.read("workspace", False, _as_deep_copy)
-    # The default command in place of a wrong one would be checked as if somebody had asked for it.
+    # Otherwise the default command would be checked in place of an invalid one.
     if not plugin or len(section.problems) > problems_before:
         return Steps(path=section.path, id=step_id, steps=())
     return Uses(path=section.path, id=step_id, plugin=plugin, command=command, deep_copy=deep_copy)
@@ -236,7 +233,7 @@ def _read_split(section: Section, step_id: str | None) -> Step:
 
 
 def _read_name(section: Section, key: str) -> str:
-    """Return the name that a step gives, nothing where it is no text; who knows the names says which are good."""
+    """Return a step's name of a plugin or pipeline, empty if it is no string; the compiler knows the names."""
     if not section.has(key):
         section.wrong(key, "expected a string, got null")
     return section.text(key)
@@ -244,7 +241,7 @@ def _read_name(section: Section, key: str) -> str:
 
 def _as_deep_copy(value: Any) -> bool:
     if value != "copy":
-        raise ValueError(f"expected copy, or no such key for hard links, got {kind_of(value)}")
+        raise ValueError(f"expected copy (leave the key out for hard links), got {kind_of(value)}")
     return True
 
 

@@ -12,7 +12,7 @@ from ductile.units import utc_text
 
 
 def add(conn: sqlite3.Connection, pipelines: Iterable[Pipeline], now: datetime) -> None:
-    """Keep the pipelines that are not kept yet."""
+    """Store the pipelines that are not stored yet."""
     known = {row[0] for row in conn.execute("SELECT hash FROM pipeline_versions")}
     for pipeline in pipelines:
         if pipeline.hash not in known:
@@ -21,7 +21,7 @@ def add(conn: sqlite3.Connection, pipelines: Iterable[Pipeline], now: datetime) 
 
 
 def get(conn: sqlite3.Connection, digest: str) -> Pipeline | None:
-    """Return one version; None where it is not kept, or is no longer what was kept."""
+    """Return one version, or None if it is missing or damaged."""
     row = conn.execute("SELECT definition FROM pipeline_versions WHERE hash = ?", (digest,)).fetchone()
     try:
         pipeline = None if row is None else from_canonical(row[0])
@@ -31,11 +31,11 @@ def get(conn: sqlite3.Connection, digest: str) -> Pipeline | None:
 
 
 def position_of(conn: sqlite3.Connection, job: Job, pipelines: Mapping[str, Pipeline]) -> Position | None:
-    """Return where a job stands in the version that it began with; None outside, and where that is not known.
+    """Return the position of a job in the version that it started with, or None outside a known pipeline.
 
-    `pipelines`, those that run now, are looked at first, so that the table is read for older versions alone.
+    `pipelines` are the current versions; the table is read for older ones only.
     """
-    if job.pipeline_hash is None:
+    if job.pipeline_hash is None or job.pipeline_name is None or job.step_id is None:
         return None
     pipeline = pipelines.get(job.pipeline_name)
     if pipeline is None or pipeline.hash != job.pipeline_hash:
