@@ -15,6 +15,7 @@ from ductile.units import parse_duration
 from support.daemon import RealDaemon
 
 ROOT = Path(__file__).resolve().parents[2]
+SLOW = "#!/bin/sh\nexec sleep 1000\n"
 SYSTEMD = ROOT / "contrib" / "systemd"
 UNIT = SYSTEMD / "ductiled.service"
 PATIENCE_SECONDS = 60
@@ -93,6 +94,7 @@ def test_systemd_waits_longer_for_the_end_than_the_daemon_does_for_its_plugin(da
 
 def test_the_programs_of_the_unit_are_called_as_they_want_to_be(daemon: RealDaemon) -> None:
     """The arguments of ExecStart and ExecReload are accepted, with another configuration."""
+    daemon.plugin("slow", SLOW)
     daemon.start()
     (start, *arguments), (reload, *options) = (service()[name].split() for name in ("ExecStart", "ExecReload"))
     assert (Path(start).name, arguments) == ("ductiled", ["-c", "/etc/ductile"])
@@ -104,7 +106,8 @@ def test_the_programs_of_the_unit_are_called_as_they_want_to_be(daemon: RealDaem
 
 
 def test_a_reload_is_announced_with_its_time_and_its_end(daemon: RealDaemon) -> None:
-    """What Type=notify-reload wants: RELOADING=1 with MONOTONIC_USEC, then READY=1, also of a refused one."""
+    """What Type=notify-reload wants: RELOADING=1 with MONOTONIC_USEC, then READY=1, also of a rejected one."""
+    daemon.plugin("slow", SLOW)
     daemon.start()
     for count, interval in ((1, "2h"), (2, "soon")):
         daemon.configure(service={"tick_interval": interval})
@@ -117,7 +120,7 @@ def test_a_reload_is_announced_with_its_time_and_its_end(daemon: RealDaemon) -> 
 
 
 def test_the_watchdog_hears_of_an_idle_daemon_and_of_one_that_stops(daemon: RealDaemon) -> None:
-    daemon.plugin("slow", "#!/bin/sh\nexec sleep 1000\n")
+    daemon.plugin("slow", SLOW)
     daemon.environ["WATCHDOG_USEC"] = "100000"
     daemon.start()
     daemon.await_note("WATCHDOG=1", 4)
