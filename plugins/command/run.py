@@ -12,6 +12,11 @@ import signal
 import subprocess
 import sys
 
+# The library is beside this file, or in the lib of the directory of plugins.
+sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib"))
+
+from ductile_plugin import ConfigError, Failed, Permanent, Retry, main
+
 LIMIT_BYTES = 64 * 1024
 # Between SIGTERM and SIGKILL for the command; the group has 5 s.
 GRACE_SECONDS = 4
@@ -19,30 +24,22 @@ GRACE_SECONDS = 4
 PASSING = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY)
 
 
-class Failed(Exception):
-    """The command was not run; `retry` says whether it may be run later."""
-
-    def __init__(self, text: str, *, retry: bool = False) -> None:
-        super().__init__(text)
-        self.retry = retry
-
-
 def checked(config: object) -> tuple[list[str], bool]:
-    """Return the command and whether it is tried again after a failure. Raises Failed."""
+    """Return the command and whether it is tried again after a failure. Raises ConfigError."""
     if not isinstance(config, dict):
-        raise Failed("config: expected a mapping")
+        raise ConfigError("config: expected a mapping")
     for key in config:
         if key not in ("argv", "retry"):
-            raise Failed(f"config: unknown key {key!r}, expected one of argv, retry")
+            raise ConfigError(f"config: unknown key {key!r}, expected one of argv, retry")
     argv = config.get("argv")
     if not isinstance(argv, list) or not argv:
-        raise Failed("argv: expected a list of texts, the command and its arguments")
+        raise ConfigError("argv: expected a list of strings, the command and its arguments")
     for index, word in enumerate(argv):
         if not isinstance(word, str) or "\0" in word or (index == 0 and not word):
-            raise Failed(f"argv[{index}]: expected a text (a number needs quotes)")
+            raise ConfigError(f"argv[{index}]: expected a string (a number needs quotes)")
     retry = config.get("retry")
     if retry is not None and type(retry) is not bool:
-        raise Failed("retry: expected true or false")
+        raise ConfigError("retry: expected true or false")
     return argv, retry is not False
 
 
@@ -55,7 +52,7 @@ def start(argv: list[str], given: bytes) -> subprocess.Popen:
             # What this process inherited goes on: the lock by which Ductile knows that something of the run lives.
             return subprocess.Popen(argv, stdin=file, stdout=subprocess.PIPE, close_fds=False)
         except (OSError, ValueError) as error:
-            text = getattr(error, "strerror", None) or "not a text that a command line can hold"
+            text = getattr(error, "strerror", None) or "not a string that a command line can hold"
             raise Failed(f"{argv[0]}: {text}", retry=getattr(error, "errno", None) in PASSING) from None
 
 
@@ -97,31 +94,32 @@ def run(argv: list[str], given: bytes) -> tuple[int, str, bool]:
         os.kill(os.getpid(), signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, stop)
-    child = start(argv, given)
-    pidfd = os.pidfd_open(child.pid)
-    if asked:
-        stop()
-    kept, truncated = collect(child.stdout.fileno(), pidfd)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with start(argv, given) as child:
+        pidfd = os.pidfd_open(child.pid)
+        if asked:
+            stop()
+        kept, truncated = collect(child.stdout.fileno(), pidfd)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.close(pidfd)
     # A character cut in two at the end is left out; other bytes that are not UTF-8 are replaced.
     output = codecs.getincrementaldecoder("utf-8")("replace").decode(kept, final=not truncated)
-    return child.wait(), output.replace("\0", ""), truncated
+    return child.returncode, output.replace("\0", ""), truncated
 
 
 def respond(request: dict) -> dict:
     argv, retry = checked(request.get("config"))
     if request.get("command") == "health":
         if "/" not in argv[0] and not any(os.access(os.path.join(d, argv[0]), os.X_OK) for d in os.get_exec_path()):
-            raise Failed(f"{argv[0]}: not found in PATH")
+            raise Permanent(f"{argv[0]}: not found in PATH")
         return {"status": "ok", "result": f"would run {argv[0]}"}
     if request.get("command") not in ("poll", "handle"):
-        raise Failed("command has no such command")
+        raise Permanent("command has no such command")
     event = request.get("event")
     payload = event.get("payload", {}) if isinstance(event, dict) else {}
     try:
         os.chdir(request.get("workspace_dir") or ".")
     except (OSError, TypeError, ValueError):
-        raise Failed("workspace_dir: cannot be entered", retry=True) from None
+        raise Retry("workspace_dir: cannot be entered") from None
     code, output, truncated = run(argv, json.dumps(payload, separators=(",", ":")).encode() + b"\n")
     if code == 0:
         done = {"exit_code": code, "output": output, "truncated": truncated}
@@ -130,19 +128,5 @@ def respond(request: dict) -> dict:
     return {"status": "error", "error": text, "retry": retry, "result": output}
 
 
-def main() -> None:
-    try:
-        try:
-            request = json.load(sys.stdin.buffer)
-        except ValueError:
-            request = None
-        if not isinstance(request, dict):
-            raise Failed("the request is not a JSON object")
-        answer = respond(request)
-    except (Failed, RecursionError) as error:
-        answer = {"status": "error", "error": str(error), "retry": getattr(error, "retry", False)}
-    print(json.dumps(answer))
-
-
 if __name__ == "__main__":
-    main()
+    main(respond)

@@ -1,7 +1,8 @@
-"""The command plugin, run as Ductile runs it: a real process that starts real commands."""
+"""The command plugin, which starts real commands: in this process, and as a process with a group and leftovers."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -14,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from ductile.protocol import Response, decode_response, encode_request
+from support import steps
+from support.notified import ENVIRON, failure
 
 HERE = Path(__file__).resolve().parent
 LIMIT = 64 * 1024
-# This Python first: one that is found by way of a wrapper is slow to start.
-ENVIRON = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 FOR_EVER = "exec sleep 999999999"
 
 
@@ -41,12 +42,17 @@ def start(request: bytes, workspace: Path, *, stderr: object = subprocess.PIPE,
             start_new_session=True, pass_fds=keep_open)
 
 
-def run(request: bytes, workspace: Path, *, stderr: bytes = b"", keep_open: tuple[int, ...] = ()) -> Response:
+def run(request: bytes, workspace: Path) -> Response:
+    return steps.run(HERE, request, workspace)
+
+
+def run_process(request: bytes, workspace: Path, *, stderr: bytes = b"", keep_open: tuple[int, ...] = (),
+                code: int = 0) -> Response:
     complaints = workspace.with_name("stderr")
     with complaints.open("wb") as file, start(request, workspace, stderr=file, keep_open=keep_open) as process:
         try:
             printed, _ = process.communicate(timeout=60)
-            assert process.returncode == 0
+            assert process.returncode == code
         finally:
             end_group(process.pid)
     assert complaints.read_bytes() == stderr
@@ -67,22 +73,20 @@ def workspace(tmp_path: Path) -> Path:
     return made
 
 
-def do(workspace: Path, *argv: str, payload: object = None, command: str = "handle", stderr: bytes = b"",
-       **config: object) -> Response:
-    return run(encoded(workspace, list(argv), payload=payload, command=command, **config), workspace, stderr=stderr)
+def do(workspace: Path, *argv: str, payload: object = None, command: str = "handle", **config: object) -> Response:
+    return run(encoded(workspace, list(argv), payload=payload, command=command, **config), workspace)
+
+
+def do_as_process(workspace: Path, *argv: str, payload: object = None, stderr: bytes = b"") -> Response:
+    return run_process(encoded(workspace, list(argv), payload=payload), workspace, stderr=stderr)
 
 
 def python(code: str) -> tuple[str, ...]:
     return (sys.executable, "-c", code)
 
 
-def failure(response: Response) -> tuple[str | None, bool]:
-    assert (response.status, response.events) == ("error", ())
-    return response.error, response.retry
-
-
 def test_the_output_is_the_result_and_an_event(workspace):
-    response = do(workspace, "printf", "%s|", "a b", "$HOME", "*", "; exit 3", "é")
+    response = do_as_process(workspace, "printf", "%s|", "a b", "$HOME", "*", "; exit 3", "é")
     output = "a b|$HOME|*|; exit 3|é|"
     (event,) = response.events
     assert (response.status, response.result) == ("ok", output)
@@ -130,7 +134,8 @@ def test_a_failure_is_named_and_keeps_the_output(workspace, script, error, confi
 
 
 def test_what_the_command_complains_of_is_passed_on(workspace):
-    assert do(workspace, "sh", "-c", "echo to you; echo to me >&2", stderr=b"to me\n").result == "to you\n"
+    script = "echo to you; echo to me >&2"
+    assert do_as_process(workspace, "sh", "-c", script, stderr=b"to me\n").result == "to you\n"
 
 
 # Large, strange and unread
@@ -139,7 +144,7 @@ def test_what_the_command_complains_of_is_passed_on(workspace):
 def test_output_past_64_kib_is_cut(workspace, size, truncated):
     (event,) = do(workspace, "head", "-c", str(size), "/dev/zero", payload={}).events
     assert event.payload == {"exit_code": 0, "output": "", "truncated": truncated}
-    (event,) = do(workspace, *python(f"import sys; sys.stdout.write('x' * {size})")).events
+    (event,) = do(workspace, "sh", "-c", f"head -c {size} /dev/zero | tr '\\0' x").events
     assert event.payload == {"exit_code": 0, "output": "x" * min(size, LIMIT), "truncated": truncated}
 
 
@@ -165,39 +170,41 @@ def test_a_large_payload_that_nobody_reads_is_no_error(workspace):
 
 def test_a_large_payload_and_a_large_output_do_not_wait_for_each_other(workspace):
     script = "import sys; sys.stdout.write('x' * 4_000_000); print(len(sys.stdin.read()), file=sys.stderr)"
-    assert do(workspace, *python(script), payload="y" * 4_000_000, stderr=b"4000003\n").status == "ok"
+    response = do_as_process(workspace, *python(script), payload="y" * 4_000_000, stderr=b"4000003\n")
+    assert response.status == "ok"
 
 
 def test_a_command_that_closes_its_output_is_waited_for(workspace):
-    assert failure(do(workspace, "sh", "-c", "exec >&-; cat >/dev/null; exit 4")) == ("sh exited 4", True)
+    response = do_as_process(workspace, "sh", "-c", "exec >&-; cat >/dev/null; exit 4")
+    assert failure(response) == ("sh exited 4", True)
 
 
 @pytest.mark.parametrize("left", ["sleep 999999999", "yes"])
 def test_what_is_left_in_the_background_is_not_waited_for(workspace, left):
-    response = do(workspace, "sh", "-c", f"echo done; {left} & exit 0")
+    response = do_as_process(workspace, "sh", "-c", f"echo done; {left} & exit 0")
     assert (response.status, response.result[:5]) == ("ok", "done\n")
 
 
 # What cannot be started
 
 def test_a_missing_executable_is_not_tried_again(workspace):
-    assert failure(do(workspace, "no-such-command")) == ("no-such-command: No such file or directory", False)
-    assert failure(do(workspace, "./none", retry=True)) == ("./none: No such file or directory", False)
+    missing = os.strerror(errno.ENOENT)
+    assert failure(do(workspace, "no-such-command")) == (f"no-such-command: {missing}", False)
+    assert failure(do(workspace, "./none", retry=True)) == (f"./none: {missing}", False)
 
 
 @pytest.mark.parametrize(
-    ("content", "mode", "error"),
+    ("content", "mode", "number"),
     [
-        ("#!/bin/sh\n", 0o644, "Permission denied"),
-        ("#!/no/such/interpreter\n", 0o755, "No such file or directory"),
-        ("not a program", 0o755, "Exec format error"),
+        ("#!/bin/sh\n", 0o644, errno.EACCES), ("#!/no/such/interpreter\n", 0o755, errno.ENOENT),
+        ("not a program", 0o755, errno.ENOEXEC),
     ],
 )
-def test_a_file_that_cannot_be_run_is_not_tried_again(workspace, content, mode, error):
+def test_a_file_that_cannot_be_run_is_not_tried_again(workspace, content, mode, number):
     program = workspace / "program"
     program.write_text(content)
     program.chmod(mode)
-    assert failure(do(workspace, "./program")) == (f"./program: {error}", False)
+    assert failure(do(workspace, "./program")) == (f"./program: {os.strerror(number)}", False)
 
 
 def test_a_file_that_is_just_being_written_is_tried_again(workspace):
@@ -205,11 +212,11 @@ def test_a_file_that_is_just_being_written_is_tried_again(workspace):
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     with program.open("a"):
-        assert failure(do(workspace, "./program", retry=False)) == ("./program: Text file busy", True)
+        assert failure(do(workspace, "./program", retry=False)) == (f"./program: {os.strerror(errno.ETXTBSY)}", True)
 
 
 def test_an_argument_beyond_what_the_system_takes_is_not_tried_again(workspace):
-    assert failure(do(workspace, "true", "x" * 1_000_000)) == ("true: Argument list too long", False)
+    assert failure(do(workspace, "true", "x" * 1_000_000)) == (f"true: {os.strerror(errno.E2BIG)}", False)
 
 
 # Its end
@@ -224,7 +231,7 @@ def test_the_lock_of_the_run_goes_on_to_the_command(workspace):
     reader, writer = os.pipe()
     try:
         script = f"test -p /proc/self/fd/{writer} && ls /proc/$$/fd"
-        response = run(encoded(workspace, ["sh", "-c", script]), workspace, keep_open=(writer,))
+        response = run_process(encoded(workspace, ["sh", "-c", script]), workspace, keep_open=(writer,))
     finally:
         os.close(reader)
         os.close(writer)
@@ -267,7 +274,7 @@ def test_a_command_without_output_ends_with_the_plugin_too(workspace):
 
 # What is configured wrongly
 
-NO_ARGV = "argv: expected a list of texts, the command and its arguments"
+NO_ARGV = "argv: expected a list of strings, the command and its arguments"
 
 
 @pytest.mark.parametrize(
@@ -277,9 +284,9 @@ NO_ARGV = "argv: expected a list of texts, the command and its arguments"
         ({}, NO_ARGV),
         ({"argv": None}, NO_ARGV), ({"argv": "ls -l"}, NO_ARGV), ({"argv": []}, NO_ARGV),
         ({"argv": {"ls": 1}}, NO_ARGV),
-        ({"argv": ["sleep", 5]}, "argv[1]: expected a text (a number needs quotes)"),
-        ({"argv": [""]}, "argv[0]: expected a text (a number needs quotes)"),
-        ({"argv": [["ls"]]}, "argv[0]: expected a text (a number needs quotes)"),
+        ({"argv": ["sleep", 5]}, "argv[1]: expected a string (a number needs quotes)"),
+        ({"argv": [""]}, "argv[0]: expected a string (a number needs quotes)"),
+        ({"argv": [["ls"]]}, "argv[0]: expected a string (a number needs quotes)"),
         ({"argv": ["true"], "retry": 0}, "retry: expected true or false"),
         ({"argv": ["true"], "retry": "no"}, "retry: expected true or false"),
         ({"argv": ["true"], "retry": []}, "retry: expected true or false"),
@@ -291,14 +298,19 @@ def test_a_wrong_configuration_is_named_and_not_tried_again(workspace, config, e
         assert failure(run(json.dumps({"config": config, "command": command}).encode(), workspace)) == (error, False)
 
 
+def test_a_wrong_configuration_exits_with_78(workspace):
+    given = json.dumps({"config": {}, "command": "poll"}).encode()
+    assert failure(run_process(given, workspace, code=78)) == (NO_ARGV, False)
+
+
 @pytest.mark.parametrize(
     ("word", "refusal"),
     [
-        ("a\0b", "argv[1]: expected a text (a number needs quotes)"),
-        ("\ud800", "echo: not a text that a command line can hold"),
+        ("a\0b", "argv[1]: expected a string (a number needs quotes)"),
+        ("\ud800", "echo: not a string that a command line can hold"),
     ],
 )
-def test_a_text_that_no_command_line_can_hold_is_refused(workspace, word, refusal):
+def test_a_string_that_no_command_line_can_hold_is_refused(workspace, word, refusal):
     request = json.dumps({"config": {"argv": ["echo", word]}, "command": "poll"}).encode()
     assert failure(run(request, workspace)) == (refusal, False)
 
@@ -313,8 +325,11 @@ def test_health_says_whether_the_command_is_there_and_runs_nothing(workspace):
 @pytest.mark.parametrize(
     "request_", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"])
 def test_what_is_no_request_is_refused(workspace, request_):
-    error, retry = failure(run(request_, workspace))
-    assert (len(error.splitlines()), retry) == (1, False)
+    assert failure(run(request_, workspace)) == ("the request is not a JSON object", False)
+
+
+def test_a_process_without_a_request_refuses(workspace):
+    assert failure(run_process(b"", workspace)) == ("the request is not a JSON object", False)
 
 
 @pytest.mark.parametrize("command", ["init", None, ["poll"]])

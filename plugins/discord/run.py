@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
 import sys
 
+# The library is beside this file, or in the lib of the directory of plugins.
+sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib"))
+
+from ductile_plugin import ConfigError, Permanent, main
 from links import find
 
 # Discord allows 4,000 characters. Every event carries the content: a longer one with many links would never end.
@@ -17,56 +21,52 @@ HOST_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.IGNORECASE)
 KEYS = ("bots", "hosts")
 
 
-class Failed(Exception):
-    """The message cannot be understood, now or later."""
-
-
 def check_keys(config: object) -> None:
-    """Refuse a configuration with another key. Raises Failed."""
+    """Refuse a configuration with another key. Raises ConfigError."""
     if not isinstance(config, dict):
-        raise Failed("config: expected a mapping")
+        raise ConfigError("config: expected a mapping")
     for key in config:
         if key not in KEYS:
-            raise Failed(f"config: unknown key {key!r}, expected one of {', '.join(KEYS)}")
+            raise ConfigError(f"config: unknown key {key!r}, expected one of {', '.join(KEYS)}")
 
 
 def takes_bots(config: dict) -> bool:
-    """Say whether the messages of bots count, too. Raises Failed."""
+    """Say whether the messages of bots count, too. Raises ConfigError."""
     bots = config.get("bots")
     if bots is not None and not isinstance(bots, bool):
-        raise Failed("bots: expected true or false")
+        raise ConfigError("bots: expected true or false")
     return bool(bots)
 
 
 def hosts_of(config: dict) -> list[str]:
-    """Return the hosts whose links count, in lower case; none means all. Raises Failed."""
+    """Return the hosts whose links count, in lower case; none means all. Raises ConfigError."""
     hosts = config.get("hosts")
     if hosts is None:
         return []
     if not isinstance(hosts, list) or not hosts:
-        raise Failed("hosts: expected a list of host names such as youtube.com")
+        raise ConfigError("hosts: expected a list of host names such as youtube.com")
     for index, host in enumerate(hosts):
         if not isinstance(host, str) or not HOST_NAME.fullmatch(host):
-            raise Failed(f"hosts[{index}]: expected a host name such as youtube.com")
+            raise ConfigError(f"hosts[{index}]: expected a host name such as youtube.com")
     return [host.lower() for host in hosts]
 
 
 def message_of(event: object) -> dict:
-    """Return what counts of the message that an event carries. Raises Failed, naming all that is missing."""
+    """Return what counts of the message that an event carries. Raises Permanent, naming all that is missing."""
     payload = event.get("payload") if isinstance(event, dict) else None
     if not isinstance(payload, dict):
-        raise Failed("the payload is not a Discord message: expected a JSON object")
+        raise Permanent("the payload is not a Discord message: expected a JSON object")
     author = payload.get("author")
     parts = {"id": payload.get("id"), "channel_id": payload.get("channel_id"), "content": payload.get("content"),
              "author.id": author.get("id") if isinstance(author, dict) else None}
     missing = [name for name, value in parts.items() if value is None or (value == "" and name != "content")]
     if missing:
-        raise Failed(f"the payload is not a Discord message: {', '.join(missing)} missing")
+        raise Permanent(f"the payload is not a Discord message: {', '.join(missing)} missing")
     for name, value in parts.items():
         if not isinstance(value, str):
-            raise Failed(f"the payload is not a Discord message: {name} is not a text")
+            raise Permanent(f"the payload is not a Discord message: {name} is not a string")
     if len(parts["content"]) > LONGEST_CONTENT:
-        raise Failed(f"the payload is not a Discord message: content is longer than {LONGEST_CONTENT:,} characters")
+        raise Permanent(f"the payload is not a Discord message: content is longer than {LONGEST_CONTENT:,} characters")
     return parts
 
 
@@ -82,7 +82,7 @@ def respond(request: dict) -> dict:
     if request.get("command") == "health":
         return {"status": "ok", "result": f"would take links to {', '.join(hosts) or 'any host'}"}
     if request.get("command") != "handle":
-        raise Failed("discord has no such command")
+        raise Permanent("discord has no such command")
     message = message_of(request.get("event"))
     if not with_bots and is_of_a_bot(request["event"]["payload"]):
         # An answer that was posted to the channel with a link in it would be answered again, for ever.
@@ -97,19 +97,5 @@ def respond(request: dict) -> dict:
     return {"status": "ok", "result": result, "events": events}
 
 
-def main() -> None:
-    try:
-        try:
-            request = json.load(sys.stdin.buffer)
-        except ValueError:
-            request = None
-        if not isinstance(request, dict):
-            raise Failed("the request is not a JSON object")
-        answer = respond(request)
-    except (Failed, RecursionError) as error:
-        answer = {"status": "error", "error": str(error), "retry": False}
-    print(json.dumps(answer))
-
-
 if __name__ == "__main__":
-    main()
+    main(respond)

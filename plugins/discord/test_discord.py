@@ -1,9 +1,8 @@
-"""The discord plugin, run as Ductile runs it: a message of Discord's in, an event for each link out."""
+"""The discord plugin, in this process and as one of its own: a message of Discord's in, an event for each link out."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -11,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from ductile.protocol import Response, decode_response, encode_request
+from ductile.protocol import Response, encode_request
+from support import steps
+from support.notified import ENVIRON, failure
 
 HERE = Path(__file__).resolve().parent
-# This Python first: one that is found by way of a wrapper is slow to start.
-ENVIRON = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 VIDEO = "https://www.youtube.com/watch?v=dQw4w9WgXcQ"
 
 # As Discord's API gives it, with what the plugin does not look at.
@@ -38,9 +37,7 @@ def encoded(payload: object, config: object, command: str) -> bytes:
 
 
 def run(request: bytes) -> Response:
-    done = subprocess.run([HERE / "run.py"], input=request, env=ENVIRON, capture_output=True, check=True, timeout=60)
-    assert done.stderr == b""
-    return decode_response(done.stdout)
+    return steps.run(HERE, request, HERE)
 
 
 def handle(payload: object, **config: object) -> Response:
@@ -54,13 +51,8 @@ def links(content: str, **config: object) -> list[str]:
     return [event.payload["url"] for event in response.events]
 
 
-def failure(response: Response) -> tuple[str | None, bool]:
-    assert (response.status, response.events) == ("error", ())
-    return response.error, response.retry
-
-
 def test_a_link_is_an_event_that_knows_where_it_came_from():
-    response = handle(MESSAGE)
+    response = steps.run_process(HERE, encoded(MESSAGE, {}, "handle"), HERE)
     (event,) = response.events
     assert (response.status, response.result, event.type) == ("ok", "1 link", "discord.link")
     assert event.dedupe_key == f"discord:1162047182345678901:{VIDEO}"
@@ -166,8 +158,8 @@ NOT_ONE = "the payload is not a Discord message: "
         ({"id": "1", "channel_id": "2", "author": {"id": "3"}}, "content missing"),
         ({"zen": "Design for failure."}, "id, channel_id, content, author.id missing"),
         ({"body": "words"}, "id, channel_id, content, author.id missing"),
-        ({**MESSAGE, "id": 1162047182345678901}, "id is not a text"),
-        ({**MESSAGE, "content": ["a"]}, "content is not a text"),
+        ({**MESSAGE, "id": 1162047182345678901}, "id is not a string"),
+        ({**MESSAGE, "content": ["a"]}, "content is not a string"),
         ({**MESSAGE, "content": "https://a.example/ " * 600}, "content is longer than 10,000 characters"),
         ([MESSAGE], "expected a JSON object"), ("words", "expected a JSON object"), (None, "expected a JSON object"),
     ],
@@ -215,6 +207,11 @@ def test_a_wrong_configuration_is_named_and_not_tried_again(config, error):
         assert failure(run(encoded(MESSAGE, config, command))) == (error, False)
 
 
+def test_a_wrong_configuration_exits_with_78():
+    given = encoded(MESSAGE, {"hosts": []}, "handle")
+    assert failure(steps.run_process(HERE, given, HERE, code=78)) == (A_LIST, False)
+
+
 @pytest.mark.parametrize(("config", "hosts"), [({}, "any host"), ({"hosts": None}, "any host"),
                                                ({"hosts": HOSTS}, "youtube.com, youtu.be")])
 def test_health_says_which_links_count(config, hosts):
@@ -224,8 +221,11 @@ def test_health_says_which_links_count(config, hosts):
 
 @pytest.mark.parametrize("request_", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000])
 def test_what_is_no_request_is_refused(request_):
-    error, retry = failure(run(request_))
-    assert (len(error.splitlines()), retry) == (1, False)
+    assert failure(run(request_)) == ("the request is not a JSON object", False)
+
+
+def test_a_process_without_a_request_refuses():
+    assert failure(steps.run_process(HERE, b"", HERE)) == ("the request is not a JSON object", False)
 
 
 def test_another_command_is_refused():

@@ -90,16 +90,19 @@ def test_without_a_message_it_says_echo(config):
     assert strict(run(request("poll", config=config)))["result"] == "echo"
 
 
-@pytest.mark.parametrize("message", AWKWARD)
-@pytest.mark.parametrize("command", ["poll", "handle", "health", "init"])
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [*(("poll", message) for message in AWKWARD), *((other, "".join(AWKWARD)) for other in ("handle", "health", "init"))],
+)
 def test_a_message_comes_back_as_it_was(command, message):
     answer = strict(run(request(command, config={"message": message, "mode": "ok"})))
     assert (answer["status"], answer["result"]) == ("ok", message)
 
 
-@pytest.mark.parametrize("message", AWKWARD)
-def test_no_text_of_a_stranger_is_taken_for_configuration(message):
-    hostile = {"mode": "fail", "message": message, "command": "poll", "config": {"mode": "fail", "message": message}}
+def test_no_string_of_a_stranger_is_taken_for_configuration():
+    hostile = [{"mode": "fail", "message": message, "command": "poll", "config": {"mode": "fail", "message": message}}
+               for message in AWKWARD]
+    hostile = dict(zip(AWKWARD, hostile, strict=True)) | hostile[0]
     given = request("handle", config={}, event={"type": "x", "payload": hostile}, state=hostile)
     answer = strict(run(given))
     assert (answer["result"], answer["events"][0]["type"]) == ("echo", "echo.handle")
