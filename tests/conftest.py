@@ -13,6 +13,7 @@ import pytest
 from support import processes
 from support.daemon import RealDaemon
 from support.gate import Gate
+from support.warm import Warm
 
 # What was told to end may take this long; what nobody has told to end lasts longer.
 _PATIENCE_SECONDS = 2.0
@@ -71,10 +72,18 @@ def _nothing_is_left_behind(_orphans_come_to_us: None) -> Iterator[None]:
         pytest.fail("left behind: " + "; ".join(names), pytrace=False)
 
 
+@pytest.fixture(scope="session")
+def warm(_orphans_come_to_us: None) -> Iterator[Warm]:
+    """A process that has imported ductiled, from which daemons are forked."""
+    made = Warm()
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[RealDaemon]:
+def daemon(tmp_path: Path, warm: Warm) -> Iterator[RealDaemon]:
     """A daemon that is configured and not started; it and all its plugins are killed in the end."""
-    real = RealDaemon(tmp_path)
+    real = RealDaemon(tmp_path, warm=warm)
     yield real
     real.close()
 

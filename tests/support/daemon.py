@@ -25,6 +25,7 @@ from ductile import submit as intake
 from ductile.pidfile import pid_file, signal_daemon
 from ductile.queue.job import Submitter
 from support import ordinary, processes
+from support.warm import Started, Warm
 
 DUCTILED = Path(sys.executable).with_name("ductiled")
 PLUGINS = Path(__file__).resolve().parents[1] / "plugins"
@@ -56,9 +57,9 @@ def until(look: Callable[[], Any], expected: Any, *, pause: Callable[[], bool], 
 
 
 class RealDaemon:
-    """`ductiled` on the directory `home`, run by the program `become` where that is given."""
+    """`ductiled` on the directory `home`, run by the program `become` or forked from `warm` if one of them is given."""
 
-    def __init__(self, home: Path, *, become: Sequence[str] = ()) -> None:
+    def __init__(self, home: Path, *, become: Sequence[str] = (), warm: Warm | None = None) -> None:
         self.home = home
         self.moved_to(home / "data")
         self.output = home / "output.jsonl"
@@ -68,8 +69,9 @@ class RealDaemon:
             "PATH": f"{DUCTILED.parent}:{os.defpath}", "HOME": os.fspath(home), "TZ": "UTC", "LANG": "C.UTF-8",
         }
         self.become = become
+        self.warm = warm
         self.notes: list[str] = []
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Started | None = None
         self._pidfd: int | None = None
         self._children = processes.children()
         self._systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -145,11 +147,20 @@ class RealDaemon:
         # What a daemon that was killed has still said is not this one's word.
         self._heard().clear()
         environ = {**self.environ, "NOTIFY_SOCKET": "@" + self._systemd.getsockname()[1:].decode()}
+        if self.warm is not None and not popen and not self.become and self.warm.can_start(environ):
+            self._process = self._start_warm(environ, options)
+            self.watch(self._process.pid)
+            return
         with open(self.output, "ab") as output, open(self.errors, "ab") as errors:
             settings = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": errors, "cwd": "/",
                         "env": environ, "start_new_session": True, **popen}
             self._process = subprocess.Popen([*self.become, ordinary.program("ductiled", self.become), "-c", self.home, *options], **settings)
         self.watch(self._process.pid)
+
+    def _start_warm(self, environ: Mapping[str, str], options: Sequence[str]) -> Started:
+        with (open(os.devnull, "rb") as given, open(self.output, "ab") as output, open(self.errors, "ab") as errors):
+            streams = [stream.fileno() for stream in (given, output, errors)]
+            return self.warm.start(["-c", os.fspath(self.home), *map(os.fspath, options)], environ, streams)
 
     def watch(self, pid: int) -> None:
         """Stop waiting for anything once this process has ended: the daemon, where another program has started it."""
