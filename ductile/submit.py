@@ -1,4 +1,4 @@
-"""The one way into the queue, whoever submits."""
+"""The only way into the queue, for every submitter."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FIRST_HOP = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submitted:
-    """The job that stands for what was submitted: a new one, or the earlier one that it repeats."""
+    """The new job, or the earlier job that it would duplicate."""
 
     job_id: str
     is_new: bool
@@ -37,10 +37,7 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventJob:
-    """A job that an event from outside becomes, with its context.
-
-    `warnings` are about keys that were refused or have a name of the core's own.
-    """
+    """A job that an external event becomes, with its context. `warnings` name refused and reserved keys."""
 
     job: NewJob
     context: NewContext | None = None
@@ -49,9 +46,9 @@ class EventJob:
 
 def submit(conn: sqlite3.Connection, job: NewJob, *, dedupe_ttl: int, now: datetime,
            context: NewContext | None = None) -> Submitted:
-    """Queue one job, with the context that it carries, in the caller's transaction.
+    """Queue a job with its context, in the caller's transaction.
 
-    Not where a job with its key has succeeded within `dedupe_ttl` seconds.
+    The job is a duplicate, and not queued, if one with its key has succeeded within `dedupe_ttl` seconds.
     """
     if job.dedupe_key is not None and job.replay_of is None:
         earlier = job_table.succeeded_with_key(conn, job, now - timedelta(seconds=dedupe_ttl))
@@ -65,7 +62,7 @@ def submit(conn: sqlite3.Connection, job: NewJob, *, dedupe_ttl: int, now: datet
 
 def submit_once(conn: sqlite3.Connection, job: NewJob, *, dedupe_ttl: int, now: datetime,
                 context: NewContext | None = None) -> Submitted:
-    """`submit` a job whose sender repeats itself until it is answered: one that waits or runs stands for it too."""
+    """Submit a job whose sender repeats unanswered requests: an open job with its key makes it a duplicate too."""
     if job.dedupe_key is not None:
         earlier = job_table.open_with_key(conn, job)
         if earlier is not None:
@@ -74,13 +71,13 @@ def submit_once(conn: sqlite3.Connection, job: NewJob, *, dedupe_ttl: int, now: 
 
 
 def max_attempts(plugin: ConfiguredPlugin, command: str) -> int:
-    """Return how many attempts a new job of a command has."""
+    """Return the number of attempts of a new job."""
     return _INIT_ATTEMPTS if command == INIT else plugin.settings.retry.max_attempts
 
 
 def command_job(plugin: ConfiguredPlugin, command: str, submitted_by: Submitter, *, new_id: NewId,
                 event: Mapping[str, Any] | None = None) -> NewJob:
-    """Return the job of one command of a plugin, with an event where one goes with it. `init` has one attempt."""
+    """Return a job for a command of a plugin, with an optional event."""
     return NewJob(
         id=new_id(), plugin=plugin.settings.name, command=command, submitted_by=submitted_by,
         max_attempts=max_attempts(plugin, command),
@@ -91,46 +88,47 @@ def command_job(plugin: ConfiguredPlugin, command: str, submitted_by: Submitter,
 
 
 def new_event(event_type: str, payload: Any, source: str, *, new_id: NewId, now: datetime) -> dict[str, Any]:
-    """Return an event with what the core gives it: its source, its time and its id."""
+    """Return an event with the keys that the core adds: source, time and id."""
     return {"type": event_type, "payload": payload, "source": source, "timestamp": utc_text(now), "event_id": new_id()}
 
 
-def jobs_for_event(runtime: RuntimeConfig, event: Mapping[str, Any], source_plugin: str | None, submitted_by: Submitter, *,
-             new_id: NewId) -> list[EventJob]:
-    """Return the jobs that an event becomes, each the first of a chain; none where nothing takes it.
+def jobs_for_event(runtime: RuntimeConfig, event: Mapping[str, Any], source_plugin: str | None,
+                   submitted_by: Submitter, *, new_id: NewId) -> list[EventJob]:
+    """Return the jobs that an external event becomes, each the first of a chain; none if nothing subscribes to it.
 
-    `event` is as `new_event` makes it, with the sender's `dedupe_key` where there is one. `source_plugin` is the plugin
-    whose routes it goes by. Raises DuctileError (65) where it says more than a context may hold.
+    `event` comes from `new_event`, with the sender's `dedupe_key` if it has one. `source_plugin` is the plugin whose
+    routes apply. Raises DuctileError (65) if the event is too large for a context.
     """
-    return [_arrival(runtime, event, dispatch, source_plugin or event["source"], submitted_by, new_id)
-            for dispatch in runtime.router.next(event["type"], source_plugin)]
+    return [_event_job(runtime, event, target, source_plugin or event["source"], submitted_by, new_id)
+            for target in runtime.router.next(event["type"], source_plugin)]
 
 
-def _arrival(runtime: RuntimeConfig, event: Mapping[str, Any], dispatch: Target, origin: str, submitted_by: Submitter,
-             new_id: NewId) -> EventJob:
+def _event_job(runtime: RuntimeConfig, event: Mapping[str, Any], target: Target, origin: str, submitted_by: Submitter,
+               new_id: NewId) -> EventJob:
     job_id = new_id()
     added = extend(None, trigger=event["payload"], state_updates={}, payload=event["payload"],
-                origin=Origin(plugin=origin, event_type=event["type"], job_id=job_id))
+                   origin=Origin(plugin=origin, event_type=event["type"], job_id=job_id))
     fault = check(size_bytes(added.accumulated), _FIRST_HOP, runtime.config.service.max_hops)
     if fault is not None:
-        raise DuctileError(f"the event cannot be taken: {fault}", exit_code=EXIT_DATA)
+        raise DuctileError(f"the event cannot be accepted: {fault}", exit_code=EXIT_DATA)
     context = NewContext(id=new_id(), hop=_FIRST_HOP, accumulated=added.accumulated,
-                         pipeline_name=dispatch.pipeline_name, step_id=dispatch.step_id)
+                         pipeline_name=target.pipeline_name, step_id=target.step_id)
     job = NewJob(
-        id=job_id, plugin=dispatch.plugin, command=dispatch.command, submitted_by=submitted_by,
-        max_attempts=runtime.max_attempts[dispatch.plugin], payload=encode({**event, "payload": added.payload}),
+        id=job_id, plugin=target.plugin, command=target.command, submitted_by=submitted_by,
+        max_attempts=runtime.max_attempts[target.plugin], payload=encode({**event, "payload": added.payload}),
         dedupe_key=event.get("dedupe_key"), root_job_id=job_id, source_event_id=event["event_id"],
-        event_context_id=context.id, pipeline_name=dispatch.pipeline_name, pipeline_hash=dispatch.pipeline_hash,
-        step_id=dispatch.step_id, core_event=event["type"] if event["type"] in ANNOUNCED else None,
+        event_context_id=context.id, pipeline_name=target.pipeline_name, pipeline_hash=target.pipeline_hash,
+        step_id=target.step_id, core_event=event["type"] if event["type"] in ANNOUNCED else None,
     )
-    return EventJob(job=job, context=context, warnings=(*added.warnings, *reserved_key_warnings(added.payload, "payload")))
+    warnings = (*added.warnings, *reserved_key_warnings(added.payload, "payload"))
+    return EventJob(job=job, context=context, warnings=warnings)
 
 
 def submit_inits(conn: sqlite3.Connection, plugins: Mapping[str, ConfiguredPlugin], *, new_id: NewId,
                  now: datetime) -> list[str]:
-    """Queue `init`, in one transaction, for each plugin whose version or configuration has not been initialised.
+    """Queue `init`, in one transaction, for each plugin whose version or configuration is not initialised yet.
 
-    Return the plugins. One whose `init` waits already is left alone.
+    Return the names of the plugins. One with an open `init` is skipped.
     """
     done = plugin_table.initialised(conn)
     due = [plugin for name, plugin in plugins.items()

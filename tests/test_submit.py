@@ -142,7 +142,7 @@ def test_an_event_that_says_too_much_is_refused():
     with pytest.raises(DuctileError) as caught:
         arrive({**WEIGHED, "payload": {"x": "x" * LIMIT_BYTES}})
     assert caught.value.exit_code == EXIT_DATA
-    assert caught.value.lines[0].startswith("the event cannot be taken: the baggage of its event would be 1,048,")
+    assert caught.value.lines[0].startswith("the event cannot be accepted: the baggage of its event would be 1,048,")
 
 
 def test_an_arrival_is_stored_with_its_context(conn):

@@ -1,4 +1,4 @@
-"""The `job_log` table: one row for each attempt that ended."""
+"""The `job_log` table: one row for each finished attempt."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ductile.units import parse_utc, utc_text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """A row of the table; the fields are its columns, times as UTC text."""
+    """A row of `job_log`; the fields are its columns, with times as UTC text."""
 
     seq: int
     id: str
@@ -36,7 +36,7 @@ class Attempt:
 
     @property
     def seconds(self) -> float | None:
-        """How long the attempt took, where it is known."""
+        """How long the attempt took, None if unknown."""
         if self.started_at is None:
             return None
         return (parse_utc(self.completed_at) - parse_utc(self.started_at)).total_seconds()
@@ -46,7 +46,7 @@ _COLUMNS = ", ".join(field.name for field in fields(Attempt))
 
 
 def append(conn: sqlite3.Connection, job: Job, entry: LogEntry, result: str | None) -> None:
-    """Add the row of an attempt that ended; `result` is its response as JSON text."""
+    """Add a finished attempt; `result` is its response as JSON."""
     conn.execute(
         "INSERT INTO job_log (id, job_id, attempt, plugin, command, status, submitted_by, created_at, started_at,"
         " completed_at, exit_code, last_error, stderr, result, printed, parent_job_id, source_event_id)"
@@ -59,16 +59,16 @@ def append(conn: sqlite3.Connection, job: Job, entry: LogEntry, result: str | No
 
 
 def of_job(conn: sqlite3.Connection, job_id: str) -> list[Attempt]:
-    """Return the attempts of a job, in the order in which they ended."""
+    """Return the attempts of a job in the order they ended."""
     return _attempts(conn, "WHERE job_id = ? ORDER BY seq", job_id)
 
 
 def of_jobs(conn: sqlite3.Connection, jobs: Iterable[str]) -> Iterator[Attempt]:
-    """Yield the attempts of several jobs one at a time, for a response may be large.
+    """Yield the attempts of several jobs, job by job, in the order they ended.
 
-    Those of one job are together, in the order in which they ended.
+    They come one at a time because responses may be large.
     """
-    # In this order no row has to be kept to be sorted: the index gives it.
+    # This is the order of the index, so no row is kept for sorting.
     return _each(conn, "WHERE job_id IN (SELECT value FROM json_each(?)) ORDER BY job_id, attempt, seq",
                  json.dumps(list(jobs)))
 
@@ -90,27 +90,27 @@ def after(conn: sqlite3.Connection, seq: int, plugin: str | None) -> list[Attemp
 
 
 def last_seq(conn: sqlite3.Connection) -> int:
-    """Return the number of the attempt that ended last, 0 where there is none."""
-    return conn.execute("SELECT coalesce(max(seq), 0) FROM job_log").fetchone()[0]
+    """Return the `seq` of the newest attempt, 0 if there is none."""
+    return int(conn.execute("SELECT coalesce(max(seq), 0) FROM job_log").fetchone()[0])
 
 
 def count_interruptions(conn: sqlite3.Connection, job_id: str) -> int:
     """Return how many attempts of a job a stop or crash interrupted."""
-    return conn.execute(
+    return int(conn.execute(
         "SELECT count(*) FROM job_log WHERE job_id = ? AND status IN ('orphaned', 'interrupted')", (job_id,)
-    ).fetchone()[0]
+    ).fetchone()[0])
 
 
 def has_attempt(conn: sqlite3.Connection, job_id: str, attempt: int) -> bool:
-    """Say whether an attempt with this number has ended for good, so that the number is used up."""
-    return conn.execute(
+    """Return whether an attempt with this number is used up; an interrupted one is not."""
+    return bool(conn.execute(
         "SELECT EXISTS (SELECT 1 FROM job_log WHERE job_id = ? AND attempt = ? AND status != 'interrupted')",
         (job_id, attempt),
-    ).fetchone()[0] == 1
+    ).fetchone()[0])
 
 
 def remove(conn: sqlite3.Connection, jobs: Iterable[str]) -> None:
-    """Delete the rows of jobs."""
+    """Delete the attempts of these jobs."""
     conn.execute("DELETE FROM job_log WHERE job_id IN (SELECT value FROM json_each(?))", (json.dumps(list(jobs)),))
 
 
@@ -121,4 +121,4 @@ def _attempts(conn: sqlite3.Connection, where: str, *parameters: object) -> list
 def _each(conn: sqlite3.Connection, where: str, *parameters: object) -> Iterator[Attempt]:
     names = [field.name for field in fields(Attempt)]
     for row in conn.execute(f"SELECT {_COLUMNS} FROM job_log {where}", parameters):
-        yield Attempt(**dict(zip(names, row)))
+        yield Attempt(**dict(zip(names, row, strict=True)))

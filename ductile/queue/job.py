@@ -1,4 +1,4 @@
-"""What a job is, the statuses it can have and the moves between them."""
+"""Jobs, their statuses, and the legal moves between these."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Status(StrEnum):
 
     @property
     def is_last(self) -> bool:
-        """Say whether a job with this status has ended."""
+        """Whether a job with this status has ended."""
         return self not in (Status.QUEUED, Status.RUNNING)
 
 
 class Submitter(StrEnum):
-    """Who asked for a job."""
+    """Who submitted a job."""
 
     SCHEDULER = "scheduler"
     WEBHOOK = "webhook"
@@ -34,25 +34,25 @@ class Submitter(StrEnum):
 
 MOVES = frozenset({
     (Status.QUEUED, Status.RUNNING),      # claimed
-    (Status.QUEUED, Status.DEAD),         # cancelled, or its plugin is gone
+    (Status.QUEUED, Status.DEAD),         # cancelled, or its plugin was removed
     (Status.QUEUED, Status.DEDUPED),      # found to be a duplicate when about to start
     (Status.RUNNING, Status.SUCCEEDED),
-    (Status.RUNNING, Status.QUEUED),      # to be tried again
+    (Status.RUNNING, Status.QUEUED),      # retried
     (Status.RUNNING, Status.DEAD),
     (Status.DEAD, Status.QUEUED),         # retried by the operator
 })
 
 
 class StaleJob(Exception):
-    """The row of a job is not as it was read: somebody else has moved it."""
+    """A job's row has changed since it was read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
     """A job to be queued.
 
-    `payload` is the event as JSON text, `root_job_id` None for the first of a chain. `core_event` is the type of the
-    core's own event that it follows from, None elsewhere.
+    `payload` is the event as JSON. `root_job_id` is None for the first job of a chain. `core_event` is the type of the
+    core event that the job follows from, None for any other job.
     """
 
     id: str
@@ -75,7 +75,7 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A row of the queue; the fields are its columns."""
+    """A row of `job_queue`; the fields are its columns."""
 
     seq: int
     id: str
@@ -105,7 +105,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogEntry:
-    """What the ledger keeps of one attempt, but for its response. `printed` is as `job_log` has it."""
+    """A new row of `job_log`, without its result. `printed`: output that is no valid response."""
 
     id: str
     status: str

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
+from typing import Any
 
 from ductile.queue.job import MOVES, Job, NewJob, StaleJob, Status, Submitter
 from ductile.units import parse_utc, utc_text
@@ -16,8 +17,8 @@ _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM job_queue"
 _TIMES = ("created_at", "started_at", "completed_at", "next_retry_at")
 
 
-def _job(row: tuple) -> Job:
-    values = dict(zip(_COLUMNS, row))
+def _job(row: tuple[Any, ...]) -> Job:
+    values = dict(zip(_COLUMNS, row, strict=True))
     for name in _TIMES:
         if values[name] is not None:
             values[name] = parse_utc(values[name])
@@ -31,7 +32,7 @@ def _jobs(conn: sqlite3.Connection, where: str, *parameters: object) -> list[Job
 
 
 def add(conn: sqlite3.Connection, jobs: Iterable[NewJob], now: datetime) -> None:
-    """Queue jobs, in this order."""
+    """Add queued jobs, in this order."""
     for job in jobs:
         conn.execute(
             "INSERT INTO job_queue (id, plugin, command, payload, status, attempt, max_attempts, submitted_by,"
@@ -45,13 +46,13 @@ def add(conn: sqlite3.Connection, jobs: Iterable[NewJob], now: datetime) -> None
 
 
 def get(conn: sqlite3.Connection, job_id: str) -> Job | None:
-    """Return one job by its whole id."""
+    """Return a job by its full id."""
     jobs = _jobs(conn, "WHERE id = ?", job_id)
     return jobs[0] if jobs else None
 
 
 def with_prefix(conn: sqlite3.Connection, prefix: str, limit: int) -> list[Job]:
-    """Return up to `limit` jobs whose ids begin with `prefix`."""
+    """Return up to `limit` jobs whose ids start with `prefix`."""
     return _jobs(conn, "WHERE id >= ? AND id < ? ORDER BY id LIMIT ?", prefix, prefix + "\x7f", limit)
 
 
@@ -66,16 +67,16 @@ def open_jobs(conn: sqlite3.Connection, limit: int) -> list[Job]:
 
 
 def running(conn: sqlite3.Connection) -> list[Job]:
-    """Return the jobs whose rows say that they run."""
+    """Return the jobs with status `running`."""
     return _jobs(conn, "WHERE status = 'running' ORDER BY seq")
 
 
 def move(conn: sqlite3.Connection, job: Job, to: Status, now: datetime, *, attempt: int | None = None,
          max_attempts: int | None = None, retry_at: datetime | None = None, error: str | None = None) -> None:
-    """Change a job's status, where its row is still as `job` says.
+    """Change a job's status if its row is still as in `job`.
 
-    `attempt` and `max_attempts` default to what they were. Raises StaleJob where the row has changed, ValueError
-    for a move that is not a legal one.
+    `attempt` and `max_attempts` default to the job's. Raises StaleJob if the row has changed, ValueError for a move
+    that is not in MOVES.
     """
     if (job.status, to) not in MOVES:
         raise ValueError(f"a job cannot go from {job.status} to {to}")
@@ -90,17 +91,14 @@ def move(conn: sqlite3.Connection, job: Job, to: Status, now: datetime, *, attem
 
 
 def release_due_retries(conn: sqlite3.Connection, now: datetime) -> None:
-    """Let the retries run that are due."""
+    """Make the retries ready that are due."""
     conn.execute(
         "UPDATE job_queue SET next_retry_at = NULL WHERE status = 'queued' AND next_retry_at <= ?", (utc_text(now),)
     )
 
 
 def release_stranded_retries(conn: sqlite3.Connection, latest: Mapping[str, datetime]) -> int:
-    """Let the retries run that are set for later than their plugin's `latest`: the clock has gone back since.
-
-    Return how many there were.
-    """
+    """Make retries ready that are later than their plugin's `latest`: the clock was set back. Return how many."""
     if not latest:
         return 0
     by_plugin = json.dumps({plugin: utc_text(moment) for plugin, moment in latest.items()})
@@ -112,18 +110,18 @@ def release_stranded_retries(conn: sqlite3.Connection, latest: Mapping[str, date
 
 
 def has_retry_after(conn: sqlite3.Connection, moment: datetime) -> bool:
-    """Say whether a job waits for a retry later than `moment`."""
-    return conn.execute(
+    """Return whether a retry is due later than `moment`."""
+    return bool(conn.execute(
         "SELECT EXISTS (SELECT 1 FROM job_queue WHERE status = 'queued' AND next_retry_at > ?)", (utc_text(moment),)
-    ).fetchone()[0] == 1
+    ).fetchone()[0])
 
 
 def next_retry_at(conn: sqlite3.Connection) -> datetime | None:
-    """Return when the next waiting retry falls due."""
+    """Return when the next retry is due."""
     text = conn.execute(
         "SELECT min(next_retry_at) FROM job_queue WHERE status = 'queued' AND next_retry_at IS NOT NULL"
     ).fetchone()[0]
-    return text and parse_utc(text)
+    return None if text is None else parse_utc(text)
 
 
 def next_ready(conn: sqlite3.Connection, plugins: Iterable[str], blocked: Iterable[str]) -> Job | None:
@@ -141,34 +139,33 @@ def next_ready(conn: sqlite3.Connection, plugins: Iterable[str], blocked: Iterab
 
 
 def succeeded_with_key(conn: sqlite3.Connection, job: NewJob | Job, since: datetime) -> str | None:
-    """Return the id of the job with the same plugin, command, step and key that succeeded latest since `since`."""
+    """Return the id of the newest job with the same plugin, command, step and key that succeeded since `since`."""
     row = conn.execute(
         "SELECT id FROM job_queue WHERE dedupe_key = ? AND plugin = ? AND command = ? AND pipeline_name IS ?"
         " AND step_id IS ? AND status = 'succeeded' AND completed_at >= ? ORDER BY completed_at DESC LIMIT 1",
         (job.dedupe_key, job.plugin, job.command, job.pipeline_name, job.step_id, utc_text(since)),
     ).fetchone()
-    return row and row[0]
+    return None if row is None else str(row[0])
 
 
 def open_with_key(conn: sqlite3.Connection, job: NewJob) -> str | None:
-    """Return the id of a job with the same plugin, command, step and key that waits or runs."""
+    """Return the id of an open job with the same plugin, command, step and key."""
     row = conn.execute(
         "SELECT id FROM job_queue WHERE dedupe_key = ? AND plugin = ? AND command = ? AND pipeline_name IS ?"
         " AND step_id IS ? AND completed_at IS NULL ORDER BY seq LIMIT 1",
         (job.dedupe_key, job.plugin, job.command, job.pipeline_name, job.step_id),
     ).fetchone()
-    return row and row[0]
+    return None if row is None else str(row[0])
 
 
 def count_waiting(conn: sqlite3.Connection, most: int) -> int:
     """Return how many jobs are queued, or `most` if there are more: counting stops there."""
     # The index holds running jobs too.
-    count: int = conn.execute(
+    return int(conn.execute(
         "SELECT count(*) - (SELECT count(*) FROM job_queue WHERE status = 'running') FROM (SELECT 1 FROM job_queue"
         " INDEXED BY job_queue_open_seq WHERE completed_at IS NULL"
         " LIMIT ? + (SELECT count(*) FROM job_queue WHERE status = 'running'))", (most,)
-    ).fetchone()[0]
-    return count
+    ).fetchone()[0])
 
 
 def is_full(conn: sqlite3.Connection, depth: int) -> bool:
@@ -177,19 +174,19 @@ def is_full(conn: sqlite3.Connection, depth: int) -> bool:
 
 
 def count_open(conn: sqlite3.Connection, plugin: str, command: str, submitted_by: Submitter) -> int:
-    """Return how many of a submitter's jobs for a command wait or run."""
-    return conn.execute(
+    """Return how many open jobs for a command a submitter has."""
+    return int(conn.execute(
         "SELECT count(*) FROM job_queue WHERE plugin = ? AND command = ? AND submitted_by = ? AND completed_at IS NULL",
         (plugin, command, submitted_by),
-    ).fetchone()[0]
+    ).fetchone()[0])
 
 
 def has_open(conn: sqlite3.Connection, plugin: str, command: str) -> bool:
-    """Say whether a job for a command waits or runs, whoever submitted it."""
-    return conn.execute(
+    """Return whether there is an open job for a command."""
+    return bool(conn.execute(
         "SELECT EXISTS (SELECT 1 FROM job_queue WHERE plugin = ? AND command = ? AND completed_at IS NULL)",
         (plugin, command),
-    ).fetchone()[0] == 1
+    ).fetchone()[0])
 
 
 def queued_outside(conn: sqlite3.Connection, plugins: Iterable[str], limit: int) -> list[Job]:
@@ -226,20 +223,20 @@ def _open_plugins_outside(conn: sqlite3.Connection, plugins: Iterable[str]) -> l
 
 
 def roots_of(conn: sqlite3.Connection, ids: Iterable[str]) -> dict[str, str]:
-    """Return the root of each job that there is, by id."""
+    """Return the roots of those jobs that exist, by job id."""
     return dict(conn.execute("SELECT id, root_job_id FROM job_queue WHERE id IN (SELECT value FROM json_each(?))",
                              (json.dumps(list(ids)),)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainEnd:
-    """When the last job of a chain ended; `ended_at` is None while one waits or runs."""
+    """When the last job of a chain ended, None while one is open."""
 
     ended_at: datetime | None
 
 
 def chain_end(conn: sqlite3.Connection, root_job_id: str) -> ChainEnd | None:
-    """Return how far a chain has come; None for a root that no job has."""
+    """Return when a chain ended, None if no job has this root."""
     latest, open_jobs_left = conn.execute(
         "SELECT max(completed_at), sum(completed_at IS NULL) FROM job_queue WHERE root_job_id = ?", (root_job_id,)
     ).fetchone()
@@ -250,8 +247,8 @@ def chain_end(conn: sqlite3.Connection, root_job_id: str) -> ChainEnd | None:
 
 def ended_chains(conn: sqlite3.Connection, before: datetime, limit: int) -> list[str]:
     """Return the root ids of up to `limit` chains whose every job ended before `before`."""
-    # By its own choice SQLite reads the whole index of roots, to be spared the DISTINCT. That stands in a query of its
-    # own, so that each chain is looked at once, however many of its jobs are old.
+    # Without INDEXED BY, SQLite would read the whole index of roots to avoid the DISTINCT. The DISTINCT is a query of
+    # its own, so that each chain is checked once, however many of its jobs are old.
     rows = conn.execute(
         "SELECT root FROM (SELECT DISTINCT root_job_id AS root FROM job_queue INDEXED BY job_queue_ended"
         " WHERE completed_at < ?1) WHERE NOT EXISTS (SELECT 1 FROM job_queue c WHERE c.root_job_id = root"
@@ -262,7 +259,7 @@ def ended_chains(conn: sqlite3.Connection, before: datetime, limit: int) -> list
 
 
 def newest_of_chains(conn: sqlite3.Connection, roots: Iterable[str], limit: int) -> list[str]:
-    """Return the ids of up to `limit` jobs of these chains, the newest ones: no other job refers to them."""
+    """Return the ids of the newest `limit` jobs of these chains. No other job refers to them."""
     return [row[0] for row in conn.execute(
         "SELECT id FROM job_queue WHERE root_job_id IN (SELECT value FROM json_each(?)) ORDER BY seq DESC LIMIT ?",
         (json.dumps(list(roots)), limit),
@@ -270,7 +267,7 @@ def newest_of_chains(conn: sqlite3.Connection, roots: Iterable[str], limit: int)
 
 
 def contexts_of(conn: sqlite3.Connection, jobs: Iterable[str]) -> list[str]:
-    """Return the ids of the contexts that these jobs carry."""
+    """Return the ids of the contexts of these jobs."""
     return [row[0] for row in conn.execute(
         "SELECT event_context_id FROM job_queue WHERE event_context_id IS NOT NULL"
         " AND id IN (SELECT value FROM json_each(?))", (json.dumps(list(jobs)),)
@@ -278,7 +275,7 @@ def contexts_of(conn: sqlite3.Connection, jobs: Iterable[str]) -> list[str]:
 
 
 def without_jobs(conn: sqlite3.Connection, contexts: Iterable[str]) -> list[str]:
-    """Return those of some contexts that no job carries; a replayed job and its original share one."""
+    """Return those contexts that no job has. A replayed job shares the context of its original."""
     return [row[0] for row in conn.execute(
         "SELECT value FROM json_each(?) WHERE NOT EXISTS (SELECT 1 FROM job_queue WHERE event_context_id = value)",
         (json.dumps(list(contexts)),)

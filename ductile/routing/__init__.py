@@ -1,1 +1,1 @@
-"""Which jobs an event becomes, and what a chain of jobs carries."""
+"""Decides which jobs an event becomes, and what a chain of jobs carries."""

@@ -1,4 +1,4 @@
-"""What a chain of events has been told: how it grows, what stays out of it, how large it may be."""
+"""Baggage, the context that a chain of jobs carries: how it grows, what is kept out, how large it may be."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import Any
 from ductile.strictjson import canonical, encode
 from ductile.text import one_line
 
-# Bytes, of one context as it is stored.
+# Of one stored context, in bytes.
 LIMIT_BYTES = 1024 * 1024
 
 _ANCHORED = "origin_"
 _RESERVED = "ductile_"
-# What a request has beside the event's payload: a key of the same name misleads who reads both.
+# Keys of a request. A payload key of the same name would mislead readers.
 _REQUEST_FIELDS = frozenset({
     "protocol", "job_id", "command", "config", "state", "event", "deadline_at", "context", "workspace_dir",
 })
 _CREDENTIALS = frozenset({"passwd", "authorization", "cookie", "credentials", "apikey"})
-# Compared with an underscore before the name, so that the bare word counts too.
+# Compared with an underscore before the name, so that the word alone matches too.
 _CREDENTIAL_ENDINGS = ("_token", "_secret", "_password", "_api_key", "_access_key", "_private_key", "_secret_key")
-# Between a small letter or digit and a capital, and before the last capital of several: access|Token, API|Key.
+# Between a lower-case letter or digit and a capital, and before the last of several capitals: access|Token, API|Key.
 _CAMEL = re.compile("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where a chain began. `plugin` is `webhook:<path>` or `cli` where it was none; `job_id` is the root's."""
+    """Where a chain began. `plugin` may also be `webhook:<path>` or `cli`; `job_id` is the root job's."""
 
     plugin: str
     event_type: str
@@ -37,10 +37,10 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extended:
-    """One more row of a chain.
+    """The next row of a chain.
 
-    `accumulated` is what the row holds and `payload` what the event keeps; `warnings` are texts of one line, on each
-    key that the origin anchor kept out.
+    `accumulated` is its baggage, and `payload` is the event's without refused keys. `warnings` name each key that the
+    origin anchor refused, a line each.
     """
 
     accumulated: dict[str, Any]
@@ -49,16 +49,15 @@ class Extended:
 
 
 def extend(parent: Mapping[str, Any] | None, *, trigger: Any, state_updates: Mapping[str, Any], payload: Any,
-        origin: Origin) -> Extended:
-    """Return the row that follows from an event, shallowly merged, later wins.
+           origin: Origin) -> Extended:
+    """Return the row for an event. The merge is shallow, and later values win.
 
-    `parent` is what the row before holds, None for the first of a chain. `trigger` is the payload that the job began
-    with and `origin` where that came from: only the first row takes from them. `state_updates` are those that
-    `without_credentials` left, none for a protocol-1 plugin. A payload that is not an object is handed on as it is
-    and adds nothing.
+    `parent` is the baggage of the previous row, None for the first of a chain. Only the first row uses `trigger`, the
+    payload of the job itself, and `origin`. `state_updates` come from `without_credentials`, and are empty for a
+    protocol-1 plugin. A payload that is not an object is passed on unchanged and adds nothing.
     """
     core = anchor(origin)
-    before = core if parent is None else parent
+    before: Mapping[str, Any] = core if parent is None else parent
 
     def offends(key: str, value: Any) -> bool:
         anchored = key in core if parent is None else key.startswith(_ANCHORED)
@@ -81,48 +80,43 @@ def extend(parent: Mapping[str, Any] | None, *, trigger: Any, state_updates: Map
 
 
 def anchor(origin: Origin) -> dict[str, Any]:
-    """Return the keys that are the core's alone, from the first row on."""
+    """Return the keys that only the core may set."""
     return {"origin_plugin": origin.plugin, "origin_event_type": origin.event_type, "origin_job_id": origin.job_id}
 
 
 def without_credentials(state_updates: Mapping[str, Any], private_state: Collection[str]) -> dict[str, Any]:
-    """Return the updates without the top-level keys in `private_state` and, at every depth, without credentials.
-
-    The names of credentials are compared in lower case, with `-` and camelCase read as `_`.
-    """
-    return _uncredentialed({key: value for key, value in state_updates.items() if key not in private_state})
+    """Return the updates without top-level keys in `private_state`, and without credentials at every depth."""
+    return {key: _uncredentialed(value) for key, value in state_updates.items()
+            if key not in private_state and not names_a_credential(key)}
 
 
 def credentials(state_updates: Mapping[str, Any], private_state: Collection[str]) -> dict[str, Any]:
-    """Return the top-level keys that are in `private_state` or name a credential themselves or below, each whole."""
+    """Return the whole top-level keys that are in `private_state`, or that name a credential at any depth."""
     return {key: value for key, value in state_updates.items()
             if key in private_state or _has_a_credential({key: value})}
 
 
-def reserved_key_warnings(value: Any, whose: str) -> tuple[str, ...]:
-    """Return a warning for each key that is a request's own or starts with what the core keeps for itself.
-
-    `value` is a payload or a state, and `whose` says which.
-    """
-    return tuple(f"the key '{one_line(key, 60)}' of the {whose} has a name of the core's own, rename it"
+def reserved_key_warnings(value: Any, kind: str) -> tuple[str, ...]:
+    """Return a warning for each reserved key of `value`, a payload or a state. `kind` says which."""
+    return tuple(f"the key '{one_line(key, 60)}' of the {kind} has a name of the core's own, rename it"
                  for key in _object(value) if key in _REQUEST_FIELDS or key.startswith(_RESERVED))
 
 
 def visible(accumulated: Mapping[str, Any], payload: Any) -> Any:
-    """Return what a receiving plugin sees as its event's payload: all that the chain was told, the payload on top.
+    """Return the payload that a receiving plugin sees: the baggage with the event's payload on top.
 
-    A payload that is not an object is seen as it is.
+    A payload that is not an object is left alone.
     """
     return {**accumulated, **payload} if isinstance(payload, Mapping) else payload
 
 
 def size_bytes(accumulated: Mapping[str, Any]) -> int:
-    """Return the bytes of a context as it is stored: compact JSON in ASCII."""
+    """Return the size of a stored context: compact JSON in ASCII."""
     return len(encode(accumulated))
 
 
 def check(size: int, hop: int, max_hops: int) -> str | None:
-    """Return what is wrong with a row of `size` bytes, number `hop` of its chain, from 1; None where nothing is."""
+    """Return which limit a row exceeds, None if none. `size` is in bytes; `hop` counts the chain's rows from 1."""
     if hop > max_hops:
         return (f"its event would make a chain of {hop:,} hops, at most {max_hops:,} are allowed: "
                 "look for a loop of routes or pipelines, or raise service.max_hops")
@@ -157,16 +151,16 @@ def _has_a_credential(value: Any) -> bool:
 
 
 def names_a_credential(key: str) -> bool:
-    """Say whether a key has a name of which the value is to stay secret."""
-    # As written and with camelCase taken apart: `APIkey` and `PassWord` would be taken apart in the wrong place.
+    """Return whether a key names a credential. `-` and camelCase are read as `_`, and case does not matter."""
+    # As written, and with camelCase split: `APIkey` and `PassWord` would be split in the wrong place.
     name = key.replace("-", "_")
     spellings = (name.lower(), _CAMEL.sub("_", name).lower())
-    return any(text in _CREDENTIALS or f"_{text}".endswith(_CREDENTIAL_ENDINGS) for text in spellings)
+    return any(each in _CREDENTIALS or f"_{each}".endswith(_CREDENTIAL_ENDINGS) for each in spellings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """A row that a job carries; `hop` counts the rows of its chain from 1."""
+    """The baggage of a job. `hop` counts the rows of its chain from 1."""
 
     id: str
     hop: int
@@ -175,7 +169,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewContext:
-    """A row to be added, for one job."""
+    """A new row, for one job."""
 
     id: str
     hop: int

@@ -1,4 +1,4 @@
-"""The `event_context` table: what a chain of events has been told, one row for each routed job."""
+"""The `event_context` table: the baggage of chains, one row for each routed job."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def add(conn: sqlite3.Connection, context: NewContext, now: datetime) -> None:
 
 
 def get(conn: sqlite3.Connection, context_id: str) -> Context:
-    """Return one row. Raises LookupError where there is none."""
+    """Return one row. Raises LookupError if there is none."""
     row = conn.execute("SELECT hop, accumulated_json FROM event_context WHERE id = ?", (context_id,)).fetchone()
     if row is None:
         raise LookupError(f"no event context {context_id}")
@@ -33,18 +33,18 @@ def get(conn: sqlite3.Connection, context_id: str) -> Context:
 
 def with_parents(conn: sqlite3.Connection,
                  ids: Iterable[str]) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any] | None]]:
-    """Yield the id of each row, what it holds, and what the row before it holds, None for the first of a chain.
+    """Yield the id of each row, its baggage, and the baggage of its parent row, None for the first of a chain.
 
-    One at a time: each may be large.
+    They come one at a time because each may be large.
     """
     rows = conn.execute(
         "SELECT c.id, c.accumulated_json, p.accumulated_json FROM event_context c"
         " LEFT JOIN event_context p ON p.id = c.parent_id WHERE c.id IN (SELECT value FROM json_each(?))",
         (json.dumps(list(ids)),))
-    for row_id, accumulated, before in rows:
-        yield row_id, json.loads(accumulated), None if before is None else json.loads(before)
+    for row_id, accumulated, parent in rows:
+        yield row_id, json.loads(accumulated), None if parent is None else json.loads(parent)
 
 
 def remove(conn: sqlite3.Connection, ids: Iterable[str]) -> None:
-    """Delete rows by id; those that refer to each other go together."""
+    """Delete rows by id. Rows that refer to each other must be deleted in one call."""
     conn.execute("DELETE FROM event_context WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(list(ids)),))

@@ -1,4 +1,4 @@
-"""Paths into a workspace, written so that they hold in every job's own, wherever the data directory lies."""
+"""Paths into a workspace in a form that is valid in every job's workspace and survives moving the data directory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from operator import is_
 from typing import Any
 
 _SCHEME = "workspace://"
-# What follows the name of a directory, and not what names another one beside it; a dot that ends a sentence names none.
+# Ends the name of a directory: nothing that could continue it. A dot that ends a sentence does not continue it.
 _END = re.compile(r"/+|(?!\.*[\w~+@%=#-]|\.+/)")
 _PARENT = re.compile(r"\.\.(?![\w.~+@%=#-])")
 
@@ -16,7 +16,7 @@ _PARENT = re.compile(r"\.\.(?![\w.~+@%=#-])")
 def to_portable(value: Any, workspace_dir: str) -> Any:
     """Return a JSON value with each path into `workspace_dir` as `workspace://relative/path`, in keys and values.
 
-    `workspace_dir` is a real path without a slash at its end. A longer name that only begins with it stays.
+    `workspace_dir` is a real path without a trailing slash. A longer name that only starts with it is left alone.
     """
 
     def portable(text: str) -> str:
@@ -29,7 +29,7 @@ def to_portable(value: Any, workspace_dir: str) -> Any:
 
 
 def _portable(rest: str, workspace_dir: str) -> str:
-    """Return the text after a workspace's name with a scheme in the place of that, or with the name itself."""
+    """Return the text after a workspace's name, preceded by the scheme, or by the name if that goes on."""
     end = _END.match(rest)
     return f"{workspace_dir}{rest}" if end is None else f"{_SCHEME}{rest[end.end():]}"
 
@@ -37,7 +37,7 @@ def _portable(rest: str, workspace_dir: str) -> str:
 def from_portable(value: Any, workspace_dir: str) -> Any:
     """Return a JSON value with each `workspace://relative/path` as that path in `workspace_dir`.
 
-    What is not a clean relative path stays as it is: one that begins with a slash, or with `..` in it.
+    A path that starts with a slash or contains `..` is left alone.
     """
 
     def restored(text: str) -> str:
@@ -50,21 +50,22 @@ def from_portable(value: Any, workspace_dir: str) -> Any:
 
 
 def _restored(path: str, workspace_dir: str) -> str:
-    """Return the text after a scheme with its place, and the scheme itself where it has none."""
-    # A name may hold a space, so that where the path ends cannot be told: no part of all that follows may be `..`.
+    """Return the text after a scheme, preceded by the workspace, or by the scheme if it is no clean path."""
+    # Names may contain spaces, so the end of the path is unknown: no part of the rest may be `..`.
     if path.startswith("/") or any(_PARENT.match(part) for part in path.split("/")):
         return f"{_SCHEME}{path}"
     return f"{workspace_dir}/{path}" if path else workspace_dir
 
 
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:
-    """Return a value with each string changed. What has none that changes is returned as it is: answers may be large."""
+    """Return a value with each string changed. Parts without a change are not copied."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):
         mapped = {change(key): _mapped(item, change) for key, item in value.items()}
-        same = all(key is other and item is value[key] for (key, item), other in zip(mapped.items(), value))
-        return value if same and len(mapped) == len(value) else mapped
+        same = len(mapped) == len(value) and all(
+            key is other and item is value[key] for (key, item), other in zip(mapped.items(), value, strict=True))
+        return value if same else mapped
     if isinstance(value, list):
         items = [_mapped(item, change) for item in value]
         return value if all(map(is_, items, value)) else items

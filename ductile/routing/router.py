@@ -1,4 +1,4 @@
-"""An event and where it came from, to the jobs that it becomes."""
+"""Decides which jobs an event becomes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ductile.queue.job import Submitter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One job that an event becomes. The last three name the pipeline's step that it is, None for a route."""
+    """A job that an event becomes. The last three fields name its step in a pipeline, None for a route."""
 
     plugin: str
     command: str
@@ -25,7 +25,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Router:
-    """The routes and pipelines of a configuration, ready to be asked. `pipelines` are by name."""
+    """The routes and pipelines of a configuration, indexed for lookups. `pipelines` are by name."""
 
     routes: tuple[Route, ...]
     pipelines: Mapping[str, Pipeline] = field(default_factory=dict)
@@ -35,9 +35,9 @@ class Router:
     def __post_init__(self) -> None:
         by_route: dict[tuple[str, str], tuple[Target, ...]] = {}
         for route in self.routes:
-            dispatch = Target(plugin=route.target, command=HANDLE, submitted_by=Submitter.ROUTE)
+            target = Target(plugin=route.target, command=HANDLE, submitted_by=Submitter.ROUTE)
             key = (route.source, route.event_type)
-            by_route[key] = (*by_route.get(key, ()), dispatch)
+            by_route[key] = (*by_route.get(key, ()), target)
         by_type: dict[str, tuple[Target, ...]] = {}
         for pipeline in self.pipelines.values():
             if pipeline.on is not None:
@@ -46,24 +46,24 @@ class Router:
         object.__setattr__(self, "_by_route", by_route)
         object.__setattr__(self, "_by_type", by_type)
 
-    def next(self, event_type: str, source_plugin: str | None, place: Position | None = None) -> tuple[Target, ...]:
-        """Return what an event becomes; nothing where nothing matches exactly.
+    def next(self, event_type: str, source_plugin: str | None, position: Position | None = None) -> tuple[Target, ...]:
+        """Return the jobs that an event becomes. Types match exactly.
 
-        First the next steps of `place`, where its job stands in a pipeline; then the entry steps of every pipeline on
-        that type; then every route, in the order of the configuration. `source_plugin` is the plugin that emitted the
-        event, None for one from outside or from the core, which no route takes.
+        First come the next steps of `position`, the emitting job's step in a pipeline; then the entry steps of every
+        pipeline on that type; then every route, in the order of the configuration. `source_plugin` is the plugin that
+        emitted the event, None for an external or core event, which has no routes.
         """
-        steps = () if place is None else following(place)
+        steps = () if position is None else following(position)
         routes = () if source_plugin is None else self._by_route.get((source_plugin, event_type), ())
         return (*steps, *self._by_type.get(event_type, ()), *routes)
 
 
-def following(place: Position) -> tuple[Target, ...]:
-    """Return the steps that come next, in the order of the file."""
-    return tuple(_step(place.pipeline, step_id) for step_id in place.node.next)
+def following(position: Position) -> tuple[Target, ...]:
+    """Return the next steps, in the order of the file."""
+    return tuple(_step(position.pipeline, step_id) for step_id in position.node.next)
 
 
 def _step(pipeline: Pipeline, step_id: str) -> Target:
     node = pipeline.nodes[step_id]
     return Target(plugin=node.plugin, command=node.command, submitted_by=Submitter.PIPELINE,
-                    pipeline_name=pipeline.name, pipeline_hash=pipeline.hash, step_id=step_id)
+                  pipeline_name=pipeline.name, pipeline_hash=pipeline.hash, step_id=step_id)

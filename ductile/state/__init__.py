@@ -1,1 +1,1 @@
-"""What a plugin remembers between runs."""
+"""Plugin state, kept between runs."""

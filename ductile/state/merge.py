@@ -1,4 +1,4 @@
-"""A plugin's state: how updates enter it and how large it may be."""
+"""Merges updates into a plugin's state and checks its size."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ LIMIT_BYTES = 1024 * 1024
 
 
 def merge(state: Mapping[str, Any], updates: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `state` with the top-level keys of `updates` in place of its own; null is a value like others."""
+    """Return `state` with the top-level keys of `updates` replaced. Null is an ordinary value."""
     return {**state, **updates}
 
 
 def size_bytes(state: Mapping[str, Any]) -> int:
-    """Return the bytes of the state as it is stored: compact JSON in ASCII."""
+    """Return the size of a stored state: compact JSON in ASCII."""
     return len(strictjson.encode(state))
 
 
 def check_size(state: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with the size of `state`, or None where it is within 1 MiB."""
+    """Return an error if `state` is larger than LIMIT_BYTES, else None."""
     size = size_bytes(state)
     if size <= LIMIT_BYTES:
         return None

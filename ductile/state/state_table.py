@@ -13,13 +13,13 @@ from ductile.units import utc_text
 
 
 def get(conn: sqlite3.Connection, plugin: str) -> dict[str, Any]:
-    """Return what a plugin remembers; an empty object where it has nothing yet."""
+    """Return the state of a plugin, empty if it has none."""
     row = conn.execute("SELECT state FROM plugin_state WHERE plugin_name = ?", (plugin,)).fetchone()
     return {} if row is None else json.loads(row[0])
 
 
 def put(conn: sqlite3.Connection, plugin: str, state: Mapping[str, Any], now: datetime) -> None:
-    """Store the whole state of a plugin."""
+    """Replace the state of a plugin."""
     conn.execute(
         "INSERT INTO plugin_state (plugin_name, state, updated_at) VALUES (?, ?, ?)"
         " ON CONFLICT (plugin_name) DO UPDATE SET state = excluded.state, updated_at = excluded.updated_at",
@@ -28,10 +28,10 @@ def put(conn: sqlite3.Connection, plugin: str, state: Mapping[str, Any], now: da
 
 
 def clear(conn: sqlite3.Connection, plugin: str) -> bool:
-    """Forget the state of a plugin. Return whether there was any."""
+    """Delete the state of a plugin. Return whether it had any."""
     return conn.execute("DELETE FROM plugin_state WHERE plugin_name = ?", (plugin,)).rowcount == 1
 
 
 def sizes(conn: sqlite3.Connection) -> dict[str, int]:
-    """Return the bytes of each plugin's state."""
+    """Return the size of each plugin's state in bytes."""
     return dict(conn.execute("SELECT plugin_name, length(CAST(state AS BLOB)) FROM plugin_state"))

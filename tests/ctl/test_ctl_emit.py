@@ -78,8 +78,8 @@ def test_a_payload_may_be_any_json(conn: sqlite3.Connection, desk: Desk, options
     (["weighed", "--payload", "{"], 65,
      "--payload is not strict JSON: line 1, column 2: expected a key in double quotes\n"),
     (["weighed", "--source", "scale", "--payload", json.dumps({"x": "x" * 2**20})], 65,
-     "the event cannot be taken: the baggage of its event would be 1,048,693 bytes, at most 1,048,576 are allowed: keep"
-     " what is large in a file of the workspace\n"),
+     "the event cannot be accepted: the baggage of its event would be 1,048,693 bytes, at most 1,048,576 are allowed:"
+     " keep what is large in a file of the workspace\n"),
 ])
 def test_what_nothing_can_take_is_refused_and_nothing_stored(conn: sqlite3.Connection, desk: Desk, arguments: list[str],
                                                              code: int, expected: str) -> None:
