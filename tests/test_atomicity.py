@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import itertools
 import shutil
 import sqlite3
@@ -16,7 +15,7 @@ import pytest
 
 from ductile import submit as intake
 from ductile.config.model import Route
-from ductile.ctl.replay import replay
+from ductile.ctl.replay import add_replay
 from ductile.daemon import Daemon
 from ductile.db import Damaged, FateUnknown, NotWritten, database_errors, transaction
 from ductile.dispatch import transactions
@@ -196,8 +195,7 @@ def finish_with_a_death_that_is_told(ledger: Ledger) -> None:
 
 
 def replay_a_job(ledger: Ledger) -> None:
-    replay(ledger.conn, job="ended", runtime=ledger.runtime, state_path=ledger.directory / "state.db", now=START,
-           new_id=NEW_ID, as_json=False, out=io.StringIO(), err=io.StringIO())
+    add_replay(ledger.conn, "ended", ledger.runtime, now=START, new_id=NEW_ID)
 
 
 def recover(ledger: Ledger) -> None:

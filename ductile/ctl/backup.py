@@ -9,15 +9,14 @@ import sqlite3
 import stat
 from collections.abc import Callable
 from contextlib import closing, suppress
-from datetime import datetime
-from io import TextIOBase
 from pathlib import Path
 from tempfile import mkstemp
-from typing import Any
+from typing import TextIO
 from urllib.parse import quote
 
 from ductile import db, db_files
-from ductile.ctl.output import document, noted, progress
+from ductile.ctl.output import deferred_signals, progress
+from ductile.ctl.session import Session
 from ductile.errors import EXIT_DATA, EXIT_IO, EXIT_OK, EXIT_USAGE, DuctileError, io_exit_code
 from ductile.text import one_line
 from ductile.units import format_size, utc_text
@@ -35,33 +34,33 @@ class _Interrupted(Exception):
     """A signal has come."""
 
 
-def backup(conn: sqlite3.Connection, *, file: Path, keep: int | None, state_path: Path, now: datetime, as_json: bool,
-           out: TextIOBase, err: TextIOBase) -> int:
-    """Copy the database to a file that is not there yet, for its owner alone. Writers are not held up.
+def backup(session: Session, *, file: Path, keep: int | None) -> int:
+    """Copy the database to a new file, readable by its owner only. Writers are not blocked.
 
-    Into a directory: to one with the time in its name, of which the last `keep` are kept. Raises DuctileError: 74 where
-    the file is there or cannot be written, 77 where this user may not, 65 where SQLite's full check finds the copy
-    damaged, 64 for `keep` without a directory; what `reading` and `noted` raise. Then no file is left.
+    In a directory the copy has the time in its name, and the last `keep` copies are kept. Raises DuctileError: 74 if
+    the file exists or cannot be written, 77 without permission, 65 if SQLite's full check finds the copy damaged, 64
+    for `keep` without a directory; and as `deferred_signals` does. Then no file is left.
     """
+    now = session.now()
     directory = file if file.is_dir() else None
-    if directory is not None:
-        file = directory / f"ductile-{db_files.stamp(now)}.db"
-    elif keep is not None:
-        raise DuctileError(f"ductilectl backup: --keep is for a directory, and {one_line(str(file))} is none",
-                           exit_code=EXIT_USAGE)
-    shown = one_line(str(file))
-    if os.path.lexists(file):
-        raise DuctileError(f"{shown} exists already; name another file, or move it away", exit_code=EXIT_IO)
-    try:
-        with noted() as got:
-            size = _make(conn, file, state_path, lambda: bool(got), err)
-    except OSError as error:
-        raise _not_written(file, str(error.strerror), io_exit_code(error)) from error
+    with session.changing() as conn:
+        if directory is not None:
+            file = directory / f"ductile-{db_files.stamp(now)}.db"
+        elif keep is not None:
+            raise DuctileError(f"ductilectl backup: --keep is for a directory, and {one_line(str(file))} is none",
+                               exit_code=EXIT_USAGE)
+        shown = one_line(str(file))
+        if os.path.lexists(file):
+            raise DuctileError(f"{shown} exists already; name another file, or move it away", exit_code=EXIT_IO)
+        try:
+            with deferred_signals() as received:
+                size = _make(conn, file, session.state_path, lambda: bool(received), session.err)
+        except OSError as error:
+            raise _not_written(file, str(error.strerror), io_exit_code(error)) from error
     _sync(file)
     removed = [] if keep is None else _remove_old(file, keep)
-    found: dict[str, Any] = {"file": str(file), "bytes": size, "taken_at": utc_text(now), "removed": removed}
-    lines = [f"{shown}: {format_size(size)}, checked", *(f"removed {one_line(each)}" for each in removed), _NOTE]
-    out.write(document(found) if as_json else "\n".join(lines))
+    session.emit({"file": str(file), "bytes": size, "taken_at": utc_text(now), "removed": removed}, "\n".join(
+        [f"{shown}: {format_size(size)}, checked", *(f"removed {one_line(each)}" for each in removed), _NOTE]))
     return EXIT_OK
 
 
@@ -90,7 +89,7 @@ def _remove_old(file: Path, keep: int) -> list[str]:
     return [str(each) for each in old]
 
 
-def _make(conn: sqlite3.Connection, file: Path, state_path: Path, ends: Callable[[], bool], err: TextIOBase) -> int:
+def _make(conn: sqlite3.Connection, file: Path, state_path: Path, ends: Callable[[], bool], err: TextIO) -> int:
     """Make the copy under another name beside its place, and give it its own when it is whole. Return its bytes.
 
     Raises DuctileError, OSError; with `ends`, asked now and then, _Interrupted, which no one sees: the signal itself

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 import ductile
 from ductile.arguments import Parser
@@ -19,7 +20,7 @@ _A_JOB = "1a2b3c4d"
 _LANGUAGES = ("sh", "python")
 _COMPLETED = ("plugins", "pipelines", "jobs", "dead", "queued", "ended")
 
-Commands = argparse._SubParsersAction
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -60,7 +61,7 @@ def _parser(arguments: Sequence[str]) -> Parser:
     parser.add_argument("--version", action="version", version=f"ductilectl {ductile.__version__}")
     commands = parser.add_subparsers(prog="ductilectl", metavar="COMMAND", required=True)
     asked = _asked_for(arguments)
-    if asked in _HIDDEN:
+    if asked is not None and asked in _HIDDEN:
         _HIDDEN[asked](commands, asked)
         return parser
     for name, add in _COMMANDS.items():

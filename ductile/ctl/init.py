@@ -9,11 +9,10 @@ import secrets
 import shlex
 import socket
 import sysconfig
-from io import TextIOBase
 from pathlib import Path
 
 from ductile.config.find import FILE_NAME
-from ductile.ctl.output import document
+from ductile.ctl.session import Session
 from ductile.errors import EXIT_IO, EXIT_OK, DuctileError, io_exit_code
 from ductile.text import one_line
 
@@ -70,7 +69,7 @@ plugins:
 """
 
 
-def init(directory: Path, *, as_json: bool, out: TextIOBase, err: TextIOBase, port: int = _PORT) -> int:
+def init(session: Session, *, directory: Path, port: int = _PORT) -> int:
     """Write a starter configuration into a directory, made if need be; webhooks get `port` or the next free one.
 
     Raises DuctileError, with nothing done: 77 where that is not permitted, else 74.
@@ -96,9 +95,8 @@ def init(directory: Path, *, as_json: bool, out: TextIOBase, err: TextIOBase, po
         why = error.strerror if isinstance(error, OSError) else "the path of the shipped plugins is not UTF-8"
         raise DuctileError(f"cannot write {file}: {why}; nothing was made", exit_code=io_exit_code(error)) from error
     if listen != f"{_HOST}:{port}":
-        err.write(f"port {port} is taken: webhooks.listen is {listen}\n")
-    out.write(document({"config": str(file), "listen": listen}) if as_json else
-              _next_steps(file, shlex.quote(str(directory))))
+        session.err.write(f"port {port} is taken: webhooks.listen is {listen}\n")
+    session.emit({"config": str(file), "listen": listen}, _next_steps(file, shlex.quote(str(directory))))
     return EXIT_OK
 
 
@@ -186,7 +184,7 @@ def example_config() -> Path:
 
 
 def _places() -> tuple[Path, ...]:
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     # A user's own install, or Debian's, is not under the interpreter's prefix: its scheme is the one
     # whose library directory this package sits in.
     schemes = [name for name in sysconfig.get_scheme_names() if _library(name) == root]

@@ -1,16 +1,15 @@
-"""JSON that the operator gives in a file or on standard input."""
+"""JSON that the operator gives: in a file, on standard input or on the command line."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ductile import safe_files, submit
-from ductile.ctl.lookup import shown
+from ductile.ctl.lookup import quoted
+from ductile.ctl.session import Session
 from ductile.errors import EXIT_DATA, EXIT_USAGE, DuctileError, io_exit_code
-from ductile.injected import NewId
 from ductile.protocol import reserved_prefix
 from ductile.safe_files import NotRegular, TooLarge
 from ductile.strictjson import JSONRefused, decode
@@ -18,31 +17,31 @@ from ductile.text import one_line
 from ductile.validation import kind_of
 
 STDIN = "-"
-# A state or payload has 1 MiB at most, and a request holds some of them.
+# A state or payload has 1 MiB at most, and a request holds several.
 _LARGEST_BYTES = 16 * 1024**2
 
 
-def place(name: str) -> str:
+def label(name: str) -> str:
     """Return a file as messages name it."""
     return "standard input" if name == STDIN else name
 
 
 def read_json(name: str, stdin: BinaryIO) -> Any:
-    """Return the value in a file, or on standard input where `name` is `-`.
+    """Return the value in a file, or on standard input if `name` is `-`.
 
-    Raises DuctileError: 77 where it may not be read, 74 where it cannot be or is no regular file, 65 where it is not
-    one strict JSON value or larger than any that is used.
+    Raises DuctileError: 77 without permission, 74 if the file cannot be read or is not regular, 65 if it is not one
+    strict JSON value or is too large.
     """
     try:
         content = _from_stdin(stdin) if name == STDIN else safe_files.read(Path(name), _LARGEST_BYTES)
     except OSError as error:
         exit_code = EXIT_DATA if isinstance(error, TooLarge) else io_exit_code(error)
         mend = "; use - to read from standard input" if isinstance(error, NotRegular) else ""
-        raise DuctileError(f"{place(name)}: cannot be read: {error.strerror}{mend}", exit_code=exit_code) from error
+        raise DuctileError(f"{label(name)}: cannot be read: {error.strerror}{mend}", exit_code=exit_code) from error
     try:
         return decode(content)
     except JSONRefused as error:
-        raise DuctileError(f"{place(name)}: not strict JSON: {error}", exit_code=EXIT_DATA) from error
+        raise DuctileError(f"{label(name)}: not strict JSON: {error}", exit_code=EXIT_DATA) from error
 
 
 def _from_stdin(stdin: BinaryIO) -> bytes:
@@ -53,7 +52,7 @@ def _from_stdin(stdin: BinaryIO) -> bytes:
 
 
 def as_object(value: Any, where: str) -> Mapping[str, Any]:
-    """Return `value` where it is an object. Raises DuctileError (65), with `where` it stands."""
+    """Return `value` if it is an object. Raises DuctileError (65) that says `where` it was found."""
     if not isinstance(value, dict):
         raise DuctileError(f"{where}: expected one JSON object, got {one_line(kind_of(value))}", exit_code=EXIT_DATA)
     return value
@@ -62,19 +61,18 @@ def as_object(value: Any, where: str) -> Mapping[str, Any]:
 CLI_SOURCE = "cli"
 
 
-def by_hand(event_type: str, payload: str | None, *, source: str, option: str, new_id: NewId,
-            now: datetime) -> dict[str, Any]:
-    """Return an event with the payload that a text of JSON says, `{}` without one.
+def new_event(session: Session, event_type: str, payload: str | None, *, source: str, option: str) -> dict[str, Any]:
+    """Return an event with a payload given as JSON, `{}` if there is none.
 
-    `option` is where the type was given. Raises DuctileError: 64 for a type that is the core's own, 65 for a payload
-    that is not strict JSON.
+    `option` names where the type was given. Raises DuctileError: 64 for a reserved type, 65 for a payload that is not
+    strict JSON.
     """
     reserved = reserved_prefix(event_type)
     if reserved is not None:
-        raise DuctileError(f"{option} {shown(event_type)}: types that start {reserved!r} are ductile's own",
+        raise DuctileError(f"{option} {quoted(event_type)}: types that start with {reserved!r} are reserved",
                            exit_code=EXIT_USAGE)
     value = {} if payload is None else _decoded(payload)
-    return submit.new_event(event_type, value, source, new_id=new_id, now=now)
+    return submit.new_event(event_type, value, source, new_id=session.new_id, now=session.now())
 
 
 def _decoded(payload: str) -> Any:

@@ -4,44 +4,39 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sqlite3
 from datetime import datetime
-from io import TextIOBase
+from typing import Any
 
 from ductile.ctl import attempts, chain, table
 from ductile.ctl.job import find
-from ductile.ctl.output import document
+from ductile.ctl.session import Session
 from ductile.errors import EXIT_OK
 from ductile.queue import attempt_table
 from ductile.queue.job import Job
+from ductile.text import counted
 from ductile.units import utc_text
 
 
-def inspect(conn: sqlite3.Connection, *, job: str, as_json: bool, out: TextIOBase) -> int:
+def inspect(session: Session, *, job: str) -> int:
     """Show one job with all its attempts, and its chain. Raises DuctileError as `find` does."""
-    found = find(conn, job)
+    with session.reading() as conn:
+        found = find(conn, job)
+        tried = [attempts.row(attempt) for attempt in attempt_table.of_job(conn, found.id)]
+        links = chain.rows(conn, found)
     row = _row(found)
-    tried = [attempts.row(attempt) for attempt in attempt_table.of_job(conn, found.id)]
-    links = chain.rows(conn, found)
-    if as_json:
-        out.write(document({**row, "attempts": tried, "chain": links}))
-        return EXIT_OK
-    out.write(_facts(found, row))
-    for attempt in tried:
-        out.write("\n" + attempts.text(attempt))
-    out.write(f"\nchain of {len(links)} {'job' if len(links) == 1 else 'jobs'}:\n")
-    for link in links:
-        out.write(chain.text(link))
+    session.emit({**row, "attempts": tried, "chain": links}, "".join([
+        _facts(found, row), *(f"\n{attempts.text(attempt)}" for attempt in tried),
+        f"\nchain of {counted(len(links), 'job')}:\n", *map(chain.text, links)]))
     return EXIT_OK
 
 
-def _row(job: Job) -> dict:
+def _row(job: Job) -> dict[str, Any]:
     row = {field.name: getattr(job, field.name) for field in dataclasses.fields(job) if field.name != "seq"}
     row = {name: utc_text(value) if isinstance(value, datetime) else value for name, value in row.items()}
     return {**row, "payload": None if job.payload is None else json.loads(job.payload)}
 
 
-def _facts(job: Job, row: dict) -> str:
+def _facts(job: Job, row: dict[str, Any]) -> str:
     facts = {name: value for name, value in row.items() if value is not None}
     facts["payload"] = None if job.payload is None else json.dumps(row["payload"])
     facts["attempt"] = f"{job.attempt} of {job.max_attempts}"

@@ -7,14 +7,13 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
-from io import TextIOBase
 from pathlib import Path
 from tempfile import mkdtemp
 
+from ductile.config.values import as_name
 from ductile.ctl import skeleton_texts
-from ductile.ctl.output import document
+from ductile.ctl.session import Session
 from ductile.errors import EXIT_IO, EXIT_OK, EXIT_USAGE, DuctileError, io_exit_code
-from ductile.plugin.manifest import as_name
 from ductile.text import one_line
 from ductile.workspace.tree import remove
 
@@ -25,14 +24,14 @@ _PROGRAM_MODE = 0o755
 _WORD = re.compile(r"(?!(?:true|false|null)$)[A-Za-z][A-Za-z0-9_-]*", re.IGNORECASE)
 
 
-def new_plugin(name: str, *, language: str, parent: Path, as_json: bool, out: TextIOBase) -> int:
+def new_plugin(session: Session, *, name: str, language: str, parent: Path | None) -> int:
     """Make the directory `name` in `parent`, which is there, whole or not at all.
 
     Raises DuctileError, with nothing made: 64 for a name that no plugin can have, 74 where the directory is there or
     cannot be written, 77 where this user may not.
     """
     _require_name(name)
-    directory = parent / name
+    directory = (session.config.plugins_dirs[0] if parent is None else parent) / name
     if os.path.lexists(directory):
         raise DuctileError(f"{one_line(str(directory))} exists already; take another name, or move it away",
                            exit_code=EXIT_IO)
@@ -43,10 +42,8 @@ def new_plugin(name: str, *, language: str, parent: Path, as_json: bool, out: Te
     except OSError as error:
         raise DuctileError(f"cannot make {one_line(str(directory))}: {error.strerror}; nothing was made",
                            exit_code=io_exit_code(error)) from error
-    if as_json:
-        out.write(document({"plugin": name, "directory": str(directory), "files": sorted(texts)}))
-    else:
-        out.write(_next(directory, quoted, skeleton_texts.entrypoint(language)))
+    session.emit({"plugin": name, "directory": str(directory), "files": sorted(texts)},
+                 _next(directory, quoted, skeleton_texts.entrypoint(language)))
     return EXIT_OK
 
 

@@ -1,4 +1,4 @@
-"""Whether what is shown goes to a terminal, and what that one can do."""
+"""The terminal that output goes to, the progress shown on it, and signals that must wait until work is undone."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from io import TextIOBase
 from types import FrameType
+from typing import TextIO
 
 from ductile.ctl.table import Terminal
 
 _USUAL_COLUMNS = 80
 
 
-def terminal(out: TextIOBase, environ: Mapping[str, str], now: datetime) -> Terminal:
+def terminal(out: TextIO, environ: Mapping[str, str], now: datetime) -> Terminal:
     """Return the terminal that `out` is.
 
-    As wide as `COLUMNS` says, or as it says itself; with colours unless `NO_COLOR` is set (no-color.org) or it is a
-    dumb one.
+    Its width is `COLUMNS`, or what the terminal reports. It has colours unless `NO_COLOR` is set (no-color.org) or
+    `TERM` is dumb.
     """
     dumb = environ.get("TERM", "dumb") == "dumb"
     return Terminal(_columns(out, environ), colours=not dumb and not environ.get("NO_COLOR"),
                     ascii_only=not out.encoding.lower().startswith("utf"), now=now)
 
 
-def _columns(out: TextIOBase, environ: Mapping[str, str]) -> int:
-    # What shutil.get_terminal_size does, whose import takes as long as all of `status`.
-    told = environ.get("COLUMNS", "")
-    if told.isascii() and told.isdigit() and len(told) < 6 and int(told) > 0:
-        return int(told)
+def _columns(out: TextIO, environ: Mapping[str, str]) -> int:
+    # As shutil.get_terminal_size, whose import takes as long as the rest of `status`.
+    columns = environ.get("COLUMNS", "")
+    if columns.isascii() and columns.isdigit() and len(columns) < 6 and int(columns) > 0:
+        return int(columns)
     try:
         return os.get_terminal_size(out.fileno()).columns or _USUAL_COLUMNS
     except OSError:
@@ -40,7 +40,7 @@ def _columns(out: TextIOBase, environ: Mapping[str, str]) -> int:
 
 
 def document(value: object) -> str:
-    """Return `value` as one JSON document: indented, in ASCII, so that no text of a stranger reaches a terminal raw."""
+    """Return `value` as one JSON document: indented, and in ASCII, which every terminal shows as it is."""
     return json.dumps(value, indent=2) + "\n"
 
 
@@ -49,8 +49,8 @@ _CLEAR = "\r\x1b[K"
 
 
 @contextmanager
-def progress(text: str, err: TextIOBase) -> Iterator[None]:
-    """Show `text` while the block lasts, from its second second on, where `err` is a terminal."""
+def progress(text: str, err: TextIO) -> Iterator[None]:
+    """Show `text` while the block lasts, after one second, if `err` is a terminal."""
     if not err.isatty():
         yield
         return
@@ -63,9 +63,9 @@ def progress(text: str, err: TextIOBase) -> Iterator[None]:
 
 
 class _Line(threading.Thread):
-    """Waits, then writes its line, and takes it back in the end."""
+    """Waits, then writes its line, and clears it at the end."""
 
-    def __init__(self, text: str, err: TextIOBase) -> None:
+    def __init__(self, text: str, err: TextIO) -> None:
         super().__init__(daemon=True)
         self._text, self._err = text, err
         self._ended = threading.Event()
@@ -77,7 +77,7 @@ class _Line(threading.Thread):
             self._write(f"\r{self._text} …")
 
     def end(self) -> None:
-        """Have the line be gone, if it was ever there."""
+        """Clear the line if it was written."""
         self._ended.set()
         self.join()
         if self._shown:
@@ -88,7 +88,7 @@ class _Line(threading.Thread):
             self._err.write(text)
             self._err.flush()
         except OSError:
-            # The terminal is gone: what is done does not depend on it.
+            # The terminal is gone, which does not matter to the work.
             return
 
 
@@ -96,24 +96,24 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def noted(act: Callable[[], None] = lambda: None) -> Iterator[list[int]]:
-    """Note the signals that ask for our end in the list that is given, and `act` on each, instead of ending.
+def deferred_signals(act: Callable[[], None] = lambda: None) -> Iterator[list[int]]:
+    """Defer termination signals until the end of the block; the list has those received, and `act` is called for each.
 
-    After the block, also one that raised, raises KeyboardInterrupt for SIGINT and SystemExit with 128 and its number
-    for another one. What the shell has us ignore stays ignored.
+    After the block, even one that raised, raises KeyboardInterrupt for SIGINT and SystemExit with 128 plus the number
+    for others. Signals that the shell has set to be ignored stay ignored.
     """
-    got: list[int] = []
+    received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        got.append(number)
+        received.append(number)
         act()
 
     before = {number: signal.signal(number, note) for number in _ENDING
               if signal.getsignal(number) is not signal.SIG_IGN}
     try:
-        yield got
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if got:
-            raise KeyboardInterrupt if got[0] == signal.SIGINT else SystemExit(128 + got[0])
+        if received:
+            raise KeyboardInterrupt if received[0] == signal.SIGINT else SystemExit(128 + received[0])

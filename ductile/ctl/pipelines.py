@@ -1,66 +1,64 @@
-"""`ductilectl pipelines`: what the files say runs after what."""
+"""`ductilectl pipelines`: the pipelines on disk, and the steps of one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from io import TextIOBase
+from typing import Any
 
 from ductile.ctl import table
-from ductile.ctl.lookup import shown
-from ductile.ctl.output import document
-from ductile.ctl.table import Page
-from ductile.errors import EXIT_NOT_FOUND, EXIT_OK, DuctileError
+from ductile.ctl.lookup import quoted, runtime
+from ductile.ctl.session import Session
+from ductile.errors import EXIT_NOT_FOUND, EXIT_OK, EXIT_USAGE, DuctileError
 from ductile.pipeline.graph import Node, Pipeline
-from ductile.runtime_config import RuntimeConfig
 from ductile.validation import nearest
 
 _SHORT_HASH = 12
 _STEP = "  "
-# What ends a label of a Mermaid diagram, or begins something else in it, as the entities that it knows.
+# Characters that have a meaning in a label of a Mermaid diagram, as the entities that it knows.
 _MERMAID_ENTITIES = str.maketrans({'"': "#quot;", "#": "#35;", "<": "#lt;", ">": "#gt;"})
 
 
-def pipelines(runtime: RuntimeConfig, *, as_json: bool, out: TextIOBase,
-              page: Page = table.PLAIN) -> int:
-    """Show every pipeline: its name, what starts it, how many steps it has, its hash."""
-    found = list(runtime.router.pipelines.values())
-    if as_json:
-        out.write(document([_row(pipeline) for pipeline in found]))
-        return EXIT_OK
-    out.write(table.lines(("pipeline", "on", "steps", "hash"), [
+def pipelines(session: Session, *, name: str | None, mermaid: bool) -> int:
+    """Show every pipeline, or with `name` the steps of one as a tree or as a Mermaid diagram.
+
+    Raises DuctileError: 66 for an unknown name, 64 for `mermaid` without a name.
+    """
+    if name is not None:
+        return _show_one(session, name, mermaid)
+    if mermaid:
+        raise DuctileError("ductilectl pipelines: --mermaid is for one pipeline: give its NAME", exit_code=EXIT_USAGE)
+    known = runtime(session)
+    found = list(known.router.pipelines.values())
+    session.emit([_row(pipeline) for pipeline in found], table.lines(("pipeline", "on", "steps", "hash"), [
         (each.name, each.on or "(called only)", len(each.nodes), each.hash[:_SHORT_HASH]) for each in found
-    ], page=page) if found else f"no pipeline was found in {runtime.config.pipelines_dir}\n")
+    ], page=session.page) if found else f"no pipeline was found in {known.config.pipelines_dir}\n")
     return EXIT_OK
 
 
-def pipeline(runtime: RuntimeConfig, *, name: str, mermaid: bool, as_json: bool, out: TextIOBase) -> int:
-    """Show one pipeline, calls expanded, as a tree or as a Mermaid diagram. Raises DuctileError (66)."""
-    known = runtime.router.pipelines
+def _show_one(session: Session, name: str, mermaid: bool) -> int:
+    loaded = runtime(session)
+    known = loaded.router.pipelines
     if name not in known:
-        raise DuctileError(f"no pipeline {shown(name)} in {runtime.config.pipelines_dir}{nearest(name, known)}",
+        raise DuctileError(f"no pipeline {quoted(name)} in {loaded.config.pipelines_dir}{nearest(name, known)}",
                            exit_code=EXIT_NOT_FOUND)
     found = known[name]
-    if as_json:
-        out.write(document({**_row(found), "entry": list(found.entry), "nodes": [_node(each)
-                                                                                for each in found.nodes.values()]}))
-    elif mermaid:
-        out.write("".join(f"{line}\n" for line in _mermaid(found)))
-    else:
-        out.write("".join(f"{line}\n" for line in _tree(found)))
+    lines = _mermaid(found) if mermaid else _tree(found)
+    session.emit({**_row(found), "entry": list(found.entry), "nodes": [_node(each) for each in found.nodes.values()]},
+                 "".join(f"{line}\n" for line in lines))
     return EXIT_OK
 
 
-def _row(found: Pipeline) -> dict:
+def _row(found: Pipeline) -> dict[str, Any]:
     return {"pipeline": found.name, "on": found.on, "hash": found.hash, "steps": len(found.nodes)}
 
 
-def _node(node: Node) -> dict:
+def _node(node: Node) -> dict[str, Any]:
     return {"step_id": node.id, "plugin": node.plugin, "command": node.command,
             "workspace": "copy" if node.deep_copy else "links", "next": list(node.next)}
 
 
 def _tree(found: Pipeline) -> Iterator[str]:
-    """Yield the lines of a pipeline: a step stands below the one before it, branches one step further right."""
+    """Yield the lines of a pipeline: each step is below the one before it, and branches are indented."""
     yield f"{found.name}  on {table.cell(found.on)}" if found.on else f"{found.name}  (called only)"
     yield f"hash {found.hash}"
     left = [(_depth_below(0, found.entry), step_id) for step_id in reversed(found.entry)]
@@ -79,7 +77,7 @@ def _depth_below(depth: int, following: tuple[str, ...]) -> int:
 
 def _label(node: Node) -> str:
     copied = ", workspace: copy" if node.deep_copy else ""
-    # Nobody has checked the command of a plugin that is not loaded.
+    # The command of a plugin that is not loaded has not been checked.
     return f"{node.id}: {node.plugin} {table.cell(node.command)}{copied}"
 
 

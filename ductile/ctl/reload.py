@@ -1,20 +1,19 @@
-"""`ductilectl reload`: the daemon reads its configuration anew, and says what came of it."""
+"""`ductilectl reload`: have the daemon load its configuration again, and show what changed."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sqlite3
-from io import TextIOBase
 from pathlib import Path
 
-from ductile.clock import Clock
 from ductile.config import load_table
 from ductile.config.load_table import ConfigLoad
 from ductile.ctl import table
-from ductile.ctl.daemon_link import lives
-from ductile.ctl.output import document, progress
-from ductile.ctl.question import Confirm
+from ductile.ctl.daemon_link import is_running_after
+from ductile.ctl.lookup import load
+from ductile.ctl.output import progress
+from ductile.ctl.session import Session
 from ductile.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, EXIT_PERMISSION, EXIT_UNAVAILABLE, DuctileError
 from ductile.pidfile import pid_file, pin_daemon
 from ductile.plugin import plugin_table
@@ -26,60 +25,68 @@ _PATIENCE_SECONDS = 30
 _LOOK_SECONDS = 0.1
 
 
-def reload(conn: sqlite3.Connection, *, reading: LoadResult, confirm: Confirm | None, clock: Clock, as_json: bool,
-           out: TextIOBase, err: TextIOBase) -> int:
-    """Have the daemon take the configuration that was read here without a problem, and show what it changed.
+def reload(session: Session, *, ask: bool) -> int:
+    """Validate the configuration, signal the daemon, wait for its answer and show it.
 
-    `confirm` asks the operator where waiting jobs would end; None goes through. Return 78 where the daemon rejects it,
-    1 where it makes a plugin unavailable. Raises DuctileError: 69 where none runs or it ends, 77 where it may not be
-    signalled, 1 where the operator refuses, where it does not answer within 30 s or has read something else.
+    With `ask` the operator confirms on the terminal if queued jobs would end. Return 78 if the daemon rejects the
+    configuration, 1 if a plugin is no longer loaded. Raises DuctileError: 78 with the problems found here, 69 if no
+    daemon runs or it ends, 77 if it may not be signalled, 1 if the operator declines, if the daemon does not answer
+    within 30 s or has loaded other files.
     """
-    unavailable = _unavailable(conn)
-    _confirm(conn, reading.runtime, confirm)
-    load = _signal_and_wait(conn, reading, clock, err)
-    if load.ok and load.digest != reading.runtime.digest:
-        raise DuctileError(f"ductiled has read other files than {reading.path} and what belongs to it: they have"
-                           " changed just now, or it runs on another configuration", exit_code=EXIT_FAILED)
-    after = _unavailable(conn)
-    for name in sorted(after.keys() & unavailable.keys()):
-        err.write(f"warning: plugin {name} is still not loaded: {table.cell(after[name])}\n")
-    newly = sorted(after.keys() - unavailable.keys()) if load.ok else []
-    if as_json:
-        out.write(document({"loaded_at": load.loaded_at, "ok": load.ok, "changes": load.changes,
-                            "errors": load.errors, "unavailable": newly}))
-    elif load.ok:
-        out.write("".join(f"{table.cell(change)}\n" for change in load.changes) or "nothing changed\n")
-    else:
-        err.write("".join(f"{table.cell(error)}\n" for error in load.errors))
-    if not load.ok:
+    read_here = load(session)
+    with session.changing() as conn:
+        before = _unavailable(conn)
+        if ask:
+            _confirm(session, conn, read_here.runtime)
+        loaded = _signal_and_wait(session, conn)
+        if loaded.ok and loaded.digest != read_here.runtime.digest:
+            raise _other_files(read_here)
+        after = _unavailable(conn)
+    for name in sorted(after.keys() & before.keys()):
+        session.err.write(f"warning: plugin {name} is still not loaded: {table.cell(after[name])}\n")
+    newly = sorted(after.keys() - before.keys()) if loaded.ok else []
+    if not loaded.ok and not session.as_json:
+        session.err.write("".join(f"{table.cell(error)}\n" for error in loaded.errors))
+    text = "".join(f"{table.cell(change)}\n" for change in loaded.changes) or "nothing changed\n"
+    session.emit({"loaded_at": loaded.loaded_at, "ok": loaded.ok, "changes": loaded.changes, "errors": loaded.errors,
+                  "unavailable": newly}, text if loaded.ok else "")
+    if not loaded.ok:
         return EXIT_CONFIG
     return EXIT_FAILED if newly else EXIT_OK
 
 
+def _other_files(read_here: LoadResult) -> DuctileError:
+    return DuctileError(f"ductiled has loaded other files than {read_here.path} and those that it names: they"
+                        " have just changed, or it runs on another configuration", exit_code=EXIT_FAILED)
+
+
 def _unavailable(conn: sqlite3.Connection) -> dict[str, str]:
-    """Return the plugins whose jobs wait because the daemon could not load them, each with the reason."""
+    """Return the enabled plugins that the daemon could not load, each with the reason. Their jobs wait."""
     return {load.plugin: load.reason for load in plugin_table.loads(conn) if load.enabled and load.reason is not None}
 
 
-def _confirm(conn: sqlite3.Connection, runtime: RuntimeConfig, confirm: Confirm | None) -> None:
-    """Ask where waiting jobs would end. Raises DuctileError (1) where the operator does not want that."""
-    ending = job_table.count_queued_outside(conn, runtime.enabled)
-    if confirm is None or not ending:
+def _confirm(session: Session, conn: sqlite3.Connection, known: RuntimeConfig) -> None:
+    """Ask if queued jobs would end, on a terminal only. Raises DuctileError (1) if the operator declines."""
+    ending = job_table.count_queued_outside(conn, known.enabled)
+    if not ending or not (session.stdin.isatty() and session.err.isatty()):
         return
     jobs = ", ".join(f"{counted(count, 'queued job')} of plugin {one_line(name)},"
-                     f" which is {'disabled' if name in runtime.plugins else 'not configured'}"
+                     f" which is {'disabled' if name in known.plugins else 'not configured'}"
                      for name, count in ending.items())
-    if not confirm(f"This ends {jobs}. Reload?"):
+    session.err.write(f"This ends {jobs}. Reload? [y/N] ")
+    session.err.flush()
+    # The end of input is no answer, and no answer means no.
+    if session.stdin.readline().strip().lower() not in (b"y", b"yes"):
         raise DuctileError("not reloaded; nothing was changed", exit_code=EXIT_FAILED)
 
 
-def _signal_and_wait(conn: sqlite3.Connection, reading: LoadResult, clock: Clock, err: TextIOBase) -> ConfigLoad:
+def _signal_and_wait(session: Session, conn: sqlite3.Connection) -> ConfigLoad:
     last = load_table.last_id(conn)
-    pid, daemon = _pin(pid_file(reading.runtime.config.state_path))
+    pid, daemon = _pin(pid_file(session.state_path))
     try:
         _signal(pid, daemon)
-        with progress(f"waiting for ductiled, PID {pid}", err):
-            return _answer(conn, last, daemon, clock)
+        with progress(f"waiting for ductiled, PID {pid}", session.err):
+            return _answer(session, conn, last, daemon)
     finally:
         os.close(daemon)
 
@@ -110,18 +117,18 @@ def _not_running() -> DuctileError:
                         exit_code=EXIT_UNAVAILABLE)
 
 
-def _answer(conn: sqlite3.Connection, last: int, daemon: int, clock: Clock) -> ConfigLoad:
-    """Return the first load after the row `last`."""
-    deadline = clock.monotonic() + _PATIENCE_SECONDS
+def _answer(session: Session, conn: sqlite3.Connection, last: int, daemon: int) -> ConfigLoad:
+    """Return the first configuration load after the row `last`."""
+    deadline = session.clock.monotonic() + _PATIENCE_SECONDS
     runs = True
     while True:
-        load = load_table.after(conn, last)
-        if load is not None:
-            return load
+        loaded = load_table.after(conn, last)
+        if loaded is not None:
+            return loaded
         if not runs:
-            raise DuctileError("ductiled ended before it had read the configuration; its log says why",
+            raise DuctileError("ductiled ended before it had loaded the configuration; its log says why",
                                exit_code=EXIT_UNAVAILABLE)
-        if clock.monotonic() >= deadline:
+        if session.clock.monotonic() >= deadline:
             raise DuctileError(f"ductiled has not answered within {_PATIENCE_SECONDS} s; `ductilectl status` shows what"
                                " it is doing", exit_code=EXIT_FAILED)
-        runs = lives(daemon, _LOOK_SECONDS)
+        runs = is_running_after(daemon, _LOOK_SECONDS)

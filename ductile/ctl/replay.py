@@ -1,17 +1,15 @@
-"""`ductilectl replay`: a job once more, from what it started with."""
+"""`ductilectl replay`: run a job again, from the event, the context and the files it started with."""
 
 from __future__ import annotations
 
 import sqlite3
 from datetime import datetime
-from io import TextIOBase
-from pathlib import Path
 
 from ductile import submit
 from ductile.ctl.daemon_link import wake
 from ductile.ctl.job import find
-from ductile.ctl.lookup import enabled
-from ductile.ctl.output import document
+from ductile.ctl.lookup import enabled, runtime
+from ductile.ctl.session import Session
 from ductile.db import transaction
 from ductile.errors import EXIT_FAILED, EXIT_OK, DuctileError
 from ductile.injected import NewId
@@ -23,31 +21,37 @@ from ductile.workspace.artifact import named
 from ductile.workspace.manager import Workspaces
 
 
-def replay(conn: sqlite3.Connection, *, job: str, runtime: RuntimeConfig, state_path: Path, now: datetime, new_id: NewId,
-           as_json: bool, out: TextIOBase, err: TextIOBase) -> int:
-    """Queue a new job with the event, the context and the input files of one that has ended.
-
-    Raises DuctileError as `find` does, 66 where its plugin's jobs may not wait, 1 where it has not ended or where
-    files that it started from are gone.
-    """
-    # Under the lock: the janitor must not take what the job starts from between the look and the job.
-    with transaction(conn):
-        found = find(conn, job)
-        again = _again(conn, found, runtime, new_id())
-        job_table.add(conn, [again], now)
-    if not wake(state_path, err):
-        err.write("ductiled is not running; the job waits until it does\n")
-    out.write(document({"job_id": again.id, "replay_of": found.id}) if as_json else f"{again.id}\n")
+def replay(session: Session, *, job: str) -> int:
+    """Queue a new job like one that has ended. Raises DuctileError as `add_replay` does."""
+    known = runtime(session)
+    with session.changing() as conn:
+        again = add_replay(conn, job, known, now=session.now(), new_id=session.new_id)
+        if not wake(session):
+            session.err.write("ductiled is not running; the job waits until it does\n")
+    session.emit({"job_id": again.id, "replay_of": again.replay_of}, f"{again.id}\n")
     return EXIT_OK
 
 
-def _again(conn: sqlite3.Connection, found: Job, runtime: RuntimeConfig, job_id: str) -> NewJob:
-    """Return the new job. Raises DuctileError where there can be none."""
+def add_replay(conn: sqlite3.Connection, job: str, known: RuntimeConfig, *, now: datetime, new_id: NewId) -> NewJob:
+    """Queue a new job with the event, the context and the input files of one that has ended, and return it.
+
+    Raises DuctileError as `find` does, 66 if its plugin is not configured or disabled, 1 if the job has not ended or
+    files that it started from are gone.
+    """
+    # In one transaction: retention must not remove the input files between the check and the new job.
+    with transaction(conn):
+        found = find(conn, job)
+        again = _copy_of(conn, found, known, new_id())
+        job_table.add(conn, [again], now)
+    return again
+
+
+def _copy_of(conn: sqlite3.Connection, found: Job, known: RuntimeConfig, job_id: str) -> NewJob:
     if not found.status.is_last:
         raise DuctileError(f"job {found.id} is {found.status}: only a job that has ended can be replayed",
                            exit_code=EXIT_FAILED)
-    plugin = enabled(runtime, found.plugin)
-    _require_input(conn, found, Workspaces(runtime.config.workspace_path))
+    plugin = enabled(known, found.plugin)
+    _require_input(conn, found, Workspaces(known.config.workspace_path))
     return NewJob(
         id=job_id, plugin=found.plugin, command=found.command, submitted_by=Submitter.REPLAY,
         max_attempts=submit.max_attempts(plugin, found.command), payload=found.payload, dedupe_key=found.dedupe_key,
@@ -58,7 +62,7 @@ def _again(conn: sqlite3.Connection, found: Job, runtime: RuntimeConfig, job_id:
 
 
 def _require_input(conn: sqlite3.Connection, job: Job, workspaces: Workspaces) -> None:
-    """Raise DuctileError (1) where files that the job started from are gone or have changed."""
+    """Raise DuctileError (1) if files that the job started from are gone or have changed."""
     if job.parent_job_id is None:
         return
     lost = workspaces.verify(job.parent_job_id, artifact_table.of_job(conn, job.parent_job_id))

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
-from io import TextIOBase
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 from urllib.parse import quote
 
 from ductile import db, db_files, schema
 from ductile.ctl import queries
-from ductile.ctl.output import document, noted, progress
+from ductile.ctl.output import deferred_signals, progress
+from ductile.ctl.session import Session
 from ductile.errors import (
     EXIT_DATA,
     EXIT_FAILED,
@@ -48,19 +48,22 @@ class _Copy:
     running: int
 
 
-def restore(*, file: Path, state_path: Path, now: datetime, as_json: bool, out: TextIOBase, err: TextIOBase) -> int:
-    """Check a backup and put it in place of the database, with the locks of the daemon held.
+def restore(session: Session, *, file: Path) -> int:
+    """Check a backup and put it in place of the database, while holding both locks of the daemon.
 
-    Raises DuctileError: 1 where the daemon runs, 65 for a file that is no good database of Ductile, 74 and 77 where it
-    cannot be read or put in place; what `noted` raises. Then the database is as it was, unless the message says more.
+    Raises DuctileError: 1 if the daemon runs, 65 for a file that is not a good database of Ductile, 74 and 77 if it
+    cannot be read or put in place; and as `deferred_signals` does. Then the database is as it was, unless the message
+    says more.
     """
+    state_path = session.state_path
     _check_user(state_path)
     _check_source(file, state_path)
     db.make_directory(state_path)
     lock = _lock(state_path)
     try:
-        with noted() as got:
-            copy, kept = _restore(file, Path(os.path.realpath(state_path)), lock, now, lambda: bool(got), err)
+        with deferred_signals() as received:
+            copy, kept = _restore(file, Path(os.path.realpath(state_path)), lock, session.now(),
+                                  lambda: bool(received), session.err)
     except BaseException:
         lock.abandon()
         raise
@@ -69,7 +72,7 @@ def restore(*, file: Path, state_path: Path, now: datetime, as_json: bool, out: 
         "file": str(file), "database": str(state_path), "version": copy.version, "queued": copy.queued,
         "running": copy.running, "replaced": None if kept is None else str(kept),
     }
-    out.write(document(found) if as_json else _text(found))
+    session.emit(found, _text(found))
     return EXIT_OK
 
 
@@ -125,7 +128,7 @@ def _lock(state_path: Path) -> PidLock:
 
 
 def _restore(file: Path, database: Path, lock: PidLock, now: datetime, ends: Callable[[], bool],
-             err: TextIOBase) -> tuple[_Copy, Path | None]:
+             err: TextIO) -> tuple[_Copy, Path | None]:
     """Copy, check and put in place. Return what the copy holds and the name of what it replaced, None for nothing."""
     part = database.with_name(f".{database.name}.restore")
     try:

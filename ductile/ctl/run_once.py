@@ -1,4 +1,4 @@
-"""One run of a plugin outside the queue and the database, in a workspace of its own that is gone afterwards."""
+"""Run a plugin once outside the queue and the database, in a temporary workspace."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from ductile.clock import Clock
-from ductile.ctl.output import noted
+from ductile.ctl.output import deferred_signals, progress
+from ductile.ctl.session import Session
 from ductile.dispatch.attempt import plugin_environment
 from ductile.dispatch.outcome import Facts, Outcome, classify
 from ductile.dispatch.reaper import ignore_existing_children
@@ -20,6 +20,7 @@ from ductile.dispatch.runner import Launch, Run, become_subreaper
 from ductile.plugin.discovery import ConfiguredPlugin
 from ductile.protocol import encode_request
 from ductile.routing.portable_paths import from_portable
+from ductile.text import one_line
 from ductile.units import utc_text
 from ductile.workspace.tree import open_tree, remove, walk
 
@@ -28,7 +29,7 @@ _PREFIX = "ductile-"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """What a plugin is told beside its configuration."""
+    """What a request holds besides the configuration."""
 
     state: Mapping[str, Any] = field(default_factory=dict)
     event: Mapping[str, Any] | None = None
@@ -37,7 +38,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Left:
-    """What a plugin has left in its workspace: a `file` of `size` bytes, a `link`, or `other`, which no job keeps."""
+    """What a plugin left in its workspace: a `file` of `size` bytes, a `link`, or `other`, which no job keeps."""
 
     path: str
     kind: str
@@ -46,7 +47,7 @@ class Left:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """What came of a run. `seconds` are from the start to the end, `left` is sorted by path."""
+    """The result of a run. `seconds` are from start to end; `left` is sorted by path."""
 
     request: bytes
     facts: Facts
@@ -55,39 +56,41 @@ class RunResult:
     left: tuple[Left, ...]
 
 
-def run(plugin: ConfiguredPlugin, command: str, told: Input, *, environ: Mapping[str, str], clock: Clock,
-        job_id: str) -> RunResult:
-    """Run a plugin that is loaded to its end, within its own time limit.
+def run(session: Session, plugin: ConfiguredPlugin, command: str, given: Input, *,
+        environ: Mapping[str, str]) -> RunResult:
+    """Run a command of a loaded plugin until it ends, within its own time limit.
 
-    A signal that ends us ends the plugin first, which would live on in its session, and then raises what `noted` says.
-    Raises OSError where no workspace can be made or looked at; what cannot be removed is the plugin's doing, and no
-    reason to fail.
+    A signal that ends us ends the plugin first, which would otherwise survive in its own session, and then raises as
+    `deferred_signals` does. Raises OSError if no workspace can be created or read. A workspace that cannot be removed
+    is the fault of the plugin and no error.
     """
     ignore_existing_children()
     become_subreaper()
+    seconds = plugin.settings.timeout(command)
+    message = f"{plugin.settings.name} {one_line(command)} runs, for {seconds} s at most"
     runs: list[Run] = []
-    with noted(lambda: _end(runs)) as got:
-        # A real path, as a job's is.
+    with progress(message, session.err), deferred_signals(lambda: _end(runs)) as received:
+        # A real path, as that of a job is.
         workspace = Path(os.path.realpath(mkdtemp(prefix=_PREFIX)))
         try:
-            launch = _launch(plugin, command, told, environ, workspace, clock.now(), job_id)
-            started = clock.monotonic()
-            facts = _attend(launch, runs, got)
-            seconds = round(clock.monotonic() - started, 3)
-            return RunResult(request=launch.stdin, facts=facts, outcome=classify(facts, timeout=launch.timeout),
-                       seconds=seconds, left=_look_around(os.fspath(workspace)))
+            launch = _launch(plugin, command, given, environ, workspace, session.now(), session.new_id())
+            started = session.clock.monotonic()
+            facts = _run(launch, runs, received)
+            return RunResult(
+                request=launch.stdin, facts=facts, outcome=classify(facts, timeout=launch.timeout),
+                seconds=round(session.clock.monotonic() - started, 3), left=_files_in(os.fspath(workspace)))
         finally:
-            _clear_away(workspace)
+            _remove(workspace)
 
 
-def _launch(plugin: ConfiguredPlugin, command: str, told: Input, environ: Mapping[str, str], workspace: Path,
+def _launch(plugin: ConfiguredPlugin, command: str, given: Input, environ: Mapping[str, str], workspace: Path,
             now: datetime, job_id: str) -> Launch:
     timeout = plugin.settings.timeout(command)
     here = os.fspath(workspace)
     request = encode_request(
         protocol=plugin.plugin.manifest.protocol, job_id=job_id, command=command, config=plugin.settings.config,
-        state=from_portable(told.state, here), event=from_portable(told.event, here),
-        context=from_portable(told.context, here), deadline_at=utc_text(now + timedelta(seconds=timeout)),
+        state=from_portable(given.state, here), event=from_portable(given.event, here),
+        context=from_portable(given.context, here), deadline_at=utc_text(now + timedelta(seconds=timeout)),
         workspace_dir=here,
     )
     return Launch(
@@ -96,14 +99,14 @@ def _launch(plugin: ConfiguredPlugin, command: str, told: Input, environ: Mappin
     )
 
 
-def _attend(launch: Launch, runs: list[Run], got: list[int]) -> Facts:
-    """Run it to its end. The list of runs is for whoever wants to end it sooner; `got` says who already does."""
+def _run(launch: Launch, runs: list[Run], received: list[int]) -> Facts:
+    """Run the plugin until it ends. It is added to `runs`, so that a signal can end it sooner."""
     try:
         runs.append(Run(launch))
     except OSError as error:
         return Facts(could_not_start=f"{error.strerror}: {launch.entrypoint}")
-    if got:
-        # It came before there was anything to end.
+    if received:
+        # The signal came before there was a run to end.
         _end(runs)
     return runs[0].wait()
 
@@ -113,7 +116,7 @@ def _end(runs: list[Run]) -> None:
         each.end()
 
 
-def _look_around(workspace: str) -> tuple[Left, ...]:
+def _files_in(workspace: str) -> tuple[Left, ...]:
     found: list[Left] = []
 
     def visit(fd: int, path: str, entry: os.DirEntry[str]) -> None:
@@ -132,9 +135,9 @@ def _left(path: str, seen: os.stat_result) -> Left:
     return Left(path=path, kind="link" if stat.S_ISLNK(seen.st_mode) else "other", size=None)
 
 
-def _clear_away(workspace: Path) -> None:
+def _remove(workspace: Path) -> None:
     try:
         remove(os.fspath(workspace))
     except OSError:
-        # It holds what is not ours, or what is in use: the plugin has made it so.
+        # The plugin left files that belong to another user, or that are in use.
         return

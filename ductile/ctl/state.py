@@ -1,16 +1,14 @@
-"""`ductilectl state`: what a plugin remembers, shown or changed."""
+"""`ductilectl state`: show or change a plugin's state."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
-from datetime import datetime
-from io import TextIOBase
+from collections.abc import Collection, Mapping
 from typing import Any, BinaryIO
 
-from ductile.ctl.inputs import as_object, place, read_json
-from ductile.ctl.lookup import shown
-from ductile.ctl.output import document
+from ductile.ctl.inputs import as_object, label, read_json
+from ductile.ctl.lookup import quoted
+from ductile.ctl.session import Session
 from ductile.db import transaction
 from ductile.errors import EXIT_DATA, EXIT_NOT_FOUND, EXIT_OK, DuctileError
 from ductile.state import state_table
@@ -18,48 +16,54 @@ from ductile.state.merge import check_size, size_bytes
 from ductile.validation import nearest
 
 
-def show(conn: sqlite3.Connection, *, plugin: str, known: Mapping[str, object], out: TextIOBase) -> int:
-    """Show what a plugin remembers as one JSON object. Raises DuctileError (66) for a plugin nobody knows."""
-    _require(conn, plugin, known)
-    out.write(document(state_table.get(conn, plugin)))
-    return EXIT_OK
+def state(session: Session, *, plugin: str, file: str | None, clear: bool) -> int:
+    """Show the state of a plugin as one JSON object, replace it with that in `file`, or remove it.
 
-
-def put(conn: sqlite3.Connection, *, plugin: str, state: Mapping[str, Any], known: Mapping[str, object], now: datetime,
-        as_json: bool, out: TextIOBase) -> int:
-    """Put an object in the place of what a plugin remembers. Raises DuctileError (66) for a plugin nobody knows."""
-    with transaction(conn):
+    Raises DuctileError: 66 for a plugin that is neither configured nor has a state, and as `read_state` does.
+    """
+    known = session.config.plugins
+    if file is not None:
+        return _put(session, plugin, known, read_state(file, session.stdin))
+    if clear:
+        return _clear(session, plugin, known)
+    with session.reading() as conn:
         _require(conn, plugin, known)
-        state_table.put(conn, plugin, state, now)
-    out.write(document({"plugin": plugin, "state_bytes": size_bytes(state)}) if as_json
-              else f"state of plugin {plugin} is set\n")
+        found = state_table.get(conn, plugin)
+    session.show(found)
     return EXIT_OK
 
 
-def clear(conn: sqlite3.Connection, *, plugin: str, known: Mapping[str, object], as_json: bool, out: TextIOBase) -> int:
-    """Forget what a plugin remembers. Raises DuctileError (66) for a plugin nobody knows."""
-    with transaction(conn):
+def _put(session: Session, plugin: str, known: Collection[str], state: Mapping[str, Any]) -> int:
+    with session.changing() as conn, transaction(conn):
+        _require(conn, plugin, known)
+        state_table.put(conn, plugin, state, session.now())
+    session.emit({"plugin": plugin, "state_bytes": size_bytes(state)}, f"state of plugin {plugin} is set\n")
+    return EXIT_OK
+
+
+def _clear(session: Session, plugin: str, known: Collection[str]) -> int:
+    with session.changing() as conn, transaction(conn):
         _require(conn, plugin, known)
         had_any = state_table.clear(conn, plugin)
-    text = f"state of plugin {plugin} is cleared\n" if had_any else f"plugin {plugin} had no state\n"
-    out.write(document({"plugin": plugin, "had_state": had_any}) if as_json else text)
+    session.emit({"plugin": plugin, "had_state": had_any},
+                 f"state of plugin {plugin} is cleared\n" if had_any else f"plugin {plugin} had no state\n")
     return EXIT_OK
 
 
-def read(name: str, stdin: BinaryIO) -> Mapping[str, Any]:
-    """Return the object in a file, or on standard input where `name` is `-`.
+def read_state(name: str, stdin: BinaryIO) -> Mapping[str, Any]:
+    """Return the object in a file, or on standard input if `name` is `-`.
 
-    Raises DuctileError: 77 or 74 where it cannot be read, 65 where it is not one strict JSON object or over 1 MiB.
+    Raises DuctileError as `read_json` does, 65 if it is not an object or larger than a state may be.
     """
-    state = as_object(read_json(name, stdin), place(name))
-    fault = check_size(state)
+    found = as_object(read_json(name, stdin), label(name))
+    fault = check_size(found)
     if fault is not None:
-        raise DuctileError(f"{place(name)}: {fault}", exit_code=EXIT_DATA)
-    return state
+        raise DuctileError(f"{label(name)}: {fault}", exit_code=EXIT_DATA)
+    return found
 
 
-def _require(conn: sqlite3.Connection, plugin: str, known: Mapping[str, object]) -> None:
+def _require(conn: sqlite3.Connection, plugin: str, known: Collection[str]) -> None:
     stored = state_table.sizes(conn)
     if plugin not in known and plugin not in stored:
         hint = nearest(plugin, {*known, *stored})
-        raise DuctileError(f"no plugin {shown(plugin)} is configured or has state{hint}", exit_code=EXIT_NOT_FOUND)
+        raise DuctileError(f"no plugin {quoted(plugin)} is configured or has state{hint}", exit_code=EXIT_NOT_FOUND)

@@ -16,10 +16,11 @@ from typing import Any
 
 from ductile import db
 from ductile.ctl import main
+from ductile.ctl.session import Session
 from ductile.plugin import plugin_table
 from ductile.plugin.plugin_table import PluginLoad
 from support import ordinary
-from support.clock import START
+from support.clock import START, FakeClock
 
 DUCTILECTL = Path(sys.executable).with_name("ductilectl")
 PATIENCE_SECONDS = 20.0
@@ -44,6 +45,17 @@ class Said:
     @property
     def json(self) -> Any:
         return json.loads(self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenSession(Session):
+    """A session on a connection that is open already."""
+
+    conn: sqlite3.Connection
+
+    @contextmanager
+    def database(self) -> Iterator[sqlite3.Connection]:
+        yield self.conn
 
 
 class Desk:
@@ -99,6 +111,12 @@ class Desk:
         out, err = io.StringIO(), io.StringIO()
         code = main.main(["-c", str(self.home), *arguments], environ or {"PATH": os.defpath}, out=out, err=err)
         return Said(code=code, out=out.getvalue(), err=err.getvalue())
+
+    def session(self, **fields: Any) -> Session:
+        """What a command works with, on a clock that stands still; its output is kept."""
+        kind = OpenSession if "conn" in fields else Session
+        return kind(**{"environ": {"PATH": os.defpath}, "stdin": io.BytesIO(), "out": io.StringIO(),
+                       "err": io.StringIO(), "config_option": str(self.home), "clock": FakeClock(), **fields})
 
     def process(self, *arguments: str, become: Sequence[str] = (), **settings: Any) -> Said:
         """Start `ductilectl` with an empty environment and wait for its end."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import io
 import json
 import os
 import re
@@ -23,7 +22,6 @@ from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, Said
 from ductile import db_files
 from ductile.ctl.backup import backup
 from ductile.errors import DuctileError
-from support.clock import START
 from support.daemon import RealDaemon
 from support.killing import killed_at
 from support.ledger import put_ended
@@ -278,8 +276,7 @@ def attempt(desk: Desk, **events: Callable[[], None]) -> None:
     with closing(sqlite3.connect(desk.database, isolation_level=None, factory=Eventful)) as conn:
         for name, act in events.items():
             setattr(conn, name, act)
-        assert backup(conn, file=desk.home / "copy.db", keep=None, state_path=desk.database, now=START, as_json=False,
-                      out=io.StringIO(), err=io.StringIO()) == 0
+        assert backup(desk.session(conn=conn), file=desk.home / "copy.db", keep=None) == 0
 
 
 @pytest.mark.parametrize("when", ["after_a_piece", "when_done"])

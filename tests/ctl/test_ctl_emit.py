@@ -17,7 +17,7 @@ from ductile.routing import context_table
 from support.clock import START
 from support.daemon import RealDaemon
 
-DOWN = "ductiled is not running; what the event became waits until it does\n"
+DOWN = "ductiled is not running; the jobs wait until it does\n"
 ROUTES = [{"from": "scale", "event_type": "weighed", "to": "mail"},
           {"from": "scale", "event_type": "weighed", "to": "analyse"}]
 
@@ -67,14 +67,14 @@ def test_a_payload_may_be_any_json(conn: sqlite3.Connection, desk: Desk, options
 
 
 @pytest.mark.parametrize(("arguments", "code", "expected"), [
-    (["weighed"], 1, "no pipeline takes the event 'weighed'; nothing was stored (to hand it to the routes of a plugin:"
-                     " --source PLUGIN)\n"),
+    (["weighed"], 1, "no pipeline subscribes to the event 'weighed'; nothing was stored (use --source PLUGIN to publish"
+                     " it to the routes of a plugin)\n"),
     (["weighd", "--source", "scale"], 1,
-     "no route or pipeline takes the event 'weighd' of plugin scale; nothing was stored\n"),
+     "no route or pipeline subscribes to the event 'weighd' of plugin scale; nothing was stored\n"),
     (["weighed", "--source", "mail"], 1,
-     "no route or pipeline takes the event 'weighed' of plugin mail; nothing was stored\n"),
+     "no route or pipeline subscribes to the event 'weighed' of plugin mail; nothing was stored\n"),
     (["weighed", "--source", "scal"], 66, "no plugin 'scal' is configured (did you mean 'scale'?)\n"),
-    (["ductile.job.dead"], 64, "EVENT 'ductile.job.dead': types that start 'ductile.job.' are ductile's own\n"),
+    (["ductile.job.dead"], 64, "EVENT 'ductile.job.dead': types that start with 'ductile.job.' are reserved\n"),
     (["weighed", "--payload", "{"], 65,
      "--payload is not strict JSON: line 1, column 2: expected a key in double quotes\n"),
     (["weighed", "--source", "scale", "--payload", json.dumps({"x": "x" * 2**20})], 65,
@@ -93,7 +93,7 @@ def test_files_that_the_daemon_has_not_read_are_78(conn: sqlite3.Connection, des
     taken(conn, digest(desk), "refused")
     before = desk.dump()
     assert desk.call("emit", "weighed", "--source", "scale") == Said(code=78, out="", err=(
-        "the files differ from those that ductiled has read last; run `ductilectl reload` first, or start it; nothing"
+        "the files differ from those that ductiled has loaded; run `ductilectl reload` first, or start it; nothing"
         " was stored\n"))
     assert desk.dump() == before
 

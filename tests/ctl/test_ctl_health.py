@@ -38,7 +38,7 @@ def test_a_plugin_says_that_it_is_well(desk: Desk) -> None:
 def test_the_table_is_of_the_same_rows(desk: Desk) -> None:
     desk.plugin("quiet", commands=("poll",))
     assert desk.call("health") == Said(code=0, err="", out="""\
-PLUGIN  HEALTH                       SECONDS  SAYS
+PLUGIN  HEALTH                       SECONDS  MESSAGE
 quiet   unknown (no health command)  -        -
 """)
     assert desk.call("health", "quiet", "--json").json == [

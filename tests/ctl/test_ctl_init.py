@@ -17,6 +17,7 @@ from ctl.desk import PATIENCE_SECONDS, Said
 from ductile.config.load import load
 from ductile.ctl import init as shipped
 from ductile.ctl import init as starter
+from ductile.ctl.session import Session
 from support import ordinary
 from support.daemon import RealDaemon
 
@@ -74,7 +75,8 @@ def test_it_takes_the_first_port_that_is_free_and_says_so(tmp_path: Path) -> Non
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         out, err = io.StringIO(), io.StringIO()
-        assert starter.init(tmp_path, as_json=True, out=out, err=err, port=port) == 0
+        session = Session(environ={}, stdin=io.BytesIO(), out=out, err=err, as_json=True)
+        assert starter.init(session, directory=tmp_path, port=port) == 0
     listen = json.loads(out.getvalue())["listen"]
     assert port < int(listen.removeprefix("127.0.0.1:")) <= 65535
     assert err.getvalue() == f"port {port} is taken: webhooks.listen is {listen}\n"

@@ -17,6 +17,7 @@ from ctl.desk import DUCTILECTL, PATIENCE_SECONDS
 from ctl.json_keys import ANY, DOCUMENTS, WITHOUT, differences, keys, places
 from ductile import db
 from ductile.ctl import commandline, logs
+from ductile.ctl.session import Session
 from ductile.queue.attempt_table import latest
 from support.daemon import RealDaemon
 from support.gate import Gate
@@ -107,8 +108,10 @@ def shown(daemon: RealDaemon, gate: Gate) -> Iterator[dict[str, list[Any]]]:
 def followed(daemon: RealDaemon) -> list[Any]:
     """What `logs -f` shows, one document a line."""
     out = io.StringIO()
+    session = Session(environ={}, stdin=io.BytesIO(), out=out, err=io.StringIO(), as_json=True,
+                      config_option=str(daemon.home))
+    logs.follow(session, plugin=None, limit=20, has_reader=lambda: False)
     with closing(db.connect_again(daemon.database)) as conn:
-        logs.follow(conn, plugin=None, known={}, limit=20, as_json=True, out=out, goes_on=lambda: False)
         assert len(latest(conn, None, 20)) == len(out.getvalue().splitlines())
     return [json.loads(line) for line in out.getvalue().splitlines()]
 

@@ -118,35 +118,34 @@ def steps(*acts: Callable[[], None]) -> Callable[[], bool]:
     return goes_on
 
 
-def followed(conn: sqlite3.Connection, *acts: Callable[[], None], plugin: str | None = None,
-             limit: int = 20) -> list[str]:
+def followed(desk: Desk, *acts: Callable[[], None], plugin: str | None = None, limit: int = 20) -> list[str]:
     out = io.StringIO()
-    assert logs.follow(conn, plugin=plugin, known={}, limit=limit, as_json=True, out=out, goes_on=steps(*acts)) == 0
+    assert logs.follow(desk.session(out=out, as_json=True), plugin=plugin, limit=limit, has_reader=steps(*acts)) == 0
     return [json.loads(line)["job_id"] for line in out.getvalue().splitlines()]
 
 
-def test_following_shows_each_attempt_once_as_it_ends(conn: sqlite3.Connection) -> None:
+def test_following_shows_each_attempt_once_as_it_ends(conn: sqlite3.Connection, desk: Desk) -> None:
     fill(conn)
-    seen = followed(conn, lambda: end(conn, 3, "echo"), lambda: None,
+    seen = followed(desk, lambda: end(conn, 3, "echo"), lambda: None,
                     lambda: (end(conn, 4, "other"), end(conn, 5, "echo")))
     assert seen == [job_id(number) for number in (1, 2, 3, 4, 5)]
 
 
-def test_following_one_plugin_shows_it_alone(conn: sqlite3.Connection) -> None:
+def test_following_one_plugin_shows_it_alone(conn: sqlite3.Connection, desk: Desk) -> None:
     fill(conn)
-    seen = followed(conn, lambda: end(conn, 3, "echo"), lambda: end(conn, 4, "other"), lambda: end(conn, 5, "echo"),
+    seen = followed(desk, lambda: end(conn, 3, "echo"), lambda: end(conn, 4, "other"), lambda: end(conn, 5, "echo"),
                     plugin="echo", limit=0)
     assert seen == [job_id(3), job_id(5)]
 
 
-def test_following_goes_on_after_everything_was_pruned(conn: sqlite3.Connection) -> None:
+def test_following_goes_on_after_everything_was_pruned(conn: sqlite3.Connection, desk: Desk) -> None:
     fill(conn)
 
     def prune() -> None:
         with db.transaction(conn):
             attempt_table.remove(conn, [job_id(1), job_id(2)])
 
-    assert followed(conn, prune, lambda: end(conn, 3, "echo"), limit=0) == [job_id(3)]
+    assert followed(desk, prune, lambda: end(conn, 3, "echo"), limit=0) == [job_id(3)]
 
 
 def test_nothing_is_held_between_two_looks(conn: sqlite3.Connection, desk: Desk) -> None:
@@ -158,7 +157,7 @@ def test_nothing_is_held_between_two_looks(conn: sqlite3.Connection, desk: Desk)
             # Busy (1) where a reader still needs the log.
             assert other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
 
-    assert followed(conn, checkpoint, limit=0) == [job_id(3)]
+    assert followed(desk, checkpoint, limit=0) == [job_id(3)]
 
 
 def test_following_is_ended_by_ctrl_c(conn: sqlite3.Connection, desk: Desk) -> None:

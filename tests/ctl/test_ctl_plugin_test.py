@@ -61,7 +61,7 @@ def test_everything_about_a_run_is_shown(desk: Desk, home: dict[str, str]) -> No
         "status": "ok", "result": "fine", "events": [{"type": "made", "payload": {"a": 1}}], "state_updates": {"n": 2}}
     *rest, last = after[after.index("    }") + 1:]
     assert rest == ["stderr:", "    said aside", "left in the workspace:", "    below/it/other  6 B", "    file  5 B",
-                    "    link  (link)", "    pipe  (no file: a job does not keep it)"]
+                    "    link  (link)", "    pipe  (not a file: a job does not keep it)"]
     assert last.startswith("echo poll: succeeded after ") and last.endswith(" s, exit code 0")
 
 
@@ -122,15 +122,15 @@ def test_every_fault_of_the_protocol_is_named(desk: Desk) -> None:
     assert said.code == 1
     assert after[after.index("protocol faults:"):-1] == [
         "protocol faults:", "    retry: expected true or false, got 1",
+        "    logs[0].level: expected one of debug, info, warn, error, got 'x'",
+        "    logs[0]: the key 'message' is missing",
         "    status: expected one of ok, error, got 'good'",
         "    events[1].type: 'ductile.job.x' is refused, types that start 'ductile.job.' are the core's own",
         "    events[1].dedupe_key: expected a string, got 2", "    events[2]: expected a mapping, got 7",
-        "    logs[0].level: expected one of debug, info, warn, error, got 'x'",
-        "    logs[0]: the key 'message' is missing",
         "ignored:", "    the key 'state_update' is not known and was ignored (did you mean 'state_updates'?)",
         "    the key 'results' is not known and was ignored (did you mean 'result'?)"]
     assert after[-1].endswith(" s, exit code 0: protocol error: retry: expected true or false, got 1"
-                              " (the daemon would try again)")
+                              " (the daemon would retry)")
 
 
 @pytest.mark.parametrize(("program", "outcome", "exit_code", "number", "retried", "error"), [
@@ -218,15 +218,15 @@ def test_a_request_that_was_shown_is_made_again(desk: Desk, home: dict[str, str]
 @pytest.mark.parametrize(("option", "content", "expected"), [
     ("--event", "{", "{file}: not strict JSON: line 1, column 2: expected a key in double quotes"),
     ("--event", '{"type": "video", "url": "x"}',
-     "{file}: what has a 'type' is read as an event, and an event has no key 'url'; if it is a payload, give it as"
+     "{file}: an object with a 'type' is read as an event, and an event has no key 'url'; give a payload as"
      ' {{"type": "manual", "payload": …}}'),
-    ("--event", '{"type": ""}', "{file}: type: expected a string, for what has a 'type' is read as an event"),
-    ("--event", '{"type": 7}', "{file}: type: expected a string, for what has a 'type' is read as an event"),
+    ("--event", '{"type": ""}', "{file}: type: expected a string, because an object with a 'type' is read as an event"),
+    ("--event", '{"type": 7}', "{file}: type: expected a string, because an object with a 'type' is read as an event"),
     ("--state", "[]", "{file}: expected one JSON object, got a list"),
     ("--state", "x", "{file}: not strict JSON: line 1, column 1: expected a value"),
     ("--request", "7", "{file}: expected one JSON object, got 7"),
     ("--request", '{"request": 7}', "{file}: request: expected one JSON object, got 7"),
-    ("--request", "{}", "{file}: no request: the key 'command' is missing, or is no text"),
+    ("--request", "{}", "{file}: not a request: the key 'command' is missing or is not a string"),
     ("--request", '{"command": "poll", "state": 7}', "{file}: state: expected one JSON object, got 7"),
     ("--request", '{"command": "poll", "context": []}', "{file}: context: expected one JSON object, got a list"),
     ("--request", '{"command": "poll", "event": []}', "{file}: event: expected one JSON object, got a list"),

@@ -123,18 +123,38 @@ def test_it_is_1_where_the_reload_has_made_a_plugin_unavailable(
         assert desk.call("reload") == Said(code=code, out="what changed\n", err=err)
 
 
-def asked(conn: sqlite3.Connection, desk: Desk, answer: bool) -> tuple[list[str], int | DuctileError, str]:
+def asked(conn: sqlite3.Connection, desk: Desk, answer: bool) -> tuple[str, int | DuctileError, str]:
     """Reload on a terminal: return what was asked, how it ended, and what was shown."""
-    reading = runtime_config.read(desk.home / "config.yaml", {}, keep_unset=True)
-    questions: list[str] = []
-    out = io.StringIO()
+    session = desk.session(stdin=OnTerminal(b"y\n" if answer else b"\n"), err=Watched(), clock=SystemClock())
     with running(desk, answers(desk)):
         try:
-            ended = reload(conn, reading=reading, confirm=lambda text: questions.append(text) or answer,
-                           clock=SystemClock(), as_json=False, out=out, err=io.StringIO())
+            ended = reload(session, ask=True)
         except DuctileError as error:
             ended = error
-    return questions, ended, out.getvalue()
+    return session.err.getvalue(), ended, session.out.getvalue()
+
+
+class OnTerminal(io.BytesIO):
+    """Standard input that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class Watched(io.StringIO):
+    """A terminal, and what happens once something is shown on it."""
+
+    def __init__(self, act: Callable[[], None] = lambda: None) -> None:
+        super().__init__()
+        self._act = act
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if not self.getvalue():
+            self._act()
+        return super().write(text)
 
 
 def test_on_a_terminal_it_asks_before_it_ends_jobs(conn: sqlite3.Connection, desk: Desk) -> None:
@@ -143,16 +163,16 @@ def test_on_a_terminal_it_asks_before_it_ends_jobs(conn: sqlite3.Connection, des
     put_job(conn, job_id(9), Status.RUNNING, plugin="gone")
     desk.configure(plugins={"echo": {}, "off": {"uses": "echo", "enabled": False}})
     question = ("This ends 2 queued jobs of plugin gone, which is not configured, 1 queued job of plugin off,"
-                " which is disabled. Reload?")
+                " which is disabled. Reload? [y/N] ")
     questions, error, out = asked(conn, desk, False)
     assert (questions, error.lines, error.exit_code, out) == (
-        [question], ("not reloaded; nothing was changed",), 1, "")
-    assert asked(conn, desk, True) == ([question], 0, "nothing changed\n")
+        question, ("not reloaded; nothing was changed",), 1, "")
+    assert asked(conn, desk, True) == (question, 0, "nothing changed\n")
 
 
 def test_it_does_not_ask_where_no_job_ends(conn: sqlite3.Connection, desk: Desk) -> None:
     put_job(conn, job_id(1))
-    assert asked(conn, desk, False) == ([], 0, "nothing changed\n")
+    assert asked(conn, desk, False) == ("", 0, "nothing changed\n")
 
 
 @pytest.mark.parametrize(("keys", "code"), [("y\n", 0), ("n\n", 1), ("\n", 1), ("\x04", 1)])
@@ -197,8 +217,8 @@ def test_elsewhere_it_goes_through_and_says_how_many(daemon: RealDaemon) -> None
 def test_a_daemon_that_reads_other_files_is_told_of(conn: sqlite3.Connection, desk: Desk) -> None:
     with running(desk, answers(desk, digest="other", changes=("plugin x added",))):
         assert desk.call("reload") == Said(code=1, out="", err=(
-            f"ductiled has read other files than {desk.home}/config.yaml and what belongs to it: they have changed just"
-            " now, or it runs on another configuration\n"))
+            f"ductiled has loaded other files than {desk.home}/config.yaml and those that it names: they have just"
+            " changed, or it runs on another configuration\n"))
 
 
 def test_without_a_daemon_it_is_69(conn: sqlite3.Connection, desk: Desk) -> None:
@@ -214,37 +234,19 @@ class Hurrying(FakeClock):
 
 
 def test_a_daemon_that_does_not_answer_is_waited_for_only_so_long(conn: sqlite3.Connection, desk: Desk) -> None:
-    reading = runtime_config.read(desk.home / "config.yaml", {}, keep_unset=True)
-    out, err = io.StringIO(), io.StringIO()
+    session = desk.session(clock=Hurrying())
     with running(desk, lambda: None), pytest.raises(DuctileError) as caught:
-        reload(conn, reading=reading, confirm=None, clock=Hurrying(), as_json=False, out=out, err=err)
-    assert (caught.value.exit_code, out.getvalue(), err.getvalue()) == (1, "", "")
+        reload(session, ask=False)
+    assert (caught.value.exit_code, session.out.getvalue(), session.err.getvalue()) == (1, "", "")
     assert caught.value.lines == (
         "ductiled has not answered within 30 s; `ductilectl status` shows what it is doing",)
 
 
-class Watched(io.StringIO):
-    """A terminal, and what happens once something is shown on it."""
-
-    def __init__(self, act: Callable[[], None]) -> None:
-        super().__init__()
-        self._act = act
-
-    def isatty(self) -> bool:
-        return True
-
-    def write(self, text: str) -> int:
-        if not self.getvalue():
-            self._act()
-        return super().write(text)
-
-
 def test_on_a_terminal_a_wait_shows_what_it_is_for(conn: sqlite3.Connection, desk: Desk) -> None:
-    reading = runtime_config.read(desk.home / "config.yaml", {}, keep_unset=True)
     out, err = io.StringIO(), Watched(answers(desk))
     with running(desk, lambda: None):
         # Real time: without a line it is up after 30 s.
-        code = reload(conn, reading=reading, confirm=None, clock=SystemClock(), as_json=False, out=out, err=err)
+        code = reload(desk.session(clock=SystemClock(), out=out, err=err), ask=False)
     assert (code, out.getvalue()) == (0, "nothing changed\n")
     assert err.getvalue() == f"\rwaiting for ductiled, PID {os.getpid()} …\r\x1b[K"
 
@@ -304,7 +306,7 @@ def test_a_daemon_that_ends_instead_of_answering_is_69(daemon: RealDaemon) -> No
         process.kill()
         process.communicate()
     assert (process.returncode, out, err) == (
-        69, "", "ductiled ended before it had read the configuration; its log says why\n")
+        69, "", "ductiled ended before it had loaded the configuration; its log says why\n")
 
 
 def test_the_real_daemon_answers(daemon: RealDaemon) -> None:

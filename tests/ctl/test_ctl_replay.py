@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ import pytest
 
 from ctl.desk import PATIENCE_SECONDS, Desk, Said, job_id, start
 from ductile import db, runtime_config
-from ductile.ctl.replay import replay
+from ductile.ctl.replay import add_replay
 from ductile.errors import DuctileError
 from ductile.queue import job_table
 from ductile.queue.job import Job, Status, Submitter
@@ -229,8 +228,7 @@ def test_input_that_the_janitor_takes_at_the_last_moment_is_missed(conn: sqlite3
     with closing(sqlite3.connect(desk.database, isolation_level=None, factory=Interposing)) as mine:
         mine.before = lambda: workspaces.retire(PARENT)
         with pytest.raises(DuctileError, match=f"^job {JOB} cannot be replayed: .* gone or changed: a; ") as caught:
-            replay(mine, job=JOB, runtime=found, state_path=desk.database, now=START, new_id=ids(), as_json=False,
-                   out=io.StringIO(), err=io.StringIO())
+            add_replay(mine, JOB, found, now=START, new_id=ids())
     assert caught.value.exit_code == 1
     assert newest(conn).id == JOB
 

@@ -16,7 +16,6 @@ from ductile import db, schema
 from ductile.ctl.restore import restore
 from ductile.pidfile import PidLock, pid_file
 from ductile.queue.job import Status
-from support.clock import START
 from support.killing import killed_at
 from support.ledger import put_ended, put_job
 
@@ -198,7 +197,7 @@ def test_without_room_nothing_is_changed(desk: Desk, copy: Path) -> None:
 
 def attempt(desk: Desk, copy: Path) -> None:
     with open(os.devnull, "w") as nowhere:
-        assert restore(file=copy, state_path=desk.database, now=START, as_json=False, out=nowhere, err=nowhere) == 0
+        assert restore(desk.session(out=nowhere, err=nowhere), file=copy) == 0
 
 
 def test_killed_anywhere_no_start_finds_half_of_it_and_the_next_restore_completes_it(desk: Desk, copy: Path) -> None:
@@ -249,7 +248,7 @@ def test_a_signal_before_anything_is_replaced_leaves_all_as_it_was(desk: Desk, c
             return False
 
     with open(os.devnull, "w") as nowhere, pytest.raises(SystemExit) as ended:
-        restore(file=copy, state_path=desk.database, now=START, as_json=False, out=nowhere, err=Terminal())
+        restore(desk.session(out=nowhere, err=Terminal()), file=copy)
     assert ended.value.code == 143
     assert desk.dump() == before
     assert names(desk) == ["ductiled.pid", "state.db"]

@@ -78,7 +78,7 @@ def test_a_payload_or_a_type_makes_an_event(conn: sqlite3.Connection, desk: Desk
      "--payload is not strict JSON: line 1, column 2: expected a key in double quotes\n"),
     (["echo", "--payload", "NaN"], 65, "--payload is not strict JSON: NaN is not allowed\n"),
     (["echo", "--type", "ductile.job.x"], 64,
-     "--type 'ductile.job.x': types that start 'ductile.job.' are ductile's own\n"),
+     "--type 'ductile.job.x': types that start with 'ductile.job.' are reserved\n"),
     (["echo", "--wait"], 69, "ductiled is not running, and --wait needs it; nothing was queued\n"),
 ])
 def test_what_cannot_be_run_is_refused_and_nothing_stored(conn: sqlite3.Connection, desk: Desk, arguments: list[str],
@@ -94,14 +94,14 @@ def test_the_job_of_a_plugin_that_is_not_loaded_waits(conn: sqlite3.Connection, 
     desk.loaded(conn, load("gone", version=None, reason="not there"))
     said = desk.call("run", "gone", "anything")
     assert said == Said(code=0, out=f"{only_job(conn).id}\n", err=(
-        "plugin gone is not loaded, the job waits until it is: no plugin named 'gone' was found in"
+        "plugin gone is not loaded; the job waits until it is: no plugin named 'gone' was found in"
         f" {desk.home}/plugins\n" + DOWN))
 
 
 def test_a_daemon_that_does_not_know_the_plugin_yet_is_told_of(conn: sqlite3.Connection, desk: Desk) -> None:
     desk.loaded(conn, load("other"))
     assert desk.call("run", "echo").err == (
-        "ductiled has not read the configuration that has plugin echo; the job waits until it does\n" + DOWN)
+        "ductiled has not loaded a configuration with plugin echo yet; the job waits until it does\n" + DOWN)
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_a_running_daemon_decides_which_commands_there_are(
 
 
 @pytest.mark.parametrize(("loads", "why"), [
-    ((load("other"),), "ductiled has not read the configuration that has plugin echo; the job waits until it does\n"),
+    ((load("other"),), "ductiled has not loaded a configuration with plugin echo yet; the job waits until it does\n"),
     ((load("echo", reason="not there"),),
      "ductiled has not loaded plugin echo yet; the job waits until `ductilectl reload`\n"),
 ])
@@ -236,7 +236,7 @@ def test_waiting_ends_with_the_daemon(daemon: RealDaemon, gate: Gate) -> None:
         daemon.kill()
         code, out, err = said_by(process)
     assert (code, out) == (69, "")
-    assert err == f"ductiled ended while job {job} was running; its next start goes on with it\n"
+    assert err == f"ductiled ended while job {job} was running; it resumes at the next start\n"
 
 
 def test_a_job_by_hand_starts_at_once_and_a_dead_one_again(daemon: RealDaemon) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from ductile.pidfile import PidLock, pid_file
 from support.clock import START, FakeClock
 from support.daemon import RealDaemon
 
-STARTING = f"ductiled, PID {os.getpid()}, is not ready, 10s later; its log says what it is doing"
+STARTING = f"ductiled, PID {os.getpid()}, is not ready after 10s; its log says what it is doing"
 
 
 @pytest.fixture
@@ -41,12 +40,13 @@ def record(desk: Desk, *, pid: int, is_ready: bool) -> None:
 
 def waited(desk: Desk) -> tuple[int, str]:
     """Call `wait` with ten seconds that pass at once; return its exit code and what it said."""
-    clock, out = FakeClock(), io.StringIO()
+    clock = FakeClock()
+    session = desk.session(clock=clock)
     try:
-        code = wait(state_path=desk.database, seconds=10, clock=clock, sleep=clock.move, as_json=False, out=out)
+        code = wait(session, seconds=10, sleep=clock.move)
     except DuctileError as error:
         return error.exit_code, str(error)
-    return code, out.getvalue()
+    return code, session.out.getvalue()
 
 
 def called(daemon: RealDaemon, *options: str) -> Said:
@@ -70,7 +70,7 @@ def test_a_daemon_is_waited_for_anew_after_a_crash(daemon: RealDaemon) -> None:
     daemon.start()
     daemon.kill()
     assert called(daemon, "--timeout", "0s") == Said(code=69, out="", err=(
-        "ductiled is not running, 0s later; if it was started, its log says why it ended\n"))
+        "ductiled is not running after 0s; if it was started, its log says why it ended\n"))
     daemon.start()
     assert called(daemon) == Said(code=0, out="", err="")
     daemon.stop()
@@ -97,7 +97,7 @@ def test_the_readiness_of_an_earlier_run_does_not_count(held: Desk) -> None:
 
 
 def test_where_none_runs_it_is_69_and_nothing_is_made(desk: Desk) -> None:
-    assert waited(desk) == (69, "ductiled is not running, 10s later; if it was started, its log says why it ended")
+    assert waited(desk) == (69, "ductiled is not running after 10s; if it was started, its log says why it ended")
     assert not desk.database.parent.exists()
 
 

@@ -139,7 +139,7 @@ def test_without_its_pid_file_a_daemon_still_keeps_others_out(daemon: RealDaemon
         assert (said.returncode, said.stderr.splitlines(keepends=True)[-1]) == (1, told), asked
     said = ctl(daemon, "reset", "ok")
     assert (said.returncode, said.stderr) == (
-        0, f"{told.rstrip()}; until then it looks at the queue at its next heartbeat\n")
+        0, f"{told.rstrip()}; until then it looks at the queue once per scheduler interval\n")
     daemon.stop()
 
 

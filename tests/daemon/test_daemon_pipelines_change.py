@@ -122,7 +122,7 @@ def test_a_job_that_was_queued_for_a_plugin_before_the_daemon_has_read_of_it_wai
     daemon.start()
     step(daemon, "fresh")
     said = ctl(daemon, "run", "fresh")
-    assert said.err == "ductiled has not read the configuration that has plugin fresh; the job waits until it does\n"
+    assert said.err == "ductiled has not loaded a configuration with plugin fresh yet; the job waits until it does\n"
     await_a_beat(daemon)
     assert ends(daemon) == [("fresh", "queued", None)]
     by_reload(daemon, gate)
