@@ -96,10 +96,11 @@ def not_started(error: OSError, where: str, job: Job, workspaces: Workspaces) ->
 def _launch(job: Job, plugin: ConfiguredPlugin, loaded: Plugin, inputs: Inputs, *, environ: Mapping[str, str],
             workspace: Path, lock: int, now: datetime) -> Launch:
     timeout = plugin.settings.timeout(job.command)
-    event = None if job.payload is None else json.loads(job.payload)
+    event: dict[str, Any] | None = None if job.payload is None else json.loads(job.payload)
     baggage: Mapping[str, Any] = {}
     if inputs.context is not None:
         baggage = inputs.context.accumulated
+        assert event is not None, "a job with a context has an event"
         event["payload"] = visible(baggage, event["payload"])
     here = os.fspath(workspace)
     request = encode_request(

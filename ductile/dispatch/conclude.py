@@ -73,7 +73,7 @@ class Conclusion:
     """Everything that follows from an attempt.
 
     `attempt` and `max_attempts` are the new values of the row. `jobs` are queued unless they are duplicates, and
-    `deliveries` say which were; they are filled in by the write. `warnings` name keys that were refused or are reserved.
+    `deliveries` say which were, once they are written. `warnings` name refused and reserved keys.
     `artifacts` are the job's files.
     """
 
@@ -120,12 +120,13 @@ def conclude(job: Job, outcome: Outcome, before: Before, rules: Rules, *, now: d
         retry_at=after.retry_at, error=outcome.error, state=state, breaker=breaker,
         init=_init_after(job, after.status, rules), log=_log_entry(outcome, now, new_id), response=outcome.response,
         jobs=follow_ups.jobs + core_event_jobs(job, events, before.context, rules.routing, now=now, new_id=new_id),
-        warnings=(*follow_ups.warnings, *reserved), artifacts=outcome.artifacts if isinstance(outcome, Succeeded) else (),
+        warnings=(*follow_ups.warnings, *reserved),
+        artifacts=outcome.artifacts if isinstance(outcome, Succeeded) else (),
     )
 
 
 def _state_after(outcome: Outcome, state: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, Outcome]:
-    """Return the plugin's new state, None for no change, and the outcome: too large a state fails the job permanently."""
+    """Return the new state, None for no change, and the outcome: a state that is too large fails the job."""
     if outcome.response is None or not outcome.response.state_updates:
         return None, outcome
     merged = merge(state, outcome.response.state_updates)
@@ -148,20 +149,22 @@ def _credentials_after(outcome: Outcome, state: Mapping[str, Any],
 
 def _follow_ups(job: Job, outcome: Outcome, before: Before, rules: Rules, now: datetime,
             new_id: NewId) -> tuple[FollowUps, Outcome]:
-    """Return the jobs that follow from a success, and the outcome: exceeding a limit fails the job permanently."""
+    """Return the jobs that follow from a success, and the outcome: an exceeded limit fails the job permanently."""
     if not isinstance(outcome, Succeeded) or outcome.response is None:
         return FollowUps(), outcome
     if job.pipeline_hash is not None and before.position is None:
         fault = (f"version {job.pipeline_hash[:12]} of pipeline {job.pipeline_name}, which it began with, "
                  "is gone from the database or damaged")
         return FollowUps(), overruled(outcome, Refused, fault)
-    found = follow_up_jobs(job, outcome.response, before.context, before.position, rules.routing, now=now, new_id=new_id)
+    found = follow_up_jobs(job, outcome.response, before.context, before.position, rules.routing, now=now,
+                           new_id=new_id)
     if found.fault is None:
         return found, outcome
     return FollowUps(warnings=found.warnings), overruled(outcome, Refused, found.fault)
 
 
-def _next_status(job: Job, outcome: Outcome, before: Before, rules: Rules, now: datetime, rng: Chance) -> _NextStatus:
+def _next_status(job: Job, outcome: Outcome, before: Before, rules: Rules, now: datetime,
+                 rng: Chance) -> _NextStatus:
     same = _NextStatus(status=Status.DEAD, attempt=job.attempt, max_attempts=job.max_attempts)
     if isinstance(outcome, Succeeded):
         return replace(same, status=Status.SUCCEEDED)

@@ -164,8 +164,8 @@ class Dispatcher:
 
     def _begin(self, claimed: Claimed, runtime: RuntimeConfig) -> bool:
         """Start the claimed job. Return whether there was one."""
-        for job, earlier in claimed.duplicates:
-            _log.info("job deduped", job_id=job.id, plugin=job.plugin, dedupe_key=job.dedupe_key,
+        for duplicate, earlier in claimed.duplicates:
+            _log.info("job deduped", job_id=duplicate.id, plugin=duplicate.plugin, dedupe_key=duplicate.dedupe_key,
                       earlier_job_id=earlier)
         job = claimed.job
         if job is None:

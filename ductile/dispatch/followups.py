@@ -128,7 +128,7 @@ def follow_up_jobs(job: Job, response: Response, context: Context | None, positi
 
 def _stored_bytes(jobs: Sequence[FollowUp], context_size: int) -> int:
     """Return the bytes of all payloads and contexts; each job has a context of the same size."""
-    return sum(len(each.job.payload) + context_size for each in jobs)
+    return sum(len(each.job.payload or "") + context_size for each in jobs)
 
 
 def _too_much(total: int) -> str:
@@ -177,7 +177,8 @@ def core_event_jobs(job: Job, events: Sequence[Event], context: Context | None, 
         targets = routing.router.next(event.type, None)
         if targets:
             sent = _Sent(index=None, event=event, source=SOURCE, targets=targets, payload=event.payload,
-                         accumulated=_core_event_baggage(job, event, context, routing), hop=_FIRST_HOP, core_event=event.type)
+                         accumulated=_core_event_baggage(job, event, context, routing), hop=_FIRST_HOP,
+                         core_event=event.type)
             jobs += _jobs(sent, job, context, routing, now=now, new_id=new_id)
     return tuple(jobs)
 
@@ -185,10 +186,8 @@ def core_event_jobs(job: Job, events: Sequence[Event], context: Context | None, 
 def _core_event_baggage(job: Job, event: Event, context: Context | None,
                         routing: RoutingContext) -> Mapping[str, Any]:
     origin = Origin(plugin=job.plugin, event_type=event.type, job_id=job.root_job_id)
-    if context is None:
-        known = extend(None, trigger=_payload(job, None), state_updates={}, payload={}, origin=origin).accumulated
-    else:
-        known = context.accumulated
+    known = context.accumulated if context is not None else extend(
+        None, trigger=_payload(job, None), state_updates={}, payload={}, origin=origin).accumulated
     whole = {**known, **event.payload}
     if check(size_bytes(whole), _FIRST_HOP, routing.max_hops) is None:
         return whole

@@ -44,7 +44,8 @@ def inherited(conn: sqlite3.Connection, job: Job, router: Router, workspaces: Wo
     return Inherited(parent_id=job.parent_job_id, artifacts=artifacts, deep=deep)
 
 
-def clone(job: Job, parent: Inherited, workspaces: Workspaces, aborted: Callable[[], bool]) -> ClonedWorkspace | Outcome:
+def clone(job: Job, parent: Inherited, workspaces: Workspaces,
+          aborted: Callable[[], bool]) -> ClonedWorkspace | Outcome:
     """Clone the parent's workspace for the job, until `aborted` returns true. Return an outcome if that is impossible.
 
     Raises OSError if another try may help.

@@ -1,4 +1,4 @@
-"""What became of an attempt: the facts of a run to a closed set of outcomes."""
+"""Classifies the facts of a run as one of a closed set of outcomes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ STDERR_LIMIT_BYTES = 64 * 1024
 PRINTED_LIMIT_BYTES = 64 * 1024
 EVENTS_LIMIT = 1000
 
-# EX_CONFIG of sysexits.h: trying again changes nothing.
+# EX_CONFIG of sysexits.h: a retry would change nothing.
 _EXIT_CONFIG = 78
 
-# Linux's numbers, signal(7), on all but Alpha, SPARC, MIPS and PA-RISC, where a name may be another's.
+# Linux's numbers, signal(7). They differ on Alpha, SPARC, MIPS and PA-RISC.
 _SIGNALS = dict(enumerate((
     "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE", "SIGKILL", "SIGUSR1",
     "SIGSEGV", "SIGUSR2", "SIGPIPE", "SIGALRM", "SIGTERM", "SIGSTKFLT", "SIGCHLD", "SIGCONT", "SIGSTOP", "SIGTSTP",
@@ -29,7 +29,7 @@ _SIGNALS = dict(enumerate((
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What was seen of one run. A leader that ended has an `exit_code` or a `signal`, never both."""
+    """What was observed of one run. A process that ended has an `exit_code` or a `signal`, never both."""
 
     exit_code: int | None = None
     signal: int | None = None
@@ -37,35 +37,35 @@ class Facts:
     stdout_overflowed: bool = False
     stderr: bytes = b""
     stderr_dropped: int = 0    # bytes that came after those in `stderr`
-    ended_by: Literal["deadline", "stop"] | None = None    # who asked for its end before the leader exited
+    ended_by: Literal["deadline", "stop"] | None = None    # who ended it before it exited
     could_not_start: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ended:
-    error: str | None = None            # one line; None on success alone
-    response: Response | None = None    # wherever standard output held one valid response, whatever the outcome
+    error: str | None = None            # one line; None for a success only
+    response: Response | None = None    # a valid response, whatever the outcome
     exit_code: int | None = None
     stderr: str = ""
-    printed: str | None = None          # the first 64 KiB of what was printed and is no valid response
-    is_overruled: bool = False          # the plugin succeeded, but the core could not accept what it said or made
+    printed: str | None = None          # the first 64 KiB of output that is no valid response
+    is_overruled: bool = False          # the plugin succeeded, but the core refused its response or files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Succeeded(_Ended):
-    """It said ok and exited 0; its events count, and the files that it leaves."""
+    """It said ok and exited with 0. Its events and files count."""
 
     artifacts: tuple[Artifact, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed(_Ended):
-    """It failed in a way that another attempt may mend."""
+    """It failed, and another attempt may succeed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused(_Ended):
-    """It failed for good: another attempt would end the same way."""
+    """It failed permanently: another attempt would end the same way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ class Unrunnable(_Ended):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interrupted(_Ended):
-    """It was cut short through no fault of its own: by a stop of the daemon, or by its crash."""
+    """It was interrupted by a stop or a crash of the daemon."""
 
     by: Literal["stop", "crash"]
 
@@ -89,18 +89,18 @@ Outcome: TypeAlias = Succeeded | Failed | Refused | TimedOut | Unrunnable | Inte
 
 
 def overruled(outcome: Outcome, by: type[Failed] | type[Refused], error: str) -> Failed | Refused:
-    """Return how an attempt ends whose answer, or files, the core cannot accept: its events do not count."""
+    """Return the outcome of an attempt whose response or files the core refuses: its events do not count."""
     return by(error=error, response=outcome.response, exit_code=outcome.exit_code, stderr=outcome.stderr,
               printed=outcome.printed, is_overruled=True)
 
 
 def retryable(outcome: Outcome) -> bool:
-    """Say whether the job may have another attempt."""
+    """Return whether the job may be retried."""
     return not isinstance(outcome, Succeeded | Refused)
 
 
 def log_status(outcome: Outcome) -> Literal["succeeded", "failed", "timed_out", "orphaned", "interrupted"]:
-    """Return the status of the attempt's row in the ledger."""
+    """Return the status of the attempt's row in `job_log`."""
     match outcome:
         case Succeeded():
             return "succeeded"
@@ -115,9 +115,10 @@ def log_status(outcome: Outcome) -> Literal["succeeded", "failed", "timed_out", 
 
 
 def classify(facts: Facts, *, timeout: int, workspace_dir: str | None = None) -> Outcome:
-    """Return the outcome of a run; the first rule that fits decides. `timeout`, in seconds, is for the text alone.
+    """Return the outcome of a run. The first rule that matches decides.
 
-    In all that the plugin said, paths into `workspace_dir` become portable ones; None where nothing of it is kept.
+    `timeout`, in seconds, is only for the error text. Paths into `workspace_dir` become portable in all output; pass
+    None if nothing of it is stored.
     """
 
     may_be_named = workspace_dir is not None and _may_name(facts.stdout, workspace_dir)
@@ -142,11 +143,12 @@ def classify(facts: Facts, *, timeout: int, workspace_dir: str | None = None) ->
     broken = _broken(facts, fault, seen["stderr"])
     if broken is not None:
         return Failed(error=one_line(broken), **seen)
+    assert response is not None, "without one it is broken"
     return _answered(response, seen)
 
 
 def _may_name(stdout: bytes, workspace_dir: str) -> bool:
-    """Say whether JSON may hold a path, perhaps spelled with escapes: to look through all its values takes long."""
+    """Return whether JSON may contain the path, perhaps escaped. Searching all its values would take long."""
     return b"\\u" in stdout or b"\\/" in stdout or workspace_dir.encode("utf-8", "surrogateescape") in stdout
 
 
@@ -158,18 +160,18 @@ def _response(facts: Facts, portable: Callable[[Any], Any],
         raw = parse_response(facts.stdout)
         return read_response(portable(raw) if may_be_named else raw), None
     except ProtocolError as error:
-        # A key that is repeated is named before anything is made portable.
+        # The error may name a key with a path.
         return None, f"protocol error: {portable(str(error))}"
 
 
 def _broken(facts: Facts, fault: str | None, stderr: str) -> str | None:
-    # The flood comes first: it is why the group was killed.
+    # Too much output comes first: it is why the group was killed.
     if facts.stdout_overflowed:
         return fault
     if facts.signal is not None:
         return f"killed by {_SIGNALS.get(facts.signal, f'signal {facts.signal}')}"
     if facts.exit_code is None:
-        return "how it ended is not known"
+        return "how it ended is unknown"
     if fault is None or facts.exit_code == 0:
         return fault
     exited = _with_reason(f"exited {facts.exit_code}", _last_line(facts, stderr))
@@ -177,7 +179,7 @@ def _broken(facts: Facts, fault: str | None, stderr: str) -> str | None:
 
 
 def _last_line(facts: Facts, stderr: str) -> str | None:
-    """Return the last line of standard error, which names the error of most programs; None where it was not kept."""
+    """Return the last line of stderr, which names the error of most programs, None if it was dropped."""
     lines = stderr.strip().splitlines()
     return lines[-1] if lines and not facts.stderr_dropped else None
 
@@ -188,7 +190,7 @@ def _with_reason(text: str, reason: str | None) -> str:
 
 def _answered(response: Response, seen: dict[str, Any]) -> Outcome:
     if response.status == "error":
-        error = one_line(response.error or "") or "said error and not why"
+        error = one_line(response.error or "") or "said error without a reason"
         return Failed(error=error, **seen) if response.retry else Refused(error=error, **seen)
     if seen["exit_code"] != 0:
         return Failed(error=f"said ok but exited {seen['exit_code']}", **seen)
@@ -208,7 +210,7 @@ def _stderr(facts: Facts) -> str:
     if not facts.stderr_dropped:
         return text
     separator = "\n" if text and not text.endswith("\n") else ""
-    return f"{text}{separator}[… {counted(facts.stderr_dropped, 'byte')} more not kept]"
+    return f"{text}{separator}[… {counted(facts.stderr_dropped, 'byte')} more dropped]"
 
 
 def _readable(data: bytes) -> str:

@@ -1,4 +1,4 @@
-"""What /proc says of running processes (proc(5))."""
+"""Reads running processes from /proc (proc(5))."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """A process as it stood. `started` is in clock ticks since the boot; a PID and its start name one process."""
+    """A process. `started` is in clock ticks since boot; PID and start together identify a process."""
 
     pid: int
     state: str
@@ -28,18 +28,18 @@ class Process:
 
 
 def process(pid: int) -> Process | None:
-    """Return what /proc/PID/stat says, or None for a process that is gone."""
+    """Return what /proc/PID/stat says, None if the process is gone."""
     try:
         text = (_PROC / str(pid) / "stat").read_text(encoding="ascii", errors="replace")
     except OSError:
         return None
-    # The name in parentheses may hold anything, parentheses among it.
+    # The name in parentheses may contain anything, even parentheses.
     fields = text[text.rindex(")") + 2:].split()
     return Process(pid=pid, state=fields[0], parent=int(fields[1]), session=int(fields[3]), started=int(fields[19]))
 
 
 def processes() -> Iterator[Process]:
-    """Yield every process that has not ended; zombies have."""
+    """Yield every process except zombies."""
     for name in os.listdir(_PROC):
         if name.isdigit():
             found = process(int(name))
@@ -48,13 +48,13 @@ def processes() -> Iterator[Process]:
 
 
 def children_of(parent: int) -> list[int]:
-    """Return the PIDs of a process's children, zombies among them, by a look at every process there is."""
+    """Return the PIDs of a process's children, including zombies, by reading every process."""
     found = (process(int(name)) for name in os.listdir(_PROC) if name.isdigit())
     return [each.pid for each in found if each is not None and each.parent == parent]
 
 
 def environment_has(pid: int, assignment: bytes) -> bool:
-    """Say whether a process was started with `NAME=value` in its environment; False where that may not be read."""
+    """Return whether a process was started with `NAME=value` in its environment; False if that is unreadable."""
     try:
         return assignment in (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
     except OSError:
@@ -62,7 +62,7 @@ def environment_has(pid: int, assignment: bytes) -> bool:
 
 
 def has_open(pid: int, path: Path) -> bool:
-    """Say whether a process has a file open; False where that may not be read."""
+    """Return whether a process has a file open; False if that is unreadable."""
     try:
         with os.scandir(_PROC / str(pid) / "fd") as entries:
             for entry in entries:
@@ -83,7 +83,7 @@ def ticks_since_boot() -> int:
 
 @functools.cache
 def boot_id() -> str:
-    """Return what names this boot of the machine: a PID of another boot means nothing."""
+    """Return the id of this boot: PIDs of another boot mean nothing."""
     try:
         return _BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:
@@ -91,7 +91,7 @@ def boot_id() -> str:
 
 
 def kill(pid: int) -> None:
-    """Send SIGKILL; a process that is gone, or that may not be killed, is left to who looks at it next."""
+    """Send SIGKILL. A process that is gone, or that may not be killed, is left alone."""
     try:
         os.kill(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
@@ -99,7 +99,7 @@ def kill(pid: int) -> None:
 
 
 def wait_for_exit(pid: int, seconds: float) -> None:
-    """Wait until a process has ended, at most `seconds`. It is not reaped here."""
+    """Wait up to `seconds` for a process to end. This does not reap it."""
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:

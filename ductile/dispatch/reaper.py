@@ -1,4 +1,4 @@
-"""Descendants of a plugin that left its process group: find them among our own children and end them."""
+"""Ends descendants of a plugin that left its process group: as orphans they become children of this process."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ductile.dispatch.procfs import Process, children_of, environment_has, has_o
 
 _TASKS = "/proc/self/task"
 
-# Children that SIGKILL did not end in time: looked at again at each sweep, never waited for again.
+# Children that survived SIGKILL: each sweep checks them again, but does not wait for them again.
 _ignored_children: set[int] = set()
-# Sessions that no plugin can be in: our own, and those of the children from before the exec(2) of this program.
+# Sessions that no plugin can be in: our own, and those of children from before the exec(2) of this program.
 _foreign_sessions: set[int] = set()
 # The children from before the exec.
 _foreign_children: set[int] = set()
@@ -21,9 +21,9 @@ _foreign_children: set[int] = set()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Marks:
-    """What a process of one run carries: its job's id in the environment, its leader's session, the run's lock.
+    """What identifies a process of a run: the job's id in its environment, its session, the run's lock.
 
-    `assignment` is the environment's `NAME=value`, empty where there is none; `lock` is None for a run without one.
+    `assignment` is `NAME=value` in the environment, empty for a run without it. `lock` is None for a run without one.
     """
 
     assignment: bytes
@@ -32,15 +32,14 @@ class Marks:
 
 
 def kill_strays(seconds: float, marks: Marks) -> bool:
-    """Kill and reap what a run has left to this process, and what that leaves, for at most `seconds`.
+    """Kill and reap orphans of a run, and those that these leave, for at most `seconds`. Return whether none is left.
 
-    Orphans become our children because this process is a subreaper, so a child is a run's by that alone. Where this
-    process had children before it became this program, or is PID 1, orphans of others come to it too: then a child
-    is killed only if it carries one of the `marks`. Only named PIDs are reaped, so that the exit status of a process
-    that somebody else waits for is never taken. Return whether none is left.
+    This process is a subreaper, so usually every child that it finds belongs to the run. If it had children before it
+    became this program, or if it is PID 1, it also gets orphans of others, and kills only children with one of the
+    `marks`. It reaps PIDs by name, so that it never takes the exit status of a process that other code waits for.
     """
     deadline = time.monotonic() + seconds
-    # A new leader has this number: no process is left of a session that had it before.
+    # A new leader has this number, so the old session of that number has no process left.
     _foreign_sessions.discard(marks.leader)
     while _has_children():
         found = _strays(marks)
@@ -55,15 +54,15 @@ def kill_strays(seconds: float, marks: Marks) -> bool:
         if fresh:
             wait_for_exit(fresh[0], left)
         elif alive == found:
-            # Where one was reaped, it may have left us another since they were listed.
+            # A child that was reaped may have left another one.
             return not found
     return True
 
 
 def ignore_existing_children() -> None:
-    """Leave alone the children that there are now, with their sessions: they were there before this program.
+    """Exempt the current children and their sessions: they were started before the exec(2) of this program.
 
-    Whoever started them has become this program by exec(2). Called again, it adds those that have come since.
+    A second call adds the children since the first.
     """
     _foreign_sessions.add(os.getsid(0))
     for pid in _children():
@@ -74,7 +73,7 @@ def ignore_existing_children() -> None:
 
 
 def _strays(marks: Marks) -> list[int]:
-    """Return our children that are a run's, and those that have ended and that nobody else waits for."""
+    """Return our children that belong to the run, or that have ended and can be reaped."""
     found = _children()
     if not _foreign_children and os.getpid() != 1:
         return found
@@ -90,7 +89,7 @@ def _is_stray(child: Process | None, marks: Marks) -> bool:
 
 
 def _has_children() -> bool:
-    """Say whether this process has a child at all: one call, where their list takes several files."""
+    """Return whether this process has a child. This is one call; listing them reads several files."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         return True
@@ -99,7 +98,7 @@ def _has_children() -> bool:
 
 
 def _children() -> list[int]:
-    """Return the PIDs of this process's children, zombies among them (proc(5), `children`)."""
+    """Return the PIDs of this process's children, including zombies (proc(5), `children`)."""
     found: list[int] = []
     listed = False
     for task in os.listdir(_TASKS):
@@ -108,13 +107,13 @@ def _children() -> list[int]:
                 found += map(int, file.read().split())
             listed = True
         except FileNotFoundError:
-            # A thread that has just ended, or a kernel built without that file.
+            # The thread has just ended, or the kernel has no such file.
             continue
     return found if listed else children_of(os.getpid())
 
 
 def _reap(pids: list[int]) -> list[int]:
-    """Reap those that have ended; return the others."""
+    """Reap the processes that have ended. Return the others."""
     alive = []
     for pid in pids:
         try:

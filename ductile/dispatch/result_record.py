@@ -45,7 +45,7 @@ def encode_result(response: Response, deliveries: Sequence[Delivery] | None, not
     if response.logs_dropped:
         notes = [*notes, f"{response.logs_dropped:,} more log lines were not kept"]
     added = _added(deliveries or (), notes)
-    whole = raw | added
+    whole = {**raw, **added}
     if not is_longer(whole, RESULT_LIMIT_BYTES):
         text = encode(whole)
         if len(text) <= RESULT_LIMIT_BYTES:
@@ -86,7 +86,7 @@ def _cut(response: Response, by_event: Sequence[Any], added: Mapping[str, Any]) 
         "status": response.status, "error": response.error and one_line(response.error), "logs": _first_logs(response),
         "events": events, "truncated": True,
     }
-    return encode(cut | added)
+    return encode({**cut, **added})
 
 
 def _first_logs(response: Response) -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Proof that nothing of a run still lives: the lock that its processes inherit, and the marks they carry."""
+"""Finds and kills leftover processes of a run, and proves that none is left, by the lock that they inherit."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ JOB_ID_VARIABLE = "DUCTILE_JOB_ID"
 _MODE = 0o600
 _DIRECTORY_MODE = 0o700
 _CURRENT = "current"
-# Each mark overwrites the last one, so they all have this length: no file is made, cut or removed for a run.
+# All marks have this length and overwrite each other: a run creates, truncates and removes no file.
 _MARK_BYTES = 160
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Mark:
-    """Whose run a lock file was last taken for, its leader, and when that was known to run, in ticks since the boot."""
+    """The job that a lock file was last taken for, its leader, and when that ran, in ticks since boot."""
 
     job_id: str
     boot: str
@@ -40,10 +40,10 @@ class _Mark:
 
 
 class RunLocks:
-    """The lock files of the runs that may still live, in one directory.
+    """The directory of lock files of runs that may have live processes.
 
-    One file, `current`, serves run after run. Where something of a run still holds its lock when the run has ended,
-    the file is renamed to the job's id, and stays until the lock is free.
+    One file, `current`, serves run after run. If a process still holds the lock when its run has ended, the file is
+    renamed to the job's id and stays until the lock is free.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -53,7 +53,7 @@ class RunLocks:
     def take(self) -> int:
         """Return a locked descriptor for the next run to inherit.
 
-        Raises OSError; BlockingIOError where something of the run before still holds the lock.
+        Raises OSError; BlockingIOError if a process of the previous run still holds the lock.
         """
         try:
             fd = os.open(self._current, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
@@ -68,9 +68,9 @@ class RunLocks:
         return fd
 
     def mark(self, job_id: str, pid: int) -> None:
-        """Write whose run it is and who leads it into the lock file, for a start after a crash.
+        """Write the job and the leader's PID into the lock file, for crash recovery.
 
-        To be called before the leader is reaped: its PID is then its own.
+        Call this before the leader is reaped, while its PID cannot be reused.
         """
         text = f"{job_id} {boot_id()} {pid} {ticks_since_boot()}".ljust(_MARK_BYTES - 1) + "\n"
         try:
@@ -80,11 +80,11 @@ class RunLocks:
             finally:
                 os.close(fd)
         except OSError:
-            # A full disk: the plugin runs already, and the lock and its environment mark it too.
+            # The disk may be full. The plugin runs already, and the lock and its environment identify it too.
             return
 
     def release(self, job_id: str) -> bool:
-        """Say whether the lock of a job's run is free, so that nothing of it lives; if not, keep it for that job."""
+        """Return whether the run's lock is free, so that no process is left. Otherwise keep it under the job's id."""
         if _is_free(self._current):
             return True
         with suppress(OSError):
@@ -92,7 +92,7 @@ class RunLocks:
         return False
 
     def job_ids(self) -> list[str]:
-        """Return the jobs of whose runs something may still live. Raises OSError."""
+        """Return the ids of jobs that may have live processes. Raises OSError."""
         try:
             kept = sorted(set(os.listdir(self._directory)) - {_CURRENT})
         except FileNotFoundError:
@@ -103,11 +103,10 @@ class RunLocks:
         return kept
 
     def end(self, job_id: str, seconds: float) -> tuple[bool, list[int]]:
-        """Kill what still lives of a run, by evidence, for at most `seconds`.
+        """Kill the processes of a run, for at most `seconds`. Return whether surely none is left, and the killed PIDs.
 
-        Return whether it is proved that nothing does, and the PIDs that were killed. The evidence: a process
-        has the lock file open, was started with the job's id in its environment, or belongs to the leader's session.
-        Raises OSError where that cannot be looked for.
+        A process belongs to the run if it has the lock file open, was started with the job's id in its environment, or
+        is in the leader's session. Raises OSError if processes cannot be listed.
         """
         deadline = time.monotonic() + seconds
         killed: list[int] = []
@@ -120,7 +119,7 @@ class RunLocks:
             killed += [pid for pid in found if pid not in killed]
             left = deadline - time.monotonic()
             if left <= 0 or not found:
-                # What lives cannot be killed, or not be found, as another user's process: that job has to wait.
+                # A process cannot be killed, or not be found because it has another user: the job is blocked.
                 self._keep(job_id)
                 return False, killed
             wait_for_exit(found[0], left)
@@ -140,7 +139,7 @@ class RunLocks:
         ]
 
     def _is_over(self, job_id: str) -> bool:
-        """Say whether the lock is free; a file that was kept for the job is then removed."""
+        """Return whether the lock is free. If so, remove a file that was kept for the job."""
         path = self._path(job_id)
         if not _is_free(path):
             return False
@@ -149,14 +148,14 @@ class RunLocks:
         return True
 
     def _keep(self, job_id: str) -> None:
-        """Have the lock file wait for this job alone, so that other jobs can run."""
+        """Rename the lock file to the job's id, so that other jobs can run."""
         path = self._path(job_id)
         if path == self._current:
             with suppress(FileNotFoundError):
                 path.rename(self._directory / job_id)
 
     def _path(self, job_id: str) -> Path:
-        """Return the lock file of a job's last run: the one that was kept for it, or the current one."""
+        """Return the lock file of a job's last run: one that was kept, or the current one."""
         kept = self._directory / job_id
         try:
             kept.stat()
@@ -166,13 +165,13 @@ class RunLocks:
 
 
 def _is_free(path: Path) -> bool:
-    """Say whether nobody holds the lock of a file."""
+    """Return whether no process holds the lock of a file."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return True
     except OSError:
-        # The process is out of descriptors, say: what cannot be looked at is not known to be free.
+        # For example, no descriptor is left: a lock that cannot be checked counts as held.
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -192,10 +191,10 @@ def _read_mark(path: Path) -> _Mark | None:
 
 
 def _in_session(found: Process, mark: _Mark | None) -> bool:
-    """Say whether a process belongs to the session that a run's leader has made.
+    """Return whether a process is in the session of a run's leader.
 
-    A session's number is not used again while it has a member. Where a process has the leader's PID it must have
-    run already when that was noted: one that has the PID anew is younger.
+    A session's number is not reused while the session has a member. A process with the leader's PID is the leader only
+    if it already ran when the mark was written; otherwise the PID was reused.
     """
     if mark is None or found.session != mark.leader or mark.boot != boot_id():
         return False

@@ -1,4 +1,4 @@
-"""One plugin process from spawn to end: feed it, read it, end it in time, report facts."""
+"""Runs one plugin process: starts it, feeds it, reads it, ends it in time, and reports the facts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Literal
 
 from ductile.dispatch.outcome import STDERR_LIMIT_BYTES, STDOUT_LIMIT_BYTES, Facts
 from ductile.dispatch.reaper import Marks, kill_strays
 from ductile.dispatch.run_lock import JOB_ID_VARIABLE
 
 _GRACE_SECONDS = 5.0      # between SIGTERM and SIGKILL
-_DRAIN_SECONDS = 1.0      # how long pipes may stay open after the leader has gone
-_LAST_SECONDS = 0.8       # after SIGKILL: all that is left before the attempt ends, come what may
+_DRAIN_SECONDS = 1.0      # how long pipes may stay open after the plugin has exited
+_LAST_SECONDS = 0.8       # after SIGKILL: the attempt ends after this time in any case
 _READ_BYTES = 64 * 1024
 _LONGEST_POLL_MS = 2**31 - 1   # poll(2) takes an int
 _PR_SET_CHILD_SUBREAPER = 36   # prctl(2)
@@ -29,7 +30,7 @@ _PR_SET_CHILD_SUBREAPER = 36   # prctl(2)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """What to start and for how long. `keep_open` is a descriptor that the process inherits; times are seconds."""
+    """What to start. `keep_open` is a descriptor that the process inherits; `timeout` is in seconds."""
 
     entrypoint: Path
     cwd: Path
@@ -40,19 +41,19 @@ class Launch:
 
 
 def become_subreaper() -> None:
-    """Have orphaned descendants of this process given to it and not to init (prctl(2)).
+    """Become the parent of orphaned descendants, instead of init (prctl(2)).
 
-    Where the kernel refuses, descendants that leave their group are found at the next start at the latest.
+    If the kernel refuses, the next start finds descendants that left their group.
     """
-    # Loaded here, once the standard descriptors are open: libffi keeps a file open, and would get the number of one.
+    # Imported late, when the standard descriptors are open: libffi keeps a file open and could take their numbers.
     import_module("ctypes").CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 class Run:
-    """A plugin that was started. `wait` is for one thread; `end` may be called from another."""
+    """A running plugin. One thread calls `wait`; another may call `end`."""
 
     def __init__(self, launch: Launch) -> None:
-        """Start the plugin in a session of its own. Raises OSError where it cannot be started."""
+        """Start the plugin in its own session. Raises OSError if that fails."""
         self._timeout = launch.timeout
         with ExitStack() as kept, ExitStack() as lent:
             self._stop = _close_later(kept, os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
@@ -78,14 +79,13 @@ class Run:
         self._ended = False
 
     def end(self) -> None:
-        """Ask for the plugin's end now, as at its deadline; `wait` sees to it. One that has ended is left alone."""
+        """Have `wait` end the plugin now, as at its deadline. Nothing happens if it has ended."""
         with self._ending:
             if not self._ended:
                 os.eventfd_write(self._stop, 1)
 
     def wait(self) -> Facts:
-        """Return what the plugin did, within its timeout and six seconds. Nothing of it is left running
-        unless even SIGKILL does not end it."""
+        """Return the facts, at most six seconds after the timeout. Only processes that survive SIGKILL are left."""
         watch = _Watch(self)
         try:
             watch.until_the_leader_ends()
@@ -94,24 +94,24 @@ class Run:
         return watch.facts(self._process.returncode)
 
     def _finish(self) -> None:
-        """Kill the group while its leader is still a zombie, so that its number cannot mean another; then reap."""
+        """Kill the group while its leader is still a zombie, so that its number is not reused; then reap it."""
         _signal_group(self.pid, signal.SIGKILL)
         if _has_ended(self._pidfd):
             self._process.wait()
         with self._ending:
             self._ended = True
-            # Before the strays are looked for: that takes descriptors, and these may be the last.
+            # Before the search for strays, which needs descriptors: these may be the last.
             self._open.close()
         with suppress(OSError):
-            # What cannot be looked for holds the run's lock, or is found by the next sweep.
+            # A stray that is missed holds the run's lock, or the next sweep finds it.
             kill_strays(_LAST_SECONDS, self._marks)
         if self._process.returncode is None:
-            # Not even SIGKILL has ended it (a device that hangs): it is a stray from now on.
+            # It survived SIGKILL (a device hangs): it is a stray from now on.
             self._process.returncode = -signal.SIGKILL
 
 
 class _Watch:
-    """The wait for one plugin: what it has printed so far and what its deadlines are."""
+    """The wait for one plugin: its output so far, and its deadlines."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -119,7 +119,7 @@ class _Watch:
         self._stderr = bytearray()
         self._stderr_dropped = 0
         self._overflowed = False
-        self._ended_by: str | None = None
+        self._ended_by: Literal["deadline", "stop"] | None = None
         self._term_at: float | None = run.started + run._timeout
         self._kill_at: float | None = None
         self._leave_at: float | None = None
@@ -130,7 +130,7 @@ class _Watch:
         self._pipes = {run._out, run._err}
 
     def until_the_leader_ends(self) -> None:
-        """Read and watch until the leader is gone and its pipes are closed or no longer waited for."""
+        """Read and watch until the plugin has exited and its pipes are closed or past their time."""
         while self._leader_lives or self._pipes:
             now = time.monotonic()
             if self._leave_at is not None and now >= self._leave_at:
@@ -140,13 +140,13 @@ class _Watch:
                 self._note(fd)
 
     def _milliseconds(self, now: float) -> int:
-        """Return the time to the next deadline, rounded up, or as much of it as one poll can wait."""
+        """Return the time to the next deadline, rounded up, at most what one poll can wait."""
         deadlines = [at for at in (self._term_at, self._kill_at, self._leave_at) if at is not None]
         return min(max(0, int((min(deadlines) - now) * 1000) + 1), _LONGEST_POLL_MS)
 
     def _keep_deadlines(self, now: float) -> None:
         if self._term_at is not None and now >= self._term_at:
-            # The leader may have ended in the last instant: what it did before its deadline counts.
+            # The plugin may have just ended: what it did before its deadline counts.
             if _has_ended(self._run._pidfd):
                 self._leader_ended()
             else:
@@ -164,7 +164,7 @@ class _Watch:
         else:
             self._read(fd)
 
-    def _terminate(self, reason: str) -> None:
+    def _terminate(self, reason: Literal["deadline", "stop"]) -> None:
         self._ended_by = reason
         self._term_at = None
         self._kill_at = time.monotonic() + _GRACE_SECONDS
@@ -201,7 +201,7 @@ class _Watch:
                 self._kill()
 
     def facts(self, returncode: int) -> Facts:
-        """Return what was seen. `returncode` is as in subprocess: under zero for a signal."""
+        """Return what was observed. `returncode` is as in subprocess: negative for a signal."""
         return Facts(
             exit_code=returncode if returncode >= 0 else None,
             signal=-returncode if returncode < 0 else None,
@@ -227,14 +227,14 @@ def _close_later(stack: ExitStack, fd: int) -> int:
 
 
 def _pipe(kept: ExitStack, lent: ExitStack) -> tuple[int, int]:
-    """Return a pipe: our end, which never blocks, and the plugin's, closed once it is started."""
+    """Return a pipe: our end, which never blocks, and the plugin's, which is closed after the start."""
     ours, theirs = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(ours, False)
     return _close_later(kept, ours), _close_later(lent, theirs)
 
 
 def _memory_file(content: bytes) -> int:
-    """Return a descriptor that reads as `content`: a plugin that does not read its input holds nothing up."""
+    """Return a descriptor that reads as `content`, so that a plugin that does not read blocks nothing."""
     fd = os.memfd_create("request", os.MFD_CLOEXEC)
     written = os.pwrite(fd, content, 0)
     if written < len(content):
@@ -244,16 +244,16 @@ def _memory_file(content: bytes) -> int:
 
 
 def _signal_group(pid: int, number: int) -> None:
-    """Signal the group that the leader `pid` has made; an empty one is no error."""
+    """Signal the process group of `pid`. An empty group is no error."""
     try:
         os.killpg(pid, number)
     except (ProcessLookupError, PermissionError):
-        # PermissionError: every member has changed its user; the strays' sweep and the run's lock see to them.
+        # PermissionError: every member has changed its user. The sweep for strays and the run's lock handle them.
         return
 
 
 def _has_ended(pidfd: int) -> bool:
-    """Say whether the process has ended and waits to be reaped."""
+    """Return whether the process has ended and is not reaped yet."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))

@@ -54,7 +54,7 @@ ROWS = [
     pytest.param({"signal": 11, "stdout": FINAL}, Failed, "killed by SIGSEGV", id="signal"),
     pytest.param({"signal": 11, "stdout": b"half"}, Failed, "killed by SIGSEGV", id="signal before protocol error"),
     pytest.param({"signal": 34}, Failed, "killed by signal 34", id="signal without a name"),
-    pytest.param({"stdout": OK}, Failed, "how it ended is not known", id="unknown end"),
+    pytest.param({"stdout": OK}, Failed, "how it ended is unknown", id="unknown end"),
     pytest.param({"exit_code": 0}, Failed, "protocol error: printed nothing", id="nothing printed"),
     pytest.param({"exit_code": 1}, Failed, "exited 1", id="nothing and exit 1"),
     pytest.param({"exit_code": 1, "stderr": b"Traceback\nValueError: boom\n\n"}, Failed, "exited 1: ValueError: boom",
@@ -75,9 +75,9 @@ ROWS = [
     pytest.param({"exit_code": 3, "stdout": ERROR}, Failed, "no such user", id="status error and exit code"),
     pytest.param({"exit_code": 0, "stdout": FINAL}, Refused, "no such user", id="status error, retry false"),
     pytest.param({"exit_code": 0, "stdout": b'{"status":"error"}'},
-                 Failed, "said error and not why", id="status error without a reason"),
+                 Failed, "said error without a reason", id="status error without a reason"),
     pytest.param({"exit_code": 0, "stdout": b'{"status":"error","error":" \\n"}'},
-                 Failed, "said error and not why", id="status error with a blank reason"),
+                 Failed, "said error without a reason", id="status error with a blank reason"),
     pytest.param({"exit_code": 3, "stdout": OK}, Failed, "said ok but exited 3", id="ok, exit code not 0"),
     pytest.param({"exit_code": 3, "stdout": MANY}, Failed, "said ok but exited 3", id="ok, exit code, many events"),
     pytest.param({"exit_code": 0, "stdout": MANY},
@@ -149,9 +149,9 @@ def test_the_beginning_of_what_is_no_response_is_kept(stdout: bytes, printed: st
     (b"", 0, ""),
     (b"warning\n", 0, "warning\n"),
     (b"caf\xc3\xa9 \xff a\0b", 0, "caf\u00e9 \ufffd a\ufffdb"),
-    (b"line", 1, "line\n[… 1 byte more not kept]"),
-    (b"line\n", 1234567, "line\n[… 1,234,567 bytes more not kept]"),
-    (b"", 5, "[… 5 bytes more not kept]"),
+    (b"line", 1, "line\n[… 1 byte more dropped]"),
+    (b"line\n", 1234567, "line\n[… 1,234,567 bytes more dropped]"),
+    (b"", 5, "[… 5 bytes more dropped]"),
 ])
 @pytest.mark.parametrize("end", [{"exit_code": 0, "stdout": OK}, {"exit_code": 1}, {"ended_by": "deadline"}])
 def test_stderr_is_kept_readable(end: dict[str, Any], stderr: bytes, dropped: int, expected: str) -> None:
@@ -253,7 +253,7 @@ def test_what_was_printed_and_complained_has_portable_paths(end: dict[str, Any])
     stderr = f"{FILE}: gone\n{WORKSPACE}\n".encode()
     found = ended(f"Traceback {FILE}\n".encode(), stderr=stderr, stderr_dropped=3, **end)
     assert found.printed == f"Traceback {PORTABLE}\n"
-    assert found.stderr == f"{PORTABLE}: gone\nworkspace://\n[… 3 bytes more not kept]"
+    assert found.stderr == f"{PORTABLE}: gone\nworkspace://\n[… 3 bytes more dropped]"
     assert WORKSPACE not in repr(found)
 
 

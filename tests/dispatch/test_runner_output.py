@@ -63,7 +63,7 @@ def test_a_flood_of_complaints_is_counted_past_its_first_64_kib_and_fails_nothin
     assert done.facts.stderr == whole[:STDERR_LIMIT_BYTES]
     assert len(done.facts.stderr) == 65_536
     assert done.facts.stderr_dropped == 3_000_000 - 65_536
-    assert outcome.stderr.endswith("\n[… 2,934,464 bytes more not kept]")
+    assert outcome.stderr.endswith("\n[… 2,934,464 bytes more dropped]")
 
 
 def test_a_flood_on_both_pipes_is_ended_by_the_one_that_has_a_limit(tmp_path: Path) -> None:

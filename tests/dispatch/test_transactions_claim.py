@@ -25,8 +25,8 @@ def conn(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def claim(conn: sqlite3.Connection, *plugins: str, blocked: tuple[str, ...] = (), after: float = 0) -> Claimed:
-    return transactions.claim(conn, plugins=plugins or ("echo",), blocked=held, dedupe_ttl=DAY,
-                           now=START + timedelta(seconds=after))
+    return transactions.claim(conn, plugins=plugins or ("echo",), blocked=blocked, dedupe_ttl=DAY,
+                              now=START + timedelta(seconds=after))
 
 
 def retry_later(conn: sqlite3.Connection, job: Job, seconds: float) -> None:
