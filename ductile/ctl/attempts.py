@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any
 
 from ductile.ctl import table
+from ductile.ctl.queries import Row
 from ductile.queue.attempt_table import Attempt
 
 _INDENT = "    "
 _JOB_FACTS = ("seq", "created_at", "submitted_by", "parent_job_id", "source_event_id")
 
 
-def row(attempt: Attempt) -> dict[str, Any]:
-    """Return what the ledger has of an attempt, with its response read and the seconds it took."""
+def row(attempt: Attempt) -> Row:
+    """Return an attempt as the database has it, with its response decoded and its seconds."""
     columns = {field.name: getattr(attempt, field.name) for field in dataclasses.fields(attempt)
                if field.name not in _JOB_FACTS}
     result = None if attempt.result is None else json.loads(attempt.result)
     return {**columns, "seconds": attempt.seconds, "result": result}
 
 
-def brief(attempt: Attempt) -> dict[str, Any]:
-    """Return of an attempt how it ended, the notes on it, and of each event where it went.
+def brief(attempt: Attempt) -> Row:
+    """Return how an attempt ended, its notes, and where its events went.
 
-    `passed_on` is where a pipeline's step without events led to. `ways` are as `job_log` has them: None where the event
-    did not count.
+    `passed_on` is where a pipeline's step without events led. `ways` are as in `job_log`: None if the event did not
+    count.
     """
     stored = None if attempt.result is None else json.loads(attempt.result)
     result = stored if isinstance(stored, dict) else {}
@@ -37,7 +37,7 @@ def brief(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def line(attempt: dict[str, Any], *, with_job: bool = False) -> str:
+def line(attempt: Row, *, with_job: bool = False) -> str:
     """Return a row of `row` or `brief` as one line. `with_job` names the job too, which only `row` does."""
     job = f"{table.short(attempt['job_id'])} {attempt['plugin']} {attempt['command']} " if with_job else ""
     text = f"{attempt['completed_at']} {job}attempt {attempt['attempt']} {attempt['status']}"
@@ -48,12 +48,12 @@ def line(attempt: dict[str, Any], *, with_job: bool = False) -> str:
     return text
 
 
-def text(attempt: dict[str, Any], *, with_job: bool = False) -> str:
-    """Return a row of `row` as text: one line, and below it what the plugin said. `with_job` names the job too."""
+def text(attempt: Row, *, with_job: bool = False) -> str:
+    """Return a row of `row` as text: one line, and below it the plugin's output. `with_job` names the job too."""
     return line(attempt, with_job=with_job) + "\n" + "".join(_said(attempt, events=not with_job))
 
 
-def _said(attempt: dict[str, Any], *, events: bool) -> list[str]:
+def _said(attempt: Row, *, events: bool) -> list[str]:
     """Return the log lines, the notes, the result, the events and the standard error of an attempt, each indented."""
     result = attempt["result"] if isinstance(attempt["result"], dict) else {}
     parts = [table.block(f"{each.get('level', 'info')}: {table.cell(each.get('message'))}", _INDENT)
@@ -71,5 +71,5 @@ def _said(attempt: dict[str, Any], *, events: bool) -> list[str]:
     return parts
 
 
-def _objects(value: object) -> list[dict[str, Any]]:
+def _objects(value: object) -> list[Row]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []

@@ -1,4 +1,4 @@
-"""The chain that a job belongs to: its jobs as a tree, and of each what it told and where its events went."""
+"""The chain that a job belongs to: its jobs as a tree, and for each what it added and where its events went."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from operator import attrgetter
 from typing import Any
 
 from ductile.ctl import attempts, table
-from ductile.ctl.monitor.tree import in_tree_order
+from ductile.ctl.monitor import tree
+from ductile.ctl.queries import Row
 from ductile.queue import attempt_table, job_table
 from ductile.queue.job import Job
 from ductile.routing import context_table
@@ -21,25 +22,25 @@ from ductile.workspace.artifact import Artifact
 
 _STEP = "  "
 _BELOW = "    "
-# Past it a job stands no further to the right: in a chain of thousands the indents would be most of the text.
+# Deeper jobs are not indented further: in a chain of thousands the indents would be most of the text.
 _DEEPEST_INDENT = 20
 _KEY_LIMIT = 60
 _VALUE_LIMIT = 160
-# The whole list is for `--json`.
+# `--json` has the whole list.
 _MOST_FILES = 20
 _DIGEST_SHOWN = 12
 
 
-def rows(conn: sqlite3.Connection, asked: Job) -> list[dict]:
+def rows(conn: sqlite3.Connection, asked: Job) -> list[Row]:
     """Return the jobs of a chain, each before those that follow from it; `depth` counts from 0 at a root.
 
-    `baggage_added` is what a job's context has beyond the one before it, or has otherwise; `files` are those of its
-    workspace, also when that is gone.
+    `baggage_added` is what a job's context has that its parent's has not, or has with another value; `files` are those
+    of its workspace, also after that is removed.
     """
-    links = list(in_tree_order(job_table.of_chain(conn, asked.root_job_id), own=attrgetter("id"),
+    links = list(tree.in_tree_order(job_table.of_chain(conn, asked.root_job_id), own=attrgetter("id"),
                                parent=attrgetter("parent_job_id")))
     jobs = [job for _, job in links]
-    tried: dict[str, list[dict]] = {job.id: [] for job in jobs}
+    tried: dict[str, list[Row]] = {job.id: [] for job in jobs}
     for attempt in attempt_table.of_jobs(conn, tried):
         tried[attempt.job_id].append(attempts.brief(attempt))
     carried = {job.event_context_id for job in jobs if job.event_context_id is not None}
@@ -47,14 +48,14 @@ def rows(conn: sqlite3.Connection, asked: Job) -> list[dict]:
              for context_id, accumulated, before in context_table.with_parents(conn, carried)}
     files = _files(conn, links)
     return [{**_facts(job), "depth": depth, "asked": job.id == asked.id,
-             "baggage_added": added.get(job.event_context_id, {}), "attempts": tried[job.id],
+             "baggage_added": added.get(job.event_context_id or "", {}), "attempts": tried[job.id],
              "files": next(files)} for depth, job in links]
 
 
-def _files(conn: sqlite3.Connection, links: list[tuple[int, Job]]) -> Iterator[list[dict]]:
-    """Yield what each job had in its workspace when it succeeded; `inherited` are those that its parent had so too.
+def _files(conn: sqlite3.Connection, links: list[tuple[int, Job]]) -> Iterator[list[Row]]:
+    """Yield the files that each job had when it succeeded; `inherited` marks those unchanged since its parent.
 
-    The files of each job are read once: in the order of the tree the parent is the last job above.
+    The files of each job are read once: in tree order the parent is the last job above.
     """
     above: list[Mapping[str, Artifact]] = []
     for depth, job in links:
@@ -67,12 +68,12 @@ def _files(conn: sqlite3.Connection, links: list[tuple[int, Job]]) -> Iterator[l
 
 
 def _added(accumulated: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    # As JSON: to Python true and 1 would be the same.
+    # As JSON, because true equals 1 in Python.
     return {key: value for key, value in accumulated.items()
             if key not in before or json.dumps(before[key]) != json.dumps(value)}
 
 
-def _facts(job: Job) -> dict:
+def _facts(job: Job) -> Row:
     return {
         "job_id": job.id, "parent_job_id": job.parent_job_id, "plugin": job.plugin, "command": job.command,
         "pipeline_name": job.pipeline_name, "step_id": job.step_id, "submitted_by": job.submitted_by,
@@ -87,10 +88,10 @@ def _time(moment: datetime | None) -> str | None:
     return None if moment is None else utc_text(moment)
 
 
-def text(link: dict) -> str:
-    """Return a row of `rows` as lines: the job, and what there is to say of it below.
+def text(link: Row) -> str:
+    """Return a row of `rows` as lines: the job, and its details below.
 
-    The asked one is marked with `*`; how its attempts ended is left out, for `inspect` shows that at length.
+    `*` marks the asked job; its attempts are left out, because `inspect` shows them in full.
     """
     indent = _STEP * min(link["depth"], _DEEPEST_INDENT)
     below = indent + _BELOW
@@ -108,8 +109,8 @@ def text(link: dict) -> str:
     return "".join(parts)
 
 
-def _file_lines(files: list[dict]) -> Iterator[str]:
-    """Yield a line for each file that is the job's own, and one for those that it has of its parent."""
+def _file_lines(files: list[Row]) -> Iterator[str]:
+    """Yield a line for each file of the job's own, and one that counts those of its parent."""
     own = [each for each in files if not each["inherited"]]
     for each in own[:_MOST_FILES]:
         path, digest = one_line(each["path"], _VALUE_LIMIT), each["digest"][:_DIGEST_SHOWN]
@@ -121,27 +122,22 @@ def _file_lines(files: list[dict]) -> Iterator[str]:
         yield f"and {count:,} {'file' if count == 1 else 'files'} of the job before it"
 
 
-def _title(link: dict) -> str:
-    title = f"{table.short(link['job_id'])} {link['plugin']} {link['command']}"
+def _title(link: Row) -> str:
+    title = tree.title(link)
     if link["depth"] > _DEEPEST_INDENT:
         title = f"(depth {link['depth']}) {title}"
-    if link["step_id"] is not None:
-        title += f", step {link['pipeline_name']}/{link['step_id']}"
-    if link["replay_of"] is not None:
-        title += f", replay of {table.short(link['replay_of'])}"
-    status = link["status"]
-    if link["next_retry_at"] is not None:
-        status = f"waiting until {link['next_retry_at']}"
+    waiting = link["next_retry_at"] is not None
+    status = f"waiting until {link['next_retry_at']}" if waiting else link["status"]
     return f"{title}: {status}, attempt {link['attempt']} of {link['max_attempts']}"
 
 
-def _times(link: dict) -> str:
+def _times(link: Row) -> str:
     moments = {"queued": link["created_at"], "started": link["started_at"], "ended": link["completed_at"]}
     return ", ".join(f"{what} {moment}" for what, moment in moments.items() if moment is not None)
 
 
-def _events(attempt: dict) -> Iterator[str]:
-    """Yield a line for each place that an event of an attempt went to."""
+def _events(attempt: Row) -> Iterator[str]:
+    """Yield a line for each job or duplicate that an event of an attempt led to."""
     for way in attempt["passed_on"]:
         yield f"no event -> {_place(way)}"
     for event in attempt["events"]:
@@ -149,13 +145,13 @@ def _events(attempt: dict) -> Iterator[str]:
             yield f"event {table.cell(event['type'])} -> {place}"
 
 
-def _places(ways: list[dict] | None) -> list[str]:
+def _places(ways: list[Row] | None) -> list[str]:
     if ways is None:
-        return ["nowhere: the attempt failed, its events do not count"]
-    return [_place(way) for way in ways] or ["nowhere: no route or pipeline takes it"]
+        return ["dropped: the attempt failed"]
+    return [_place(way) for way in ways] or ["no subscribers"]
 
 
-def _place(way: dict) -> str:
+def _place(way: Row) -> str:
     step = f", step {way['step_id']}" if "step_id" in way else ""
     if "duplicate_of" in way:
         return f"{way['plugin']}{step}: a duplicate of job {table.short(way['duplicate_of'])}"

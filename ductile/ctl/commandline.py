@@ -121,7 +121,7 @@ Variables have to be set as they are for the daemon.""")
 
 def _add_status(commands: Commands, name: str) -> None:
     _command(commands, name, "show the daemon, the queue and each plugin's last and next run", "--json", """\
-The last column says why a plugin's next run is held back: disabled, not
+The last column says what blocks a plugin's next run: disabled, not
 loaded, unhealthy, its breaker open, its window closed, the queue full.""")
 
 

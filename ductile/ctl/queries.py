@@ -1,8 +1,7 @@
-"""Rows for `monitor`, completion and `logs` from the tables of all rooms: what waits, what ended lately, whose
-attempts are in the log, and one job's chain with its files.
+"""Reads the tables of all packages for `status`, `monitor`, `logs` and completion. Writes none.
 
-Each query costs the same however many jobs there are, for which it goes along an index in that index's own order, and
-gives only as much of a long text as a screen can show.
+The cost of a query does not grow with the number of ended jobs: each follows an index in its own order. Long strings
+are cut to what a screen can show.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def ended_jobs(conn: sqlite3.Connection, limit: int) -> list[Row]:
 
 
 def logged_plugins(conn: sqlite3.Connection) -> set[str]:
-    """Return the names of all plugins that have an attempt in the log, whether they are configured or not."""
+    """Return the names of all plugins that have an attempt in the log, also of those no longer configured."""
     # From one name to the next in the index: a plain DISTINCT would read every row.
     return {name for (name,) in conn.execute(
         "WITH RECURSIVE p (name) AS (SELECT min(plugin) FROM job_log"
@@ -50,10 +49,9 @@ def logged_plugins(conn: sqlite3.Connection) -> set[str]:
 
 
 def chain(conn: sqlite3.Connection, job_id: str) -> Row | None:
-    """Return a job's chain, what its last attempt said and the files it made; None where there is no such job.
+    """Return a job's chain, the output of its last attempt and its files; None if there is no such job.
 
-    `jobs` are the first of the chain in the order of the queue, the asked one among them in any case; `total` is how
-    many there are.
+    `jobs` are the first of the chain in the order of the queue, and always the asked one; `total` counts all of them.
     """
     asked = rows(conn, f"SELECT {_JOB} FROM job_queue WHERE id = ?", job_id)
     if not asked:
@@ -96,9 +94,9 @@ def status(conn: sqlite3.Connection, now: datetime) -> dict[str, Any]:
 
 
 def _listen(conn: sqlite3.Connection) -> str | None:
-    """Return where the daemon takes webhooks while it runs: what was refused has changed nothing."""
+    """Return where the daemon listens for webhooks while it runs; a rejected configuration changed nothing."""
     row = conn.execute("SELECT listen FROM config_loads WHERE ok = 1 ORDER BY id DESC LIMIT 1").fetchone()
-    return row and row[0]
+    return None if row is None or row[0] is None else str(row[0])
 
 
 def _depth(conn: sqlite3.Connection, running: int) -> dict[str, Any]:
@@ -111,8 +109,10 @@ def _depth(conn: sqlite3.Connection, running: int) -> dict[str, Any]:
 
 def unfinished(conn: sqlite3.Connection) -> tuple[int, int]:
     """Return how many jobs are queued and how many are running, in a database of any version."""
-    return conn.execute("SELECT count(*) FILTER (WHERE status = 'queued'), count(*) FILTER (WHERE status = 'running')"
-                        " FROM job_queue WHERE status IN ('queued', 'running')").fetchone()
+    queued, running = conn.execute(
+        "SELECT count(*) FILTER (WHERE status = 'queued'), count(*) FILTER (WHERE status = 'running')"
+        " FROM job_queue WHERE status IN ('queued', 'running')").fetchone()
+    return queued, running
 
 
 def _oldest_waiting(conn: sqlite3.Connection) -> str | None:
@@ -123,11 +123,11 @@ def _oldest_waiting(conn: sqlite3.Connection) -> str | None:
 
 
 def _ended(conn: sqlite3.Connection, since: datetime) -> dict[str, Any]:
-    """Return how many jobs have ended since then, by how; a total would have to walk over every job there is."""
-    return _first(
+    """Return how many jobs have ended since then, by status."""
+    return rows(
         conn, "SELECT count(*) FILTER (WHERE status = 'succeeded') AS succeeded,"
         " count(*) FILTER (WHERE status = 'dead') AS dead, count(*) FILTER (WHERE status = 'deduped') AS deduped"
-        " FROM job_queue WHERE completed_at >= ?", utc_text(since))
+        " FROM job_queue WHERE completed_at >= ?", utc_text(since))[0]
 
 
 def _plugins(conn: sqlite3.Connection) -> list[Row]:

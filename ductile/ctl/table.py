@@ -15,17 +15,17 @@ _SHORT_ID = 8
 
 
 class Page:
-    """What a table is written on: a file or a pipe, as wide as it has to be, without colours, with whole times."""
+    """Where a table is written: a file or a pipe, of any width, without colours, with whole times."""
 
     __slots__ = ()
 
     def grid(self, cells: Sequence[Sequence[str]]) -> str:
         """Return rows of cells, the header first, as lines, each column as wide as its widest cell."""
-        widths = [max(map(len, column)) for column in zip(*cells)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         return "".join(GAP.join(map(str.ljust, row, widths)).rstrip() + "\n" for row in cells)
 
     def below(self, cells: Sequence[Sequence[str]], column: int) -> str:
-        """Return lines to stand below the grid, that tell in full what it has cut of a column. Nothing is cut here."""
+        """Return lines for below the grid, with the full text of what it cut of a column. Nothing is cut here."""
         return ""
 
     def time(self, moment: str | None) -> str | None:
@@ -33,7 +33,7 @@ class Page:
         return moment
 
     def wait(self, moment: str) -> str:
-        """Return how long something waits that waits for a moment."""
+        """Return how long something waits that is due at a moment."""
         return f"until {moment}"
 
 
@@ -42,9 +42,9 @@ PLAIN = Page()
 
 def lines(header: Sequence[str], rows: Iterable[Sequence[object]], *, page: Page = PLAIN,
           whole: str | None = None) -> str:
-    """Return rows under a header in capitals, as the page takes them; `-` where there is nothing.
+    """Return rows under a header in capitals; `-` for None.
 
-    What the page has to cut in the column with the title `whole` it tells in full below.
+    What the page cuts in the column titled `whole` is shown in full below.
     """
     cells = [[title.upper() for title in header], *([cell(value) for value in row] for row in rows)]
     return page.grid(cells) if whole is None else page.grid(cells) + page.below(cells, header.index(whole))
@@ -56,7 +56,7 @@ def cell(value: object) -> str:
 
 
 def short(job_id: str) -> str:
-    """Return as much of an id as tells jobs apart."""
+    """Return the first characters of a job id, enough to tell jobs apart."""
     return job_id[:_SHORT_ID]
 
 
@@ -75,7 +75,7 @@ def age(moment: str, now: datetime) -> str:
 
 
 def block(text: str, indent: str) -> str:
-    """Return a text of many lines, indented, each fit for a terminal."""
+    """Return a text of many lines, indented, each without control characters."""
     return "".join(f"{indent}{_margin(line)}{one_line(line)}".rstrip() + "\n" for line in text.splitlines())
 
 
@@ -85,11 +85,11 @@ def _margin(line: str) -> str:
 
 _AS_WIDE_AS_IT_IS = 10_000
 _INDENT = "  "
-# A column is not cut to fewer cells where its title is one of these: of an id less would not do for a command.
+# Columns with these titles keep so many cells: a command does not take a shorter id.
 _LEAST = {"JOB": 8}
 _PLAIN = "\x1b[0m"
 _RED, _GREEN, _YELLOW, _CYAN = (f"\x1b[3{number}m" for number in (1, 2, 3, 6))
-# By the first word of a cell, in columns with one of these titles alone: a plugin may be called anything.
+# Colours by the first word of a cell, in these columns only: a plugin may have any name.
 _COLOURED = {"STATUS", "OUTCOME", "HEALTH"}
 _COLOURS = {
     "dead": _RED, "failed": _RED, "timed_out": _RED, "unhealthy": _RED, "orphaned": _YELLOW, "interrupted": _YELLOW,
@@ -98,17 +98,18 @@ _COLOURS = {
 
 
 class Terminal(Page):
-    """A terminal of so many columns, at one moment."""
+    """A terminal of a given width, at one moment."""
 
     __slots__ = ("_ascii", "_colours", "_columns", "_now")
 
     def __init__(self, columns: int, *, colours: bool, ascii_only: bool, now: datetime) -> None:
-        """`ascii_only` says that it knows no other characters."""
+        """`ascii_only` is for terminals that show no other characters."""
         self._columns, self._colours, self._ascii, self._now = columns, colours, ascii_only, now
 
     def grid(self, rows: Sequence[Sequence[str]]) -> str:
-        """Return rows of cells as lines no longer than the terminal is wide: the widest columns are cut, and where
-        that is not enough, the last ones are left out.
+        """Return rows of cells as lines that fit the terminal.
+
+        The widest columns are cut first; if that is not enough, the last ones are left out.
         """
         rows = _harmless(rows)
         widths = self._widths(rows)
@@ -116,20 +117,20 @@ class Terminal(Page):
         return "".join(self._line(row, widths, coloured) for row in rows)
 
     def below(self, rows: Sequence[Sequence[str]], column: int) -> str:
-        """Return, after an empty line, what `grid` has cut of a column, behind the first cell of its row."""
+        """Return, after an empty line, what `grid` cut of a column, each after the first cell of its row."""
         header, *rows = _harmless(rows)
         widths = self._widths([header, *rows])
         room = widths[column] if column < len(widths) else 0
         cut = [f"{row[0]}: {row[column]}" for row in rows
                if row[column] != NOTHING and text_width.count(row[column]) > room]
-        # The same may be said of several rows.
+        # Several rows may have the same text.
         found = [line for text in dict.fromkeys(cut) for line in wrapped(text, self._columns)]
         return "".join(f"{self._known(line)}\n" for line in ["", *found]) if found else ""
 
     def _widths(self, rows: Sequence[Sequence[str]]) -> list[int]:
-        """Return how many cells each column has, of as many as there is room for; the first row is the header."""
-        widths = [max(map(text_width.count, column)) for column in zip(*rows)]
-        least = [min(width, _LEAST.get(title, 1)) for width, title in zip(widths, rows[0])]
+        """Return the width of each column that fits; the first row is the header."""
+        widths = [max(map(text_width.count, column)) for column in zip(*rows, strict=True)]
+        least = [min(width, _LEAST.get(title, 1)) for width, title in zip(widths, rows[0], strict=True)]
         while len(least) > 1 and sum(least) + len(GAP) * (len(least) - 1) > self._columns:
             least.pop()
         return narrowed(widths[:len(least)], least, self._columns - len(GAP) * (len(least) - 1))
@@ -139,9 +140,9 @@ class Terminal(Page):
 
     def _line(self, row: Sequence[str], widths: Sequence[int], coloured: set[int]) -> str:
         last = len(widths) - 1
-        # What fills up the last column would only wrap.
+        # Padding in the last column would only wrap.
         fitting = [self._known(text_width.fit(text, width) if index == last else text_width.pad(text, width))
-                   for index, (text, width) in enumerate(zip(row, widths))]
+                   for index, (text, width) in enumerate(zip(row, widths, strict=False))]
         line = GAP.join(_paint(text, row[index]) if index in coloured else text for index, text in enumerate(fitting))
         return f"{line.rstrip()}\n"
 
@@ -156,9 +157,7 @@ class Terminal(Page):
 
 
 def narrowed(widths: Sequence[int], least: Sequence[int], available: int) -> list[int]:
-    """Return widths that take no more than what is available: what is widest gives first, and none goes under its
-    least.
-    """
+    """Return widths that fit into what is available: the widest shrinks first, and none below its least."""
     excess = sum(widths) - available
     widths = list(widths)
     while excess > 0:
@@ -177,9 +176,9 @@ def narrowed(widths: Sequence[int], least: Sequence[int], available: int) -> lis
 
 
 def wrapped(text: str, width: int) -> Iterator[str]:
-    """Yield a text that `text_width.fit` has returned as lines of at most `width` cells, those after the first indented.
+    """Yield the result of `text_width.fit` as lines of at most `width` cells, those after the first indented.
 
-    They are broken at spaces, and inside a word only where that alone is longer than a line.
+    Lines are broken at spaces, and inside a word only if it is longer than a line.
     """
     room = max(1, width - len(_INDENT))
     lines = [""]

@@ -84,7 +84,7 @@ source event id  e1
 chain of 1 job:
 * 00000001 echo handle: queued, attempt 1 of 4
     queued 2026-02-08T10:00:00.000Z
-      event made -> nowhere: the attempt failed, its events do not count
+      event made -> dropped: the attempt failed
 """
 NOTES = ["the key 'x' is refused\x07"]
 RESULT = {"status": "error", "result": "almost", "events": [{"type": "made", "payload": {"b": 1}}],
@@ -156,7 +156,7 @@ chain of 4 jobs:
       event weighed -> job 00000003 mail
       event weighed -> mail: a duplicate of job 00000009
       event weighed -> note, step s: a duplicate of job 00000008
-      event unheard -> nowhere: no route or pipeline takes it
+      event unheard -> no subscribers
   - 00000002 analyse handle, step weight/look: waiting until 2026-02-08T11:00:00.000Z, attempt 2 of 4
       queued 2026-02-08T10:00:00.000Z, started 2026-02-08T10:00:00.000Z
       error: tired

@@ -101,16 +101,16 @@ def test_a_daemon_that_listens_says_where() -> None:
 
 
 @pytest.mark.parametrize(("errors", "expected"), [
-    ("config.yaml:3:1: no\nand\nmore", "! refused 5m ago (and 2 more: ductilectl check), the one before holds:"
+    ("config.yaml:3:1: no\nand\nmore", "! rejected 5m ago (and 2 more: ductilectl check); still using the previous one:"
                                        " config.yaml:3:1: no"),
-    ("one", "! refused 5m ago, the one before holds: one"),
-    (None, "! refused 5m ago, the one before holds: no reason is stored"),
+    ("one", "! rejected 5m ago; still using the previous one: one"),
+    (None, "! rejected 5m ago; still using the previous one: no reason stored"),
 ])
 def test_a_refused_reload_says_why(errors: str | None, expected: str) -> None:
     load = {"loaded_at": at(0), "ok": False, "errors": errors}
     assert first_lines(2, config_load=load)[1] == f"config    {expected}"
     assert text(sight(config_load=load), State(), 60, 10).splitlines()[0] == (
-        "up 5m; config refused; 0 queued, 0 waiting")
+        "up 5m; config rejected; 0 queued, 0 waiting")
 
 
 @pytest.mark.parametrize(("fields", "timeout", "expected", "style"), [
@@ -133,9 +133,9 @@ def test_what_a_dead_daemon_has_left_running_is_not_measured() -> None:
     down = {"running": False, "pid": None, "since": None, "listen": None}
     seen = sight(waiting=[job(1, "running")], daemon=down)
     assert text(seen, State(), 100, 24).splitlines()[:4] == [
-        "ductiled  ! not running: this is what the database says", "config    taken 5m ago, at 2026-02-08 10:00:00Z",
+        "ductiled  ! not running; the database says:", "config    loaded 5m ago, at 2026-02-08 10:00:00Z",
         "queue     0 queued, 0 waiting for a retry, 1 running",
-        "running   * 00000001 echo poll 1/4: cut short; the next start of ductiled goes on with it"]
+        "running   * 00000001 echo poll 1/4: interrupted; runs again when ductiled starts"]
     assert text(seen, State(), 50, 10).splitlines()[0] == "! down; 0 queued, 0 waiting"
 
 

@@ -180,7 +180,7 @@ def test_it_goes_on_while_the_daemon_is_down(tty: Tmux, daemon: RealDaemon) -> N
     tty.command(*monitor(daemon.home))
     tty.until_shown(f"as PID {daemon.pid}")
     daemon.stop()
-    tty.until_shown("ductiled  ! not running: this is what the database says")
+    tty.until_shown("ductiled  ! not running; the database says:")
     tty.keys("Tab", "Tab", "r")
     tty.until_shown("run ok poll? y/n")
     tty.keys("y")

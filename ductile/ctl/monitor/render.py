@@ -1,4 +1,4 @@
-"""What was seen and what is looked at, as the lines of a screen of any size."""
+"""Renders a snapshot and the view state as the lines of a screen of any size."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ductile.units import format_duration, parse_utc
 
 LEAST_COLUMNS, LEAST_ROWS = 40, 10
 
-# Styles of spans; what a terminal makes of them is its own affair.
+# Styles of spans; `terminal` maps them to attributes.
 PLAIN, TITLE, FOCUS, CHOSEN, GOOD, BAD, WARN, DIM, ASK = STYLES = (
     "plain", "title", "focus", "chosen", "good", "bad", "warn", "dim", "ask")
 
 _OF_STATUS = {"succeeded": GOOD, "dead": BAD, "retry": WARN, "running": FOCUS, "deduped": DIM}
-_WIDE = 140            # columns from which the chain has a side of its own
+_WIDE = 140            # columns from which the chain is shown beside the lists
 _ROOMY = 64            # columns from which a row has all its cells
-_TALL = 16             # rows from which all about the daemon is shown, where there is room in width too
-_LEAST_FOCUSED = 4     # rows of the focused pane before another may be shown beside it
+_TALL = 16             # rows from which the header has four lines, if the screen is wide enough
+_LEAST_FOCUSED = 4     # rows of the focused pane before another one is shown
 _LEAST_OTHER = 2
-_OTHER_SHARE = 4       # a pane without focus has one part in so many
+_OTHER_SHARE = 4       # a pane without focus gets one part in so many
 _BAR = 20
 _KEYS = ("? help", "q quit", "Tab pane", "/ filter", "r run", "t retry", "p replay", "c cancel", "R reset")
 
@@ -42,7 +42,7 @@ Line = tuple[Span, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
-    """A pane's place: how wide it is and how many rows it has below its title."""
+    """The size of a pane: its width, and its rows below the title."""
 
     pane: str
     width: int
@@ -52,12 +52,12 @@ class Box:
 def lines(sight: Snapshot, seen: State, *, columns: int, rows: int) -> list[Line]:
     """Return exactly `rows` lines of at most `columns` cells each, the last of one less.
 
-    Nothing in them can move the cursor or colour the terminal, whatever plugins have said.
+    No control character that a plugin printed reaches them.
     """
     if columns < LEAST_COLUMNS or rows < LEAST_ROWS:
         text = f"too small: {LEAST_COLUMNS}x{LEAST_ROWS} at least"
         return [(Span(text=fit(text, columns - 1)),), *([()] * (rows - 1))]
-    shown = [(Span(text=fit(text, columns), style=style),) for text, style in _header(sight, columns, rows)]
+    shown: list[Line] = [(Span(text=fit(text, columns), style=style),) for text, style in _header(sight, columns, rows)]
     if seen.help_line is None:
         shown += _beside(sight, seen, _layout(seen.focus, columns, rows - len(shown) - 2))
     else:
@@ -68,7 +68,7 @@ def lines(sight: Snapshot, seen: State, *, columns: int, rows: int) -> list[Line
 
 
 def page(seen: State, *, columns: int, rows: int) -> int:
-    """Return how many rows of the focused pane are shown at once."""
+    """Return how many rows of the focused pane fit on the screen."""
     room = rows - _header_rows(columns, rows) - 2
     if seen.help_line is not None:
         return max(1, room - 1)
@@ -76,7 +76,7 @@ def page(seen: State, *, columns: int, rows: int) -> int:
     return max([1, *(box.height for box in boxes if box.pane == seen.focus)])
 
 
-# Where things are
+# Layout
 
 def _header_rows(columns: int, rows: int) -> int:
     return 4 if columns >= _ROOMY and rows >= _TALL else 2
@@ -92,7 +92,7 @@ def _layout(focus: str, columns: int, room: int) -> list[list[Box]]:
 
 
 def _stack(panes: Sequence[str], focus: str, width: int, room: int) -> list[Box]:
-    """Share `room` rows, titles among them: the focused pane has most, and those too many are not shown."""
+    """Divide `room` rows, titles included: the focused pane gets most, and panes that do not fit are left out."""
     first = focus if focus in panes else panes[0]
     fitting = 1 + max(0, (room - _LEAST_FOCUSED - 1) // (_LEAST_OTHER + 1))
     others = [pane for pane in panes if pane != first][:fitting - 1]
@@ -107,10 +107,10 @@ def _beside(sight: Snapshot, seen: State, sides: list[list[Box]]) -> list[Line]:
     stacked = [[line for box in side for line in _pane(sight, seen, box)] for side in sides]
     if len(stacked) == 1:
         return stacked[0]
-    return [(*left, Span(text="|", style=DIM), *right) for left, right in zip(*stacked)]
+    return [(*left, Span(text="|", style=DIM), *right) for left, right in zip(*stacked, strict=True)]
 
 
-# The head: the daemon, its configuration, the queue, what runs
+# The header: the daemon, its configuration, the queue, the running job
 
 def _header(sight: Snapshot, columns: int, rows: int) -> list[tuple[str, str]]:
     """Return each line with its style."""
@@ -119,7 +119,7 @@ def _header(sight: Snapshot, columns: int, rows: int) -> list[tuple[str, str]]:
         return [(f"ductiled  {daemon[0]}", daemon[1]), (f"config    {load[0]}", load[1]),
                 (f"queue     {_queue(sight)}", PLAIN), (f"running   {running[0]}", running[1])]
     depth = sight.status["queue"]
-    wrong = "; config refused" if load[1] == BAD else ""
+    wrong = "; config rejected" if load[1] == BAD else ""
     return [(f"{_brief_daemon(sight)}{wrong}; {depth['queued']} queued, {depth['waiting']} waiting",
              BAD if BAD in (daemon[1], load[1]) else PLAIN), running]
 
@@ -127,7 +127,7 @@ def _header(sight: Snapshot, columns: int, rows: int) -> list[tuple[str, str]]:
 def _daemon(sight: Snapshot) -> tuple[str, str]:
     daemon = sight.status["daemon"]
     if not daemon["running"]:
-        return "! not running: this is what the database says", BAD
+        return "! not running; the database says:", BAD
     listens = "" if daemon["listen"] is None else f", listening on {daemon['listen']}"
     since = daemon["since"]
     return f"up {_ago(sight, since)} as PID {daemon['pid']}, since {_clock(since)}{listens}", PLAIN
@@ -141,13 +141,14 @@ def _brief_daemon(sight: Snapshot) -> str:
 def _load(sight: Snapshot) -> tuple[str, str]:
     load = sight.status["config_load"]
     if load is None:
-        return "not read yet", PLAIN
+        return "not loaded yet", PLAIN
     if load["ok"]:
-        return f"taken {tree.away(load['loaded_at'], sight.now)}, at {_clock(load['loaded_at'])}", PLAIN
+        return f"loaded {table.relative(load['loaded_at'], sight.now)}, at {_clock(load['loaded_at'])}", PLAIN
     errors = (load["errors"] or "").splitlines()
     more = f" (and {len(errors) - 1} more: ductilectl check)" if len(errors) > 1 else ""
-    first = errors[0] if errors else "no reason is stored"
-    return f"! refused {tree.away(load['loaded_at'], sight.now)}{more}, the one before holds: {first}", BAD
+    first = errors[0] if errors else "no reason stored"
+    when = table.relative(load["loaded_at"], sight.now)
+    return f"! rejected {when}{more}; still using the previous one: {first}", BAD
 
 
 def _queue(sight: Snapshot) -> str:
@@ -162,7 +163,7 @@ def _running(sight: Snapshot, *, roomy: bool) -> tuple[str, str]:
         return "nothing runs", DIM
     name = f"* {table.short(job['job_id'])} {job['plugin']} {job['command']} {job['attempt']}/{job['max_attempts']}"
     if not sight.status["daemon"]["running"]:
-        return f"{name}: cut short; the next start of ductiled goes on with it", WARN
+        return f"{name}: interrupted; runs again when ductiled starts", WARN
     if job["started_at"] is None:
         return name, FOCUS
     elapsed = max(0, int((sight.now - parse_utc(job["started_at"])).total_seconds()))
@@ -179,19 +180,19 @@ def _running(sight: Snapshot, *, roomy: bool) -> tuple[str, str]:
 
 
 def _ago(sight: Snapshot, moment: str) -> str:
-    return format_duration((sight.now - parse_utc(moment)).total_seconds())
+    return table.age(moment, sight.now)
 
 
 def _clock(moment: str) -> str:
     return f"{moment[:10]} {moment[11:19]}Z"
 
 
-# The panes
+# Panes
 
 def _pane(sight: Snapshot, seen: State, box: Box) -> Iterator[Line]:
     """Yield the title of a pane and then its rows, each as wide as the pane."""
     focused = box.pane == seen.focus
-    # Without colours the rule tells where the focus is.
+    # Without colours the rule shows the focus.
     rule, style = ("=", FOCUS) if focused else ("-", TITLE)
     title = fit(f"{rule * 2} {_title(sight, seen, box.pane)} ", box.width)
     yield (Span(text=title + rule * (box.width - count(title)), style=style),)
@@ -210,7 +211,7 @@ def _pane(sight: Snapshot, seen: State, box: Box) -> Iterator[Line]:
 
 
 def _top(total: int, at: int | None, box: Box, *, anchored: bool) -> int:
-    """Return the first row that is shown: the cursor stands in the middle, where it is anchored at the top."""
+    """Return the first row shown: it keeps the cursor in the middle, or at the top if `anchored`."""
     wanted = (at or 0) if anchored else (at or 0) - box.height // 2
     return max(0, min(wanted, total - box.height))
 
@@ -235,7 +236,7 @@ def _title(sight: Snapshot, seen: State, pane: str) -> str:
 
 
 def _rows(sight: Snapshot, seen: State, box: Box) -> tuple[Sequence[Any], Callable[[Any], tuple[str, str]]]:
-    """Return the rows of a pane, and what makes text and style of one: most of them are out of sight."""
+    """Return the rows of a pane, and a function that renders one: most rows are not on the screen."""
     if box.pane == CHAIN:
         return tree.entries(sight.chain, sight.now), lambda row: (row.text, _OF_STATUS.get(row.status, PLAIN))
     found = state.rows(seen, sight, box.pane)
@@ -261,7 +262,7 @@ def _queue_row(sight: Snapshot, job: Mapping[str, Any], width: int, roomy: bool)
 
 
 def _recent_row(sight: Snapshot, job: Mapping[str, Any], width: int, roomy: bool) -> tuple[str, str]:
-    when = pad(tree.away(job["completed_at"], sight.now), 11)
+    when = pad(table.relative(job["completed_at"], sight.now), 11)
     if roomy:
         when += " " + pad(tree.took(job), 6)
     return _job_row(job, tree.status_of(job), width, roomy, when)
@@ -281,11 +282,11 @@ def _plugin_row(sight: Snapshot, row: Mapping[str, Any], width: int, roomy: bool
     if roomy:
         last = "never ran"
         if row["last_run"] is not None:
-            last = f"{row['last_outcome']} {tree.away(row['last_run'], sight.now)}"
+            last = f"{row['last_outcome']} {table.relative(row['last_run'], sight.now)}"
         cells += [pad(last, 21), pad(f"next {following}", 15)]
     else:
         cells += [pad(following, 10)]
-    # An open breaker is among the reasons.
+    # An open breaker is one of the reasons.
     return " ".join([*cells, _reasons(row) or f"breaker {_breaker(row['breakers'])}"]), style
 
 
@@ -304,7 +305,7 @@ def _plugin_sign(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _breaker(breakers: Sequence[Mapping[str, Any]]) -> str:
-    """Return the worst that a plugin's breakers say."""
+    """Return the worst state of a plugin's breakers."""
     states = {breaker["state"] for breaker in breakers}
     if "open" in states:
         return "open"
@@ -314,7 +315,7 @@ def _breaker(breakers: Sequence[Mapping[str, Any]]) -> str:
     return f"closed, {failures}" if failures else "closed"
 
 
-# Below them
+# The last lines
 
 def _help(first: int, columns: int) -> list[Line]:
     title = pad("== help: any other key closes it ", columns).rstrip()
@@ -322,7 +323,7 @@ def _help(first: int, columns: int) -> list[Line]:
 
 
 def _status_line(sight: Snapshot, seen: State, columns: int) -> Line:
-    """Return what is asked, typed or answered, else what there is no room for above."""
+    """Return the question, the input or the answer; else details of the chosen plugin."""
     if seen.question is not None:
         answers = "? y/n"
         return (Span(text=fit(seen.question.text, columns - len(answers)) + answers, style=ASK),)
@@ -338,13 +339,13 @@ def _status_line(sight: Snapshot, seen: State, columns: int) -> Line:
 
 
 def _about(plugin: Mapping[str, Any]) -> str:
-    """Return why a plugin does not run, and what its last run complained of."""
+    """Return why a plugin does not run, and its last error."""
     error = plugin["last_error"]
     return "; ".join([*plugin["held"], *([f"last error: {error.strip()}"] if error else [])])
 
 
 def _keys_line(columns: int) -> Line:
-    """Return as many of the keys as there is room for."""
+    """Return as many of the keys as fit."""
     text = ""
     for key in _KEYS:
         longer = f"{text}  {key}" if text else key

@@ -1,4 +1,4 @@
-"""What the operator looks at in `monitor`: the pane, the chosen job, the filter, the question; and what a key does."""
+"""The view state of `monitor`: the pane, the chosen job, the filter, the question; and what each key does."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _COMMAND_RUN = "poll"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What one look has given.
+    """What the database and the daemon said at one moment.
 
-    `status` is what `status --json` shows, `open`, `ended` and `chain` are as `glance` reads them; `timeouts` are the
-    seconds that an attempt may take, by job, where they are known.
+    `status` is what `status --json` shows; `open`, `ended` and `chain` come from `queries`; `timeouts` are the seconds
+    that an attempt may take, by job, as far as they are known.
     """
 
     now: datetime
@@ -39,7 +39,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked before something is changed, and the command line that does it."""
+    """A confirmation, and the command line that runs after `y`."""
 
     text: str
     arguments: tuple[str, ...]
@@ -47,7 +47,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """What a command has answered."""
+    """What a command printed."""
 
     text: str
     good: bool
@@ -57,8 +57,8 @@ class Message:
 class State:
     """What is chosen, filtered and asked.
 
-    `job` is None while the operator has chosen none: then what runs, or ended last, is looked at. `line` is the
-    cursor in the chain, None while it stands on that job. `places` are the rows where the cursor was, by pane.
+    `job` is None until the operator chooses one: the running job, or the one that ended last, is shown then. `line` is
+    the cursor in the chain, None while it is on that job. `places` are the rows where the cursor was, by pane.
     """
 
     focus: str = QUEUE
@@ -75,7 +75,7 @@ class State:
 
 
 def rows(view: State, sight: Snapshot, pane: str) -> list[Mapping[str, Any]]:
-    """Return the rows of a pane but the chain that the filter lets through."""
+    """Return the rows that match the filter, of any pane except the chain."""
     found = {QUEUE: sight.open, RECENT: sight.ended, PLUGINS: sight.status["plugins"]}[pane]
     wanted = view.filter.casefold()
     return [row for row in found if wanted in " ".join(str(row.get(name) or "") for name in _SEARCHED).casefold()]
@@ -90,11 +90,11 @@ def chosen_job(view: State, sight: Snapshot) -> str | None:
 
 
 def cursor(view: State, sight: Snapshot, pane: str) -> int | None:
-    """Return the number of the row of a pane that is chosen, None where it has none."""
+    """Return the number of the chosen row of a pane, None if there is none."""
     if pane == CHAIN:
-        found = tree.entries(sight.chain, sight.now)
-        line = tree.line_of(found, chosen_job(view, sight)) if view.line is None else view.line
-        return min(line, len(found) - 1) if found else None
+        lines = tree.entries(sight.chain, sight.now)
+        line = tree.line_of(lines, chosen_job(view, sight)) if view.line is None else view.line
+        return min(line, len(lines) - 1) if lines else None
     found = rows(view, sight, pane)
     if pane == PLUGINS:
         names = [row["plugin"] for row in found]
@@ -104,7 +104,7 @@ def cursor(view: State, sight: Snapshot, pane: str) -> int | None:
 
 
 def press(view: State, key: str, sight: Snapshot, *, page: int) -> tuple[State, tuple[str, ...] | None]:
-    """Return what a key makes of the view, and the command line that it asks for.
+    """Return the view after a key, and the command line to run, if any.
 
     A key is a character or `up down pgup pgdn home end tab backtab enter esc backspace`; a page has so many rows.
     """
@@ -114,7 +114,7 @@ def press(view: State, key: str, sight: Snapshot, *, page: int) -> tuple[State, 
         if key not in ("y", "Y"):
             return _say(view, "nothing was changed"), None
         if asked.arguments[0] in _OF_A_JOB.values():
-            # The job goes elsewhere now, and the eye with it.
+            # The job moves to another pane: keep it chosen.
             view = replace(view, job=chosen_job(view, sight))
         return view, asked.arguments
     if view.typing:
@@ -131,7 +131,7 @@ def press(view: State, key: str, sight: Snapshot, *, page: int) -> tuple[State, 
 
 
 def _changed(view: State, key: str, sight: Snapshot) -> State:
-    """Return the view after a key that neither moves nor asks."""
+    """Return the view after a key that neither moves the cursor nor asks."""
     if key == "q":
         return replace(view, ended=True)
     if key == "?":
@@ -162,7 +162,7 @@ def _typed(view: State, key: str) -> State:
 
 def _read_help(view: State, key: str, page: int) -> State:
     steps = {**_STEPS, "pgup": -page, "pgdn": page}
-    if key not in steps:
+    if key not in steps or view.help_line is None:
         return replace(view, help_line=None)
     return replace(view, help_line=max(0, min(view.help_line + steps[key], len(HELP) - page)))
 
@@ -177,13 +177,13 @@ def _entered(view: State, sight: Snapshot) -> State:
 def _moved(view: State, sight: Snapshot, step: int) -> State:
     now_at = cursor(view, sight, view.focus)
     if now_at is None:
-        # What stood there has gone elsewhere: the first move goes to what is in its place now.
+        # The chosen row has left this pane: the first move goes to the row now in its place.
         return _at(view, sight, view.places.get(view.focus, 0))
     return _at(view, sight, now_at + step)
 
 
 def _at(view: State, sight: Snapshot, number: int) -> State:
-    """Return the view with this row of its pane chosen, or the nearest there is."""
+    """Return the view with this row of its pane chosen, or the nearest one."""
     if view.focus == CHAIN:
         most = len(tree.entries(sight.chain, sight.now)) - 1
         return replace(view, line=max(0, min(number, most)))
@@ -209,7 +209,7 @@ def _job_row(sight: Snapshot, job_id: str | None) -> Mapping[str, Any] | None:
 
 
 def _asked(view: State, key: str, sight: Snapshot) -> State:
-    """Return the view with the question that must be answered before anything is changed."""
+    """Return the view with a question, to be answered before anything changes."""
     job = _job_row(sight, _target_job(view, sight))
     if key in _OF_A_JOB:
         if job is None:
@@ -246,7 +246,7 @@ HELP = (
     "q                quit",
     "",
     "+ succeeded      x dead",
-    "* runs           . waits for its turn",
-    "! waits for a retry, or is held back",
-    "~ a duplicate    - disabled, or never run",
+    "* running        . queued",
+    "! waits for a retry, or blocked",
+    "~ duplicate      - disabled, or never run",
 )

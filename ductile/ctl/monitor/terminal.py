@@ -1,4 +1,4 @@
-"""The terminal as `monitor` needs it, by curses: lines out, keys and signals in, and all as it was afterwards."""
+"""The terminal of `monitor`, by curses: paints lines, reads keys and signals, and restores everything at the end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import select
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from ductile.ctl.monitor import render
@@ -136,10 +136,8 @@ class Terminal:
         curses.set_escdelay(_ESCAPE_MILLISECONDS)
         window.keypad(True)
         window.nodelay(True)
-        try:
+        with suppress(curses.error):    # a terminal that cannot hide its cursor shows it
             curses.curs_set(0)
-        except curses.error:
-            pass    # a terminal that cannot hide its cursor shows it
 
     @property
     def size(self) -> tuple[int, int]:
@@ -176,8 +174,8 @@ class Terminal:
             curses.resizeterm(rows, columns)
             self._forget()
 
-    def keys(self) -> Iterator[str]:
-        """Yield the keys that have been pressed, as `view.press` names them; those without a name are passed over."""
+    def pressed(self) -> Iterator[str]:
+        """Yield the keys that were pressed, as `state.press` names them; others are ignored."""
         while True:
             try:
                 key = self._window.get_wch()
@@ -190,11 +188,11 @@ class Terminal:
                 yield name
 
     def forget_keys(self) -> None:
-        """Throw away what was typed before it could be seen what it would answer."""
+        """Discard what was typed before the question was shown."""
         curses.flushinp()
 
     def paint(self, lines: Sequence[render.Line]) -> None:
-        """Show lines, of which those that are already there cost nothing."""
+        """Show lines; only changed ones are written."""
         for number, line in enumerate(lines):
             if number < len(self._shown) and self._shown[number] == line:
                 continue

@@ -1,4 +1,4 @@
-"""The chain of one job as lines: its jobs as a tree, and below the asked one its error, its output and its files."""
+"""A chain as the lines of a tree: its jobs, and below the chosen one its error, its output and its files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from ductile.ctl import table
 from ductile.units import format_duration, format_size, parse_utc
 
-# Beyond it a job stands no further to the right: half of the smallest screen must be left for what it says.
+# Deeper jobs are not indented further: half of the smallest screen is left for text.
 _DEEPEST_INDENT = 8
 _STEP = "  "
 _BELOW = "    "
@@ -19,13 +19,13 @@ _OUTPUT_LINES = 60
 
 T = TypeVar("T")
 
-# What marks a status where there are no colours. A queued job that waits for a retry is "retry" here.
+# The sign of a status, for terminals without colours. A queued job that waits for a retry has the status "retry".
 SIGNS = {"queued": ".", "retry": "!", "running": "*", "succeeded": "+", "dead": "x", "deduped": "~"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreeEntry:
-    """One line of a chain, not yet fit for a terminal, and the job that it speaks of; `status` is as in SIGNS."""
+    """One line of a chain, not yet escaped for a terminal, and its job; `status` is a key of SIGNS, or empty."""
 
     text: str
     status: str
@@ -33,7 +33,7 @@ class TreeEntry:
 
 
 def entries(chain: Mapping[str, Any] | None, now: datetime) -> list[TreeEntry]:
-    """Return the lines of what `glance.chain` has read."""
+    """Return the lines of what `queries.chain` returned."""
     if chain is None:
         return []
     lines = []
@@ -41,19 +41,19 @@ def entries(chain: Mapping[str, Any] | None, now: datetime) -> list[TreeEntry]:
         indent = _STEP * min(depth, _DEEPEST_INDENT)
         asked = job["job_id"] == chain["job_id"]
         status = status_of(job)
-        lines.append(TreeEntry(text=f"{indent}{SIGNS[status]} {_title(job, now)}", status=status, job_id=job["job_id"]))
+        lines.append(TreeEntry(text=f"{indent}{SIGNS[status]} {_line(job, now)}", status=status, job_id=job["job_id"]))
         if asked:
             lines += [TreeEntry(text=f"{indent}{_BELOW}{text}", status="", job_id=job["job_id"])
                       for text in _below(job, chain)]
     missing = chain["total"] - len(chain["jobs"])
     if missing > 0:
         lines.append(TreeEntry(text=f"and {missing} more: ductilectl inspect {table.short(chain['job_id'])}", status="",
-                           job_id=chain["job_id"]))
+                               job_id=chain["job_id"]))
     return lines
 
 
 def line_of(found: Sequence[TreeEntry], job_id: str | None) -> int:
-    """Return the number of the first line that speaks of a job, 0 where none does."""
+    """Return the number of a job's first line, 0 if it has none."""
     return next((number for number, entry in enumerate(found) if entry.job_id == job_id), 0)
 
 
@@ -63,31 +63,23 @@ def status_of(job: Mapping[str, Any]) -> str:
 
 
 def took(job: Mapping[str, Any]) -> str:
-    """Return how long the latest attempt of a job that has ended took; nothing where it is not known."""
+    """Return how long the last attempt of an ended job took, empty if that is not known."""
     if job["started_at"] is None or job["completed_at"] is None:
         return ""
     seconds = (parse_utc(job["completed_at"]) - parse_utc(job["started_at"])).total_seconds()
     return f"{max(0.0, seconds):.1f}s" if seconds < 60 else format_duration(seconds)
 
 
-def away(moment: str, now: datetime) -> str:
-    """Return how far off a moment is, for people: `3m ago`, `in 2h`, `now`."""
-    seconds = int((parse_utc(moment) - now).total_seconds())
-    if seconds == 0:
-        return "now"
-    return f"in {format_duration(seconds)}" if seconds > 0 else f"{format_duration(-seconds)} ago"
-
-
 def in_tree_order(jobs: Sequence[T], *, own: Callable[[T], str],
                   parent: Callable[[T], str | None]) -> Iterator[tuple[int, T]]:
-    """Yield each job of a chain with its depth, before its children, those in the order in which they were queued.
+    """Yield each job of a chain with its depth, then its children, in the order in which they were queued.
 
-    `own` gives a job's id, `parent` its parent's. A job whose parent is not among them is a root.
+    `own` returns a job's id, `parent` its parent's. A job whose parent is not among them is a root.
     """
     known = {own(job) for job in jobs}
     children: dict[str | None, list[T]] = {}
     for job in jobs:
-        # A replay of a root has no parent either: a chain may have several roots.
+        # A replay of a root has no parent either, so a chain may have several roots.
         children.setdefault(parent(job) if parent(job) in known else None, []).append(job)
     left = [(0, job) for job in reversed(children.get(None, []))]
     while left:
@@ -96,21 +88,26 @@ def in_tree_order(jobs: Sequence[T], *, own: Callable[[T], str],
         left += [(depth + 1, child) for child in reversed(children.get(own(job), []))]
 
 
-def _title(job: Mapping[str, Any], now: datetime) -> str:
-    title = f"{table.short(job['job_id'])} {job['plugin']} {job['command']}"
+def title(job: Mapping[str, Any]) -> str:
+    """Return a job's short id, its plugin, its command, its step and what it replays."""
+    text = f"{table.short(job['job_id'])} {job['plugin']} {job['command']}"
     if job["step_id"] is not None:
-        title += f", step {job['pipeline_name']}/{job['step_id']}"
+        text += f", step {job['pipeline_name']}/{job['step_id']}"
     if job["replay_of"] is not None:
-        title += f", replay of {table.short(job['replay_of'])}"
-    title += f": {job['status']}, {job['attempt']}/{job['max_attempts']}"
+        text += f", replay of {table.short(job['replay_of'])}"
+    return text
+
+
+def _line(job: Mapping[str, Any], now: datetime) -> str:
+    text = f"{title(job)}: {job['status']}, {job['attempt']}/{job['max_attempts']}"
     if status_of(job) == "retry":
-        return f"{title}, retry {due(job['next_retry_at'], now)}"
-    return f"{title}, {took(job)}" if took(job) else title
+        return f"{text}, retry {due(job['next_retry_at'], now)}"
+    return f"{text}, {took(job)}" if took(job) else text
 
 
 def due(moment: str, now: datetime) -> str:
-    """Return when something is to happen: `in 2h`, or `due` where that is past."""
-    return away(moment, now) if parse_utc(moment) > now else "due"
+    """Return when something is to happen: `in 2h`, or `due` if that is past."""
+    return table.relative(moment, now) if parse_utc(moment) > now else "due"
 
 
 def _below(job: Mapping[str, Any], chain: Mapping[str, Any]) -> Iterator[str]:

@@ -18,25 +18,25 @@ from ductile.ctl import queries, status
 from ductile.ctl.monitor import render, state
 from ductile.ctl.monitor.state import Message, Snapshot, State
 from ductile.ctl.monitor.terminal import Terminal, opened
-from ductile.errors import EXIT_IO, EXIT_OK, DuctileError
+from ductile.errors import EXIT_FAILED, EXIT_IO, EXIT_OK, DuctileError
 from ductile.pidfile import pid_file, running_pid
 
 _LOOK_SECONDS = 0.5
-# A breaker's end and the count of the last 24 hours come with time alone: so old a sight is read anew.
+# The end of a breaker and the counts of the last 24 hours change with time alone: an older snapshot is read again.
 _STALE = timedelta(minutes=1)
 _ROWS = 200    # of the queue and of what ended: ten screens
 
-# What does one of our own command lines, writes to the stream all that it says and returns its exit code.
+# Runs one of our own command lines, writes its output to the stream and returns its exit code.
 Command = Callable[[Sequence[str], TextIOBase], int]
 
 
 def monitor(conn: sqlite3.Connection, *, state_path: Path, plugins: Callable[[], Mapping[str, PluginConfig]],
             command: Command, environ: Mapping[str, str], now: Callable[[], datetime]) -> int:
-    """Show everything until the operator quits, and do what is asked for by keys.
+    """Show everything until the operator quits, and run what is asked for by keys.
 
-    `plugins` reads the configuration. Return 0 after `q`, 128 and its number after a signal or for a terminal that is
-    gone. Raises DuctileError: 64 without a terminal, 74 where the database is another file now, 65 where it is
-    damaged; KeyboardInterrupt.
+    `plugins` reads the configuration. Return 0 after `q`, 128 plus its number after a signal or if the terminal is
+    gone. Raises DuctileError (64 without a terminal, 74 if the database file was replaced, 65 if it is damaged) and
+    KeyboardInterrupt.
     """
     watch = Watch(conn, state_path=state_path, plugins=plugins, now=now)
     with opened(environ) as terminal:
@@ -54,27 +54,27 @@ def _follow(watch: Watch, terminal: Terminal, command: Command) -> int:
         terminal.paint(render.lines(sight, seen, columns=columns, rows=rows))
         terminal.wait(_LOOK_SECONDS)
         page = render.page(seen, columns=columns, rows=rows)
-        for key in terminal.keys():
+        for key in terminal.pressed():
             seen, arguments = state.press(seen, key, sight, page=page)
             if arguments is not None:
                 seen = replace(seen, message=_answer(command, arguments))
             if seen.ended:
                 return EXIT_OK
             if seen.question is not None or arguments is not None:
-                # No answer to a question that nobody has seen yet.
+                # Keys typed before the question was shown do not answer it.
                 terminal.forget_keys()
                 break
     return 128 + terminal.ended
 
 
 def _answer(command: Command, arguments: Sequence[str]) -> Message:
-    """Do what a command line says, and return what it has answered."""
+    """Run a command line, and return its output."""
     said = StringIO()
     with redirect_stderr(said):
         try:
             code = command(arguments, said)
-        except SystemExit as refused:
-            code = refused.code
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else EXIT_FAILED
     return Message(text=f"{arguments[0]}: {'; '.join(said.getvalue().splitlines())}", good=code == EXIT_OK)
 
 
@@ -93,11 +93,11 @@ class Watch:
         self._sight: Snapshot | None = None
 
     def look(self, seen: State) -> Snapshot:
-        """Return what there is to see. The tables are read only where another process has written to them, where
-        another job is chosen, or once a minute.
+        """Return a snapshot. The tables are read only after another process wrote to them, after another job was
+        chosen, or once a minute.
 
-        Raises DuctileError: 74 where the database is another file now, 65 where it is damaged; NotWritten where it
-        cannot be read at this moment.
+        Raises DuctileError: 74 if the database file was replaced, 65 if it is damaged; NotWritten if it cannot be read
+        at this moment.
         """
         with db.database_errors(self._conn):
             return self._look(seen, self._now())
@@ -106,7 +106,7 @@ class Watch:
         if self._identity() != self._file:
             raise DuctileError(f"the database {self._state_path} is another file now: start ductilectl monitor again",
                                exit_code=EXIT_IO)
-        # Before it is read: what comes in between is then read twice, and never missed.
+        # Taken before the tables are read: a change in between is then read twice, and never missed.
         mark = (self._conn.execute("PRAGMA data_version").fetchone()[0], running_pid(pid_file(self._state_path)))
         sight = self._sight
         if sight is not None and mark == self._mark and state.chosen_job(seen, sight) == self._job \
@@ -140,7 +140,7 @@ class Watch:
         return status.read(self._conn, state_path=self._state_path, plugins=self._settings, now=now)
 
     def _configured(self) -> Mapping[str, PluginConfig]:
-        """Return the plugins' settings; a configuration that cannot be read tells nothing."""
+        """Return the plugins' settings, none if the configuration cannot be read."""
         try:
             return self._plugins()
         except DuctileError:
@@ -149,7 +149,7 @@ class Watch:
 
 @contextmanager
 def _one_moment(conn: sqlite3.Connection) -> Iterator[None]:
-    """Let all reads of the block see the same state of the database."""
+    """Run the block in one read transaction."""
     conn.execute("BEGIN")
     try:
         yield
