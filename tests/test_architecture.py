@@ -11,11 +11,19 @@ PACKAGE = Path(__file__).parents[1] / "ductile"
 
 # From the ground up: a package may import those before it. Modules at the top level have no order of their own, but no
 # circle may lead through them either.
-PACKAGES = ("config", "plugin", "queue", "pipeline", "routing", "state", "workspace", "scheduler", "dispatch", "webhook",
+PACKAGES = ("config", "plugin", "queue", "pipeline", "routing", "state", "workspace", "scheduler", "dispatch",
+            "webhook",
             "ctl")
 
 # Functions of values: these import none of WORLDLY and each other alone.
-PURE = set(["config.misnamed", "config.model", "config.read", "config.schedules", "config.values", "config.variables", "config.webhooks", "ctl.monitor.render", "ctl.monitor.state", "ctl.monitor.tree", "ctl.protocol_report", "ctl.skeleton_texts", "ctl.table", "ctl.text_width", "dispatch.conclude", "dispatch.followups", "dispatch.outcome", "dispatch.result_record", "errors", "injected", "pipeline.compiler", "pipeline.graph", "pipeline.spec", "plugin.manifest", "protocol", "queue.job", "queue.retry", "routing.baggage", "routing.portable_paths", "routing.router", "scheduler.breaker", "scheduler.schedule", "state.merge", "strictjson", "text", "units", "validation", "webhook.http_head", "webhook.request", "webhook.signature", "workspace.artifact", "yamlfault", "yamlfile"])
+PURE = set("""
+    config.misnamed config.model config.read config.schedules config.values config.variables config.webhooks
+    ctl.monitor.render ctl.monitor.state ctl.monitor.tree ctl.protocol_report ctl.skeleton_texts ctl.table
+    ctl.text_width dispatch.conclude dispatch.followups dispatch.outcome dispatch.result_record errors injected
+    pipeline.compiler pipeline.graph pipeline.spec plugin.manifest protocol queue.job queue.retry routing.baggage
+    routing.portable_paths routing.router scheduler.breaker scheduler.schedule state.merge strictjson text units
+    validation webhook.http_head webhook.request webhook.signature workspace.artifact yamlfault yamlfile
+""".split())
 WORLDLY = {"os", "sqlite3", "subprocess", "socket", "threading", "signal", "logging", "time", "random", "queue"}
 
 # Who alone names a table in SQL. A module of tables takes a connection, and its caller commits.
@@ -139,7 +147,8 @@ def test_a_pure_module_knows_pure_modules_alone() -> None:
 
 def test_a_module_of_tables_never_commits() -> None:
     words = re.compile(r"\b(BEGIN|COMMIT|ROLLBACK|commit|rollback)\b")
-    assert [name for name in sorted(set(OWNERS.values()) | READS_ALL) if "db" in OURS[name] or words.search(SOURCES[name])] == []
+    assert [name for name in sorted(set(OWNERS.values()) | READS_ALL)
+            if "db" in OURS[name] or words.search(SOURCES[name])] == []
 
 
 def test_a_table_is_named_by_its_owner_alone() -> None:

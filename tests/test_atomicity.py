@@ -21,8 +21,8 @@ from ductile.db import Damaged, FateUnknown, NotWritten, database_errors, transa
 from ductile.dispatch import transactions
 from ductile.dispatch.outcome import Failed, Interrupted, Outcome, Refused, Succeeded, TimedOut, Unrunnable
 from ductile.dispatch.recovery import Recovery
-from ductile.dispatch.transactions import rules_for
 from ductile.dispatch.run_lock import RunLocks
+from ductile.dispatch.transactions import rules_for
 from ductile.pipeline.graph import Node, build
 from ductile.plugin import plugin_table
 from ductile.plugin.plugin_table import PluginLoad
@@ -167,7 +167,8 @@ def claim(ledger: Ledger) -> None:
 def finish(outcome: Outcome) -> Callable[[Ledger], None]:
     def finish_with_it(ledger: Ledger) -> None:
         job = job_table.get(ledger.conn, "running")
-        transactions.finish(ledger.conn, job, outcome, rules_for(ledger.runtime, "echo"), now=START, rng=RNG, new_id=NEW_ID)
+        transactions.finish(ledger.conn, job, outcome, rules_for(ledger.runtime, "echo"), now=START, rng=RNG,
+                            new_id=NEW_ID)
     return finish_with_it
 
 
@@ -369,6 +370,7 @@ def each_failure(ledger: Ledger, action: Callable[[Ledger], None]) -> int:
         act(ledger, action)
         if ledger.conn.committed:
             return number
+    return None
 
 
 def test_a_step_that_was_interrupted_everywhere_has_its_files_and_its_next_steps_once(ledger: Ledger) -> None:

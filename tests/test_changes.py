@@ -27,7 +27,8 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def read(directory: Path, plugins: Mapping[str, Any], environ: Mapping[str, str] = ENVIRON, **sections: Any) -> RuntimeConfig:
+def read(directory: Path, plugins: Mapping[str, Any], environ: Mapping[str, str] = ENVIRON,
+         **sections: Any) -> RuntimeConfig:
     # JSON is YAML.
     (directory / "config.yaml").write_text(json.dumps({"plugins": plugins, **sections}))
     return runtime_config.build(directory / "config.yaml", environ).runtime
@@ -140,7 +141,8 @@ def test_endpoints_routes_pipelines_and_settings_are_told_too(directory: Path) -
                   routes=[{"from": "echo", "event_type": "a.b", "to": "echo"}], service={"log_level": "info"})
     file.write_text("name: a\non: x.z\nsteps: [{id: one, uses: echo, command: poll}, {id: two, uses: echo}]\n")
     hook = {**HOOK, "max_body_size": "2MB", "secret": ["${TOKEN}", "${OTHER}"]}
-    after = read(directory, {"echo": {}}, webhooks={"listen": "127.0.0.1:8082", "endpoints": [hook, {**HOOK, "path": "/b"}]},
+    after = read(directory, {"echo": {}}, webhooks={"listen": "127.0.0.1:8082", "endpoints": [hook, {**HOOK,
+                                                                                                     "path": "/b"}]},
                  routes=[{"from": "echo", "event_type": "a.c", "to": "echo"}], service={"tick_interval": "5s"})
     assert compare(before, before, {}) == ()
     assert compare(before, after, {}) == (
@@ -148,7 +150,8 @@ def test_endpoints_routes_pipelines_and_settings_are_told_too(directory: Path) -
         "endpoint /b added", "route echo a.b echo removed", "route echo a.c echo added",
         "pipeline a changed: on x.y -> x.z", "pipeline a changed: steps.one.command handle -> poll",
         "pipeline a changed: steps.one.next [] -> [two]", "pipeline a changed: steps.two.command (not set) -> handle",
-        "pipeline a changed: steps.two.deep_copy (not set) -> false", "pipeline a changed: steps.two.next (not set) -> []",
+        "pipeline a changed: steps.two.deep_copy (not set) -> false",
+        "pipeline a changed: steps.two.next (not set) -> []",
         "pipeline a changed: steps.two.plugin (not set) -> echo",
         "setting webhooks.listen 127.0.0.1:8081 -> 127.0.0.1:8082", "setting service.log_level info -> (not set)",
         "setting service.tick_interval (not set) -> 5s")

@@ -10,7 +10,7 @@ import sqlite3
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -93,7 +93,7 @@ def looked_at(path: Path) -> tuple[int, dict[str, list[str]], dict[str, list[tup
 
 def assert_whole(path: Path, first: Path) -> int:
     """Fail unless a database is of one version or the other, with all its rows. Return the version."""
-    version, found, rows = looked_at(path)
+    version, found, _rows = looked_at(path)
     _, before, kept = looked_at(first)
     with closing(sqlite3.connect(path)) as conn:
         assert content(conn, before) == kept
@@ -114,8 +114,8 @@ def test_every_row_is_there_after_the_migration_and_the_new_columns_are_empty(fi
     db.open_for_daemon(path).close()
     assert assert_whole(path, first) == schema.VERSION
     with closing(sqlite3.connect(path)) as conn:
-        assert conn.execute("SELECT DISTINCT core_event, schedule_id, cancel_requested_at FROM job_queue").fetchall() == [
-            (None, None, None)]
+        added = conn.execute("SELECT DISTINCT core_event, schedule_id, cancel_requested_at FROM job_queue").fetchall()
+    assert added == [(None, None, None)]
 
 
 def test_a_migrated_database_has_the_schema_of_a_fresh_one(path: Path, tmp_path: Path) -> None:
@@ -134,10 +134,8 @@ def test_a_migration_that_fails_at_any_statement_can_be_done_again(first: Path, 
     for number in itertools.count(1):
         with closing(failing.connect(path)) as conn:
             conn.fail_from(number, code)
-            try:
+            with suppress(db.NotWritten, db.FateUnknown):
                 db.migrate(conn, versions[-1])
-            except (db.NotWritten, db.FateUnknown):
-                pass
             failed = conn.failed
             conn.mend()
         versions.append(assert_whole(path, first))
@@ -213,6 +211,7 @@ def test_the_operator_is_told_to_start_the_daemon_first(first: Path, path: Path)
     with pytest.raises(DuctileError) as caught:
         db.open_for_operator(path, failed=EXIT_IO)
     assert (caught.value.exit_code, str(caught.value)) == (
-        EXIT_UNAVAILABLE, f"the database {path} has version 1, older than this program's {schema.VERSION}; start ductiled of this "
+        EXIT_UNAVAILABLE,
+        f"the database {path} has version 1, older than this program's {schema.VERSION}; start ductiled of this "
                           f"version: it brings the database up to date")
     assert assert_whole(path, first) == 1

@@ -51,7 +51,8 @@ def refusal(path: Path) -> tuple[int, str]:
 
 def test_a_newer_version_is_left_alone(path):
     execute(path, f"PRAGMA user_version = {schema.VERSION + 1}")
-    assert refusal(path) == (EXIT_DATA, f"the database FILE has version {schema.VERSION + 1}, newer than this program's {schema.VERSION}; "
+    assert refusal(path) == (EXIT_DATA, f"the database FILE has version {schema.VERSION + 1}, newer than this "
+                                        f"program's {schema.VERSION}; "
                                         "install the newer Ductile again")
 
 
@@ -269,7 +270,8 @@ def test_the_operator_reads_and_writes_beside_the_daemon(tmp_path):
 
 @pytest.mark.parametrize("damage, exit_code, text", [
     (lambda path: execute(path, f"PRAGMA user_version = {schema.VERSION + 1}"), EXIT_DATA,
-     f"the database FILE has version {schema.VERSION + 1}, newer than this program's {schema.VERSION}; install the newer Ductile again"),
+     f"the database FILE has version {schema.VERSION + 1}, newer than this program's {schema.VERSION}; install "
+     f"the newer Ductile again"),
     (lambda path: path.write_text("no database\n" * 100), EXIT_DATA,
      f"the database FILE is damaged (file is not a database); {MEND}"),
     (lambda path: (path.unlink(), path.mkdir()), EXIT_IO,
@@ -403,9 +405,9 @@ def test_a_bug_stays_a_bug(code):
 
 @pytest.mark.parametrize("block", [db.database_errors, db.transaction])
 def test_a_mistake_in_sql_is_raised_as_it_is(tmp_path, block):
-    with opened(tmp_path) as conn, pytest.raises(sqlite3.OperationalError, match="^no such table: theirs$"):
-        with block(conn):
-            conn.execute("SELECT * FROM theirs")
+    with (opened(tmp_path) as conn, pytest.raises(sqlite3.OperationalError, match="^no such table: theirs$"),
+          block(conn)):
+        conn.execute("SELECT * FROM theirs")
 
 
 @pytest.mark.parametrize("block", [db.database_errors, db.transaction])

@@ -82,7 +82,8 @@ def contents(wheel: Path) -> dict[str, bool]:
     data = f"ductile-{__version__}.data/data/"
     with zipfile.ZipFile(wheel) as archive:
         return {
-            info.filename.removeprefix(f"{data}share/ductile/").removeprefix(data): bool(info.external_attr >> 16 & 0o111)
+            info.filename.removeprefix(f"{data}share/ductile/").removeprefix(data):
+                bool(info.external_attr >> 16 & 0o111)
             for info in archive.infolist()
         }
 
@@ -166,7 +167,8 @@ def parts(version: str) -> list[int]:
 
 def test_the_exact_versions_are_on_plain_lines_that_contrib_install_can_cut_out() -> None:
     text = (ROOT / "contrib" / "requirements.txt").read_text(encoding="utf-8")
-    assert [line.split("==")[0] for line in text.splitlines() if not line.startswith((" ", "#"))] == list(exact_versions())
+    assert [line.split("==")[0] for line in text.splitlines() if not line.startswith((" ",
+                                                                                      "#"))] == list(exact_versions())
 
 
 def test_pip_installs_every_shipped_file_with_its_mode(source: Path, installed: Path) -> None:

@@ -157,7 +157,8 @@ def test_the_lock_is_on_the_directory_too(path):
     with daemon(path) as first:
         path.unlink()
         assert refusal(path) == (
-            EXIT_RUNNING, f"ductiled is already running: it holds {path.parent}, and its PID file was removed; stop that"
+            EXIT_RUNNING,
+            f"ductiled is already running: it holds {path.parent}, and its PID file was removed; stop that"
                           f" process first")
         assert first.poll() is None
         with pytest.raises(PidFileRemoved) as told:

@@ -193,7 +193,7 @@ def test_a_log_that_cannot_be_opened_again_leaves_nothing_of_a_refused_reload_in
 def test_where_the_old_address_cannot_be_had_again_both_errors_are_told_and_the_old_endpoints_count(
         tmp_path: Path) -> None:
     with place(tmp_path / "place") as made, closing(socket.socket()) as thief:
-        before, after = made.ports
+        before, _after = made.ports
 
         def steal(*_: object) -> int:
             """Take the old address as soon as it is given up."""
@@ -237,4 +237,5 @@ class Buggy:
         raise RecursionError("nobody foresaw this")
 
     def read_again(self, in_force: runtime_config.RuntimeConfig) -> runtime_config.LoadResult:
-        return runtime_config.LoadResult(path=Path("config.yaml"), runtime=in_force, problems=(), faults=(), warnings=())
+        return runtime_config.LoadResult(path=Path("config.yaml"), runtime=in_force, problems=(), faults=(),
+                                         warnings=())

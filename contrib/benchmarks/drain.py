@@ -29,7 +29,7 @@ def drain(scale: Scale, scratch: Path) -> Iterator[Figure]:
         loop.append(bare.seconds_to_drain(scratch / f"bare-{number}", scale.drained))
     yield Figure(
         what=f"draining {scale.drained:,} queued jobs, of a bare loop's rate",
-        value=median(alone / ours for ours, alone in zip(daemon, loop)), limit=0.85, is_floor=True,
+        value=median(alone / ours for ours, alone in zip(daemon, loop, strict=False)), limit=0.85, is_floor=True,
         detail=f"{scale.drained / median(daemon):,.0f} of {scale.drained / median(loop):,.0f} jobs/s",
     )
 
@@ -47,7 +47,7 @@ def drain_million(scale: Scale, scratch: Path) -> Iterator[Figure]:
     few, many = costs.values()
     yield Figure(
         what=f"a job's cost with {scale.many_rows:,} rows waiting and finished, of that with {scale.few_rows:,}",
-        value=median(full / empty for empty, full in zip(few, many)), limit=1.1,
+        value=median(full / empty for empty, full in zip(few, many, strict=False)), limit=1.1,
         detail=f"{1000 * median(many):.2f} of {1000 * median(few):.2f} ms",
     )
 

@@ -47,7 +47,7 @@ def _post(connections: Sequence[socket.socket], requests: Iterable[bytes]) -> No
     """
     left = iter(requests)
     with selectors.DefaultSelector() as selector, contextlib.ExitStack() as stack:
-        for connection, request in zip(connections, left):
+        for connection, request in zip(connections, left, strict=False):
             selector.register(connection, selectors.EVENT_READ, stack.enter_context(connection.makefile("rb")))
             connection.sendall(request)
         while selector.get_map():

@@ -38,7 +38,7 @@ def status(scale: Scale, scratch: Path) -> Iterator[Figure]:
             nothing.append(_seconds([sys.executable, "-c", "pass"]))
     yield Figure(
         what=f"ductilectl status, {scale.stored:,} jobs in the database, of python3 -c pass",
-        value=median(ours / alone for ours, alone in zip(asked, nothing)), limit=5, unit="times",
+        value=median(ours / alone for ours, alone in zip(asked, nothing, strict=False)), limit=5, unit="times",
         detail=f"{_MILLISECONDS * median(asked):.0f} of {_MILLISECONDS * median(nothing):.0f} ms",
     )
 

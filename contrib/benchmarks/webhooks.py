@@ -36,7 +36,7 @@ class _Rates:
 
     @property
     def ratio(self) -> float:
-        return median(ours / bare for ours, bare in zip(self.ours, self.bare))
+        return median(ours / bare for ours, bare in zip(self.ours, self.bare, strict=False))
 
     @property
     def detail(self) -> str:

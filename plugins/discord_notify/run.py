@@ -47,7 +47,8 @@ def checked(config: object) -> dict:
         if not KEYS[key][0](value):
             raise ConfigError(f"{key}: expected {KEYS[key][1]}")
     if ("bot_token" in config) == ("webhook_url" in config):
-        raise ConfigError(f"config: expected bot_token or webhook_url, got {'both' if 'bot_token' in config else 'neither'}")
+        raise ConfigError(f"config: expected bot_token or webhook_url, got "
+                          f"{'both' if 'bot_token' in config else 'neither'}")
     if "webhook_url" in config and "api_base" in config:
         raise ConfigError("api_base: counts only with a bot_token, take it out")
     return DEFAULTS | config
@@ -146,7 +147,8 @@ def respond(request: dict) -> dict:
     config = checked(request.get("config"))
     if request.get("command") == "health":
         whom = "by a webhook" if "webhook_url" in config else "as a bot"
-        return {"status": "ok", "result": f"would post to {where(config.get('webhook_url', config['api_base']))} {whom}"}
+        return {"status": "ok",
+                "result": f"would post to {where(config.get('webhook_url', config['api_base']))} {whom}"}
     if request.get("command") != "handle":
         raise Permanent("discord_notify has no such command")
     return handle(request, config)

@@ -92,7 +92,8 @@ def test_without_a_message_it_says_echo(config):
 
 @pytest.mark.parametrize(
     ("command", "message"),
-    [*(("poll", message) for message in AWKWARD), *((other, "".join(AWKWARD)) for other in ("handle", "health", "init"))],
+    [*(("poll", message) for message in AWKWARD), *((other, "".join(AWKWARD)) for other in ("handle", "health",
+                                                                                            "init"))],
 )
 def test_a_message_comes_back_as_it_was(command, message):
     answer = strict(run(request(command, config={"message": message, "mode": "ok"})))

@@ -158,7 +158,8 @@ def text(template, payload, context=None, *, name="template", missing=None, esca
             value = as_text(value_of(part[1]))
             return value if escape is None else escape(value)
         if len(part[0]) == 1 and missing is None:
-            raise Permanent(f"{name}: a lone {part[0]} at character {part.start() + 1}; write {part[0] * 2} for a brace")
+            raise Permanent(f"{name}: a lone {part[0]} at character {part.start() + 1}; write {part[0] * 2} for "
+                            f"a brace")
         return part[0][0]
 
     alone = _ALONE.fullmatch(template)

@@ -21,7 +21,15 @@ _UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _TOKEN = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
 # An empty line, or a full stop, question or exclamation mark that no small letter follows.
 _END = re.compile(r"\n\s*\n|(?<![.!?…؟।])[.!?…؟।]+[\"'”’»)\]]*\s+(?=\S)|[。！？]+[」』”）]*\s*(?=\S)")
-_STOP_WORDS = frozenset(["a", "about", "after", "all", "also", "am", "an", "and", "any", "are", "aren't", "as", "at", "back", "be", "because", "been", "before", "being", "but", "by", "can", "can't", "come", "could", "did", "didn't", "do", "does", "doesn't", "doing", "don't", "down", "even", "for", "from", "get", "go", "going", "gonna", "got", "had", "has", "have", "having", "he", "her", "here", "him", "his", "how", "i", "i'd", "i'll", "i'm", "i've", "if", "in", "into", "is", "isn't", "it", "it's", "its", "just", "know", "let's", "like", "little", "look", "lot", "make", "me", "more", "most", "much", "my", "no", "not", "now", "of", "off", "oh", "ok", "okay", "on", "one", "only", "or", "other", "our", "out", "over", "really", "right", "said", "say", "see", "she", "should", "so", "some", "something", "sort", "than", "that", "that's", "the", "their", "them", "then", "there", "there's", "these", "they", "they're", "thing", "things", "think", "this", "those", "through", "to", "too", "uh", "um", "up", "us", "very", "want", "was", "wasn't", "way", "we", "we'll", "we're", "we've", "well", "were", "what", "what's", "when", "where", "which", "while", "who", "why", "will", "with", "would", "yeah", "yes", "you", "you'll", "you're", "you've", "your"])
+_STOP_WORDS = frozenset("""
+    a about after all also am an and any are aren't as at back be because been before being but by can can't come
+    could did didn't do does doesn't doing don't down even for from get go going gonna got had has have having he
+    her here him his how i i'd i'll i'm i've if in into is isn't it it's its just know let's like little look lot
+    make me more most much my no not now of off oh ok okay on one only or other our out over really right said say
+    see she should so some something sort than that that's the their them then there there's these they they're
+    thing things think this those through to too uh um up us very want was wasn't way we we'll we're we've well were
+    what what's when where which while who why will with would yeah yes you you'll you're you've your
+""".split())
 
 
 def summary(text: str, sentences: int) -> str:
@@ -67,7 +75,7 @@ def _pieces(sentence: str) -> Iterator[str]:
     # Pieces of about the same length: a short rest would never be chosen.
     number = 1 if count <= MOST_WORDS else round(count / PIECE_WORDS)
     starts = [tokens[count * piece // number].start() for piece in range(1, number)]
-    for start, end in zip([0, *starts], [*starts, len(sentence)]):
+    for start, end in zip([0, *starts], [*starts, len(sentence)], strict=False):
         yield sentence[start:end].rstrip()
 
 

@@ -143,7 +143,8 @@ def summed_up(way: str, config: dict, text: str, request: dict) -> str:
 
 def health(way: str, config: dict) -> dict:
     if way == "command" and not external.is_found(config["command"]):
-        raise Permanent(f"command: {config['command'][0]}: not found{'' if '/' in config['command'][0] else ' in PATH'}")
+        raise Permanent(f"command: {config['command'][0]}: not "
+                        f"found{'' if '/' in config['command'][0] else ' in PATH'}")
     by = "by itself"
     if way == "command":
         by = f"with {config['command'][0]}"

@@ -31,7 +31,8 @@ MALFORMED = [
     (
         ROUTES + "{from: echo, event_type: ductile.job.dead, to: echo}\n",
         [
-            "3:30: routes[0].event_type: expected a type that does not start with 'ductile.job.', as the core's own events"
+            "3:30: routes[0].event_type: expected a type that does not start with 'ductile.job.', as the core's "
+            "own events"
             " do, got 'ductile.job.dead'",
         ],
     ),

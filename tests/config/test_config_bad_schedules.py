@@ -8,7 +8,8 @@ from config.config_files import ECHO, SCHEDULE, lines, load_text
 
 NAME = "expected a name of 1 to 64 letters, digits, '-' and '_', the first a letter or digit"
 MALFORMED = [
-    (ECHO + "schedule: 5m\n", ["3:15: plugins.echo.schedule: expected a mapping, got '5m'; write schedule: {every: 5m}"]),
+    (ECHO + "schedule: 5m\n",
+     ["3:15: plugins.echo.schedule: expected a mapping, got '5m'; write schedule: {every: 5m}"]),
     (ECHO + "schedule: {}\n", ["3:15: plugins.echo.schedule: the key 'every' is missing"]),
     (SCHEDULE + "jitter: 1m\n", ["4:7: plugins.echo.schedule: the key 'every' is missing"]),
     (

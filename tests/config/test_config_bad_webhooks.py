@@ -85,7 +85,8 @@ MALFORMED = [
     (
         endpoint(plugin=None, event="ductile.breaker.opened"),
         [
-            "8:14: webhooks.endpoints[0].event: expected a type that does not start with 'ductile.breaker.', as the core's own"
+            "8:14: webhooks.endpoints[0].event: expected a type that does not start with 'ductile.breaker.', as "
+            "the core's own"
             " events do, got 'ductile.breaker.opened'",
         ],
     ),
@@ -111,7 +112,8 @@ MALFORMED = [
     (
         endpoint(secret="hunter2"),
         [
-            "7:15: webhooks.endpoints[0].secret: expected one ${NAME} and nothing else, got a literal; put the secret into service.env_file or the environment",
+            "7:15: webhooks.endpoints[0].secret: expected one ${NAME} and nothing else, got a literal; put the "
+            "secret into service.env_file or the environment",
         ],
     ),
     (
@@ -124,14 +126,16 @@ MALFORMED = [
     (
         endpoint(secret="12345678"),
         [
-            "7:15: webhooks.endpoints[0].secret: expected one ${NAME} and nothing else, got a literal; put the secret into service.env_file or the environment",
+            "7:15: webhooks.endpoints[0].secret: expected one ${NAME} and nothing else, got a literal; put the "
+            "secret into service.env_file or the environment",
         ],
     ),
     (endpoint(secret="[]"), ["7:15: webhooks.endpoints[0].secret: expected at least one ${NAME}, got an empty list"]),
     (
         endpoint(secret='["${SECRET}", hunter2, null]'),
         [
-            "7:29: webhooks.endpoints[0].secret[1]: expected one ${NAME} and nothing else, got a literal; put the secret into service.env_file or the environment",
+            "7:29: webhooks.endpoints[0].secret[1]: expected one ${NAME} and nothing else, got a literal; put "
+            "the secret into service.env_file or the environment",
             "7:38: webhooks.endpoints[0].secret[2]: expected one ${NAME} and nothing else, got null",
         ],
     ),

@@ -72,7 +72,8 @@ def test_only_a_regular_file_is_read(tmp_path):
     os.mkfifo(tmp_path / "fifo", 0o600)
     (tmp_path / "directory").mkdir(mode=0o700)
     for path in (tmp_path / "fifo", tmp_path / "directory"):
-        assert read_env_file(path) == ({}, [f"{path}: cannot be read: not a regular file; put a regular file in its place"], [])
+        assert read_env_file(path) == ({}, [f"{path}: cannot be read: not a regular file; put a regular file in "
+                                            f"its place"], [])
 
 
 def test_a_file_beyond_a_megabyte_is_refused(env_file):

@@ -16,7 +16,14 @@ EXAMPLE = ROOT / "etc" / "ductile" / "config.yaml"
 COMMENTED_KEY = re.compile(r"^( *)# ( *(?:- )?(?:[a-z_]+:(?: .*)?|\{.*))$", re.MULTILINE)
 
 # Every key of the specification's section on configuration.
-KEYS = ["service", "name", "tick_interval", "log_level", "log", "dedupe_ttl", "job_log_retention", "max_hops", "max_queue_depth", "shutdown_grace", "env_file", "state", "path", "workspace", "ttl", "plugins_dir", "pipelines_dir", "plugins", "enabled", "uses", "schedule", "every", "at", "day", "jitter", "preferred_window", "timezone", "command", "config", "env", "retry", "max_attempts", "backoff_base", "backoff_max", "timeouts", "circuit_breaker", "threshold", "reset_after", "max_outstanding_polls", "webhooks", "listen", "endpoints", "plugin", "event", "secret", "signature_header", "signature_format", "dedupe_header", "max_body_size", "routes", "from", "event_type", "to", "id", "start", "end", "poll", "handle", "health", "init"]
+KEYS = """
+    service name tick_interval log_level log dedupe_ttl job_log_retention max_hops max_queue_depth shutdown_grace
+    env_file state path workspace ttl plugins_dir pipelines_dir plugins enabled uses schedule every at day jitter
+    preferred_window timezone command config env retry max_attempts backoff_base backoff_max timeouts
+    circuit_breaker threshold reset_after max_outstanding_polls webhooks listen endpoints plugin event secret
+    signature_header signature_format dedupe_header max_body_size routes from event_type to id start end poll handle
+    health init
+""".split()
 
 
 def test_the_example_loads_without_a_word_and_without_a_variable():

@@ -50,7 +50,8 @@ def refusal(argument: str | None, environ: Mapping[str, str] | None = None, *, s
 def asked_by(user: tuple[str, ...], argument: str | None, environ: Mapping[str, str], *,
              system: Path) -> tuple[int, str]:
     """Look for the configuration as somebody else, with no HOME but that of `environ`; return code and text."""
-    done = subprocess.run([*user, ordinary.program("python"), "-c", ASKS, json.dumps([argument, dict(environ), str(system)])],
+    done = subprocess.run([*user, ordinary.program("python"), "-c", ASKS, json.dumps([argument, dict(environ),
+                                                                                      str(system)])],
                           env={"PYTHONPATH": str(ROOT)}, cwd="/", capture_output=True, text=True, timeout=60,
                           check=False)
     assert done.stderr == ""

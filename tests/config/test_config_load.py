@@ -129,7 +129,8 @@ routes:
         "15:7: webhooks.endpoints[0]: the key 'signature_header' is missing",
         "15:14: webhooks.endpoints[0].path: expected a path that starts with '/', in ASCII without spaces, got 'hook'",
         "15:28: webhooks.endpoints[0].plugin: expected a configured plugin, got 'ecko' (did you mean 'echo'?)",
-        "15:42: webhooks.endpoints[0].secret: expected one ${NAME} and nothing else, got a literal; put the secret into service.env_file or the environment",
+        "15:42: webhooks.endpoints[0].secret: expected one ${NAME} and nothing else, got a literal; put the "
+        "secret into service.env_file or the environment",
         "17:5: routes[0]: the key 'to' is missing",
     ]
 

@@ -157,7 +157,8 @@ def test_the_log_may_not_be_written_into_another_file(directory, log, named):
 @pytest.mark.parametrize(("text", "expected"), [
     ("state: {path: 5}\nworkspace: {path: data}\n", "1:15: state.path: expected a string, got 5"),
     ("state: 5\nworkspace: {path: data}\n", "1:8: state: expected a mapping, got 5"),
-    ("workspace: {path: ''}\nstate: {path: data/ws/s.db}\n", "1:19: workspace.path: expected a string, got an empty string"),
+    ("workspace: {path: ''}\nstate: {path: data/ws/s.db}\n",
+     "1:19: workspace.path: expected a string, got an empty string"),
     ("state: {path: \"${UNSET}\"}\nworkspace: {path: \"data\"}\n", "1:15: state.path: the variable UNSET is not set"),
     ("pipelines_dir: [a]\nworkspace: {path: pipelines}\n", "1:16: pipelines_dir: expected a string, got a list"),
 ])

@@ -30,7 +30,8 @@ def test_loads_are_read_one_after_the_other(conn: sqlite3.Connection) -> None:
     load_table.add(conn, digest="", errors=("no", "never"), now=START)
     at = "2026-02-08T10:00:00.000Z"
     assert load_table.after(conn, 0) == ConfigLoad(loaded_at=at, digest="a", ok=True, errors=(), changes=("one", "two"))
-    assert load_table.after(conn, first) == ConfigLoad(loaded_at=at, digest="", ok=False, errors=("no", "never"), changes=())
+    assert load_table.after(conn, first) == ConfigLoad(loaded_at=at, digest="", ok=False, errors=("no", "never"),
+                                                       changes=())
     assert load_table.after(conn, load_table.last_id(conn)) is None
 
 

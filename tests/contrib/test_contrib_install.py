@@ -60,7 +60,8 @@ def install(*arguments: str | Path, become: Sequence[str] = (),
     """Run the script with these arguments, with this interpreter and what is installed for it."""
     environ = {"PATH": SYSTEM_PATH, "HOME": "/nonexistent", "LANG": "C.UTF-8", "PYTHON": sys.executable,
                "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull, **environ}
-    return subprocess.run([*become, ordinary.reachable(INSTALL) if become else INSTALL, *arguments], check=False, stdin=subprocess.DEVNULL, capture_output=True,
+    return subprocess.run([*become, ordinary.reachable(INSTALL) if become else INSTALL, *arguments], check=False,
+                          stdin=subprocess.DEVNULL, capture_output=True,
                           text=True, timeout=PATIENCE_SECONDS, env=environ, cwd="/")
 
 

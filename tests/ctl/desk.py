@@ -140,7 +140,8 @@ def start(*arguments: str, home: Path, become: Sequence[str] = (), **settings: A
 
 def load(plugin: str, **fields: Any) -> PluginLoad:
     """A plugin that the daemon has loaded, unless `fields` say otherwise."""
-    return PluginLoad(**{"plugin": plugin, "version": "0.1.0", "enabled": True, "needs_init": None, "reason": None, **fields})
+    return PluginLoad(**{"plugin": plugin, "version": "0.1.0", "enabled": True, "needs_init": None, "reason": None,
+                         **fields})
 
 
 def job_id(number: int) -> str:

@@ -116,7 +116,8 @@ def test_a_user_without_a_home_needs_none(desk: Desk) -> None:
     for directory in (desk.home, *desk.home.parents[:-2]):
         directory.chmod(directory.stat().st_mode | 0o055)
     assert desk.process("status", become=STRANGER) == Said(code=0, out=f"{nothing_yet(desk)}\n", err="")
-    done = subprocess.run([*STRANGER, ordinary.program("ductilectl", STRANGER), "status"], env={}, cwd="/", capture_output=True, text=True,
+    done = subprocess.run([*STRANGER, ordinary.program("ductilectl", STRANGER), "status"], env={}, cwd="/",
+                          capture_output=True, text=True,
                           timeout=PATIENCE_SECONDS, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (
         78, "", "no configuration found (looked at $DUCTILE_CONFIG, /etc/ductile/config.yaml); `ductilectl init` writes"

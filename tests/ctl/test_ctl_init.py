@@ -25,7 +25,8 @@ DUCTILED = Path(sys.executable).with_name("ductiled")
 
 
 def init(*arguments: str | Path, cwd: Path, become: tuple[str, ...] = ()) -> Said:
-    done = subprocess.run([*become, ordinary.program("ductilectl", become), "init", *arguments], env={}, cwd=cwd, capture_output=True, text=True,
+    done = subprocess.run([*become, ordinary.program("ductilectl", become), "init", *arguments], env={}, cwd=cwd,
+                          capture_output=True, text=True,
                           timeout=PATIENCE_SECONDS, check=False)
     return Said(code=done.returncode, out=done.stdout, err=done.stderr)
 

@@ -90,7 +90,8 @@ def shown(daemon: RealDaemon, gate: Gate) -> Iterator[dict[str, list[Any]]]:
                  " VALUES ('fails', 'poll', 'closed', 1, '2026-02-08T10:00:00.000Z')")
     call("status", "status")
     call("queue", "queue")
-    for name, *arguments in (("check", "--database"), ("plugins",), ("pipelines",), ("health",), ("reload",), ("wait",)):
+    for name, *arguments in (("check", "--database"), ("plugins",), ("pipelines",), ("health",), ("reload",), ("wait",
+                                                                                                               )):
         call(name, name, *arguments)
     call("pipelines NAME", "pipelines", "p")
     call("reset PLUGIN", "reset", "fails")

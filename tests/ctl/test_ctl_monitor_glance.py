@@ -38,7 +38,8 @@ def end(conn: sqlite3.Connection, number: int, status: Status, seconds: float, *
     job = put_job(conn, job_id(number), Status.RUNNING)
     with db.transaction(conn):
         job_table.move(conn, job, status, START + timedelta(seconds=seconds))
-        attempt_table.append(conn, job, LogEntry(id=f"log-{number}", status="failed", completed_at=START, **entry), None)
+        attempt_table.append(conn, job, LogEntry(id=f"log-{number}", status="failed", completed_at=START, **entry),
+                             None)
 
 
 def test_what_runs_comes_first_then_the_others_in_the_order_of_the_queue(conn: sqlite3.Connection) -> None:

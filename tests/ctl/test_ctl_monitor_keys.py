@@ -93,7 +93,7 @@ def test_the_plugins_have_a_cursor_of_their_own() -> None:
 
 def test_in_the_chain_enter_chooses_the_job_of_a_line() -> None:
     view = after(["backtab"], State(job=job_id(1)))
-    assert [entry for entry in (cursor(view, SEEN, CHAIN), cursor(after(["end"], view), SEEN, CHAIN))] == [0, 2]
+    assert [cursor(view, SEEN, CHAIN), cursor(after(["end"], view), SEEN, CHAIN)] == [0, 2]
     chosen = after(["end", "enter"], view)
     assert (chosen.job, chosen.line) == (job_id(2), None)
     assert cursor(chosen, replace(SEEN, chain=chain_of(LEAF, ROOT)), CHAIN) == 1

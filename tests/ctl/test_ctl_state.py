@@ -100,7 +100,8 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(
 ) -> None:
     path = tmp_path / "given"
     {"device": lambda: path.symlink_to("/dev/zero"), "FIFO": lambda: os.mkfifo(path), "directory": path.mkdir}[kind]()
-    refused = Said(code=74, out="", err=f"{path}: cannot be read: not a regular file; use - to read from standard input\n")
+    refused = Said(code=74, out="",
+                   err=f"{path}: cannot be read: not a regular file; use - to read from standard input\n")
     assert desk.call("state", "echo", "--set", str(path)) == refused
     desk.plugin("echo")
     assert desk.call("test", "echo", "--event", str(path)) == refused

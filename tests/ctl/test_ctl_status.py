@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -86,7 +85,8 @@ def settings(name: str, reset_after: int, *schedules: Schedule) -> PluginConfig:
 
 def look(conn: sqlite3.Connection, desk: Desk, *, as_json: bool = False, resets: dict[str, int] | None = None) -> str:
     out = io.StringIO()
-    known = {name: settings(name, seconds) for name, seconds in ({"d-tripped": 1800} if resets is None else resets).items()}
+    known = {name: settings(name, seconds) for name, seconds in ({"d-tripped": 1800}
+                                                                 if resets is None else resets).items()}
     assert status(conn, state_path=desk.database, plugins=known, now=NOW, as_json=as_json, out=out) == 0
     return out.getvalue()
 

@@ -150,7 +150,8 @@ def test_a_leftover_is_found_by_each_of_its_marks_alone(daemon: RealDaemon, gate
     daemon.start()
     gate.arrived()
     assert daemon.survivors() == set()
-    assert [line["pids"] for line in daemon.log("killed leftover processes of an interrupted run", job_id=job)] == [[child]]
+    assert [line["pids"] for line in daemon.log("killed leftover processes of an interrupted run",
+                                                job_id=job)] == [[child]]
 
 
 def test_a_leftover_of_one_job_holds_no_other_up_while_it_is_ended(daemon: RealDaemon, gate: Gate) -> None:
@@ -199,7 +200,7 @@ def test_an_orphan_with_no_attempts_left_is_dead(daemon: RealDaemon, gate: Gate)
 
 def test_an_orphaned_init_is_queued_again_three_times_at_most(daemon: RealDaemon, gate: Gate) -> None:
     daemon.plugin("initialises", (PLUGINS / "waits" / "run").read_text(), commands=("init", "poll"), config=gate.config)
-    for cuts in range(1, 5):
+    for _cuts in range(1, 5):
         daemon.start()
         gate.arrived()
         assert daemon.rows("SELECT count(*) FROM job_queue") == [(1,)]

@@ -139,7 +139,7 @@ def test_a_second_daemon_names_the_first(daemon: RealDaemon) -> None:
 
 
 def test_of_two_daemons_started_at_once_one_runs(daemon: RealDaemon, tmp_path: Path) -> None:
-    outputs = [open(tmp_path / f"racer{number}", "w") for number in range(2)]
+    outputs = [open(tmp_path / f"racer{number}", "w") for number in range(2)]  # noqa: SIM115
     racers = [subprocess.Popen([DUCTILED, "-c", daemon.home], env=daemon.environ, stdout=output, stderr=output)
               for output in outputs]
     pidfds = [os.pidfd_open(racer.pid) for racer in racers]
@@ -151,7 +151,7 @@ def test_of_two_daemons_started_at_once_one_runs(daemon: RealDaemon, tmp_path: P
         winner.terminate()
         assert winner.wait(20) == 0
     finally:
-        for racer, pidfd, output in zip(racers, pidfds, outputs):
+        for racer, pidfd, output in zip(racers, pidfds, outputs, strict=False):
             racer.kill()
             racer.wait(20)
             os.close(pidfd)

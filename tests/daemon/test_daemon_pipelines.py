@@ -87,7 +87,7 @@ def test_the_files_of_earlier_steps_are_there_as_hard_links_that_nobody_may_writ
     run(daemon)
     before: dict = {}
     made = {name: f"deep/{name}.txt" if number else "one.txt" for number, name in enumerate(_NAMES)}
-    for name, parent in zip(_NAMES, (None, "one", "two", "three", "four", "four", "right")):
+    for name, parent in zip(_NAMES, (None, "one", "two", "three", "four", "four", "right"), strict=False):
         [attempt] = seen(daemon, name)
         before[name] = {} if parent is None else before[parent] | {made[parent]: str(_NAMES.index(parent) + 1)}
         assert contents(attempt) == before[name], name

@@ -45,7 +45,7 @@ def is_whole(daemon: RealDaemon, roots: list[str]) -> None:
     assert Counter(row[:2] for row in rows) == {(root, name): 1 for root in roots for name in _BEFORE}
     assert {row[3] for row in rows} == {"succeeded"}
     parents = dict(daemon.rows("SELECT j.id, p.plugin FROM job_queue j JOIN job_queue p ON p.id = j.parent_job_id"))
-    for root, name, job, _, attempt in rows:
+    for _root, name, job, _, attempt in rows:
         assert parents.get(job) == (_BEFORE[name] or (None,))[-1]
         orphaned = [(number, "orphaned") for number in range(1, attempt)]
         assert daemon.attempts(job) == [*orphaned, (attempt, "succeeded")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections.abc import Callable
@@ -39,7 +40,7 @@ def route(daemon: RealDaemon, *routes: tuple[str, str, str]) -> None:
 
 def chain(daemon: RealDaemon, *names: str) -> None:
     """Route `next` from each plugin to the one after it."""
-    route(daemon, *((source, "next", target) for source, target in zip(names, names[1:])))
+    route(daemon, *((source, "next", target) for source, target in itertools.pairwise(names)))
 
 
 @pytest.fixture
@@ -106,7 +107,8 @@ def test_events_fan_out_in_order_and_their_jobs_know_where_they_come_from(
         (plugin, "handle", "route", key, root, root, "succeeded") for plugin, key in (
             ("zebra", "k1"), ("analyser", "k1"), ("mail", None), ("zebra", None), ("analyser", None))]
     assert [(each["payload"], each["source"], each["event_id"]) for each in (json.loads(row[9]) for row in rows)] == [
-        (payload, "scale", row[8]) for row, payload in zip(rows, [{"kg": 1}, {"kg": 1}, {}, {"kg": 2}, {"kg": 2}])]
+        (payload, "scale", row[8])
+        for row, payload in zip(rows, [{"kg": 1}, {"kg": 1}, {}, {"kg": 2}, {"kg": 2}], strict=True)]
     assert [row[8] for row in rows] == [rows[number][8] for number in (0, 0, 2, 3, 3)]
     assert len({row[8] for row in rows}) == 3
     assert [[(way["plugin"], way["job_id"]) for way in each["ways"]] for each in result(daemon, root)["events"]] == [

@@ -45,8 +45,8 @@ def told(daemon: RealDaemon, text: str) -> list[tuple[str, str, str]]:
         for table in tables:
             cursor = conn.execute(f'SELECT * FROM "{table}"')
             columns = [column[0] for column in cursor.description]
-            found += [(table, column, value) for row in cursor for column, value in zip(columns, map(str, row))
-                      if text in value]
+            found += [(table, column, value) for row in cursor
+                      for column, value in zip(columns, map(str, row), strict=True) if text in value]
     return found
 
 

@@ -291,7 +291,8 @@ def start_and_wait(home: Path, path: Path, event: str | None = None, *, ws: Path
 
 
 def test_of_the_environment_a_plugin_gets_what_it_needs_and_no_secret() -> None:
-    passed = dict.fromkeys(("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_TIME", "TZ", "TMPDIR", "TOKEN"), "x")
+    passed = dict.fromkeys(("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_TIME", "TZ", "TMPDIR",
+                            "TOKEN"), "x")
     environ = {**passed, "SECRET": "s", "NOTIFY_SOCKET": "s", "DUCTILE_CONFIG": "s", "LCX": "s", "DUCTILE_JOB_ID": "s"}
     plugin = worlds.plugin("withings", env=("TOKEN", "NOT_SET"))
     found = plugin_environment(environ, plugin, job_id=JOB, attempt=2, workspace=Path("/ws/job"))

@@ -60,7 +60,8 @@ class Half:
         return (a + b) / 2
 
 
-def concluded(outcome: Outcome, *, state: dict[str, Any] | None = None, breaker: Breaker = CLOSED, interruptions: int = 0,
+def concluded(outcome: Outcome, *, state: dict[str, Any] | None = None, breaker: Breaker = CLOSED,
+              interruptions: int = 0,
               rules: Rules = RULES, context: Context | None = None, position: Position | None = None,
               **job: Any) -> Conclusion:
     before = Before(state=state or {}, breaker=breaker, interruptions=interruptions, context=context, position=position)
@@ -362,7 +363,8 @@ def test_an_attempt_that_is_tried_again_or_has_succeeded_is_no_death(name: str) 
 
 
 def test_an_init_that_is_cut_short_too_often_is_a_death() -> None:
-    assert [kind for kind, _ in told(concluded(STOP, rules=HEARD, command="init", interruptions=3))] == ["ductile.job.dead"]
+    assert [kind for kind, _ in told(concluded(STOP, rules=HEARD, command="init",
+                                               interruptions=3))] == ["ductile.job.dead"]
 
 
 @pytest.mark.parametrize("name", DEADLY)

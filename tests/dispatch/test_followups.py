@@ -41,7 +41,8 @@ def weighed(payload: Any, **more: Any) -> dict[str, Any]:
     return {"type": "weighed", "payload": payload, **more}
 
 
-def planned(answer: Response, *, context: Context | None = None, position: Position | None = None, routing: RoutingContext = ROUTING,
+def planned(answer: Response, *, context: Context | None = None, position: Position | None = None,
+            routing: RoutingContext = ROUTING,
             **job: Any) -> FollowUps:
     return follow_up_jobs(replace(JOB, **job), answer, context, position, routing, now=START, new_id=ids())
 
@@ -86,7 +87,7 @@ def test_a_job_that_follows_knows_where_it_comes_from() -> None:
 def test_each_event_has_one_id_and_each_target_a_job_and_a_context_of_its_own() -> None:
     onward = planned(response(weighed({}), weighed({})))
     assert [(each.event, each.job.source_event_id) for each in onward.jobs] == [
-        (each.event, envelope["event_id"]) for each, envelope in zip(onward.jobs, envelopes(onward))]
+        (each.event, envelope["event_id"]) for each, envelope in zip(onward.jobs, envelopes(onward), strict=False)]
     assert len({each.job.source_event_id for each in onward.jobs}) == 2
     assert len({each.job.id for each in onward.jobs}) == 6
     assert len({each.context.id for each in onward.jobs}) == 6
@@ -235,7 +236,8 @@ TOO_LONG = ("its event would make a chain of 21 hops, at most 20 are allowed: "
             "look for a loop of routes or pipelines, or raise service.max_hops")
 
 
-def stepped(answer: Response, *, position: Position | None = HERE, context: Context | None = CONTEXT, routing: RoutingContext = PIPED,
+def stepped(answer: Response, *, position: Position | None = HERE, context: Context | None = CONTEXT,
+            routing: RoutingContext = PIPED,
             **job: Any) -> FollowUps:
     return planned(answer, context=context, position=position, routing=routing, **{"payload": GIVEN} | job)
 
@@ -347,7 +349,8 @@ def test_what_follows_from_a_core_event_or_a_replay_is_marked_so_too(events: lis
 DEATH = Event(type=JOB_DEAD, payload={"job_id": "parent", "error": "it broke", "attempts": 4})
 
 
-def told(*events: Event, context: Context | None = CONTEXT, routing: RoutingContext = PIPED, **job: Any) -> tuple[FollowUp, ...]:
+def told(*events: Event, context: Context | None = CONTEXT, routing: RoutingContext = PIPED,
+         **job: Any) -> tuple[FollowUp, ...]:
     return core_event_jobs(replace(JOB, **job), events, context, routing, now=START, new_id=ids())
 
 

@@ -161,7 +161,8 @@ def test_what_was_put_there_after_the_parent_ended_is_left_out(conn: sqlite3.Con
     artifacts = recorded(conn, workspaces, {"a": "one"})
     write(workspaces.root / PARENT / "late", "x")
     found = clone(job, source(artifacts), workspaces, never)
-    assert found.warnings == ("files left out because they were added to the input workspace after its job ended: late",)
+    assert found.warnings == ("files left out because they were added to the input workspace after its job "
+                              "ended: late",)
     assert list(tree(workspaces.root / JOB)) == ["a"]
 
 

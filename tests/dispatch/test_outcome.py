@@ -201,7 +201,7 @@ def ended(answer: Any, **facts: Any) -> Outcome:
 
 @pytest.mark.parametrize("spelled", ["/", "\\/", "\\u002f", "\\u002F"])
 def test_a_path_becomes_portable_however_its_letters_are_spelled(spelled: str) -> None:
-    stdout = ('{"status":"ok","result":"%s"}' % f"{WORKSPACE}/a".replace("/", spelled)).encode()
+    stdout = ('{{"status":"ok","result":"{}"}}'.format(f"{WORKSPACE}/a".replace("/", spelled))).encode()
     found = classify(Facts(exit_code=0, stdout=stdout), timeout=60, workspace_dir=WORKSPACE)
     assert found.response.result == "workspace://a"
 

@@ -16,7 +16,8 @@ def response(**answer: Any) -> Response:
     return decode_response(json.dumps({"status": "ok", **answer}).encode())
 
 
-def way(event: int | None, plugin: str, job_id: str = "new", *, step_id: str | None = None, is_new: bool = True) -> Delivery:
+def way(event: int | None, plugin: str, job_id: str = "new", *, step_id: str | None = None,
+        is_new: bool = True) -> Delivery:
     return Delivery(event=event, plugin=plugin, step_id=step_id, dedupe_key="k", job_id=job_id, is_new=is_new)
 
 
@@ -38,7 +39,7 @@ TOLD = [
 def test_every_event_has_its_ways_and_is_otherwise_as_it_was_given() -> None:
     answer = response(events=THREE, state_updates={"token": "new"}, odd=[1])
     assert kept(answer, WAYS) == {**answer.raw, "events": [
-        {**event, "ways": told} for event, told in zip(THREE, TOLD)]}
+        {**event, "ways": told} for event, told in zip(THREE, TOLD, strict=False)]}
 
 
 def test_events_that_went_nowhere_say_so() -> None:
@@ -57,7 +58,8 @@ def test_ways_are_the_cores_word_whatever_the_plugin_said() -> None:
 
 @pytest.mark.parametrize("answer", [{}, {"events": None}, {"events": []}])
 @pytest.mark.parametrize("ways", [None, []])
-def test_a_response_without_events_is_stored_as_it_was_given(answer: dict[str, Any], ways: list[Delivery] | None) -> None:
+def test_a_response_without_events_is_stored_as_it_was_given(answer: dict[str, Any],
+                                                             ways: list[Delivery] | None) -> None:
     assert kept(response(**answer), ways) == {"status": "ok", **answer}
 
 
@@ -82,7 +84,7 @@ def test_a_result_too_large_keeps_what_explains_it() -> None:
     assert kept(answer, WAYS, NOTES) == {
         "status": "ok", "error": None, "truncated": True, "notes": NOTES,
         "logs": [{"level": "info", "message": "said"}],
-        "events": [{"type": kind, "ways": told} for kind, told in zip("abc", TOLD)],
+        "events": [{"type": kind, "ways": told} for kind, told in zip("abc", TOLD, strict=False)],
     }
 
 

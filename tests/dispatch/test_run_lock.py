@@ -86,7 +86,7 @@ def marked_by(locks: RunLocks, pid: int, job_id: str = JOB) -> None:
 
 def rewrite(directory: Path, **changes: object) -> None:
     path = directory / "current"
-    mark = dict(zip(("job_id", "boot", "leader", "noted"), path.read_text().split())) | changes
+    mark = dict(zip(("job_id", "boot", "leader", "noted"), path.read_text().split(), strict=False)) | changes
     path.write_text(" ".join(map(str, mark.values())))
 
 

@@ -141,6 +141,6 @@ def test_a_process_gets_a_session_its_workspace_and_four_descriptors(tmp_path: P
 def test_a_process_starts_with_no_signal_blocked_and_none_ignored_that_python_ignores(tmp_path: Path) -> None:
     done = attempt(tmp_path, "tells_its_signals")
     words = classify(done.facts, timeout=30).response.result.split()
-    signals = {name: int(mask, 16) for name, mask in zip(words[::2], words[1::2])}
+    signals = {name: int(mask, 16) for name, mask in zip(words[::2], words[1::2], strict=False)}
     ignored_by_python = sum(1 << (number - 1) for number in (signal.SIGPIPE, signal.SIGXFSZ))
     assert (signals["SigBlk:"], signals["SigIgn:"] & ignored_by_python) == (0, 0)

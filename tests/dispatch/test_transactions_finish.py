@@ -25,7 +25,8 @@ from support.clock import START
 from support.ledger import dump, ids, opened, put_job
 from support.worlds import NO_ROUTING
 
-RULES = Rules(retry=Retry(max_attempts=4, backoff_base=30), breaker=BreakerRule(threshold=1), fingerprint="f1", routing=NO_ROUTING)
+RULES = Rules(retry=Retry(max_attempts=4, backoff_base=30), breaker=BreakerRule(threshold=1), fingerprint="f1",
+              routing=NO_ROUTING)
 LATER = START + timedelta(seconds=7)
 ANSWER = decode_response(b'{"status": "ok", "state_updates": {"token": "new"}}')
 

@@ -97,10 +97,10 @@ def test_every_value_of_a_column_is_named_and_no_other(table: str, name: str, va
 def calls(tree: ast.Module) -> Iterator[ast.Call]:
     """Yield every call of a module that writes a line of the log."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            if isinstance(node.func.value, ast.Name) and LOGS.search(node.func.value.id):
-                if node.func.attr in ("debug", "info", "warn", "error", "at"):
-                    yield node
+        if (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+                and node.func.attr in ("debug", "info", "warn", "error", "at")
+                and isinstance(node.func.value, ast.Name) and LOGS.search(node.func.value.id)):
+            yield node
 
 
 def fields() -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -106,7 +107,7 @@ def with_answers(kind: str) -> list[pytest.param]:
     found = []
     for page in PAGES:
         every = list(examples(page))
-        found += [pytest.param(each, after, id=f"{page}:{each.line}") for each, after in zip(every, every[1:])
+        found += [pytest.param(each, after, id=f"{page}:{each.line}") for each, after in itertools.pairwise(every)
                   if each.kind == kind and after.kind == "problem says"]
     return found
 

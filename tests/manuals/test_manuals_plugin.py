@@ -15,8 +15,8 @@ from ductile import submit
 from ductile.config.model import PluginConfig
 from ductile.ctl.protocol_report import ignored
 from ductile.dispatch import outcome, result_record, runner
-from ductile.dispatch.outcome import Facts
 from ductile.dispatch.attempt import plugin_environment
+from ductile.dispatch.outcome import Facts
 from ductile.plugin import discovery
 from ductile.plugin.discovery import ConfiguredPlugin
 from ductile.plugin.manifest import parse_manifest

@@ -130,11 +130,13 @@ def conn(tmp_path):
 
 
 def test_what_was_read_last_replaces_what_was_there(conn):
-    first = [plugin_table.PluginLoad(plugin=name, version="1.0", enabled=True, needs_init="f", reason=None, commands=("poll", "x"))
+    first = [plugin_table.PluginLoad(plugin=name, version="1.0", enabled=True, needs_init="f", reason=None,
+                                     commands=("poll", "x"))
              for name in ("b", "a")]
     plugin_table.replace_loads(conn, first, START)
     assert plugin_table.loads(conn) == first[::-1]
-    second = [plugin_table.PluginLoad(plugin="c", version=None, enabled=False, needs_init=None, reason="its manifest is missing")]
+    second = [plugin_table.PluginLoad(plugin="c", version=None, enabled=False, needs_init=None,
+                                      reason="its manifest is missing")]
     plugin_table.replace_loads(conn, second, START)
     assert plugin_table.loads(conn) == second
 

@@ -55,7 +55,8 @@ def claim(conn):
 
 
 def finish(conn):
-    transactions.finish(conn, job_table.get(conn, "running"), Succeeded(), RULES, now=START, rng=Random(0), new_id=ids())
+    transactions.finish(conn, job_table.get(conn, "running"), Succeeded(), RULES, now=START, rng=Random(0),
+                        new_id=ids())
 
 
 def submit(conn):
@@ -80,7 +81,8 @@ def bury(conn):
 
 
 def bury_nothing(conn):
-    assert retention.fail_unrunnable_jobs(conn, worlds.runtime(worlds.plugin("echo"), worlds.plugin("off")), START) == []
+    assert retention.fail_unrunnable_jobs(conn, worlds.runtime(worlds.plugin("echo"), worlds.plugin("off")),
+                                          START) == []
 
 
 def finish_step(conn):
@@ -91,7 +93,8 @@ def finish_step(conn):
 
 
 def finish_dead(conn):
-    found = transactions.finish(conn, job_table.get(conn, "running"), Refused(error="gone"), PIPED, now=START, rng=Random(0),
+    found = transactions.finish(conn, job_table.get(conn, "running"), Refused(error="gone"), PIPED, now=START,
+                                rng=Random(0),
                              new_id=ids())
     assert [each.job.pipeline_name for each in found.jobs] == ["deaths"]
 
@@ -148,7 +151,8 @@ def conn(tmp_path):
         put_job(conn, "step", Status.RUNNING, parent_job_id=ENDED, root_job_id=ENDED, payload='{"payload": 1}',
                 pipeline_name="wisdom", pipeline_hash=WISDOM.hash, step_id="one")
         version_table.add(conn, [WISDOM, DEATHS], START)
-        job_table.move(conn, put_job(conn, "retry", Status.RUNNING), Status.QUEUED, START, attempt=2, retry_at=START + DAY)
+        job_table.move(conn, put_job(conn, "retry", Status.RUNNING), Status.QUEUED, START, attempt=2,
+                       retry_at=START + DAY)
         with recording(tmp_path) as recorder:
             yield recorder
 

@@ -99,7 +99,8 @@ def test_a_later_row_can_neither_change_nor_add_nor_empty_a_key_of_the_origin() 
 
 def test_state_updates_are_held_to_the_anchor_too_and_a_key_is_named_once() -> None:
     added = later({"origin_user": "eve"}, state={"origin_user": "bob", "b": 2})
-    assert added == Extended(accumulated={**PARENT, "b": 2}, payload={}, warnings=(f"the key 'origin_user' {ONLY_FIRST}",))
+    assert added == Extended(accumulated={**PARENT, "b": 2}, payload={},
+                             warnings=(f"the key 'origin_user' {ONLY_FIRST}",))
 
 
 @pytest.mark.parametrize("key", ["origin", "Origin_user", "my_origin_user", "ORIGIN_USER", "origin-user"])
@@ -176,7 +177,15 @@ def test_other_names_are_free(key: str) -> None:
     assert reserved_key_warnings({key: 1}, "state") == ()
 
 
-CREDENTIALS = ["token", "secret", "password", "passwd", "authorization", "cookie", "credentials", "api_key", "apikey", "access_token", "refresh_token", "client_secret", "db_password", "my_api_key", "aws_access_key", "ssh_private_key", "stripe_secret_key", "access_key", "private_key", "secret_key", "Token", "SECRET", "PassWord", "passWord", "Authorization", "Cookie", "Credentials", "API_KEY", "Api_Key", "ApiKey", "APIKey", "apiKey", "APIkey", "APIKEY", "api-key", "Api-Key", "X-Api-Key", "x-api-key", "X-API-KEY", "xApiKey", "XApiKey", "myAPIKey", "accessToken", "AccessToken", "access-token", "Access-Token", "ACCESS_TOKEN", "access_Token", "refreshToken", "oauth2Token", "OAuthToken", "idToken", "IDToken", "clientSecret", "ClientSecret", "client-secret", "dbPassword", "awsAccessKey", "AWSAccessKey", "awsSecretAccessKey", "sshPrivateKey", "stripeSecretKey", "S3SecretKey", "_token"]
+CREDENTIALS = """
+    token secret password passwd authorization cookie credentials api_key apikey access_token refresh_token
+    client_secret db_password my_api_key aws_access_key ssh_private_key stripe_secret_key access_key private_key
+    secret_key Token SECRET PassWord passWord Authorization Cookie Credentials API_KEY Api_Key ApiKey APIKey apiKey
+    APIkey APIKEY api-key Api-Key X-Api-Key x-api-key X-API-KEY xApiKey XApiKey myAPIKey accessToken AccessToken
+    access-token Access-Token ACCESS_TOKEN access_Token refreshToken oauth2Token OAuthToken idToken IDToken
+    clientSecret ClientSecret client-secret dbPassword awsAccessKey AWSAccessKey awsSecretAccessKey sshPrivateKey
+    stripeSecretKey S3SecretKey _token
+""".split()
 
 
 @pytest.mark.parametrize("key", CREDENTIALS)

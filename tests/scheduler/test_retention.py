@@ -203,7 +203,8 @@ def ends(conn) -> dict[str, tuple[str, str | None]]:
 
 def test_queued_jobs_of_plugins_that_are_gone_or_off_end_with_the_reason(conn):
     jobs = [put_job(conn, name, plugin=name) for name in ("echo", "off", "gone", "broken")]
-    assert {job.id: job for job in retention.fail_unrunnable_jobs(conn, WORLD, LATER)} == {"off": jobs[1], "gone": jobs[2]}
+    assert {job.id: job for job in retention.fail_unrunnable_jobs(conn, WORLD, LATER)} == {"off": jobs[1],
+                                                                                           "gone": jobs[2]}
     assert ends(conn) == {
         "echo": ("queued", None), "broken": ("queued", None), "off": ("dead", "plugin off was disabled"),
         "gone": ("dead", "plugin gone was removed from the configuration"),

@@ -144,7 +144,8 @@ def test_cancelled_jobs_do_not_count(ticking):
 def test_jobs_of_a_disabled_plugin_do_not_count(ticking):
     for _ in range(5):
         ticking.tick()
-        retention.fail_unrunnable_jobs(ticking.conn, worlds.runtime(worlds.plugin("echo", enabled=False), worlds.plugin("other")), ticking.clock.now())
+        retention.fail_unrunnable_jobs(ticking.conn, worlds.runtime(worlds.plugin("echo", enabled=False),
+                                                                    worlds.plugin("other")), ticking.clock.now())
         ticking.clock.move(EVERY)
     assert (ticking.count(), breaker(ticking)) == (5, CLOSED)
 
@@ -187,7 +188,8 @@ def test_a_clock_set_back_does_not_keep_it_open_for_ever(opened_breaker):
 
 def test_breakers_are_listed_by_plugin_and_command(ticking):
     die(ticking, 1)
-    assert schedule_table.breakers(ticking.conn) == {("echo", "poll"): Breaker(state="closed", failure_count=1, opened_at=None)}
+    assert schedule_table.breakers(ticking.conn) == {("echo", "poll"): Breaker(state="closed", failure_count=1,
+                                                                               opened_at=None)}
 
 
 def test_a_probe_is_one_also_where_more_may_be_outstanding(opened_breaker):

@@ -113,7 +113,8 @@ def test_without_a_schedule_nothing_is_due(conn):
 
 
 def test_runs_are_enqueued_in_the_order_in_which_they_fell_due(conn):
-    ticking = Ticking(conn, worlds.runtime(worlds.plugin("late", schedule("10m")), worlds.plugin("early", schedule("4m")),
+    ticking = Ticking(conn, worlds.runtime(worlds.plugin("late", schedule("10m")), worlds.plugin("early",
+                                                                                                 schedule("4m")),
                                          worlds.plugin("new", schedule("7m"))))
     ticking.tick()
     while ticking.conn.execute("SELECT 1 FROM job_queue WHERE status = 'queued'").fetchone():

@@ -154,7 +154,8 @@ class RealDaemon:
         with open(self.output, "ab") as output, open(self.errors, "ab") as errors:
             settings = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": errors, "cwd": "/",
                         "env": environ, "start_new_session": True, **popen}
-            self._process = subprocess.Popen([*self.become, ordinary.program("ductiled", self.become), "-c", self.home, *options], **settings)
+            self._process = subprocess.Popen([*self.become, ordinary.program("ductiled", self.become), "-c",
+                                              self.home, *options], **settings)
         self.watch(self._process.pid)
 
     def _start_warm(self, environ: Mapping[str, str], options: Sequence[str]) -> Started:

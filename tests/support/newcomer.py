@@ -37,7 +37,7 @@ class Shell:
     """A bash that is given one paste after the other, each when the one before is done."""
 
     def __init__(self, directory: Path, **environ: str) -> None:
-        self._errors = open(directory.parent / "errors.txt", "w+", encoding="utf-8")
+        self._errors = open(directory.parent / "errors.txt", "w+", encoding="utf-8")  # noqa: SIM115
         self._process = subprocess.Popen(
             ["bash", "--norc", "--noprofile"], cwd=directory, env=environment(directory, **environ), text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, umask=0o022)

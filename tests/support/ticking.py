@@ -56,7 +56,8 @@ class Ticking:
 
     def end(self, outcome: Outcome) -> Job:
         """Run the next job to this end; return its row."""
-        claimed = transactions.claim(self.conn, plugins=self.runtime.runnable, blocked=(), dedupe_ttl=0, now=self.clock.now())
+        claimed = transactions.claim(self.conn, plugins=self.runtime.runnable, blocked=(), dedupe_ttl=0,
+                                     now=self.clock.now())
         assert claimed.job is not None
         job = claimed.job
         transactions.finish(self.conn, job, outcome, rules_for(self.runtime, job.plugin), now=self.clock.now(),

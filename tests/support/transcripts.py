@@ -1,4 +1,4 @@
-"""The youtube_transcript plugin, in this process and as one of its own, and a site for it that speaks as YouTube does or misbehaves."""
+"""The youtube_transcript plugin, in this process and in one of its own, and a stand-in for YouTube that misbehaves."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def _wheel(name: str, directory: Path) -> None:
     files = [file for file in distribution.files if ".." not in file.parts and "__pycache__" not in file.parts]
     stem = next(file.parts[0] for file in files if file.parts[0].endswith(".dist-info")).removesuffix(".dist-info")
     tags = [tag.split("-") for tag in Parser().parsestr(distribution.read_text("WHEEL")).get_all("Tag")]
-    tag = "-".join(".".join(dict.fromkeys(column)) for column in zip(*tags))
+    tag = "-".join(".".join(dict.fromkeys(column)) for column in zip(*tags, strict=False))
     with ZipFile(directory / f"{stem}-{tag}.whl", "w") as archive:
         for file in files:
             if file.locate().is_file():

@@ -18,7 +18,8 @@ NOWHERE = Path("/nowhere")
 COMMANDS = ("poll", "handle")
 
 # The routing of a plugin without routes.
-NO_ROUTING = RoutingContext(router=Router(()), max_hops=20, max_attempts={}, private_state=frozenset(), passes_state=True,
+NO_ROUTING = RoutingContext(router=Router(()), max_hops=20, max_attempts={}, private_state=frozenset(),
+                            passes_state=True,
               dedupe_ttl=86400)
 
 
@@ -48,7 +49,8 @@ def _program(path: Path) -> Entrypoint:
     return Entrypoint(path=path, inode=found.st_ino, mode=found.st_mode)
 
 
-def runtime(*plugins: ConfiguredPlugin, directory: Path = NOWHERE, routes: tuple[Route, ...] = (), **service: Any) -> RuntimeConfig:
+def runtime(*plugins: ConfiguredPlugin, directory: Path = NOWHERE, routes: tuple[Route, ...] = (),
+            **service: Any) -> RuntimeConfig:
     """A world of these plugins, its data in `directory`."""
     by_name = {each.settings.name: each for each in plugins}
     config = Config(
