@@ -168,7 +168,8 @@ def test_every_table_has_an_owner() -> None:
 
 
 def test_no_import_stands_inside_a_function() -> None:
-    assert [f"{name}:{node.lineno}" for name in FILES if name not in IMPORTS_IN_FUNCTIONS for function in ast.walk(TREES[name])
+    assert [f"{name}:{node.lineno}" for name in FILES if name not in IMPORTS_IN_FUNCTIONS
+            for function in ast.walk(TREES[name])
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
             for node in ast.walk(function) if isinstance(node, ast.Import | ast.ImportFrom)] == []
 

@@ -297,7 +297,7 @@ def test_a_plugin_of_protocol_1_gets_no_context_and_passes_on_no_state(
      "the baggage of its event would be 1,048,699 bytes, at most 1,048,576 are allowed: "
      "keep what is large in a file of the workspace"),
 ], ids=["events", "context"])
-def test_past_a_limit_the_attempt_fails_for_good_and_its_state_is_kept(
+def test_past_a_limit_the_attempt_fails_permanently_and_its_cursor_does_not_move(
     daemon: RealDaemon, says: Callable[..., None], answer: str, error: str,
 ) -> None:
     daemon.plugin("scale", _COUNTS.format(answer=answer))
@@ -306,7 +306,7 @@ def test_past_a_limit_the_attempt_fails_for_good_and_its_state_is_kept(
     job = run(daemon, "scale")
     assert ends(daemon) == [("scale", "dead", 1, error)]
     assert daemon.rows("SELECT status, last_error FROM job_log") == [("failed", error)]
-    assert daemon.rows("SELECT state FROM plugin_state") == [('{"runs":1}',)]
+    assert daemon.rows("SELECT state FROM plugin_state") == []
     assert daemon.rows("SELECT count(*) FROM event_context") == [(0,)]
     assert [each for each in result(daemon, job)["events"] if "ways" in each] == []
 
@@ -320,7 +320,7 @@ def test_a_loop_without_end_is_stopped_by_the_most_hops(daemon: RealDaemon) -> N
         ("loops", "dead", 1, "its event would make a chain of 4 hops, at most 3 are allowed: "
                              "look for a loop of routes or pipelines, or raise service.max_hops")]
     assert daemon.rows("SELECT hop FROM event_context ORDER BY hop") == [(1,), (2,), (3,)]
-    assert daemon.rows("SELECT state FROM plugin_state") == [('{"runs":4}',)]
+    assert daemon.rows("SELECT state FROM plugin_state") == [('{"runs":3}',)]
 
 
 def test_a_result_over_256_kib_keeps_what_explains_it(daemon: RealDaemon, says: Callable[..., None]) -> None:

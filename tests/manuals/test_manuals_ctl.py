@@ -113,7 +113,8 @@ def using(*functions: str) -> set[str]:
 
 
 @pytest.mark.parametrize(("sentence", "commands"), [
-    (r"\.BR (.+)\nafter they have cleaned up, and exit with 128 plus the signal's number", using("deferred_signals") | {"monitor"}),
+    (r"\.BR (.+)\nafter they have cleaned up, and exit with 128 plus the signal's number",
+     using("deferred_signals") | {"monitor"}),
     (r"\.BR (.+)\nshow their progress", using("progress")),
 ])
 def test_a_sentence_names_the_commands_that_it_is_about(sentence: str, commands: set[str]) -> None:
