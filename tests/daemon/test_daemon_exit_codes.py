@@ -82,6 +82,7 @@ def test_detaching_under_systemd_is_refused_before_anything_is_looked_at(daemon:
     run = daemon.run("-d", "-c", "/nonexist", env={**daemon.environ, "NOTIFY_SOCKET": "@nobody"})
     assert (run.returncode, run.stderr) == (
         64, "-d cannot be used under systemd's Type=notify: leave it out there\n")
+    daemon.install("ok")
     run = daemon.run("-t", "-d", "-c", str(daemon.home), env={**daemon.environ, "NOTIFY_SOCKET": "@nobody"})
     assert (run.returncode, run.stderr) == (0, "")
 
@@ -258,9 +259,10 @@ def test_a_configuration_that_may_not_be_looked_at_is_78(users_daemon: RealDaemo
 def test_a_user_without_a_home_needs_none(users_daemon: RealDaemon) -> None:
     users_daemon.become = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")
     del users_daemon.environ["HOME"]
+    users_daemon.install("ok")
     run = users_daemon.run("-t", "-c", str(users_daemon.home))
     assert (run.returncode, run.stdout, run.stderr) == (
-        0, f"{users_daemon.home}/config.yaml: ok, 0 plugins configured\n", "")
+        0, f"{users_daemon.home}/config.yaml: ok, 1 plugin configured\n", "")
     run = users_daemon.run("-t", "-c", "/nonexist")
     assert (run.returncode, run.stderr) == (78, "/nonexist: no such file or directory, named by -c\n")
 

@@ -15,13 +15,14 @@ from ductile import db
 from support.chains import AGAIN, await_rest, contents, emit, ends, job_of, pipeline, step, uses, workspace
 from support.daemon import RealDaemon
 from support.gate import Gate
+from support.warm import Warm
 
 
 @pytest.fixture
-def old(tmp_path: Path) -> Iterator[RealDaemon]:
+def old(tmp_path: Path, warm: Warm) -> Iterator[RealDaemon]:
     """A daemon in a directory of its own, which can be moved."""
     (tmp_path / "old").mkdir()
-    made = RealDaemon(tmp_path / "old")
+    made = RealDaemon(tmp_path / "old", warm=warm)
     yield made
     made.close()
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from ductile import db, runtime_config
@@ -159,9 +160,9 @@ class RealDaemon:
         self.watch(self._process.pid)
 
     def _start_warm(self, environ: Mapping[str, str], options: Sequence[str]) -> Started:
-        with (open(os.devnull, "rb") as given, open(self.output, "ab") as output, open(self.errors, "ab") as errors):
+        with open(os.devnull, "rb") as given, open(self.output, "ab") as output, open(self.errors, "ab") as errors:
             streams = [stream.fileno() for stream in (given, output, errors)]
-            return self.warm.start(["-c", os.fspath(self.home), *map(os.fspath, options)], environ, streams)
+            return self.warm.start(["-c", *map(os.fspath, (self.home, *options))], environ, streams)
 
     def watch(self, pid: int) -> None:
         """Stop waiting for anything once this process has ended: the daemon, where another program has started it."""
@@ -175,11 +176,25 @@ class RealDaemon:
 
     def run(self, *options: str, **settings: Any) -> subprocess.CompletedProcess[str]:
         """Run the daemon where it should end by itself, on a terminal so to speak: without NOTIFY_SOCKET."""
+        if self.warm is not None and not settings and not self.become and self.warm.can_start(self.environ):
+            return self._run_warm(options or ("-c", self.home))
         return subprocess.run(
             [*self.become, ordinary.program("ductiled", self.become), *(options or ("-c", self.home))],
             **{"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "cwd": "/", "env": self.environ,
                "timeout": PATIENCE_SECONDS, "check": False, **settings},
         )
+
+    def _run_warm(self, options: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
+        words = [*map(os.fspath, options)]
+        with open(os.devnull, "rb") as given, TemporaryFile() as output, TemporaryFile() as errors:
+            started = self.warm.start(words, self.environ, [stream.fileno() for stream in (given, output, errors)])
+            try:
+                code = started.wait(PATIENCE_SECONDS)
+            finally:
+                started.kill()
+            for stream in (output, errors):
+                stream.seek(0)
+            return subprocess.CompletedProcess(words, code, output.read().decode(), errors.read().decode())
 
     def send(self, number: int) -> None:
         """Send the daemon a signal."""
@@ -317,7 +332,8 @@ class RealDaemon:
 
     def story(self) -> str:
         """Return the end of what the daemon has said and of what stands in its tables, for failures."""
-        parts = ["log:", *(json.dumps(line) for line in self.lines()[-20:]), "standard error:", self.errors.read_text()]
+        parts = ["log:", *(json.dumps(line) for line in self.lines()[-20:]), "standard error:",
+                 self.errors.read_text() if self.errors.exists() else "(none)"]
         if self.database.exists():
             try:
                 parts += ["jobs:", *map(str, self.rows("SELECT id, plugin, command, status, attempt, last_error"
