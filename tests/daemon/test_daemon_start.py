@@ -56,6 +56,7 @@ def test_the_ready_line_names_the_process_and_its_configuration(daemon: RealDaem
 
 
 def test_running_as_root_is_told_in_one_line(daemon: RealDaemon) -> None:
+    daemon.install("ok")
     daemon.start()
     warnings = [line["message"] for line in daemon.lines() if line["level"] == "warn"]
     told = "ductiled runs as root, and so do its plugins; let the init system start it as a user of its own"
