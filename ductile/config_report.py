@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from io import TextIOBase
+from typing import TextIO
 
 from ductile.errors import EXIT_CONFIG, EXIT_OK
 from ductile.runtime_config import LoadResult
@@ -11,7 +11,7 @@ from ductile.stdio import as_line
 from ductile.text import counted
 
 
-def report(reading: LoadResult, *, out: TextIOBase, err: TextIOBase) -> int:
+def report(reading: LoadResult, *, out: TextIO, err: TextIO) -> int:
     """Write every problem with the configuration, the plugins and the pipelines. Return the exit code.
 
     Raises OSError where `out` cannot be written.

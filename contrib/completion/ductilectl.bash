@@ -44,7 +44,8 @@ _ductilectl_options() {
 _ductilectl() {
     local program=$1 cur=${COMP_WORDS[COMP_CWORD]}
     local command= option= config= position=0 index word
-    local valued=' -c --config -n --payload --type --source --set --event --state --request --lang --dir --timeout --keep '
+    local valued=' -c --config -n --payload --type --source --set --event --state --request --lang --dir
+        --timeout --keep '
     COMPREPLY=()
     for ((index = 1; index < COMP_CWORD; index++)); do
         word=${COMP_WORDS[index]}

@@ -85,6 +85,7 @@ def run(session: Session, plugin: ConfiguredPlugin, command: str, given: Input, 
 
 def _launch(plugin: ConfiguredPlugin, command: str, given: Input, environ: Mapping[str, str], workspace: Path,
             now: datetime, job_id: str) -> Launch:
+    assert plugin.plugin is not None, "a plugin that is not loaded cannot be run"
     timeout = plugin.settings.timeout(command)
     here = os.fspath(workspace)
     request = encode_request(

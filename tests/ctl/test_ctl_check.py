@@ -44,11 +44,12 @@ def test_the_document_has_the_same_lines(desk: Desk) -> None:
 
 
 def test_a_good_database_is_good(desk: Desk) -> None:
+    desk.plugin("echo")
     with desk.ledger() as conn:
         put_job(conn, job_id(1))
     said = desk.call("check", "--database")
     assert said == Said(code=0, err="", out=(
-        f"{desk.home}/config.yaml: ok, 0 plugins configured\n{desk.database}: ok\n"))
+        f"{desk.home}/config.yaml: ok, 1 plugin configured\n{desk.database}: ok\n"))
     assert desk.call("check", "--database", "--json").json["database"] == []
 
 
@@ -60,6 +61,7 @@ def test_without_a_database_it_says_so(desk: Desk) -> None:
 
 
 def test_damage_that_a_start_does_not_see_is_found(desk: Desk) -> None:
+    desk.plugin("echo")
     with desk.ledger() as conn:
         put_ended(conn, range(500), at="2026-02-08T10:00:00.000Z")
         conn.execute("PRAGMA foreign_keys = OFF")
@@ -67,7 +69,7 @@ def test_damage_that_a_start_does_not_see_is_found(desk: Desk) -> None:
         conn.execute("PRAGMA ignore_check_constraints = ON")
         conn.execute("UPDATE job_queue SET attempt = 0 WHERE seq = 9")
     said = desk.call("check", "--database")
-    assert (said.code, said.out) == (65, f"{desk.home}/config.yaml: ok, 0 plugins configured\n")
+    assert (said.code, said.out) == (65, f"{desk.home}/config.yaml: ok, 1 plugin configured\n")
     assert said.err.splitlines() == [
         f"{desk.database}: CHECK constraint failed in job_queue",
         f"{desk.database}: job_log row 7 refers to a missing row of job_queue"]

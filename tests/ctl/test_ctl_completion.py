@@ -55,7 +55,7 @@ QUEUED, RUNNING, DEAD, SUCCEEDED = (job_id(number) for number in range(0xabc0, 0
 
 
 @pytest.mark.parametrize(("words", "expected"), [
-    (["st"], ["status", "state"]), (["--json", "re"], ["retry", "replay", "reset", "reload"]),
+    (["st"], ["status", "state"]), (["--json", "re"], ["retry", "replay", "reset", "reload", "restore"]),
     (["-c", "x", "pl"], ["plugins"]), (["--config", "=", "x", "pl"], ["plugins"]), (["new"], ["new-plugin"]),
     (["--v"], ["--version"]), (["run", "echo", "--p"], ["--payload"]),
     (["logs", "--"], ["--help", "--config", "--json", "--follow"]),
