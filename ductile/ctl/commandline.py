@@ -24,7 +24,7 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Help of a fixed width: argparse takes longer to ask for the terminal's than to do all else."""
+    """Help of a fixed width: asking for that of the terminal takes argparse longer than all else."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=_HELP_COLUMNS)
@@ -43,9 +43,9 @@ class _NoColors:
 
 
 def parse(arguments: Sequence[str], nearest: Callable[[str, Iterable[str]], str]) -> argparse.Namespace:
-    """Return what a command line says; `name` is the command's. `nearest` returns a hint for a mistyped command.
+    """Return the options of a command line; `name` is the command. `nearest` returns a hint for a mistyped command.
 
-    Raises SystemExit: for --help and --version, and with 64 for a command line that is wrong.
+    Raises SystemExit: for --help and --version, and with 64 for an invalid command line.
     """
     parser = _parser(arguments)
     parser.nearest = nearest
@@ -53,8 +53,8 @@ def parse(arguments: Sequence[str], nearest: Callable[[str, Iterable[str]], str]
 
 
 def _parser(arguments: Sequence[str]) -> Parser:
-    """Return the parser of the command that is asked for, or of all where help or an error may name them."""
-    parser = Parser(prog="ductilectl", description="Look at ductiled and its jobs, and change what waits.",
+    """Return the parser of the given command, or of all if help or an error may name them."""
+    parser = Parser(prog="ductilectl", description="Inspect and control ductiled and its jobs.",
                     allow_abbrev=False, formatter_class=_Help)
     parser.add_argument("-c", "--config", metavar="PATH", help=_CONFIG_HELP)
     parser.add_argument("--json", action="store_true", help=_JSON_HELP)
@@ -71,7 +71,7 @@ def _parser(arguments: Sequence[str]) -> Parser:
 
 
 def _asked_for(arguments: Sequence[str]) -> str | None:
-    """Return the command in a command line, None where another option than ours stands before it."""
+    """Return the command in a command line, None if an unknown option is before it."""
     left = iter(arguments)
     for argument in left:
         if argument in ("-c", "--config"):
@@ -85,7 +85,7 @@ def _asked_for(arguments: Sequence[str]) -> str | None:
 
 def _command(commands: Commands, name: str, about: str, example: str, more: str = "", *,
              json_help: str = _JSON_HELP) -> Parser:
-    """Add a command. `example` is its arguments in a call, a line for each of several; `more` stands below `about`."""
+    """Add a command. `example` has the arguments of a call, one call a line; `more` is shown below `about`."""
     calls = "".join(f"\n  ductilectl {name} {line}".rstrip() for line in example.split("\n"))
     parser = commands.add_parser(
         name, help=about, description=f"{about[0].upper()}{about[1:]}.\n\n{more}".rstrip(), allow_abbrev=False,
@@ -97,194 +97,193 @@ def _command(commands: Commands, name: str, about: str, example: str, more: str 
 
 
 def _add_common(parser: Parser, json_help: str) -> None:
-    # Both may stand before the command and after it; absent here must not undo what stood before.
+    # Both may come before or after the command; the default must not undo what came before.
     parser.add_argument("-c", "--config", metavar="PATH", default=argparse.SUPPRESS, help=_CONFIG_HELP)
     parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=json_help)
 
 
 def _add_init(commands: Commands, name: str) -> None:
-    parser = _command(commands, name, "write a starter configuration that runs as it stands", "~/ductile", """\
-It has the echo plugin on a schedule, a webhook for it, whose secret is in
-secrets.env, and a directory for plugins of your own. The port is 8081, or the
+    parser = _command(commands, name, "write a starter configuration that works as it is", "~/ductile", """\
+It contains the echo plugin on a schedule, a webhook for it with its secret in
+secrets.env, and a directory for your own plugins. The port is 8081, or the
 next free one. Nothing is overwritten.""")
     parser.add_argument("directory", metavar="DIR", nargs="?", default=".",
-                        help="where to; made if need be (default: .)")
+                        help="the directory; created if missing (default: .)")
 
 
 def _add_check(commands: Commands, name: str) -> None:
-    parser = _command(commands, name, "check the configuration and the plugins, and name every problem",
+    parser = _command(commands, name, "check the configuration and the plugins, and show every problem",
                       "--database", """\
-What is wrong with the configuration makes it 78, damage in the database 65.
-Variables have to be set as they are for the daemon.""")
-    parser.add_argument("--database", action="store_true", help="run SQLite's full check of the database besides")
+Exits with 78 for configuration errors, and with 65 for a damaged database.
+Variables must be set as they are for the daemon.""")
+    parser.add_argument("--database", action="store_true", help="also run SQLite's full check of the database")
 
 
 def _add_status(commands: Commands, name: str) -> None:
     _command(commands, name, "show the daemon, the queue and each plugin's last and next run", "--json", """\
-The last column says what blocks a plugin's next run: disabled, not
-loaded, unhealthy, its breaker open, its window closed, the queue full.""")
+The last column says why the next run of a plugin is blocked: disabled, not
+loaded, unhealthy, circuit breaker open, outside its window, queue full.""")
 
 
 def _add_plugins(commands: Commands, name: str) -> None:
     _command(commands, name, "show every plugin found, and why one was not loaded", "", """\
-Those that no entry of the configuration uses are shown, too; they never run.""")
+Plugins that are not configured are shown too; they never run.""")
 
 
 def _add_queue(commands: Commands, name: str) -> None:
-    parser = _command(commands, name, "show the jobs that wait or run, oldest first", "-n 20", """\
-A job with the status `waiting` has failed and waits for its next attempt.""")
+    parser = _command(commands, name, "show queued and running jobs, oldest first", "-n 20", """\
+A job with the status `waiting` has failed and will be retried.""")
     parser.add_argument("-n", metavar="N", dest="limit", type=_count, default=_QUEUE_ROWS,
-                        help=f"at most so many (default: {_QUEUE_ROWS})")
+                        help=f"show at most N jobs (default: {_QUEUE_ROWS})")
 
 
 def _add_run(commands: Commands, name: str) -> None:
     parser = _command(commands, name, "queue one job of a plugin",
                       "echo handle --payload '{\"message\": \"hello\"}' --wait", """\
-Its id is printed. While the daemon is down the job waits; only --wait needs
-the daemon.""")
+The id of the job is printed. If the daemon is down, the job waits until it
+starts; only --wait needs a running daemon.""")
     parser.add_argument("plugin", metavar="PLUGIN", type=_word)
     parser.add_argument("command", metavar="COMMAND", nargs="?", type=_word, default="poll", help="(default: poll)")
-    parser.add_argument("--payload", metavar="JSON", help="give it an event with this payload")
+    parser.add_argument("--payload", metavar="JSON", help="add an event with this payload")
     parser.add_argument("--type", metavar="TYPE", dest="event_type", type=_word,
-                        help="the type of its event (default: manual)")
-    parser.add_argument("--wait", action="store_true", help="show the outcome: 0 succeeded, 1 not")
+                        help="the type of the event (default: manual)")
+    parser.add_argument("--wait", action="store_true", help="wait and show the outcome; exit with 1 if the job fails")
 
 
 def _add_emit(commands: Commands, name: str) -> None:
-    parser = _command(commands, name, "hand an event to whatever takes it",
+    parser = _command(commands, name, "publish an event to matching pipelines and routes",
                       "weighed --source scale --payload '{\"kg\": 81}'", """\
-Every pipeline that starts on it takes it, and with --source the routes of
-that plugin. The ids of the jobs are printed; where nothing takes it, 1.""")
-    parser.add_argument("event_type", metavar="EVENT", type=_word, help="its type")
-    parser.add_argument("--payload", metavar="JSON", help="what it says (default: {})")
-    parser.add_argument("--source", metavar="PLUGIN", type=_word, help="as if this plugin had emitted it")
+Every pipeline that starts on this event runs, and with --source every route
+of that plugin. The ids of the jobs are printed. Exits with 1 if nothing
+subscribes to the event.""")
+    parser.add_argument("event_type", metavar="EVENT", type=_word, help="the type of the event")
+    parser.add_argument("--payload", metavar="JSON", help="the payload of the event (default: {})")
+    parser.add_argument("--source", metavar="PLUGIN", type=_word, help="publish it as if this plugin had emitted it")
 
 
 def _add_logs(commands: Commands, name: str) -> None:
-    parser = _command(commands, name, "show finished attempts with what their plugins said", "echo -f", """\
-Of each: when it ended, its job, how it ended, its log lines and its standard
-error. Events and results are in `ductilectl inspect`.""")
-    parser.add_argument("plugin", metavar="PLUGIN", nargs="?", type=_word, help="of this plugin alone")
+    parser = _command(commands, name, "show finished attempts with their output", "echo -f", """\
+For each attempt: the time, the job, the outcome, its log lines and its
+standard error. `ductilectl inspect` shows events and results.""")
+    parser.add_argument("plugin", metavar="PLUGIN", nargs="?", type=_word, help="only attempts of this plugin")
     parser.add_argument("-f", "--follow", action="store_true",
-                        help="go on with those that end from now on; as JSON, a document a line")
+                        help="follow new attempts; with --json, one document a line")
     parser.add_argument("-n", metavar="N", dest="limit", type=_count, default=_LOG_ROWS,
-                        help=f"the last so many (default: {_LOG_ROWS})")
+                        help=f"show the last N attempts (default: {_LOG_ROWS})")
 
 
 def _add_inspect(commands: Commands, name: str) -> None:
     _take_job(_command(commands, name, "show one job, its attempts, and the whole chain it belongs to", _A_JOB, """\
-The chain is a tree: of each job its status, what it added to the baggage, the
-files it made, and where each of its events went, or why it went nowhere."""))
+The chain is a tree. For each job it shows the status, the baggage it added,
+the files it made, and where each event went, or why it went nowhere."""))
 
 
 def _add_retry(commands: Commands, name: str) -> None:
     _take_job(_command(commands, name, "put a dead job back in its place in the queue", _A_JOB, """\
-It gets as many attempts more as its plugin has. For a job that is not dead,
-1; to run one that succeeded once more, see `ductilectl replay`."""))
+It gets as many further attempts as its plugin has. Exits with 1 if the job
+has not failed permanently. See `ductilectl replay` to rerun other jobs."""))
 
 
 def _add_cancel(commands: Commands, name: str) -> None:
     _take_job(_command(commands, name, "end a queued job", _A_JOB, """\
-It becomes dead, and can be retried. A job that runs is not ended: 1."""))
+The job becomes dead, and can be retried. Exits with 1 for a running job."""))
 
 
 def _add_replay(commands: Commands, name: str) -> None:
-    _take_job(_command(commands, name, "run a job once more, from the event, the context and the files it began with",
+    _take_job(_command(commands, name, "run a job again with the event, the context and the files it started with",
                        _A_JOB, """\
-The rest of its pipeline follows. What it leads to is never dropped as a
-duplicate. Where files that it began with are gone, 1."""))
+The rest of its pipeline follows, and nothing is dropped as a duplicate. Exits
+with 1 if files that the job started with are gone."""))
 
 
 def _add_pipelines(commands: Commands, name: str) -> None:
     parser = _command(commands, name, "show the pipelines, or one as a tree", "video-wisdom", """\
-With a hash, which changes when anything that a pipeline does changes.""")
-    parser.add_argument("pipeline", metavar="NAME", nargs="?", type=_word, help="show its steps, calls expanded")
+The hash of a pipeline changes when anything that it does changes.""")
+    parser.add_argument("pipeline", metavar="NAME", nargs="?", type=_word,
+                        help="show the steps of this pipeline, with calls expanded")
     parser.add_argument("--mermaid", action="store_true", help="with NAME: as a Mermaid diagram")
 
 
 def _take_job(parser: Parser) -> None:
-    parser.add_argument("job", metavar="JOB", type=_word, help="its id, or four characters of it or more")
+    parser.add_argument("job", metavar="JOB", type=_word, help="its id, or at least the first four characters of it")
 
 
 def _add_reset(commands: Commands, name: str) -> None:
-    parser = _command(commands, name, "close a plugin's circuit breakers and forget its failures", "echo", """\
-Its `init` is queued again, too, where that has not succeeded.""")
+    parser = _command(commands, name, "close a plugin's circuit breakers and clear its failures", "echo", """\
+Its `init` is queued again if it has not succeeded.""")
     parser.add_argument("plugin", metavar="PLUGIN", type=_word)
 
 
 def _add_health(commands: Commands, name: str) -> None:
     parser = _command(commands, name, "run the health command of one plugin or all, outside the queue", "echo", """\
 Nothing is stored. Exits with 1 if a plugin is unhealthy; one without a health
-command is unknown. Variables have to be set as they are for the daemon.""")
+command is unknown. Variables must be set as they are for the daemon.""")
     parser.add_argument("plugin", metavar="PLUGIN", nargs="?", type=_word, help="(default: every enabled one)")
 
 
 def _add_test(commands: Commands, name: str) -> None:
-    parser = _command(commands, name, "run a plugin outside the queue and the database, and show all that it did",
+    parser = _command(commands, name, "run a plugin outside the queue and the database, and show what it did",
                       "echo\necho handle --event event.json --state state.json\n./plugins/mine\n"
                       "echo --request request.json", """\
-Shown are the request, the response with every fault of the protocol, what the
-plugin said on standard error, the files that it left in its workspace, which
-is then removed, how it ended, and the time. Nothing is stored. It is 0 where
-a job would succeed, else 1.
+It shows the request, the response with every protocol fault, standard error,
+the files left in the workspace, the outcome and the time. The workspace is
+removed, and nothing is stored. Exits with 1 unless a job would succeed.
 
-In the request, config is shown as it stands in the file, with ${NAME} for what
-comes from a variable, so that it can be passed on; the plugin was given the
-values. The event, the state and what the plugin says are shown as they are.
+In the request, config is shown as in the file, with ${NAME} for variables, so
+that you can share it; the plugin received the values. The event, the state
+and the output of the plugin are shown unchanged.
 
-A PLUGIN with a / in it is a plugin's directory, which need not be configured:
-its config is empty. A FILE of - is standard input.""")
+If PLUGIN contains a /, it is the directory of a plugin that need not be
+configured; its config is empty. A FILE of - is standard input.""")
     parser.add_argument("plugin", metavar="PLUGIN", type=_word, help="a configured plugin, or a plugin's directory")
     parser.add_argument("command", metavar="COMMAND", nargs="?", type=_word,
                         help="(default: the request's; handle with an event, else poll)")
-    parser.add_argument("--event", metavar="FILE", help="an event as JSON; what has no `type` is the payload of one")
-    parser.add_argument("--state", metavar="FILE", help="what the plugin remembers, as JSON (default: {})")
+    parser.add_argument("--event", metavar="FILE", help="an event as JSON; an object without `type` is its payload")
+    parser.add_argument("--state", metavar="FILE", help="the state of the plugin, as JSON (default: {})")
     parser.add_argument("--request", metavar="FILE", help="a request that was shown before, or all that test --json"
                         " shows: its command, event, state and context")
 
 
 def _add_new_plugin(commands: Commands, name: str) -> None:
-    parser = _command(commands, name, "make the directory of a new plugin that runs as it stands",
+    parser = _command(commands, name, "create the directory of a new plugin that works as it is",
                       "weather --lang python", """\
-It has a manifest, a program with examples of events, state and logs to be
-changed, and a README. What to do next is printed. Nothing is overwritten.""")
+It contains a manifest, a program with examples of events, state and logs to
+edit, and a README. The next steps are printed. Nothing is overwritten.""")
     parser.add_argument("plugin", metavar="NAME", type=_word, help="1 to 64 letters, digits, '-' and '_'")
     parser.add_argument("--lang", dest="language", choices=_LANGUAGES, default=_LANGUAGES[0],
-                        help=f"what its program is written in: {' or '.join(_LANGUAGES)} (default: {_LANGUAGES[0]})")
+                        help=f"the language of its program: {' or '.join(_LANGUAGES)} (default: {_LANGUAGES[0]})")
     parser.add_argument("--dir", metavar="DIR", dest="directory",
-                        help="where to make it (default: the first directory of plugins_dir)")
+                        help="the parent directory (default: the first one of plugins_dir)")
 
 
 def _add_backup(commands: Commands, name: str) -> None:
     parser = _command(commands, name, "copy the database as it is at this moment, while the daemon runs",
                       "/srv/backup/ductile-$(date +%F).db\n--keep 14 /srv/backup", """\
-The copy is checked in full. The name is there with the whole copy or not at
-all, whatever is killed, and nothing is ever overwritten. In it are jobs, logs,
-states, contexts, schedules and breakers. Not in it: the configuration,
-secrets, plugins and pipelines, which are files to be copied by other means,
-and the files in workspaces, which are kept for workspace.ttl alone.
+The copy is checked in full. The file appears only once it is complete, even
+after a crash, and nothing is overwritten. It contains jobs, logs, states,
+contexts, schedules and breakers. It does not contain the configuration,
+secrets, plugins and pipelines, which you copy as files, or the files in
+workspaces, which are kept for workspace.ttl only.
 
 To restore: ductilectl restore FILE.""")
-    parser.add_argument("file", metavar="FILE", help="a file that is not there yet, or a directory: the name of the"
-                                                     " copy then has the time in it")
-    parser.add_argument("--keep", metavar="N", type=_positive, help="remove all dated copies in the directory but the"
-                                                                    " last N, once the new one is there")
+    parser.add_argument("file", metavar="FILE", help="a new file, or a directory: then the name has the time in it")
+    parser.add_argument("--keep", metavar="N", type=_positive, help="keep the last N dated copies in the directory")
 
 
 def _add_restore(commands: Commands, name: str) -> None:
     parser = _command(commands, name, "put a backup in place of the database", "/srv/backup/ductile-2026-02-08.db", """\
-Stop ductiled first. FILE is checked in full and copied; one of an older
-version is good. What it replaces is kept beside it, as state.db.before-TIME
-with its -wal and -shm. Jobs that were queued or running when the backup was
-made will run, again where they have run since: it says how many. A job that
-began with files of a workspace that is gone fails. An interrupted restore is
-completed by the next one; until then ductiled does not start.""")
+Stop ductiled first. FILE is checked in full and copied; it may be of an older
+version. The replaced database is kept beside it as state.db.before-TIME with
+its -wal and -shm. Jobs that were queued or running in the backup will run,
+even if they have run since; their number is shown. A job whose input files
+are gone fails. The next restore completes an interrupted one; until then
+ductiled does not start.""")
     parser.add_argument("file", metavar="FILE", help="a copy of `ductilectl backup`, a state.db.rescued-TIME or a"
                                                      " state.db.before-TIME")
 
 
 def _add_complete(commands: Commands, name: str) -> None:
-    # For contrib/completion: no help, which would list it among the commands.
+    # For contrib/completion. Without help, so that it is not listed among the commands.
     parser = commands.add_parser(name, allow_abbrev=False)
     _add_common(parser, _JSON_HELP)
     parser.set_defaults(name=name)
@@ -310,20 +309,21 @@ time. For scripts that start the daemon in the background.""")
 
 
 def _add_state(commands: Commands, name: str) -> None:
-    parser = _command(commands, name, "show what a plugin remembers, or change it", "echo --set state.json", """\
-As JSON in any case. A job that runs meanwhile lays its own changes over it.""")
+    parser = _command(commands, name, "show or change the state of a plugin", "echo --set state.json", """\
+It is JSON in any case. A job running at the same time may overwrite your
+change.""")
     parser.add_argument("plugin", metavar="PLUGIN", type=_word)
     change = parser.add_mutually_exclusive_group()
-    change.add_argument("--set", metavar="FILE", dest="file", help="put a JSON object in its place (-: standard input)")
-    change.add_argument("--clear", action="store_true", help="forget it all")
+    change.add_argument("--set", metavar="FILE", dest="file", help="replace it with a JSON object (-: standard input)")
+    change.add_argument("--clear", action="store_true", help="remove it")
 
 
 def _add_monitor(commands: Commands, name: str) -> None:
     about = "watch daemon, jobs and plugins on the whole screen; ? shows the keys"
-    # It has no document: --json is taken in order to be refused with a reason.
+    # It has no document: --json is accepted, so that the error can give a reason.
     _command(commands, name, about, "", """\
-It only reads, but for the keys that run, retry, replay, cancel and reset; the
-key ? shows them all.""", json_help=argparse.SUPPRESS)
+It only reads, except for the keys that run, retry, replay, cancel and reset.
+The key ? shows all keys.""", json_help=argparse.SUPPRESS)
 
 
 def _word(text: str) -> str:
