@@ -1,4 +1,4 @@
-"""What changed from one configuration in force to the next, key by key, and never the value of a secret."""
+"""Lists what changes from one configuration to the next, key by key, without the values of secrets."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ductile.validation import Path, dotted
 
 _MOST_LINES = 200
 _SHOWN = 60
-# Told piece by piece, under names of their own.
-_TOLD_APART = ("plugins", "routes", "webhooks.endpoints")
+# Compared separately, under names of their own.
+_SEPARATE = ("plugins", "routes", "webhooks.endpoints")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Value:
-    """A value with its variables resolved, and as it was written; None stands for one that is absent."""
+    """A value with its variables resolved, and as written in the file. None means absent."""
 
     value: Any
     written: Any
@@ -32,14 +32,11 @@ class _Value:
         return _Value(value=at(self.value, (key,)), written=at(self.written, (key,)))
 
 
-def compare(before: RuntimeConfig, after: RuntimeConfig, ended: Mapping[str, int]) -> tuple[str, ...]:
-    """Return what changes from one world to the next, a line each.
-
-    `ended` is how many queued jobs end with it, by plugin.
-    """
+def compare(before: RuntimeConfig, after: RuntimeConfig, failed: Mapping[str, int]) -> tuple[str, ...]:
+    """Return what changes, a line each. `failed` is how many queued jobs fail because of it, by plugin."""
     old, new = _document(before), _document(after)
     lines = [
-        *_plugins(before, after, old, new, ended),
+        *_plugins(before, after, old, new, failed),
         *_named("endpoint", _endpoints(old), _endpoints(new)),
         *_named("route", _routes(before), _routes(after)),
         *_named("pipeline", _pipelines(before), _pipelines(after)),
@@ -56,7 +53,7 @@ def _document(runtime: RuntimeConfig) -> _Value:
 
 
 def _settings(document: _Value) -> _Value:
-    """Return what is left of a configuration without what is told apart."""
+    """Return a configuration without the parts that are compared separately."""
     return _Value(value=_without(document.value, ()), written=_without(document.written, ()))
 
 
@@ -64,60 +61,63 @@ def _without(value: Any, path: Path) -> Any:
     if not isinstance(value, Mapping):
         return value
     return {key: _without(item, (*path, key)) for key, item in value.items()
-            if dotted((*path, key)) not in _TOLD_APART}
+            if dotted((*path, key)) not in _SEPARATE}
 
 
-def _plugins(before: RuntimeConfig, after: RuntimeConfig, old: _Value, new: _Value, ended: Mapping[str, int]) -> Iterator[str]:
-    told = set()
+def _plugins(before: RuntimeConfig, after: RuntimeConfig, old: _Value, new: _Value,
+             failed: Mapping[str, int]) -> Iterator[str]:
+    changed = set()
     for name in {**before.plugins, **after.plugins}:
         was, now = (document.child("plugins").child(name) for document in (old, new))
-        for line in _plugin(before, after, name, was, now, _ended(ended.get(name, 0))):
-            told.add(name)
+        for line in _plugin(before, after, name, was, now, _failed(failed.get(name, 0))):
+            changed.add(name)
             yield f"plugin {name} {line}"
-    for name, count in ended.items():
-        if name not in told:
+    for name, count in failed.items():
+        if name not in changed:
             why = "disabled" if name in after.plugins else "not configured"
-            yield f"plugin {name} is {why}{_ended(count)}"
+            yield f"plugin {name} is {why}{_failed(count)}"
 
 
-def _ended(count: int) -> str:
-    return f": {counted(count, 'queued job')} ended" if count else ""
+def _failed(count: int) -> str:
+    return f": {counted(count, 'queued job')} failed" if count else ""
 
 
-def _plugin(before: RuntimeConfig, after: RuntimeConfig, name: str, old: _Value, new: _Value, ended: str) -> Iterator[str]:
+def _plugin(before: RuntimeConfig, after: RuntimeConfig, name: str, old: _Value, new: _Value,
+            failed: str) -> Iterator[str]:
     was, now = before.plugins.get(name), after.plugins.get(name)
     if now is None:
-        yield f"removed{ended}"
+        yield f"removed{failed}"
     elif was is None:
         yield "added"
         if name in after.unavailable:
             yield f"added: {_unavailable(now)}"
     else:
         yield from (f"changed: {line}" for line in (
-            *_switch(was, now, ended), *_differences((), _without_switch(old), _without_switch(new)),
+            *_switch(was, now, failed), *_differences((), _without_switch(old), _without_switch(new)),
             *_variables(before, after, was, now), *_code(was, now), *_availability(before, after, name, now)))
 
 
-def _switch(was: ConfiguredPlugin, now: ConfiguredPlugin, ended: str) -> Iterator[str]:
+def _switch(was: ConfiguredPlugin, now: ConfiguredPlugin, failed: str) -> Iterator[str]:
     if was.settings.enabled != now.settings.enabled:
-        yield f"enabled {_text(was.settings.enabled)} -> {_text(now.settings.enabled)}{ended}"
+        yield f"enabled {_text(was.settings.enabled)} -> {_text(now.settings.enabled)}{failed}"
 
 
 def _without_switch(value: _Value) -> _Value:
-    # It has a default that everybody knows, so that it is told as if it were always there.
+    # `_switch` reports it, with its default where it is absent.
     return _Value(value={key: item for key, item in (value.value or {}).items() if key != "enabled"},
                   written=value.written)
 
 
-def _variables(before: RuntimeConfig, after: RuntimeConfig, was: ConfiguredPlugin, now: ConfiguredPlugin) -> Iterator[str]:
-    """Yield each variable that the plugin is handed and that has another value."""
+def _variables(before: RuntimeConfig, after: RuntimeConfig, was: ConfiguredPlugin,
+               now: ConfiguredPlugin) -> Iterator[str]:
+    """Yield each variable passed to the plugin whose value has changed."""
     for name in now.settings.env:
         if name in was.settings.env and before.environ.get(name) != after.environ.get(name):
             yield f"environment variable {name} changed"
 
 
 def _code(was: ConfiguredPlugin, now: ConfiguredPlugin) -> Iterator[str]:
-    """Yield what is different in the manifest, or where another one was found."""
+    """Yield what differs in the manifest, its place and the program."""
     if was.plugin is None or now.plugin is None:
         return
     old, new = was.plugin.manifest, now.plugin.manifest
@@ -186,7 +186,7 @@ def _named(kind: str, old: Mapping[str, _Value], new: Mapping[str, _Value]) -> I
 
 
 def _differences(path: Path, old: _Value, new: _Value) -> Iterator[str]:
-    """Yield a line for each key below `path` whose value is another one now."""
+    """Yield a line for each key below `path` whose value has changed."""
     keys = _keys(old.value, new.value)
     for key in keys:
         yield from _differences((*path, key), old.child(key), new.child(key))
@@ -195,12 +195,12 @@ def _differences(path: Path, old: _Value, new: _Value) -> Iterator[str]:
 
 
 def _is_same(old: Any, new: Any) -> bool:
-    # To Python true is 1, and to us an empty mapping is as good as none.
+    # Python takes True for 1. An empty mapping means the same as none.
     return (old == new and type(old) is type(new)) or (old in (None, {}) and new in (None, {}))
 
 
 def _keys(old: Any, new: Any) -> Sequence[Any]:
-    """Return the keys or indexes by which two values are compared piece by piece; none where they are told whole."""
+    """Return the keys or indexes by which two values are compared, empty if they are compared as a whole."""
     both = [value for value in (old, new) if value is not None]
     if all(isinstance(value, Mapping) for value in both):
         return list(dict.fromkeys(key for value in both for key in value))
@@ -228,7 +228,7 @@ def _holds_variable(written: Any) -> bool:
 
 
 def _text(value: Any) -> str | None:
-    """Return a value as it stands in the file; None for one that is no single line."""
+    """Return a value as written in the file, None if it is not a single line."""
     if value is None:
         return "(not set)"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""What is said between Ductile and a plugin: the request to bytes, the response from bytes."""
+"""The protocol between Ductile and a plugin: encodes requests, decodes responses."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ductile.validation import kind_of
 T = TypeVar("T")
 Level = Literal["debug", "info", "warn", "error"]
 
-# The commands that mean something to the core; a plugin may have others.
+# The commands that the core knows. A plugin may have others.
 POLL, HANDLE, HEALTH, INIT = "poll", "handle", "health", "init"
 
-# Event types that start so are the core's own.
+# Event types with these prefixes are reserved for the core.
 RESERVED_TYPES = ("ductile.job.", "ductile.breaker.", "ductile.step.", "ductile.schedule.", "ductile.plugin.")
 
 _LEVELS: Mapping[Any, Level] = {
@@ -24,23 +24,23 @@ _LEVELS: Mapping[Any, Level] = {
 }
 
 
-# Of one response: values take the daemon's memory, however short they are.
+# The largest response: each value takes memory, however short it is.
 SIZE_LIMIT = strictjson.Limit(values=500_000, members=300_000)
 LOGS_LIMIT = 1000
 
 
 def reserved_prefix(event_type: str) -> str | None:
-    """Return how an event type starts that only the core may use, None for any other."""
+    """Return the reserved prefix of an event type, None if it has none."""
     return next((prefix for prefix in RESERVED_TYPES if event_type.startswith(prefix)), None)
 
 
 class ProtocolError(ValueError):
-    """What a plugin printed is not one valid response; the text says in one line what is wrong and where."""
+    """The output of a plugin is not one valid response. The text says in one line what is wrong and where."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One event as a plugin gave it, before the core adds its source, time and id."""
+    """An event as a plugin emitted it, before the core adds source, time and id."""
 
     type: str
     payload: Any
@@ -49,7 +49,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogLine:
-    """One line that a plugin wants in the log."""
+    """A line for the log."""
 
     level: Level
     message: str
@@ -57,9 +57,9 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """A plugin's answer. `raw` is the object as it was printed, unknown keys with it, but for the logs over the limit.
+    """A plugin's response.
 
-    `logs` are the first ones, and `logs_dropped` counts the others.
+    `raw` is the object as printed, with unknown keys, but without logs over the limit. `logs_dropped` counts these.
     """
 
     status: Literal["ok", "error"]
@@ -87,8 +87,8 @@ def encode_request(
 ) -> bytes:
     """Return the request as one line of ASCII JSON with its newline.
 
-    `event` is left out where there is none; `context` and `workspace_dir` are sent in protocol 2 alone.
-    Raises ValueError or TypeError for a value that JSON has no form for.
+    Without an event there is no key `event`. Only protocol 2 has `context` and `workspace_dir`. Raises ValueError or
+    TypeError for a value that JSON cannot represent.
     """
     request: dict[str, Any] = {
         "protocol": protocol, "job_id": job_id, "command": command, "config": config, "state": state,
@@ -103,12 +103,12 @@ def encode_request(
 
 
 def decode_response(stdout: bytes) -> Response:
-    """Return the one response that `stdout` holds. Raises what `parse_response` and `read_response` raise."""
+    """Return the response in `stdout`. Raises ProtocolError."""
     return read_response(parse_response(stdout))
 
 
 def parse_response(stdout: bytes) -> dict[str, Any]:
-    """Return the one strict JSON object that `stdout` holds. Raises ProtocolError for anything else."""
+    """Return the strict JSON object in `stdout`. Raises ProtocolError for anything else."""
     if not stdout.strip():
         raise ProtocolError("printed nothing")
     try:
@@ -121,7 +121,7 @@ def parse_response(stdout: bytes) -> dict[str, Any]:
 
 
 def _hint(stdout: bytes, fault: str) -> str:
-    """Return what to do about text that stands before or after the JSON; nothing where the JSON itself is wrong."""
+    """Return advice if there is text before or after the JSON, nothing if the JSON itself is wrong."""
     is_before = fault.endswith("expected a value") and not stdout.lstrip().startswith(b"{")
     if is_before or fault.endswith("got more after the first value"):
         return "; standard output must hold the JSON alone, print to standard error"
@@ -129,11 +129,10 @@ def _hint(stdout: bytes, fault: str) -> str:
 
 
 def read_response(raw: dict[str, Any]) -> Response:
-    """Return the response that an object is, unknown keys ignored, null read as absent.
+    """Return the response in an object. Unknown keys are ignored, and null means absent.
 
-    An empty `dedupe_key` counts as absent too: it must not make every such event a duplicate of the last.
-    However many events there are, they are returned; the limit is not the protocol's.
-    Raises ProtocolError for what is none.
+    An empty `dedupe_key` means absent too, or every such event would be a duplicate of the last. The number of events
+    is not limited here. Raises ProtocolError for an invalid response.
     """
     retry = _typed(raw.get("retry"), bool, "retry")
     logs, count = _logs(raw.get("logs"))
@@ -156,7 +155,7 @@ _EXPECTED = {str: "a string", bool: "true or false", dict: "a mapping", list: "a
 
 
 def _typed(value: Any, kind: type[T], place: str) -> T | None:
-    # `type` and not `isinstance`: to Python true is a number.
+    # `type` and not `isinstance`, because True is an int in Python.
     if value is None or type(value) is kind:
         return value
     raise ProtocolError(f"{place}: expected {_EXPECTED[kind]}, got {_got(value)}")
@@ -188,7 +187,7 @@ def _items(value: Any, place: str, read: Callable[[dict[str, Any], str], T]) -> 
 
 
 def _logs(value: Any) -> tuple[tuple[LogLine, ...], int]:
-    """Return the first lines, and how many there are; those that are not kept must be right too."""
+    """Return the first lines, and the number of all. Dropped lines must be valid too."""
     kept: list[LogLine] = []
     count = 0
     for line in _items(value, "logs", _log_line):
@@ -205,7 +204,7 @@ def _event(item: dict[str, Any], place: str) -> Event:
     reserved = reserved_prefix(event_type)
     if reserved is not None:
         raise ProtocolError(
-            f"{place}.type: {_got(event_type)} is refused, types that start {reserved!r} are the core's own")
+            f"{place}.type: {_got(event_type)} is refused, types that start with {reserved!r} are reserved")
     payload = item.get("payload")
     return Event(
         type=event_type,
@@ -231,11 +230,11 @@ JOB_DEAD = "ductile.job.dead"
 BREAKER_OPENED = "ductile.breaker.opened"
 BREAKER_CLOSED = "ductile.breaker.closed"
 
-# What a pipeline may wait for.
+# Core events that pipelines can subscribe to.
 ANNOUNCED = (JOB_DEAD, BREAKER_OPENED, BREAKER_CLOSED)
 
-# What a step's success is called where it emitted nothing itself; for the next step alone.
+# The event of a step that emitted none itself. Only the next step gets it.
 STEP_SUCCEEDED = "ductile.step.succeeded"
 
-# Where they come from.
+# The source of core events.
 SOURCE = "ductile"

@@ -1,4 +1,4 @@
-"""A reload: read everything again, compare, put it in force, or leave everything as it is and say why."""
+"""Reload: read everything again, compare, and switch to it, or keep the current configuration and say why."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _log = log.Component("daemon")
 
 
 class Reload:
-    """Replaces the world in force. The daemon holds the one that is; this knows the way from one to the next."""
+    """Replaces the configuration in force. The daemon holds the current one."""
 
     def __init__(self, conn: sqlite3.Connection, *, source: ConfigSource, webhooks: WebhookServer) -> None:
         self._conn = conn
@@ -31,19 +31,19 @@ class Reload:
         self._webhooks = webhooks
 
     def start(self, runtime: RuntimeConfig, now: datetime) -> None:
-        """Listen where the first world says, and record that it is in force. Raises DuctileError, NotWritten."""
+        """Listen and record the first configuration. Raises DuctileError, NotWritten."""
         self._webhooks.apply(runtime)
         self._record(runtime, (), now)
 
     def read_again(self, in_force: RuntimeConfig, now: datetime) -> RuntimeConfig | None:
-        """Return the world that is in force from now on; None where the one in force stays, which is logged.
+        """Return the new configuration, or log why it is rejected and return None.
 
-        No error of reading ends a daemon that runs, not even a bug. Raises Damaged and FateUnknown alone: what is on
-        the disk has to be read by another start then.
+        No error of reading ends a running daemon, not even a bug. Only Damaged and FateUnknown are raised: then the
+        state of the disk is unknown, and another start has to read it.
         """
         try:
             reading = self._source.read_again(in_force)
-            changes = compare(in_force, reading.runtime, self._ending(reading.runtime))
+            changes = compare(in_force, reading.runtime, self._failing(reading.runtime))
             self._swap(in_force, reading, changes, now)
         except (Damaged, FateUnknown):
             raise
@@ -57,13 +57,13 @@ class Reload:
         _log.info("configuration reloaded", changes=changes)
         return reading.runtime
 
-    def _ending(self, runtime: RuntimeConfig) -> Mapping[str, int]:
-        """Return how many queued jobs end with the world, by plugin."""
+    def _failing(self, runtime: RuntimeConfig) -> Mapping[str, int]:
+        """Return how many queued jobs the new configuration fails, by plugin."""
         with db.database_errors(self._conn):
             return job_table.count_queued_outside(self._conn, runtime.enabled)
 
     def _swap(self, in_force: RuntimeConfig, reading: LoadResult, changes: tuple[str, ...], now: datetime) -> None:
-        """Follow another world and record it. Where that cannot be, all is as it was."""
+        """Switch to the new configuration and its log. If that fails, nothing has changed."""
         opened = self._source.open_log(reading.runtime.config)
         try:
             self._follow(in_force, reading.runtime, changes, now)
@@ -77,7 +77,7 @@ class Reload:
             self._webhooks.apply(runtime)
             self._record(runtime, changes, now)
         except (Damaged, FateUnknown):
-            # The daemon ends with it: a way back that fails could only hide it.
+            # The daemon ends with this error; a rollback that fails would hide it.
             raise
         except Exception as error:
             try:
@@ -87,7 +87,7 @@ class Reload:
             raise
 
     def _record(self, runtime: RuntimeConfig, changes: tuple[str, ...], now: datetime) -> None:
-        """Store which world is in force from now on."""
+        """Record the configuration in force."""
         with transaction(self._conn):
             load_table.add(self._conn, digest=runtime.digest, errors=(), changes=changes, listen=self._webhooks.address,
                             now=now)
@@ -97,16 +97,16 @@ class Reload:
     def _reject(self, errors: tuple[str, ...], now: datetime) -> None:
         for line in errors:
             _log.error(line)
-        _log.error("reload refused; the configuration in force stays")
+        _log.error("reload rejected; keeping the current configuration")
         try:
             with transaction(self._conn):
                 load_table.add(self._conn, digest="", errors=errors, now=now)
         except NotWritten as error:
-            _log.error("refused reload not recorded", error=str(error))
+            _log.error("rejected reload not recorded", error=str(error))
 
 
 def _reasons(error: Exception) -> tuple[str, ...]:
-    """Return what is wrong, a line each. A bug's traceback goes to the log."""
+    """Return the reasons of an error, a line each. Log the traceback of a bug."""
     if isinstance(error, DuctileError):
         return error.lines
     if isinstance(error, NotWritten):

@@ -1,4 +1,4 @@
-"""Everything that is read from disk, as one frozen value: configuration, plugins and pipelines."""
+"""Everything read from disk, as one frozen value: configuration, plugins and pipelines."""
 
 from __future__ import annotations
 
@@ -24,21 +24,22 @@ from ductile.plugin.entrypoint import writable_libraries
 from ductile.routing.router import Router
 from ductile.safe_files import exposed, printable, quoted
 from ductile.text import counted
-from ductile.validation import Path as Place
+from ductile.validation import Path as KeyPath
 from ductile.validation import Problem, dotted, nearest
 
 _PLUGINS_DIR, _PIPELINES_DIR = ("plugins_dir",), ("pipelines_dir",)
-# Files that one warning names, so that the command in it can be pasted.
+# Files that one warning names. The command in it can be pasted.
 _MOST_NAMED = 20
-# Problems that are told at once, and plugins that are not loaded.
+# Problems, and reasons of plugins that are not loaded, that are shown at once.
 _MOST_LINES = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeConfig:
-    """What the daemon runs on until it reads the disk again. `environ` is the environment with `env_file` in it.
+    """The configuration in force until the next reload.
 
-    `written` is the configuration as it stands in the file, with `${NAME}` for variables.
+    `environ` is the environment including `env_file`. `written` is the configuration as in the file, with `${NAME}` for
+    variables.
     """
 
     config: Config
@@ -52,27 +53,27 @@ class RuntimeConfig:
 
     @property
     def runnable(self) -> tuple[str, ...]:
-        """Return the plugins whose jobs may run."""
+        """The plugins whose jobs may run."""
         return tuple(name for name, plugin in self.plugins.items() if plugin.runnable)
 
     @property
     def enabled(self) -> tuple[str, ...]:
-        """Return the plugins whose jobs may wait, loaded or not."""
+        """The plugins whose jobs stay queued, loaded or not."""
         return tuple(name for name, plugin in self.plugins.items() if plugin.settings.enabled)
 
     @property
     def unavailable(self) -> dict[str, str]:
-        """Return the plugins whose jobs wait because it is not loaded, each with the reason."""
+        """The enabled plugins that are not loaded, with the reasons; their jobs stay queued."""
         return {name: plugin.reason for name, plugin in self.plugins.items()
                 if plugin.settings.enabled and plugin.reason is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadResult:
-    """What a look at the disk gave, each text a line for the operator.
+    """The result of reading everything, with messages of one line each.
 
-    `path` is absolute. `problems` forbid the world; `faults` are configured plugins that are not loaded; `warnings`
-    are advice.
+    `path` is absolute. With `problems` the configuration cannot be used. `faults` say why configured plugins are not
+    loaded.
     """
 
     path: Path
@@ -83,10 +84,10 @@ class LoadResult:
 
 
 def read(path: Path, environ: Mapping[str, str], *, keep_unset: bool = False) -> LoadResult:
-    """Read configuration, plugins and pipelines, and find every problem at once.
+    """Read configuration, plugins and pipelines, and collect every problem.
 
-    `keep_unset` leaves unset variables as `${NAME}`, for a program that needs no secrets. Raises DuctileError (78)
-    where there is no YAML to speak of.
+    `keep_unset` leaves unset variables as `${NAME}`, for a program that needs no secrets. Raises DuctileError (78) if
+    the file cannot be read or is no YAML.
     """
     loaded = load(path, environ, keep_unset=keep_unset)
     runtime, found, of_pipelines = _look(loaded)
@@ -97,20 +98,21 @@ def read(path: Path, environ: Mapping[str, str], *, keep_unset: bool = False) ->
         problems=_first(chain(_lines(loaded, found), pipeline_lines), len(found) + len(of_pipelines)),
         faults=_first(_faults(loaded, runtime), sum(len(plugin.faults) for plugin in runtime.plugins.values()
                                                   if plugin.settings.enabled)),
-        warnings=(*loaded.warnings, *_none_enabled(loaded, runtime), *_exposed(loaded, runtime), *_doubts(loaded, runtime)),
+        warnings=(*loaded.warnings, *_none_enabled(loaded, runtime), *_exposed(loaded, runtime),
+                  *_doubts(loaded, runtime)),
     )
 
 
 def build(path: Path, environ: Mapping[str, str]) -> LoadResult:
-    """Return a reading whose world can be run on. Raises DuctileError (78) with every problem where it cannot."""
-    reading = read(path, environ)
-    if reading.problems:
-        raise DuctileError(*reading.problems, exit_code=EXIT_CONFIG)
-    return reading
+    """Read a configuration that can be used. Raises DuctileError (78) with every problem."""
+    result = read(path, environ)
+    if result.problems:
+        raise DuctileError(*result.problems, exit_code=EXIT_CONFIG)
+    return result
 
 
 def _look(loaded: Loaded) -> tuple[RuntimeConfig, list[Problem], list[PipelineFault]]:
-    """Return what a configuration makes of the disk, what is wrong with the configuration, and with the pipelines."""
+    """Return the runtime configuration, and the problems of the configuration and of the pipelines."""
     config = loaded.config
     registry = _without_values(discover(config.plugins_dirs), loaded)
     plugins = {name: _shown(bind(settings, registry), loaded) for name, settings in config.plugins.items()}
@@ -123,13 +125,13 @@ def _look(loaded: Loaded) -> tuple[RuntimeConfig, list[Problem], list[PipelineFa
         digest=_digest(loaded, registry, authored),
     )
     beyond = [*_unlisted_directories(config, registry, authored), *_missing_commands(config, plugins),
-              *_untaken_events(config, compiled), *_unknown_timeouts(plugins)]
+              *_events_without_subscriber(config, compiled), *_unknown_timeouts(plugins)]
     found = [*loaded.problems, *(each for each in beyond if each.path not in loaded.unknown)]
     return runtime, found, sorted([*authored.problems, *compiled.problems])
 
 
 def _without_values(registry: Registry, loaded: Loaded) -> Registry:
-    """Return what was found with reasons that show no variable's value, which a directory's name may be."""
+    """Return the registry with reasons that show no value of a variable, which a directory's name may contain."""
     found = (replace(each, faults=tuple(loaded.hidden(fault, _PLUGINS_DIR) for fault in each.faults))
              for each in registry.found)
     return replace(registry, found=tuple(found))
@@ -142,7 +144,7 @@ def _shown(plugin: ConfiguredPlugin, loaded: Loaded) -> ConfiguredPlugin:
 
 
 def _faults(loaded: Loaded, runtime: RuntimeConfig) -> Iterator[str]:
-    """Yield a line for everything that keeps an enabled plugin from being loaded."""
+    """Yield a line for each reason why an enabled plugin is not loaded."""
     for name, plugin in runtime.plugins.items():
         if not plugin.settings.enabled:
             continue
@@ -157,7 +159,7 @@ def _none_enabled(loaded: Loaded, runtime: RuntimeConfig) -> Iterator[str]:
 
 
 def _exposed(loaded: Loaded, runtime: RuntimeConfig) -> Iterator[str]:
-    """Yield a line for each file or directory through which others decide what the daemon runs."""
+    """Yield a line for each file or directory with which other users can change what the daemon runs."""
     found = [*exposed(loaded.path), *(each for directory in runtime.config.plugins_dirs for each in exposed(directory))]
     for path in dict.fromkeys(found):
         line = f"{printable(path)}: writable by others, which the next release refuses: chmod o-w {quoted(path)}"
@@ -165,7 +167,7 @@ def _exposed(loaded: Loaded, runtime: RuntimeConfig) -> Iterator[str]:
 
 
 def _doubts(loaded: Loaded, runtime: RuntimeConfig) -> Iterator[str]:
-    """Yield a line for what is doubtful about a plugin that is loaded."""
+    """Yield warnings about loaded plugins."""
     for name, plugin in runtime.plugins.items():
         if plugin.plugin is None or not plugin.settings.enabled:
             continue
@@ -179,13 +181,13 @@ def _doubts(loaded: Loaded, runtime: RuntimeConfig) -> Iterator[str]:
 
 
 def _lines(loaded: Loaded, problems: Sequence[Problem]) -> Iterator[str]:
-    """Yield all that is wrong with a configuration, in the order of the file."""
+    """Yield all problems of a configuration, in the order of the file."""
     ordered = sorted(problems, key=lambda problem: loaded.document.where(problem.path, problem.at_key))
     return map(loaded.locate, ordered)
 
 
 def _first(lines: Iterator[str], count: int) -> tuple[str, ...]:
-    """Return the first lines of so many, and how many more there are: nobody reads ten thousand."""
+    """Return the first lines, and a line that counts the others."""
     shown = tuple(islice(lines, _MOST_LINES))
     return shown if count <= _MOST_LINES else (*shown, f"and {counted(count - _MOST_LINES, 'more problem')}")
 
@@ -207,15 +209,15 @@ def _digest(loaded: Loaded, registry: Registry, authored: Authored) -> str:
 
 def _unlisted_directories(config: Config, registry: Registry, authored: Authored) -> Iterator[Problem]:
     reasons = dict(registry.missing)
-    for place, directory in zip(config.plugins_places, config.plugins_dirs):
+    for path, directory in zip(config.plugins_places, config.plugins_dirs, strict=True):
         if directory in reasons:
-            yield Problem(place, reasons[directory])
+            yield Problem(path, reasons[directory])
     if authored.unlisted is not None:
         yield Problem(_PIPELINES_DIR, authored.unlisted)
 
 
 def _missing_commands(config: Config, plugins: Mapping[str, ConfiguredPlugin]) -> Iterator[Problem]:
-    """Yield each place that asks a plugin for a command it does not have."""
+    """Yield each use of a command that a plugin does not have."""
     for asked in config.asked:
         if not isinstance(asked, AskedCommand) or asked.plugin not in plugins:
             continue
@@ -226,7 +228,7 @@ def _missing_commands(config: Config, plugins: Mapping[str, ConfiguredPlugin]) -
 
 
 def _unknown_timeouts(plugins: Mapping[str, ConfiguredPlugin]) -> Iterator[Problem]:
-    """Yield each timeout for a command that the plugin does not have; those with a default are known anyway."""
+    """Yield each timeout for a command that the plugin does not have. Commands with a default are always allowed."""
     for name, plugin in plugins.items():
         commands = plugin.commands
         if commands is None:
@@ -238,12 +240,12 @@ def _unknown_timeouts(plugins: Mapping[str, ConfiguredPlugin]) -> Iterator[Probl
                               f"plugin {name} has no command {command!r}{nearest(command, known)}", at_key=True)
 
 
-def _untaken_events(config: Config, compiled: Compiled) -> Iterator[Problem]:
-    """Yield each endpoint whose event would become no job."""
+def _events_without_subscriber(config: Config, compiled: Compiled) -> Iterator[Problem]:
+    """Yield each endpoint whose event has no subscriber."""
     taken = {pipeline.on for pipeline in compiled.pipelines.values()}
     for asked in config.asked:
         if isinstance(asked, AskedEvent) and asked.event not in taken:
-            yield Problem(asked.place, f"no pipeline takes the event {asked.event!r}")
+            yield Problem(asked.place, f"no pipeline subscribes to the event {asked.event!r}")
 
 
 _log = log.Component("daemon")
@@ -251,23 +253,23 @@ _log = log.Component("daemon")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigSource:
-    """A configuration file and the environment that it is read in. `stdout` is where a log to standard output goes."""
+    """A configuration file and its environment. `stdout` is where a log to standard output goes."""
 
     path: Path
     environ: Mapping[str, str]
     stdout: str | Path = "stdout"
 
     def read(self) -> LoadResult:
-        """Read everything from disk. Raises DuctileError (78) with every problem."""
+        """Read everything. Raises DuctileError (78) with every problem."""
         return build(self.path, self.environ)
 
     def read_again(self, in_force: RuntimeConfig) -> LoadResult:
-        """`read` for a daemon that runs: what is open already cannot move, and what waits must not end with a slip.
+        """Read everything for a reload. Open files cannot move, and a slip must not fail all queued jobs.
 
-        Raises DuctileError alone: a bug in reading is logged with its traceback, and keeps the daemon as it is.
+        Raises only DuctileError. A bug in reading is logged with its traceback, and nothing changes.
         """
         try:
-            reading = self.read()
+            result = self.read()
         except DuctileError:
             raise
         except Exception as error:
@@ -275,27 +277,27 @@ class ConfigSource:
                 _log.error(line)
             raise DuctileError(f"a bug: reading {printable(self.path)} failed with {type(error).__name__}; please"
                                " report it with the lines before this one", exit_code=EXIT_FAILED) from error
-        if not reading.runtime.enabled:
-            raise DuctileError(f"{printable(self.path)}: no plugin is enabled, and so all that waits would end; a"
-                               " reload takes a configuration with at least one", exit_code=EXIT_CONFIG)
-        before, after = in_force.config, reading.runtime.config
-        moved = [f"{dotted(place)} cannot change while ductiled runs: stop it, move {_as_written(in_force, place, old)} to"
-                 f" {_as_written(reading.runtime, place, new)}, start it again"
-                 for place, old, new in ((("state", "path"), before.state_path, after.state_path),
+        if not result.runtime.enabled:
+            raise DuctileError(f"{printable(self.path)}: no plugin is enabled, so all queued jobs would"
+                               " fail; a reload needs a configuration with at least one", exit_code=EXIT_CONFIG)
+        before, after = in_force.config, result.runtime.config
+        moved = [f"{dotted(key)} cannot change while ductiled runs: stop it, move {_as_written(in_force, key, old)} to"
+                 f" {_as_written(result.runtime, key, new)}, start it again"
+                 for key, old, new in ((("state", "path"), before.state_path, after.state_path),
                                          (("workspace", "path"), before.workspace_path, after.workspace_path))
                  if old != new]
         if moved:
             raise DuctileError(*moved, exit_code=EXIT_CONFIG)
-        return reading
+        return result
 
     def open_log(self, config: Config) -> log.Opened:
-        """Open the log that the configuration names; it is not in force yet. Raises DuctileError (71)."""
+        """Open the log of a configuration, without using it yet. Raises DuctileError (71)."""
         service = config.service
         destination = self.stdout if service.log == "stdout" else service.log
         return log.opened(destination, service.log_level, service.name)
 
 
-def _as_written(read: RuntimeConfig, place: Place, path: Path) -> str:
-    """Return a path as a message may show it: as it is written where a variable gives it."""
-    written = at(read.written, place)
+def _as_written(read: RuntimeConfig, key: KeyPath, path: Path) -> str:
+    """Return a path for a message: as written in the file if it comes from a variable."""
+    written = at(read.written, key)
     return written if holds_variable(written) else printable(path)

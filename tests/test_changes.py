@@ -128,9 +128,9 @@ def test_jobs_that_end_are_counted(directory: Path) -> None:
     before = read(directory, {"echo": {}, "gone": {}, "off": {"enabled": False}})
     after = read(directory, {"echo": {"enabled": False}, "off": {"enabled": False}})
     assert compare(before, after, {"echo": 1, "gone": 1234, "off": 2, "ghost": 1}) == (
-        "plugin echo changed: enabled true -> false: 1 queued job ended",
-        "plugin gone removed: 1,234 queued jobs ended", "plugin off is disabled: 2 queued jobs ended",
-        "plugin ghost is not configured: 1 queued job ended")
+        "plugin echo changed: enabled true -> false: 1 queued job failed",
+        "plugin gone removed: 1,234 queued jobs failed", "plugin off is disabled: 2 queued jobs failed",
+        "plugin ghost is not configured: 1 queued job failed")
 
 
 def test_endpoints_routes_pipelines_and_settings_are_told_too(directory: Path) -> None:

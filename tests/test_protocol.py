@@ -182,7 +182,7 @@ def test_anything_but_one_object_is_a_protocol_error(stdout: bytes, expected: st
     ({"events": [{"type": "a"}, {"type": "b"}, {"type": 5}]}, "events[2].type: expected a string, got 5"),
     ({"events": [{"type": ""}]}, "events[0].type: expected a string, got an empty string"),
     ({"events": [{"type": "ductile.job.dead"}]},
-     "events[0].type: 'ductile.job.dead' is refused, types that start 'ductile.job.' are the core's own"),
+     "events[0].type: 'ductile.job.dead' is refused, types that start with 'ductile.job.' are reserved"),
     ({"events": [{"type": "t", "dedupe_key": 7}]}, "events[0].dedupe_key: expected a string, got 7"),
     ({"state_updates": []}, "state_updates: expected a mapping, got a list"),
     ({"state_updates": "x" * 100}, "state_updates: expected a mapping, got '" + "x" * 59 + "…'"),

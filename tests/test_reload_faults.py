@@ -26,7 +26,7 @@ from support.wire import SECRET, ask, signed
 
 ENVIRON = {"PATH": "/usr/bin:/bin", "HOOK_SECRET": SECRET, "TZ": "UTC"}
 RELOADED = "info configuration reloaded"
-REFUSED = "error reload refused; the configuration in force stays"
+REFUSED = "error reload rejected; keeping the current configuration"
 PUT_OFF = "error the database cannot be written; trying again"
 LOADS = "SELECT listen FROM config_loads WHERE ok ORDER BY id"
 

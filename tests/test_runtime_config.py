@@ -362,7 +362,7 @@ def test_an_endpoints_event_that_nothing_takes_is_a_problem(directory):
     text = HOOKS.format(echo="{}", port=8081, target="event: note.received", event="note.received")
     (directory / "plugins/echo/manifest.yaml").write_text(MANIFEST.format(version="0.1.0", commands="poll, handle"))
     assert problems(directory, text) == [
-        "config.yaml:5:79: webhooks.endpoints[0].event: no pipeline takes the event 'note.received'"]
+        "config.yaml:5:79: webhooks.endpoints[0].event: no pipeline subscribes to the event 'note.received'"]
 
 
 @pytest.mark.parametrize("listen", ["  listen: 127.0.0.1:8081\n", ""])
@@ -375,16 +375,16 @@ def test_every_endpoint_is_checked_whatever_else_is_wrong_with_it_and_without_a_
     first = len(listen.splitlines()) + 4
     taken = "expected a path that no other endpoint has"
     assert problems(directory, text) == [
-        f"config.yaml:{first}:25: webhooks.endpoints[0].event: no pipeline takes the event 'a.b'",
+        f"config.yaml:{first}:25: webhooks.endpoints[0].event: no pipeline subscribes to the event 'a.b'",
         f"config.yaml:{first + 1}:14: webhooks.endpoints[1].path: {taken}, got '/a'",
-        f"config.yaml:{first + 1}:25: webhooks.endpoints[1].event: no pipeline takes the event 'c.d'",
+        f"config.yaml:{first + 1}:25: webhooks.endpoints[1].event: no pipeline subscribes to the event 'c.d'",
         f"config.yaml:{first + 2}:14: webhooks.endpoints[2].path: expected a path that starts with '/', in ASCII"
         " without spaces, got 'hook'",
         f"config.yaml:{first + 2}:28: webhooks.endpoints[2].plugin: plugin echo has no command 'handle' (it has poll)",
         f"config.yaml:{first + 3}:14: webhooks.endpoints[3].path: {taken}, got '/a'",
         f"config.yaml:{first + 3}:26: webhooks.endpoints[3].plugin: expected a configured plugin, got 'ehco'"
         " (did you mean 'echo'?)",
-        f"config.yaml:{first + 4}:25: webhooks.endpoints[4].event: no pipeline takes the event 'e.f'",
+        f"config.yaml:{first + 4}:25: webhooks.endpoints[4].event: no pipeline subscribes to the event 'e.f'",
     ]
     warned = [line.replace(f"{directory}/", "") for line in read(directory).warnings]
     unserved = "config.yaml:3:3: webhooks.endpoints: nothing is served, as webhooks.listen is absent"

@@ -34,7 +34,7 @@ def refusal(source: ConfigSource, text: str) -> DuctileError:
 def test_a_reload_refuses_a_configuration_without_an_enabled_plugin(source: ConfigSource, text: str) -> None:
     error = refusal(source, text)
     assert (error.exit_code, error.lines) == (
-        EXIT_CONFIG, (f"{source.path}: no plugin is enabled, and so all that waits would end; a reload takes a"
+        EXIT_CONFIG, (f"{source.path}: no plugin is enabled, so all queued jobs would fail; a reload needs a"
                       " configuration with at least one",))
     assert source.read().runtime.enabled == ()
 

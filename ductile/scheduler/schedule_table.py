@@ -72,8 +72,8 @@ def breakers(conn: sqlite3.Connection) -> dict[tuple[str, str], Breaker]:
 
 def count_open_breakers(conn: sqlite3.Connection) -> int:
     """Return how many plugins have a breaker that is not closed."""
-    count: int = conn.execute("SELECT count(DISTINCT plugin) FROM circuit_breakers WHERE state != 'closed'").fetchone()[0]
-    return count
+    row = conn.execute("SELECT count(DISTINCT plugin) FROM circuit_breakers WHERE state != 'closed'").fetchone()
+    return int(row[0])
 
 
 def put_breaker(conn: sqlite3.Connection, plugin: str, command: str, changed: Breaker, now: datetime) -> None:

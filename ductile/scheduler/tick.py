@@ -97,7 +97,7 @@ def _needs_work(entry: ScheduleEntry | None, schedule: Schedule, now: datetime, 
 
 
 def _in_order(wanted: Mapping[_Key, _Wanted], stored: Mapping[_Key, ScheduleEntry]) -> list[tuple[_Key, _Wanted]]:
-    """Return the schedules in the order in which they became due, because the queue is first in, first out."""
+    """Return the schedules in the order in which they became due: the queue is first in, first out."""
     return sorted(wanted.items(), key=lambda item: (
         utc_text(stored[item[0]].slot.next_run_at) if item[0] in stored else "", item[0]))
 
@@ -114,7 +114,8 @@ def _visit(conn: sqlite3.Connection, runtime: RuntimeConfig, plugin: ConfiguredP
     """Update one entry: put it on its grid, and run, skip or block a due run. Return the new entry."""
     name = plugin.settings.name
     if entry is None or entry.rule != schedule.rule():
-        fresh = ScheduleEntry(plugin=name, schedule_id=schedule.id, slot=first(schedule, now, rng), rule=schedule.rule())
+        fresh = ScheduleEntry(plugin=name, schedule_id=schedule.id, slot=first(schedule, now, rng),
+                              rule=schedule.rule())
         before = fresh if entry is None else replace(entry, slot=fresh.slot, rule=fresh.rule, held_reason=None)
     else:
         before = replace(entry, slot=redraw_if_stalled(schedule, entry.slot, now, rng) or entry.slot)

@@ -125,7 +125,7 @@ def test_every_fault_of_the_protocol_is_named(desk: Desk) -> None:
         "    logs[0].level: expected one of debug, info, warn, error, got 'x'",
         "    logs[0]: the key 'message' is missing",
         "    status: expected one of ok, error, got 'good'",
-        "    events[1].type: 'ductile.job.x' is refused, types that start 'ductile.job.' are the core's own",
+        "    events[1].type: 'ductile.job.x' is refused, types that start with 'ductile.job.' are reserved",
         "    events[1].dedupe_key: expected a string, got 2", "    events[2]: expected a mapping, got 7",
         "ignored:", "    the key 'state_update' is not known and was ignored (did you mean 'state_updates'?)",
         "    the key 'results' is not known and was ignored (did you mean 'result'?)"]

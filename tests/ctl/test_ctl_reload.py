@@ -207,7 +207,7 @@ def test_elsewhere_it_goes_through_and_says_how_many(daemon: RealDaemon) -> None
     assert {daemon.job(job)[0] for job in jobs} == {"queued"}
     daemon.configure(plugins={"old": {"enabled": False, "schedule": {"every": "2w"}}})
     assert reloaded(daemon) == (
-        0, "plugin old changed: enabled true -> false: 3 queued jobs ended\n"
+        0, "plugin old changed: enabled true -> false: 3 queued jobs failed\n"
         "plugin old changed: schedule.every 1w -> 2w\n", "")
     for job in jobs:
         daemon.await_job(job, "dead")

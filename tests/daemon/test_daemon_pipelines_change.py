@@ -133,7 +133,7 @@ def test_a_pipeline_that_is_wrong_refuses_the_reload_and_the_chain_goes_on(
         daemon: RealDaemon, gate: Gate, chain: str) -> None:
     daemon.pipelines(pipeline("p", *uses("one", "tow")))
     daemon.send(signal.SIGHUP)
-    daemon.await_log("reload refused; the configuration in force stays")
+    daemon.await_log("reload rejected; keeping the current configuration")
     daemon.until("SELECT count(*) FROM config_loads WHERE NOT ok", [(1,)])
     [(errors,)] = daemon.rows("SELECT errors FROM config_loads WHERE NOT ok")
     file = daemon.home / "pipelines" / "all.yaml"

@@ -39,9 +39,9 @@ def refused(daemon: RealDaemon, *errors: str) -> None:
     """Have the configuration read again, and see that it is refused for these reasons."""
     count = len(daemon.lines())
     daemon.send(signal.SIGHUP)
-    daemon.await_log("reload refused; the configuration in force stays")
+    daemon.await_log("reload rejected; keeping the current configuration")
     said = [(line["level"], line["message"]) for line in daemon.lines()[count:]]
-    assert said == [("error", error) for error in (*errors, "reload refused; the configuration in force stays")]
+    assert said == [("error", error) for error in (*errors, "reload rejected; keeping the current configuration")]
     daemon.until("SELECT ok, errors FROM config_loads ORDER BY id DESC LIMIT 1", [(0, "\n".join(errors))])
 
 
@@ -83,7 +83,7 @@ def test_a_typo_is_refused_and_all_stays_as_it_was(daemon: RealDaemon, address: 
 def test_a_configuration_that_is_gone_is_refused(daemon: RealDaemon, address: hooks.Address) -> None:
     (daemon.home / "config.yaml").unlink()
     daemon.send(signal.SIGHUP)
-    daemon.await_log("reload refused; the configuration in force stays")
+    daemon.await_log("reload rejected; keeping the current configuration")
     assert takes(address) == 202
     daemon.stop()
 
@@ -176,7 +176,7 @@ def test_secrets_are_rotated_through_the_env_file(daemon: RealDaemon) -> None:
     assert (takes(address), takes(address, secret=new)) == (403, 202)
     secrets.write_text("OLD_SECRET=something else entirely\n")
     daemon.send(signal.SIGHUP)
-    daemon.await_log("reload refused; the configuration in force stays")
+    daemon.await_log("reload rejected; keeping the current configuration")
     assert takes(address, secret=new) == 202
     daemon.stop()
     assert all(secret not in daemon.output.read_text() for secret in (SECRET, new, "something else entirely"))
@@ -189,7 +189,7 @@ def test_queued_jobs_of_a_plugin_that_is_taken_out_die_with_the_reason(
     daemon.install("ok")
     assert set(reload(daemon)["changes"]) == {
         "plugin ok added",
-        "plugin hook removed: 1 queued job ended", f"endpoint {PATH} removed",
+        "plugin hook removed: 1 queued job failed", f"endpoint {PATH} removed",
         f"setting webhooks.listen 127.0.0.1:{address[1]} -> (not set)"}
     daemon.await_job(job_id, "dead")
     [(error,)] = daemon.rows("SELECT last_error FROM job_queue WHERE id = ?", job_id)
@@ -292,7 +292,7 @@ def test_a_reload_is_not_begun_by_a_daemon_that_stops(daemon: RealDaemon, gate: 
     assert daemon.log("configuration reloaded") == []
 
 
-NONE_ENABLED = ("no plugin is enabled, and so all that waits would end; a reload takes a configuration with at least"
+NONE_ENABLED = ("no plugin is enabled, so all queued jobs would fail; a reload needs a configuration with at least"
                 " one")
 
 
