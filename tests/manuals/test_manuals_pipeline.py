@@ -59,8 +59,8 @@ def told(before: Breaker, outcome: Outcome, event_type: str) -> Any:
     """Return the payload of the core's own event that the end of a scheduled job raises."""
     node = Node(id="tell", plugin="notify", command="handle", deep_copy=False, next=())
     pipeline = build(name="tell", on=event_type, entry=("tell",), nodes=[node])
-    ways = replace(NO_ROUTING, router=Router((), {"tell": pipeline}))
-    rules = Rules(retry=Retry(), breaker=BreakerRule(threshold=3), fingerprint=None, ways=ways)
+    routing = replace(NO_ROUTING, router=Router((), {"tell": pipeline}))
+    rules = Rules(retry=Retry(), breaker=BreakerRule(threshold=3), fingerprint=None, routing=routing)
     found = conclude(JOB, outcome, Before(state={}, breaker=before, interruptions=0), rules, now=START, rng=Chance(),
                      new_id=ids())
     [following] = found.jobs
