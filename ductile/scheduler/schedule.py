@@ -1,8 +1,8 @@
-"""When a schedule runs next: the grid, the jitter around it and the window it keeps to.
+"""When a schedule runs next: its grid, its jitter and its window.
 
-A grid that counts seconds goes on from its last point. A calendar grid is a list of wall times in the
-schedule's zone, each computed from the grid's origin and never from the point before it, so nothing drifts.
-All moments are aware UTC datetimes, cut to the millisecond, as they are stored.
+A grid of seconds continues from its last point. A calendar grid is a list of wall times in the schedule's zone. Each is
+computed from the grid's origin and not from the previous point, so schedules do not drift. All moments are aware UTC
+datetimes, truncated to the millisecond, as stored.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _ONE_DAY = timedelta(days=1)
 _ONE_SECOND = timedelta(seconds=1)
 _ONE_MILLISECOND = timedelta(milliseconds=1)
 
-# A clock outside these is taken for the nearest one: far enough from the ends of the calendar that every
-# zone's local time, and a window some days away, still has a date. The last point of a grid is later than
-# any clock, so there always is a next one.
+# A clock outside this range counts as the nearest end. The ends are far enough from those of the calendar that local
+# time in every zone, and a window some days away, still have a date. The last point of a grid is later than any clock,
+# so there is always a next point.
 _FIRST_CLOCK = datetime(1, 2, 1, tzinfo=UTC)
 _LAST_CLOCK = datetime(9999, 12, 1, tzinfo=UTC)
 _LAST_POINT = datetime(9999, 12, 5, tzinfo=UTC)
@@ -34,10 +34,10 @@ _LAST_WALL = datetime(9999, 12, 5)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """The run that comes next: its point on the grid and the moment drawn for it.
+    """The next run: its point on the grid, and the time drawn for it.
 
-    `anchor` is the local wall time of a calendar grid's origin, in ISO 8601 without a zone; empty for
-    a grid of seconds.
+    `anchor` is the local wall time of a calendar grid's origin, in ISO 8601 without a zone. It is empty for a grid of
+    seconds.
     """
 
     base_at: datetime
@@ -48,8 +48,8 @@ class Slot:
 def first(schedule: Schedule, now: datetime, rng: Chance) -> Slot:
     """Return the first slot of a new grid.
 
-    With `at` the grid stands at the next such wall time after `now`; else it begins within the jitter
-    from `now`, and that is the first run.
+    With `at` the grid starts at the next such wall time after `now`. Otherwise the first run is within the jitter from
+    `now`, and the grid starts there.
     """
     now = _within_clocks(now)
     elapsed = schedule.every.unit is Unit.SECONDS
@@ -65,15 +65,15 @@ def first(schedule: Schedule, now: datetime, rng: Chance) -> Slot:
 def advance(schedule: Schedule, slot: Slot, now: datetime, rng: Chance) -> Slot:
     """Return the slot after `slot`, whose run is enqueued or skipped at `now`.
 
-    The grid moves on at least one step, and until it is later than `now`: what was missed is not made up for.
+    The grid advances at least one step, and past `now`: missed runs are skipped.
     """
     return _drawn(schedule, _next_base(schedule, slot, max(now, slot.base_at)), slot.anchor, rng)
 
 
 def redraw_if_stalled(schedule: Schedule, slot: Slot, now: datetime, rng: Chance) -> Slot | None:
-    """Return a slot drawn again where `slot` is later than the rule can give from `now`, else None.
+    """Return a new slot on the same grid if `slot` is later than the rule allows from `now`, else None.
 
-    That is so after the clock was set back. The grid stays the same one.
+    That happens after the clock was set back.
     """
     if slot.next_run_at <= _latest(schedule, slot, now):
         return None
@@ -81,7 +81,7 @@ def redraw_if_stalled(schedule: Schedule, slot: Slot, now: datetime, rng: Chance
 
 
 def in_window(schedule: Schedule, moment: datetime) -> bool:
-    """Say whether a run may be due at `moment`."""
+    """Return whether a run may be due at `moment`."""
     if schedule.window is None:
         return True
     start, _ = _window_from(schedule.window, schedule.zone, moment)
@@ -89,7 +89,7 @@ def in_window(schedule: Schedule, moment: datetime) -> bool:
 
 
 def next_in_window(schedule: Schedule, moment: datetime, rng: Chance) -> datetime:
-    """Return `moment` if it is in the window, else a time drawn within the jitter from the next start."""
+    """Return `moment` if it is in the window, else a random time within the jitter from the next start."""
     if schedule.window is None:
         return moment
     start, end = _window_from(schedule.window, schedule.zone, moment)
@@ -106,8 +106,8 @@ def _drawn(schedule: Schedule, base_at: datetime, anchor: str, rng: Chance) -> S
 
 
 def _latest(schedule: Schedule, slot: Slot, now: datetime) -> datetime:
-    """Return the latest moment that `first` or `advance` can have drawn by `now`, on the grid of `slot`."""
-    # A run is drawn up to half the jitter before its base, and the base then moves past that one.
+    """Return the latest moment that `first` or `advance` could have drawn by `now`, on the grid of `slot`."""
+    # A run is drawn up to half the jitter before its base, and the base then advances past that.
     half = schedule.jitter / 2
     moment = _later(_next_base(schedule, slot, _later(_within_clocks(now), half)), half)
     if schedule.window is None:
@@ -132,7 +132,7 @@ def _origin(schedule: Schedule, at: time, now: datetime) -> datetime:
     today = _wall(now, schedule.zone).date()
     unit, day = schedule.every.unit, schedule.day
     if unit is Unit.MONTHS and day is not None:
-        # January has every day that a month can have, so a 31st is not lost where it is drawn in a short month.
+        # January has all 31 days, so that a 31st survives a start in a short month.
         return datetime.combine(date(today.year, 1, day), at)
     if unit is Unit.WEEKS and day is not None:
         candidate = today + _ONE_DAY * ((day - today.weekday()) % 7)
@@ -153,7 +153,7 @@ def _next_wall(origin: datetime, every: Every, zone: tzinfo, after: datetime) ->
 
 
 def _grid_wall(origin: datetime, every: Every, index: int) -> datetime:
-    """Return the wall time of one point, no earlier or later than the calendar has dates for."""
+    """Return the wall time of one point, within the range of the calendar."""
     if every.unit is Unit.MONTHS:
         year, month = divmod(_month_number(origin) + index * every.count, 12)
         if not _FIRST_WALL.year <= year <= _LAST_WALL.year:
@@ -185,7 +185,7 @@ def _window_from(window: Window, zone: tzinfo, moment: datetime) -> tuple[dateti
     while True:
         start = _instant(datetime.combine(day, window.start), zone)
         end = _instant(datetime.combine(day + length, window.end), zone)
-        # A window that lies wholly in the hour that a clock skips has no length on that day.
+        # A window inside the hour that a clock skips is empty on that day.
         if start < end and moment < end:
             return start, end
         day += _ONE_DAY
@@ -196,7 +196,7 @@ def _wall(moment: datetime, zone: tzinfo) -> datetime:
 
 
 def _instant(wall: datetime, zone: tzinfo) -> datetime:
-    """Return the moment of a wall time: the first of two, and the end of the gap for a missing one."""
+    """Return the moment of a wall time: the first of two, or the end of the gap for a missing one."""
     # PEP 495: fold 0 reads a missing time with the offset before the gap, fold 1 with the one after it.
     before = _offset(wall.replace(tzinfo=zone, fold=0))
     after = _offset(wall.replace(tzinfo=zone, fold=1))
@@ -223,7 +223,7 @@ def _within_clocks(moment: datetime) -> datetime:
 
 
 def _later(moment: datetime, seconds: float) -> datetime:
-    """Return the moment moved by `seconds`, cut to the millisecond and no later than any grid goes."""
+    """Return the moment moved by `seconds`, truncated to the millisecond and at most the last point of a grid."""
     least = (_FIRST_CLOCK - moment).total_seconds()
     most = (_LAST_POINT - moment).total_seconds()
     moved = moment + timedelta(seconds=min(max(seconds, least), most))
