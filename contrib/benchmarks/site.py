@@ -28,7 +28,7 @@ OPERATOR = (sys.executable, "-P", "-c", "from ductile.ctl.main import run; run()
 
 _PATIENCE_SECONDS = 300.0
 _PAUSE_SECONDS = 0.02
-# Laid out as the starter configuration is, in which `ductilectl` finds the database at a glance.
+# Laid out as the starter configuration is.
 _CONFIG = """\
 service:
   log: ./ductiled.log
