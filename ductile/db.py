@@ -1,4 +1,4 @@
-"""The SQLite database: connect, check, migrate, and the one way to write to it."""
+"""The SQLite database: connections, checks, migrations, and the transaction that every write uses."""
 
 from __future__ import annotations
 
@@ -15,34 +15,31 @@ from ductile.errors import EXIT_DATA, EXIT_PERMISSION, EXIT_SYSTEM, EXIT_UNAVAIL
 from ductile.pidfile import is_left, pid_file
 from ductile.safe_files import network_file_system
 
-APPLICATION_ID = 0x44754374   # "DuCt", so that another program's database is not taken for ours
+APPLICATION_ID = 0x44754374   # "DuCt", to recognise the databases of other programs
 
-_BUSY_SECONDS = 5.0           # how long to wait for another process's write
+_BUSY_SECONDS = 5.0           # to wait for a write of another process
 _DIRECTORY_MODE = 0o700
 _FILE_MODE = 0o600
 _OLDEST_SQLITE = (3, 35, 0)   # RETURNING
-_OPENINGS = 3                 # how often a connection is opened that turns out to be read-only
+_OPENINGS = 3                 # attempts to get a connection that is not read-only
 _JOURNAL_LIMIT_BYTES = 16 * 1024 * 1024
-# Four times SQLite's default: a page that each job writes goes to its place once for four, which spares a slow card.
+# Four times SQLite's default: a page that every job writes is checkpointed a quarter as often, which spares slow cards.
 _CHECKPOINT_PAGES = 4000
-# Past this the write-ahead log is worth a warning: it is cut to _JOURNAL_LIMIT_BYTES as soon as no reader needs it.
+# A larger write-ahead log is worth a warning: it shrinks to _JOURNAL_LIMIT_BYTES when no reader needs it.
 LARGE_LOG_BYTES = 64 * 1024 * 1024
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
-# One lock around every write transaction of this process: SQLite's own waiting starves one of two threads.
+# Held for every write transaction of this process: SQLite's busy handler starves one of two threads.
 _writing = threading.Lock()
-# Whether the last write of this process worked, whoever made it.
+# Whether the last write of this process succeeded.
 _is_written = True
-# The files of the database that this process serves, None for a process that only visits one.
+# The database files of the daemon; None in other processes.
 _held: db_files.HeldFiles | None = None
 
 
 class NotWritten(Exception):
-    """A transaction did not happen: it was rolled back, nothing was stored, and it may be tried again.
-
-    `is_full` says that the disk has no room for it.
-    """
+    """A transaction was rolled back: nothing was stored, and it may be retried. `is_full` means that the disk is full."""
 
     def __init__(self, why: str, *, is_full: bool = False) -> None:
         super().__init__(why)
@@ -50,7 +47,7 @@ class NotWritten(Exception):
 
 
 class Damaged(DuctileError):
-    """The database is not what Ductile wrote."""
+    """The database does not contain what Ductile wrote."""
 
     def __init__(self, path: str, why: str) -> None:
         super().__init__(
@@ -59,7 +56,7 @@ class Damaged(DuctileError):
 
 
 class Replaced(Damaged):
-    """A file of the database is no longer the one that this process has open."""
+    """A database file was removed or replaced while this process had it open."""
 
     def __init__(self, what: str, files: db_files.HeldFiles) -> None:
         DuctileError.__init__(self, what, exit_code=EXIT_DATA)
@@ -67,21 +64,21 @@ class Replaced(Damaged):
 
 
 class FateUnknown(DuctileError):
-    """An I/O error left it open whether a commit is on the disk; only opening the database anew can tell."""
+    """After an I/O error it is unknown whether a commit is on disk; only reopening the database can tell."""
 
     def __init__(self, why: str) -> None:
         super().__init__(
-            f"an I/O error in the database left the last write uncertain ({why}); check the disk and start "
-            f"ductiled again: it reads what is true",
+            f"after an I/O error in the database it is unknown whether the last write was stored ({why}); check the "
+            f"disk and start ductiled again",
             exit_code=EXIT_SYSTEM,
         )
 
 
 def translate(error: sqlite3.Error, path: str) -> Exception:
-    """Return what an error of SQLite means to Ductile: Damaged, FateUnknown, NotWritten, or itself for a bug.
+    """Return the exception for an error of SQLite: Damaged, FateUnknown, NotWritten, or the error itself for a bug.
 
-    By its primary code (sqlite.org/rescode.html): CORRUPT and NOTADB are damage, IOERR leaves the fate of
-    a commit unknown, anything else that comes from the database means that nothing was written.
+    Decided by the primary code (sqlite.org/rescode.html): CORRUPT and NOTADB mean damage, IOERR leaves the fate of a
+    commit unknown, ERROR and MISUSE are bugs; with any other code nothing was written.
     """
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
@@ -96,7 +93,7 @@ def translate(error: sqlite3.Error, path: str) -> Exception:
 
 
 def _meaning(error: sqlite3.Error, conn: sqlite3.Connection) -> Exception:
-    """`translate` an error of a connection: one that a part missing from the schema explains is no bug, but damage."""
+    """`translate` an error of a connection. A missing table or column means damage, not a bug."""
     meaning = translate(error, path_of(conn))
     if meaning is not error:
         return meaning
@@ -108,7 +105,7 @@ def _meaning(error: sqlite3.Error, conn: sqlite3.Connection) -> Exception:
 
 
 def path_of(conn: sqlite3.Connection) -> str:
-    """Return the file that a connection has open, for messages."""
+    """Return the database file of a connection, for messages."""
     try:
         return conn.execute("PRAGMA database_list").fetchone()[2]
     except sqlite3.Error:
@@ -119,16 +116,15 @@ def path_of(conn: sqlite3.Connection) -> str:
 def transaction(conn: sqlite3.Connection, *, synced: bool | None = True) -> Iterator[None]:
     """Commit everything that the block writes, or nothing.
 
-    `synced=False` leaves the commit to the next synced one: it survives the death of this process
-    but perhaps not of the machine. None is for a connection on which that is never done: it syncs as it did when
-    it was opened. Raises NotWritten where nothing was written, FateUnknown and Damaged as `translate` says, Replaced
-    as `refuse_replaced` does; an exception of the block rolls back and goes on.
+    With `synced=False` the commit survives a crash of this process, but not always a power cut before the next synced
+    one. None keeps the connection's setting. Raises NotWritten if nothing was written, FateUnknown, Damaged, and
+    Replaced. An exception of the block rolls back and is raised again.
     """
     global _is_written
     with _writing:
         refuse_replaced()
         try:
-            # Before each, and nothing after the commit: an error there would deny what has happened.
+            # Set before, and nothing after the commit: an error there would deny a commit that happened.
             if synced is not None:
                 conn.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
             conn.execute("BEGIN IMMEDIATE")
@@ -142,13 +138,13 @@ def transaction(conn: sqlite3.Connection, *, synced: bool | None = True) -> Iter
         except sqlite3.Error as error:
             _is_written = False
             raise _meaning(error, conn) from error
-        # One that had nothing to write proves nothing.
+        # A transaction without a change proves nothing.
         _is_written = _is_written or conn.total_changes > before
 
 
 @contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Have each write of the block see first that the files of this database, open by now, are those of their names."""
+    """Check before each write in the block that the files of this database, which is open, are still in place."""
     global _held
     _held = db_files.HeldFiles(path)
     try:
@@ -158,24 +154,24 @@ def held(path: Path) -> Iterator[None]:
 
 
 def refuse_replaced() -> None:
-    """Raise Replaced where a file of the database that is held has been removed or replaced."""
+    """Raise Replaced if a file of the `held` database was removed or replaced."""
     global _is_written
     if _held is None:
         return
-    lost = _held.what_is_lost()
+    lost = _held.find_lost()
     if lost is not None:
         _is_written = False
         raise Replaced(lost, _held)
 
 
 def is_written() -> bool:
-    """Say whether the last write of this process worked; True before the first."""
+    """True if the last write of this process succeeded, and before the first."""
     return _is_written
 
 
 @contextmanager
 def database_errors(conn: sqlite3.Connection) -> Iterator[None]:
-    """Turn errors of reads in the block into what `translate` says."""
+    """Raise errors of reads in the block as `translate` returns them."""
     try:
         yield
     except sqlite3.Error as error:
@@ -183,7 +179,7 @@ def database_errors(conn: sqlite3.Connection) -> Iterator[None]:
 
 
 def _roll_back(conn: sqlite3.Connection) -> None:
-    """Undo the open transaction; an error that already ended it must not hide the one that is being raised."""
+    """Roll back the open transaction. Its own error must not hide the one that is being raised."""
     if not conn.in_transaction:
         return
     try:
@@ -193,31 +189,31 @@ def _roll_back(conn: sqlite3.Connection) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make the directory of the database `path`, for its owner alone.
+    """Create the directory of the database `path`, for its owner only.
 
-    Raises DuctileError (71) where that cannot be, or where the directory is on a network file system.
+    Raises DuctileError (71) if it cannot be created or is on a network file system.
     """
     try:
         path.parent.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
     except OSError as error:
-        raise DuctileError(f"cannot make the data directory {path.parent}: {error.strerror}",
+        raise DuctileError(f"cannot create the data directory {path.parent}: {error.strerror}",
                            exit_code=EXIT_SYSTEM) from error
     _refuse_network(path.parent)
 
 
 def open_for_daemon(path: Path, *, was_unclean: bool = False) -> sqlite3.Connection:
-    """Open the database, making or migrating it as needed, and check it.
+    """Open the database, create or migrate it if necessary, and check it.
 
-    `was_unclean` says that the last daemon did not stop cleanly: then there must be a database. When this returns, the
-    database and its name are on the disk. Raises DuctileError: 65 damaged, newer, another program's or a part of it
-    missing; 71 where it cannot be opened or written.
+    After an unclean stop (`was_unclean`) the database must exist. When this returns, the database and its directory
+    entry are on disk. Raises DuctileError: 65 if it is damaged, newer, incomplete or another program's; 71 if it cannot
+    be opened or written.
     """
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise DuctileError(f"SQLite {sqlite3.sqlite_version} is too old: 3.35 or later is needed",
                            exit_code=EXIT_SYSTEM)
     try:
-        if not db_files.is_there(path, was_unclean=was_unclean):
-            _make(path)
+        if not db_files.exists(path, was_unclean=was_unclean):
+            _create(path)
         db_files.sync_directory(path.parent)
         return _open(path)
     except OSError as error:
@@ -232,15 +228,15 @@ def open_for_daemon(path: Path, *, was_unclean: bool = False) -> sqlite3.Connect
 
 
 def open_for_operator(path: Path, *, failed: int) -> sqlite3.Connection | None:
-    """Open the database of a daemon that may be running; None where there is none yet.
+    """Open the database of a daemon that may be running; None if there is none yet. Never creates or migrates it.
 
-    It is never made or migrated here. Raises DuctileError: 65 damaged, newer, another program's or a part of it
-    missing, 69 older, 77 no permission, `failed` otherwise.
+    Raises DuctileError: 65 if it is damaged, newer, incomplete or another program's, 69 if it is older, 77 without
+    permission, `failed` otherwise.
     """
     try:
-        # The PID file first: a daemon that starts now writes it after it has made the database.
+        # The PID file first: a daemon that is starting writes it after the database.
         was_unclean = is_left(pid_file(path))
-        if not db_files.is_there(path, was_unclean=was_unclean):
+        if not db_files.exists(path, was_unclean=was_unclean):
             return None
         if not os.access(path, os.R_OK | os.W_OK) or not os.access(path.parent, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError
@@ -258,7 +254,7 @@ def open_for_operator(path: Path, *, failed: int) -> sqlite3.Connection | None:
         if version < schema.VERSION:
             raise DuctileError(
                 f"the database {path} has version {version}, older than this program's {schema.VERSION}; start "
-                f"ductiled of this version: it brings the database up to date",
+                f"ductiled of this version to migrate it",
                 exit_code=EXIT_UNAVAILABLE,
             )
         return conn
@@ -274,9 +270,9 @@ def open_for_operator(path: Path, *, failed: int) -> sqlite3.Connection | None:
 
 
 def connect_again(path: Path) -> sqlite3.Connection:
-    """Open another connection to a database that `open_for_daemon` has made ready.
+    """Open another connection to a database after `open_for_daemon`. Threads may share it, one at a time.
 
-    Threads may share it, one at a time. Raises DuctileError: 65 damaged, 71 where it cannot be opened.
+    Raises DuctileError: 65 if it is damaged, 71 if it cannot be opened.
     """
     try:
         return _open_to_write(lambda: _connect(path, shared=True), _tune)
@@ -286,9 +282,9 @@ def connect_again(path: Path) -> sqlite3.Connection:
 
 def _open_to_write(connect: Callable[[], sqlite3.Connection], prepare: Callable[[sqlite3.Connection], None],
                    tries: int = _OPENINGS) -> sqlite3.Connection:
-    """Open and prepare a connection; one that turns out to be read-only is opened once more.
+    """Open and prepare a connection; reopen it if it is read-only.
 
-    Where SQLite cannot write the file or its log for one moment it opens them read-only for ever (unixOpen, os_unix.c).
+    If SQLite cannot open the file or its log for writing, even for a moment, it opens them read-only (os_unix.c).
     """
     conn = connect()
     try:
@@ -302,7 +298,7 @@ def _open_to_write(connect: Callable[[], sqlite3.Connection], prepare: Callable[
 
 
 def _refuse_read_only(conn: sqlite3.Connection) -> None:
-    """Raise SQLITE_READONLY now and not at the first write. That another process writes (busy) proves nothing."""
+    """Raise SQLITE_READONLY now instead of at the first write. SQLITE_BUSY proves nothing."""
     try:
         with _writing:
             conn.execute("BEGIN IMMEDIATE")
@@ -313,7 +309,7 @@ def _refuse_read_only(conn: sqlite3.Connection) -> None:
 
 
 def _tune(conn: sqlite3.Connection) -> None:
-    """Set what holds for one connection and not for the file; see that it can write."""
+    """Set the options that SQLite keeps per connection, and check that it can write."""
     _refuse_read_only(conn)
     conn.execute("PRAGMA synchronous = FULL")
     conn.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT_BYTES}")
@@ -339,15 +335,15 @@ def _refuse_network(directory: Path) -> None:
         )
 
 
-def _make(path: Path) -> None:
-    """Make a database for its owner alone, under another name until it is whole: a file without tables is refused."""
+def _create(path: Path) -> None:
+    """Create a database for its owner only, under another name until it is complete: an empty one is refused."""
     part = path.with_name(f".{path.name}.new")
     for each in (part, part.with_name(f"{part.name}-journal"), db_files.log_of(part), db_files.index_of(part)):
-        # What a start has left that was killed.
+        # Left by a start that was killed.
         each.unlink(missing_ok=True)
     os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE))
     try:
-        # Closing it moves its log into it, and syncs that.
+        # Closing it checkpoints its log and syncs the file.
         _open(part).close()
         part.rename(path)
     except BaseException:
@@ -374,7 +370,7 @@ def _prepare(conn: sqlite3.Connection, path: Path) -> None:
 
 
 def check_version(conn: sqlite3.Connection, path: Path) -> int:
-    """Return the schema's version, 0 for an empty database. Raises DuctileError (65)."""
+    """Return the schema version, 0 for an empty database. Raises DuctileError (65)."""
     version = conn.execute("PRAGMA user_version").fetchone()[0]
     owner = conn.execute("PRAGMA application_id").fetchone()[0]
     tables = conn.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -390,12 +386,12 @@ def check_version(conn: sqlite3.Connection, path: Path) -> int:
 
 
 def _check_size(conn: sqlite3.Connection, path: Path) -> None:
-    """Refuse a file that is shorter than its pages, where all of the write-ahead log is in it.
+    """Refuse a truncated file, if the write-ahead log is checkpointed.
 
-    A reader of another program keeps a part of the log out of the file: then its size says nothing
+    While another program reads, a part of the log may not be in the file, and its size proves nothing
     (sqlite.org/pragma.html#pragma_wal_checkpoint).
     """
-    # Before the checkpoint: what `ductilectl` writes in between can only make the file longer.
+    # Before the checkpoint: a write of `ductilectl` in between can only make the file longer.
     pages = conn.execute("PRAGMA page_count").fetchone()[0]
     busy, logged, moved = conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     if busy or logged != moved:
@@ -403,18 +399,18 @@ def _check_size(conn: sqlite3.Connection, path: Path) -> None:
     expected = pages * conn.execute("PRAGMA page_size").fetchone()[0]
     actual = path.stat().st_size
     if actual < expected:
-        raise Damaged(str(path), f"it has {actual} bytes where {expected} are expected")
+        raise Damaged(str(path), f"it has {actual} bytes, expected {expected}")
 
 
 def _check_schema(conn: sqlite3.Connection, path: Path) -> None:
-    """Refuse a database that lacks a part of its schema. More than expected is the operator's own affair."""
+    """Refuse a database that lacks a table, column or index. Additional ones are allowed."""
     missing = schema.missing(conn)
     if missing:
         raise Damaged(str(path), missing[0])
 
 
 def migrate(conn: sqlite3.Connection, version: int) -> None:
-    """Bring the schema from `version` to the newest, each step in a transaction of its own."""
+    """Migrate the schema from `version` to the newest, each step in its own transaction."""
     for number in range(version + 1, schema.VERSION + 1):
         with transaction(conn):
             for statement in schema.statements(number):
@@ -429,7 +425,7 @@ def _as_start_error(error: sqlite3.Error, path: Path) -> DuctileError:
         return meaning
     if isinstance(meaning, FateUnknown):
         return DuctileError(f"cannot open the database {path}: {error} ({error.sqlite_errorname}); "
-                            f"check the disk and its room", exit_code=EXIT_SYSTEM)
+                            f"check the disk and its free space", exit_code=EXIT_SYSTEM)
     if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
         return DuctileError(f"cannot write the database {path}: it or its -wal can only be opened for reading; check "
                             f"their permissions and the limit on open files", exit_code=EXIT_SYSTEM)
@@ -437,7 +433,7 @@ def _as_start_error(error: sqlite3.Error, path: Path) -> DuctileError:
 
 
 def full_check(conn: sqlite3.Connection) -> list[str]:
-    """Return what SQLite's own full check finds wrong, and what is missing, a line each; nothing where all is well."""
+    """Return what is wrong by SQLite's full check and what the schema lacks, a line each; empty if nothing is."""
     try:
         missing = schema.missing(conn)
         found = [row[0] for row in conn.execute("PRAGMA integrity_check")]
@@ -449,10 +445,9 @@ def full_check(conn: sqlite3.Connection) -> list[str]:
 
 
 def held_log_bytes(conn: sqlite3.Connection) -> int | None:
-    """Return the size of a large write-ahead log that a reader holds, None where it is small or nobody holds it.
+    """Return the size of a large write-ahead log that a reader keeps from being checkpointed; else None.
 
-    A transaction that reads without an end keeps what was written since from being moved into the database. Within a
-    transaction nothing can be said: None. Raises sqlite3.Error.
+    Within a transaction it cannot be told: None. Raises sqlite3.Error.
     """
     try:
         size = db_files.log_of(Path(path_of(conn))).stat().st_size
@@ -465,7 +460,7 @@ def held_log_bytes(conn: sqlite3.Connection) -> int | None:
 
 
 def free_pages(conn: sqlite3.Connection, limit: int) -> int:
-    """Give up to `limit` unused pages back to the file system. Return how many."""
+    """Return up to `limit` unused pages to the file system, and their number to the caller."""
     unused = conn.execute("PRAGMA freelist_count").fetchone()[0]
     if unused:
         with _writing, database_errors(conn):

@@ -1,5 +1,4 @@
-"""The files of the database: what is missing is told from what was never there, and a copy gets its name when it is
-whole."""
+"""The files of the database: detects lost and replaced ones, rescues the content, and publishes complete copies."""
 
 from __future__ import annotations
 
@@ -15,18 +14,18 @@ from urllib.parse import quote
 from ductile.errors import EXIT_DATA, EXIT_SYSTEM, DuctileError
 from ductile.pidfile import leave_unclean, pid_file
 
-# What os.link says of a file system without hard links, such as exFAT.
+# Errors of link(2) on a file system without hard links, such as exFAT.
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 _DIRECTORY_MODE = 0o700
 _FILE_MODE = 0o600
-_PIECE_PAGES = 10_000     # 40 MB: how often a rescue shows that it is alive
+_RESCUE_PAGES = 10_000     # 40 MB between two calls of `alive`
 
 RESTORE = "restore a backup with `ductilectl restore FILE`"
 
 
 class FilesLost(DuctileError):
-    """A part of the database is gone: a new one in its place would hide that."""
+    """A database file is missing. Creating a new one would hide that."""
 
     def __init__(self, what: str, otherwise: str) -> None:
         super().__init__(f"{what}; {RESTORE}, or {otherwise}", exit_code=EXIT_DATA)
@@ -38,48 +37,43 @@ def log_of(database: Path) -> Path:
 
 
 def index_of(database: Path) -> Path:
-    """Return the shared-memory file that belongs to a write-ahead log."""
+    """Return the shared-memory file of a write-ahead log."""
     return database.with_name(f"{database.name}-shm")
 
 
-def is_there(path: Path, *, was_unclean: bool) -> bool:
-    """Say whether there is a database; False where none has ever been. `was_unclean`: the last stop was no clean one.
+def exists(path: Path, *, was_unclean: bool) -> bool:
+    """True if the database exists, False if there has never been one. `was_unclean`: the last stop was unclean.
 
-    Raises FilesLost where one has been, DuctileError (71) for a link that leads nowhere, and OSError.
+    Raises FilesLost if it has existed, DuctileError (71) for a broken symbolic link, and OSError.
     """
     real = Path(os.path.realpath(path))
     log, index = log_of(real), index_of(real)
     size = _size(real)
     if size == 0:
-        raise FilesLost(f"the database {path} is an empty file", _to_begin_anew(path, path))
+        raise FilesLost(f"the database {path} is an empty file", _start_empty(path, path))
     if size is not None:
         if _size(index) is not None and _size(log) is None:
-            raise FilesLost(f"the write-ahead log {log} is missing, though {index} is there: somebody has removed it,"
-                            f" and with it what was written last", f"remove {index} to go on without that")
+            raise FilesLost(f"the write-ahead log {log} is missing, but {index} exists: the log was removed, and with"
+                            f" it the latest writes", f"remove {index} to continue without them")
         return True
     if path.is_symlink():
-        raise DuctileError(f"cannot open the database {path}: it is a link to {real}, which is not there; is its disk"
-                           f" mounted?", exit_code=EXIT_SYSTEM)
+        raise DuctileError(f"cannot open the database {path}: it is a symbolic link to {real}, which does not exist;"
+                           f" is its disk mounted?", exit_code=EXIT_SYSTEM)
     left = next((each for each in (log, index) if _size(each) is not None), None)
     if left is not None:
-        raise FilesLost(f"the database {path} is missing, though {left} is there", _to_begin_anew(path, left))
+        raise FilesLost(f"the database {path} is missing, but {left} exists", _start_empty(path, left))
     if was_unclean:
-        raise FilesLost(f"the database {path} is missing, though ductiled did not stop cleanly:"
-                        f" {pid_file(path)} is not empty", _to_begin_anew(path, pid_file(path)))
+        raise FilesLost(f"the database {path} is missing, and ductiled did not stop cleanly:"
+                        f" {pid_file(path)} is not empty", _start_empty(path, pid_file(path)))
     return False
 
 
-def _to_begin_anew(path: Path, what: Path) -> str:
-    return f"remove {what} to begin with an empty database"
+def _start_empty(path: Path, what: Path) -> str:
+    return f"remove {what} to start with an empty database"
 
 
 class HeldFiles:
-    """The database and what belongs to it, as this process has them open: what tells each from others of its name.
-
-    No dataclass: what `status` would import for one takes longer than it may.
-    """
-
-    __slots__ = ("_database", "_seen")
+    """The database files that this process has open, by device and inode."""
 
     def __init__(self, database: Path) -> None:
         self._database = database
@@ -87,19 +81,19 @@ class HeldFiles:
         names = [str(each) for each in (real, log_of(real), index_of(real))]
         self._seen = tuple((name, _identity(name)) for name in names)
 
-    def what_is_lost(self) -> str | None:
-        """Say which of them is no longer the file of its name, None where all are. A stat opens nothing."""
+    def find_lost(self) -> str | None:
+        """Return which file was removed or replaced, None if all are in place. Opens nothing."""
         for name, seen in self._seen:
             found = _identity(name)
             if found != seen:
-                return f"{name} was removed while ductiled ran" if found is None \
-                    else f"{name} was replaced by another file while ductiled ran"
+                what = "removed" if found is None else "replaced by another file"
+                return f"{name} was {what} while ductiled was running"
         return None
 
     def rescue(self, conn: sqlite3.Connection, now: datetime, alive: Callable[[], None]) -> Path:
-        """Write all that an open connection has to a new file where the database was, and return that.
+        """Save everything that an open connection holds in a new file beside the database, and return its path.
 
-        `alive` is called now and then. Raises sqlite3.Error and OSError.
+        `alive` is called regularly. Raises sqlite3.Error and OSError.
         """
         rescued = self._database.with_name(f"{self._database.name}.rescued-{stamp(now)}")
         part = self._database.with_name(f".{self._database.name}.rescue")
@@ -111,19 +105,19 @@ class HeldFiles:
                                          isolation_level=None)) as target:
                 target.execute("PRAGMA journal_mode = OFF")
                 target.execute("PRAGMA synchronous = OFF")
-                conn.backup(target, pages=_PIECE_PAGES, progress=lambda status, left, total: alive())
+                conn.backup(target, pages=_RESCUE_PAGES, progress=lambda status, left, total: alive())
             os.fsync(fd)
             publish(part, rescued)
         finally:
             os.close(fd)
             part.unlink(missing_ok=True)
-        self._forget_log()
+        self._remove_log()
         leave_unclean(pid_file(self._database))
         sync_directory(self._database.parent)
         return rescued
 
-    def _forget_log(self) -> None:
-        """Remove the log of a database that is no longer the file of its name: SQLite would read it into another."""
+    def _remove_log(self) -> None:
+        """Remove the log of a replaced database: SQLite would apply it to the new one."""
         (database, seen), *beside = self._seen
         if _identity(database) == seen:
             return
@@ -141,7 +135,7 @@ def _identity(name: str) -> tuple[int, int] | None:
 
 
 def _size(path: Path) -> int | None:
-    """Return a file's bytes, None where there is none. Opening it would end SQLite's locks on it."""
+    """Return the size of a file, None if it does not exist. Opening and closing it would drop SQLite's locks."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
@@ -149,7 +143,7 @@ def _size(path: Path) -> int | None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Have the names in a directory on the disk. Raises OSError."""
+    """Sync the entries of a directory to disk. Raises OSError."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -158,10 +152,7 @@ def sync_directory(directory: Path) -> None:
 
 
 def publish(part: Path, path: Path) -> None:
-    """Give a whole file its name, for the first time and in one step; its name until then goes.
-
-    Raises FileExistsError where something has that name, and OSError.
-    """
+    """Rename a complete file to `path` in one step. Raises FileExistsError instead of replacing one, and OSError."""
     try:
         os.link(part, path, follow_symlinks=False)
     except OSError as error:
@@ -172,10 +163,10 @@ def publish(part: Path, path: Path) -> None:
         part.rename(path)
         return
     with suppress(OSError):
-        # It is whole under its own name, whatever becomes of the other.
+        # The file is published, even if its old name stays.
         part.unlink()
 
 
 def stamp(now: datetime) -> str:
-    """Return a moment for the name of a file: sorted as text they are sorted in time."""
+    """Return a time for a file name; sorted as text, names are sorted by time."""
     return f"{now:%Y-%m-%dT%H%M%S}.{now.microsecond // 1000:03d}Z"

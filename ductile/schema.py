@@ -1,4 +1,4 @@
-"""The schema of the database: the statements that lead to each of its versions, and what a database lacks of them."""
+"""The schema of the database: the statements of each version, and what a database lacks."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _HERE = Path(__file__).parent
 
 
 def statements(number: int) -> Iterator[str]:
-    """Yield the statements that lead to a version from the one before, one by one.
+    """Yield the statements that migrate to a version from the previous one.
 
-    `executescript` would end the transaction.
+    One by one, because `executescript` would commit the transaction.
     """
     statement = ""
     for line in _script(number).splitlines(keepends=True):
@@ -31,7 +31,7 @@ def _script(number: int) -> str:
 
 
 def missing(conn: sqlite3.Connection) -> list[str]:
-    """Return which columns and indexes of its version a database lacks, a line each."""
+    """Return the columns and indexes that a database lacks for its version, a line each."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
         for number in range(1, conn.execute("PRAGMA user_version").fetchone()[0] + 1):
             for statement in statements(number):

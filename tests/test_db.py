@@ -285,14 +285,14 @@ import sys
 from datetime import datetime, timezone
 from pathlib import Path
 from ductile import db
-from ductile.queue import rows
+from ductile.queue import job_table
 from ductile.queue.job import NewJob, Submitter
 
 def write(conn, name, count):
     conn.execute("PRAGMA busy_timeout = 20000")
     for number in range(count):
         with db.transaction(conn):
-            rows.add(conn, [NewJob(id=f"{name}-{number}", plugin="echo", command="poll", max_attempts=4,
+            job_table.add(conn, [NewJob(id=f"{name}-{number}", plugin="echo", command="poll", max_attempts=4,
                                    submitted_by=Submitter.CLI)], datetime.now(timezone.utc))
 """
 
@@ -348,7 +348,7 @@ def test_threads_and_another_process_all_get_to_write(conn, tmp_path):
 KILLED = WRITER + """
 conn = db.open_for_daemon(Path(sys.argv[1]))
 with db.transaction(conn, synced=sys.argv[2] == "synced"):
-    rows.add(conn, [NewJob(id="kept", plugin="echo", command="poll", max_attempts=4, submitted_by=Submitter.CLI)],
+    job_table.add(conn, [NewJob(id="kept", plugin="echo", command="poll", max_attempts=4, submitted_by=Submitter.CLI)],
              datetime.now(timezone.utc))
 conn.execute("BEGIN IMMEDIATE")
 conn.execute("UPDATE job_queue SET plugin = 'never committed'")

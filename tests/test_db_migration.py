@@ -213,5 +213,5 @@ def test_the_operator_is_told_to_start_the_daemon_first(first: Path, path: Path)
     assert (caught.value.exit_code, str(caught.value)) == (
         EXIT_UNAVAILABLE,
         f"the database {path} has version 1, older than this program's {schema.VERSION}; start ductiled of this "
-                          f"version: it brings the database up to date")
+                          f"version to migrate it")
     assert assert_whole(path, first) == 1

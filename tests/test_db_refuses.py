@@ -126,7 +126,7 @@ def test_an_empty_file_is_refused_whatever_is_beside_it(tmp_path, opens, log):
     if log is not None:
         (tmp_path / "state.db-wal").write_bytes(log)
     assert lost(tmp_path / "state.db", opens) == (
-        EXIT_DATA, f"the database FILE is an empty file; {MEND}, or remove FILE to begin with an empty database")
+        EXIT_DATA, f"the database FILE is an empty file; {MEND}, or remove FILE to start with an empty database")
 
 
 @pytest.mark.parametrize("name", ["state.db-wal", "state.db-shm"])
@@ -135,14 +135,14 @@ def test_a_missing_file_with_something_of_it_left_is_refused(tmp_path, opens, na
     (tmp_path / name).touch()
     there = name.replace("state.db", "FILE")
     assert lost(tmp_path / "state.db", opens) == (
-        EXIT_DATA, f"the database FILE is missing, though {there} is there; {MEND}, or remove {there} to begin with an"
+        EXIT_DATA, f"the database FILE is missing, but {there} exists; {MEND}, or remove {there} to start with an"
                    f" empty database")
 
 
 def test_a_missing_file_after_an_unclean_stop_is_refused(tmp_path):
     pid = pid_file(tmp_path / "state.db")
-    expected = (EXIT_DATA, f"the database FILE is missing, though ductiled did not stop cleanly: {pid} is not empty;"
-                           f" {MEND}, or remove {pid} to begin with an empty database")
+    expected = (EXIT_DATA, f"the database FILE is missing, and ductiled did not stop cleanly: {pid} is not empty;"
+                           f" {MEND}, or remove {pid} to start with an empty database")
     assert lost(tmp_path / "state.db", was_unclean=True) == expected
     pid.write_text("1234\n")
     assert lost(tmp_path / "state.db", operator) == expected
@@ -156,8 +156,8 @@ def test_an_index_whose_log_was_removed_is_refused(path, opens):
     index.touch()
     log = path.with_name("state.db-wal")
     assert lost(path, opens) == (
-        EXIT_DATA, f"the write-ahead log FILE-wal is missing, though FILE-shm is there: somebody has removed it, and"
-                   f" with it what was written last; {MEND}, or remove FILE-shm to go on without that")
+        EXIT_DATA, f"the write-ahead log FILE-wal is missing, but FILE-shm exists: the log was removed, and with it"
+                   f" the latest writes; {MEND}, or remove FILE-shm to continue without them")
     log.touch()
     opens(path).close()
 
@@ -165,8 +165,8 @@ def test_an_index_whose_log_was_removed_is_refused(path, opens):
 def test_a_link_that_leads_nowhere_is_not_replaced(tmp_path):
     (tmp_path / "state.db").symlink_to(tmp_path / "disk" / "state.db")
     assert lost(tmp_path / "state.db") == (
-        EXIT_SYSTEM, f"cannot open the database FILE: it is a link to {tmp_path}/disk/state.db, which is not there; is"
-                     f" its disk mounted?")
+        EXIT_SYSTEM, f"cannot open the database FILE: it is a symbolic link to {tmp_path}/disk/state.db, which does not"
+                     f" exist; is its disk mounted?")
 
 
 def test_a_start_that_was_killed_before_there_was_a_database_is_no_damage(tmp_path):
@@ -235,7 +235,7 @@ def test_a_file_in_place_of_the_data_directory_is_refused(tmp_path):
     with pytest.raises(DuctileError) as caught:
         db.make_directory(tmp_path / "data" / "state.db")
     assert (caught.value.exit_code, str(caught.value)) == (
-        EXIT_SYSTEM, f"cannot make the data directory {tmp_path}/data: File exists")
+        EXIT_SYSTEM, f"cannot create the data directory {tmp_path}/data: File exists")
 
 
 def test_the_full_check_finds_what_the_start_does_not(path):
@@ -342,7 +342,7 @@ def test_a_directory_that_may_not_be_written_is_refused(reachable):
 def test_a_data_directory_that_cannot_be_made_is_refused(reachable):
     reachable.chmod(0o555)
     assert as_ordinary_user("make", reachable / "data" / "state.db") == [
-        EXIT_SYSTEM, f"cannot make the data directory {reachable}/data: Permission denied"]
+        EXIT_SYSTEM, f"cannot create the data directory {reachable}/data: Permission denied"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a database that this user may not open")
@@ -383,8 +383,8 @@ def test_damage_and_uncertainty_end_the_daemon(code, meaning, exit_code):
 
 def test_an_uncertain_write_says_so():
     assert str(db.translate(error(sqlite3.SQLITE_IOERR_FSYNC), "state.db")) == (
-        "an I/O error in the database left the last write uncertain (SQLITE_IOERR_FSYNC: it says why); check the "
-        "disk and start ductiled again: it reads what is true")
+        "after an I/O error in the database it is unknown whether the last write was stored (SQLITE_IOERR_FSYNC: it says"
+        " why); check the disk and start ductiled again")
 
 
 @pytest.mark.parametrize("code", [

@@ -114,7 +114,7 @@ def _check_source(file: Path, state_path: Path) -> None:
         raise DuctileError(f"{shown} is not a regular file: name a backup", exit_code=EXIT_IO)
     if state_path.exists() and file.samefile(state_path):
         raise DuctileError(f"{shown} is the database itself: name a backup", exit_code=EXIT_IO)
-    db_files.is_there(file, was_unclean=False)
+    db_files.exists(file, was_unclean=False)
     if db_files.index_of(file).exists() and running_pid(pid_file(file)) is not None:
         raise DuctileError(f"{shown} is the database of a ductiled that runs: copy it with `ductilectl backup`",
                            exit_code=EXIT_FAILED)

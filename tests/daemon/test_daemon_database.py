@@ -61,16 +61,16 @@ def refused(daemon: RealDaemon, text: str) -> None:
 def test_a_database_that_was_removed_after_a_crash_is_not_begun_anew(killed: RealDaemon) -> None:
     kept = log(killed).read_bytes()
     killed.database.unlink()
-    refused(killed, f"the database {killed.database} is missing, though {log(killed)} is there; {RESTORE}, or remove"
-                    f" {log(killed)} to begin with an empty database")
+    refused(killed, f"the database {killed.database} is missing, but {log(killed)} exists; {RESTORE}, or remove"
+                    f" {log(killed)} to start with an empty database")
     assert log(killed).read_bytes() == kept
 
 
 def test_all_that_was_removed_after_a_crash_is_not_begun_anew(killed: RealDaemon) -> None:
     for path in (killed.database, log(killed), index(killed)):
         path.unlink()
-    refused(killed, f"the database {killed.database} is missing, though ductiled did not stop cleanly:"
-                    f" {killed.pid_file} is not empty; {RESTORE}, or remove {killed.pid_file} to begin with an empty"
+    refused(killed, f"the database {killed.database} is missing, and ductiled did not stop cleanly:"
+                    f" {killed.pid_file} is not empty; {RESTORE}, or remove {killed.pid_file} to start with an empty"
                     f" database")
     killed.pid_file.unlink()
     killed.start()
@@ -79,16 +79,16 @@ def test_all_that_was_removed_after_a_crash_is_not_begun_anew(killed: RealDaemon
 
 def test_a_log_that_was_removed_after_a_crash_is_missed(killed: RealDaemon) -> None:
     log(killed).unlink()
-    refused(killed, f"the write-ahead log {log(killed)} is missing, though {index(killed)} is there: somebody has"
-                    f" removed it, and with it what was written last; {RESTORE}, or remove {index(killed)} to go on"
-                    f" without that")
+    refused(killed, f"the write-ahead log {log(killed)} is missing, but {index(killed)} exists: the log was"
+                    f" removed, and with it the latest writes; {RESTORE}, or remove {index(killed)} to continue without"
+                    f" them")
 
 
 def test_a_database_that_was_emptied_after_a_clean_stop_is_not_begun_anew(daemon: RealDaemon) -> None:
     daemon.start()
     daemon.stop()
     daemon.database.write_bytes(b"")
-    refused(daemon, f"the database {daemon.database} is an empty file; {RESTORE}, or remove {daemon.database} to begin"
+    refused(daemon, f"the database {daemon.database} is an empty file; {RESTORE}, or remove {daemon.database} to start"
                     f" with an empty database")
 
 
@@ -185,7 +185,7 @@ def rescued(daemon: RealDaemon) -> Path:
 def ended(daemon: RealDaemon, what: str) -> None:
     """The daemon has ended with 65 and one ERROR, and what it held is restored with all jobs."""
     assert daemon.ended_within(PATIENCE_SECONDS)
-    daemon.ends(65, f"{what} while ductiled ran; all that the database held is in {rescued(daemon)}: put it back with"
+    daemon.ends(65, f"{what} while ductiled was running; all that the database held is in {rescued(daemon)}: put it back with"
                     f" `ductilectl restore {rescued(daemon)}`\n")
     assert [line["message"] for line in daemon.lines() if line["level"] == "error"] == [
         daemon.errors.read_text().rstrip()]
@@ -254,7 +254,7 @@ def test_without_room_a_lost_database_is_held_until_there_is(running: RealDaemon
     if made.returncode != 0:
         pytest.skip("no file system can be mounted here")
     try:
-        what = f"{running.database} was removed while ductiled ran"
+        what = f"{running.database} was removed while ductiled was running"
         running.send(signal.SIGHUP)
         line = running.await_log(f"{what}, and what it held cannot be saved; ductiled tries again until you stop it")
         assert line["error"] == "database or disk is full"

@@ -114,7 +114,7 @@ def test_a_wrong_configuration_is_told_on_the_terminal_before_anything_is_made(d
 def test_a_data_directory_that_cannot_be_made_is_told_by_the_command(detached: Detached) -> None:
     detached.daemon.data.write_text("in the way")
     run = detached.start()
-    line = f"cannot make the data directory {detached.daemon.data}: File exists"
+    line = f"cannot create the data directory {detached.daemon.data}: File exists"
     assert (run.returncode, run.stderr) == (71, line + "\n")
     assert [entry["message"] for entry in detached.daemon.lines() if entry["level"] == "error"] == [line]
 

@@ -190,7 +190,7 @@ def empty(path: Path) -> None:
     (garble, "the database {path} is damaged (file is not a database); " + _RESTORE),
     (change("DROP TABLE plugin_inits"),
      "the database {path} is damaged (table plugin_inits has no column fingerprint); " + _RESTORE),
-    (empty, "the database {path} is an empty file; " + _RESTORE + ", or remove {path} to begin with an empty database"),
+    (empty, "the database {path} is an empty file; " + _RESTORE + ", or remove {path} to start with an empty database"),
     (change(f"PRAGMA user_version = {schema.VERSION + 1}"),
      f"the database {{path}} has version {schema.VERSION + 1}, newer than this program's {schema.VERSION}; "
      "install the newer Ductile again"),
@@ -237,7 +237,7 @@ def test_a_log_that_cannot_be_opened_ends_the_start(daemon: RealDaemon, log: str
 
 def test_a_data_directory_that_cannot_be_made_ends_the_start(daemon: RealDaemon) -> None:
     daemon.data.write_text("a file where the directory should be")
-    refused(daemon, 71, f"cannot make the data directory {daemon.data}: File exists")
+    refused(daemon, 71, f"cannot create the data directory {daemon.data}: File exists")
 
 
 def test_a_pid_file_that_is_a_fifo_ends_the_start(daemon: RealDaemon) -> None:
