@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from ductile import db_files, schema
 from ductile.errors import EXIT_DATA, EXIT_PERMISSION, EXIT_SYSTEM, EXIT_UNAVAILABLE, DuctileError
-from ductile.pidfile import is_left, pid_file
+from ductile.pidfile import is_nonempty, pid_file
 from ductile.safe_files import network_file_system
 
 APPLICATION_ID = 0x44754374   # "DuCt", to recognise the databases of other programs
@@ -39,7 +39,7 @@ _held: db_files.HeldFiles | None = None
 
 
 class NotWritten(Exception):
-    """A transaction was rolled back: nothing was stored, and it may be retried. `is_full` means that the disk is full."""
+    """A transaction was rolled back: nothing was stored, and it may be retried. `is_full`: the disk is full."""
 
     def __init__(self, why: str, *, is_full: bool = False) -> None:
         super().__init__(why)
@@ -107,7 +107,7 @@ def _meaning(error: sqlite3.Error, conn: sqlite3.Connection) -> Exception:
 def path_of(conn: sqlite3.Connection) -> str:
     """Return the database file of a connection, for messages."""
     try:
-        return conn.execute("PRAGMA database_list").fetchone()[2]
+        return str(conn.execute("PRAGMA database_list").fetchone()[2])
     except sqlite3.Error:
         return "(unknown)"
 
@@ -235,7 +235,7 @@ def open_for_operator(path: Path, *, failed: int) -> sqlite3.Connection | None:
     """
     try:
         # The PID file first: a daemon that is starting writes it after the database.
-        was_unclean = is_left(pid_file(path))
+        was_unclean = is_nonempty(pid_file(path))
         if not db_files.exists(path, was_unclean=was_unclean):
             return None
         if not os.access(path, os.R_OK | os.W_OK) or not os.access(path.parent, os.R_OK | os.W_OK | os.X_OK):
@@ -244,7 +244,7 @@ def open_for_operator(path: Path, *, failed: int) -> sqlite3.Connection | None:
         raise DuctileError(
             f"no permission for the database {path}: run this as the user that runs ductiled", exit_code=EXIT_PERMISSION
         ) from error
-    conn = None
+    conn: sqlite3.Connection | None = None
     try:
         conn = _connect(path)
         version = check_version(conn, path)
@@ -258,15 +258,14 @@ def open_for_operator(path: Path, *, failed: int) -> sqlite3.Connection | None:
                 exit_code=EXIT_UNAVAILABLE,
             )
         return conn
-    except sqlite3.Error as error:
+    except (sqlite3.Error, DuctileError) as error:
         if conn is not None:
             conn.close()
+        if isinstance(error, DuctileError):
+            raise
         problem = _as_start_error(error, path)
         problem.exit_code = EXIT_DATA if problem.exit_code == EXIT_DATA else failed
         raise problem from error
-    except DuctileError:
-        conn.close()
-        raise
 
 
 def connect_again(path: Path) -> sqlite3.Connection:
@@ -461,7 +460,7 @@ def held_log_bytes(conn: sqlite3.Connection) -> int | None:
 
 def free_pages(conn: sqlite3.Connection, limit: int) -> int:
     """Return up to `limit` unused pages to the file system, and their number to the caller."""
-    unused = conn.execute("PRAGMA freelist_count").fetchone()[0]
+    unused: int = conn.execute("PRAGMA freelist_count").fetchone()[0]
     if unused:
         with _writing, database_errors(conn):
             refuse_replaced()

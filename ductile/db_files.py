@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ductile.errors import EXIT_DATA, EXIT_SYSTEM, DuctileError
-from ductile.pidfile import leave_unclean, pid_file
+from ductile.pidfile import mark_unclean, pid_file
 
 # Errors of link(2) on a file system without hard links, such as exFAT.
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
@@ -112,7 +112,7 @@ class HeldFiles:
             os.close(fd)
             part.unlink(missing_ok=True)
         self._remove_log()
-        leave_unclean(pid_file(self._database))
+        mark_unclean(pid_file(self._database))
         sync_directory(self._database.parent)
         return rescued
 

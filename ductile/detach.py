@@ -1,4 +1,4 @@
-"""Leaving the terminal: the command waits until the daemon behind it is ready, or says why it is not."""
+"""`ductiled -d`: detach from the terminal; the command waits until the daemon is ready or has failed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Report:
         self._pipe = open(fd, "w", encoding="utf-8", errors="backslashreplace")
 
     def ready(self) -> None:
-        """Tell the command that all is well."""
+        """Tell the command that the daemon is ready."""
         self._send(EXIT_OK, ())
 
     def failed(self, exit_code: int, lines: tuple[str, ...]) -> None:
-        """Tell the command what to print and what to exit with; one that was told before has gone its way."""
+        """Tell the command what to print and its exit code. Ignored if a report was already sent."""
         self._send(exit_code, lines)
 
     def _send(self, exit_code: int, lines: tuple[str, ...]) -> None:
@@ -34,17 +34,17 @@ class Report:
             with self._pipe as pipe:
                 json.dump({"exit_code": exit_code, "lines": lines}, pipe)
         except BrokenPipeError:
-            # The command was interrupted; the daemon goes its own way.
+            # The command was interrupted; the daemon runs on.
             return
 
 
 def detach() -> Report:
-    """Go on as a daemon: a new session, no terminal, umask 077, `/` as working directory.
+    """Become a daemon: a new session, no terminal, umask 077, working directory `/`.
 
-    Returns in the daemon alone. The command that called ends here, with the daemon's error lines and exit code.
-    An interrupt (SIGINT) ends the command alone. Raises DuctileError (71) where no process or pipe can be made.
+    Returns only in the daemon. The command exits in here, with the daemon's error lines and exit code; SIGINT ends only
+    the command. Raises DuctileError (71) if there is no process or pipe to be had.
     """
-    # Until it has left the terminal, the daemon would get it too.
+    # Until it has left the terminal, the daemon would receive it as well.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         reader, writer = os.pipe2(os.O_CLOEXEC)
@@ -57,19 +57,19 @@ def detach() -> Report:
     os.close(reader)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    # Signals are set up by the daemon itself, and its plugins may dump core as they like.
+    # The daemon sets up signals itself, and plugins may dump core.
     DaemonContext(detach_process=True, umask=_UMASK, files_preserve=[writer], signal_map={}, prevent_core=False).open()
     return Report(writer)
 
 
-def _wait(child: int, reader: int, mask: set[signal.Signals]) -> int:
-    """Wait for the daemon behind `child` with this signal mask, and return the exit code."""
+def _wait(child: int, reader: int, mask: set[int | signal.Signals]) -> int:
+    """Wait for the daemon with this signal mask, and return the exit code. `child` is the first fork."""
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.waitpid(child, 0)
         return _await(reader)
     except KeyboardInterrupt:
-        print("interrupted; the daemon goes on starting, and its log says what comes of it", file=sys.stderr)
+        print("interrupted; the daemon continues to start, see its log", file=sys.stderr)
         return EXIT_INTERRUPTED
 
 
@@ -80,9 +80,9 @@ def _await(reader: int) -> int:
     try:
         report = json.loads(text)
     except ValueError:
-        print("the daemon ended before it was ready; its log may say why", file=sys.stderr)
+        print("the daemon ended before it was ready; see its log", file=sys.stderr)
         return EXIT_FAILED
     for line in report["lines"]:
         print(line, file=sys.stderr)
     sys.stderr.flush()
-    return report["exit_code"]
+    return int(report["exit_code"])

@@ -1,4 +1,4 @@
-"""The PID file: one daemon per database, proved by locks that end with its process."""
+"""The PID file: one daemon per database, enforced by locks that end with its process."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import os
 import signal
 import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from ductile.errors import EXIT_FAILED, EXIT_RUNNING, EXIT_SYSTEM, DuctileError
 
 _MODE = 0o600
-# Not waiting, because opening what somebody has put there in its place, such as a FIFO, might not return.
+# O_NONBLOCK, because to open a FIFO in its place would block.
 _FLAGS = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-_PATIENCE_SECONDS = 1.0   # ductilectl probes with a shared lock for an instant
+_PATIENCE_SECONDS = 1.0   # ductilectl holds a shared lock for an instant to probe
 _PAUSE_SECONDS = 0.02
-_LONGEST = 64             # bytes that are read of the file
-# Takes the place of a killed daemon's PID, which may be another process's by now, and keeps the file from being empty.
+_READ_BYTES = 64             # bytes to read of the file
+# Replaces the PID of a killed daemon, which may belong to another process by now. The file must not be empty.
 _UNCLEAN = "unclean"
 
 
@@ -29,42 +30,42 @@ class AlreadyRunning(DuctileError):
 
 
 class PidFileRemoved(DuctileError):
-    """A daemon runs, but its PID file was removed or replaced, so that nobody can say which process it is."""
+    """A daemon is running, but its PID file was removed or replaced, so its PID is unknown."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"ductiled runs, its PID file was removed ({path}); restart it", exit_code=EXIT_FAILED)
 
 
 def pid_file(database: Path) -> Path:
-    """Return the place of the PID file for a database."""
+    """Return the path of the PID file for a database."""
     return database.with_name("ductiled.pid")
 
 
-def is_left(path: Path) -> bool:
-    """Say whether the PID file is not empty: a daemon runs, or the last one did not stop cleanly. Raises OSError."""
+def is_nonempty(path: Path) -> bool:
+    """True if the PID file is not empty: a daemon runs, or the last one did not stop cleanly. Raises OSError."""
     try:
         return path.stat().st_size > 0
     except FileNotFoundError:
         return False
 
 
-def leave_unclean(path: Path) -> None:
-    """Have the PID file not be empty, where it was removed or replaced while the daemon ran. Raises OSError."""
-    if not is_left(path):
+def mark_unclean(path: Path) -> None:
+    """Write to the PID file if it was removed or emptied while the daemon ran. Raises OSError."""
+    if not is_nonempty(path):
         path.write_text(f"{_UNCLEAN}\n", encoding="ascii")
 
 
 class PidLock:
     """The PID file and its directory, locked for the life of this process. The file is never removed or replaced.
 
-    It is empty after a clean stop alone. `left` is what the last holder has left in it, "" for nothing.
+    It is empty only after a clean stop. `left` is its content when the lock was taken.
     """
 
     def __init__(self, path: Path) -> None:
-        """Take both locks. Raises DuctileError: 75 where another process holds one, 71 where that cannot be."""
+        """Take both locks. Raises DuctileError: 75 if another process holds one, 71 on any other failure."""
         self._path = path
-        # The directory first: the kernel closes the lowest descriptor of a dead process first, and who finds the
-        # directory's lock alone has to conclude that the PID file was removed.
+        # The directory first: the kernel closes the descriptors of a dead process in ascending order, and a lock on the
+        # directory alone means that the PID file was removed.
         self._directory = _open(path.parent, os.O_RDONLY | os.O_DIRECTORY, f"the directory {path.parent}")
         try:
             self._fd = _open(path, _FLAGS | os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, f"the PID file {path}")
@@ -81,17 +82,16 @@ class PidLock:
             raise
 
     def _take(self) -> str:
-        """Take the locks and return what was left in the file."""
+        """Take the locks and return the content of the file."""
         if not stat.S_ISREG(os.fstat(self._fd).st_mode):
             raise DuctileError(f"the PID file {self._path} is not a regular file: remove it", exit_code=EXIT_SYSTEM)
         if not _lock(self._fd):
             other = _read_pid(self._fd)
-            who = f"as PID {other}" if other else "and is just starting"
+            who = f"as PID {other}" if other else "and still starting up"
             raise AlreadyRunning(f" {who} (it holds {self._path})")
         if not _lock(self._directory):
-            raise AlreadyRunning(f": it holds {self._path.parent}, and its PID file was removed; stop that process"
-                                 f" first")
-        left = os.pread(self._fd, _LONGEST, 0).decode("ascii", "replace")
+            raise AlreadyRunning(f": it holds {self._path.parent}, and its PID file was removed; stop it first")
+        left = os.pread(self._fd, _READ_BYTES, 0).decode("ascii", "replace")
         if left.strip().isdigit():
             self._put(_UNCLEAN)
         return left
@@ -101,7 +101,7 @@ class PidLock:
         self.note(str(os.getpid()))
 
     def note(self, text: str) -> None:
-        """Write a line, on the disk when this returns: what is found after our death. Raises DuctileError (71)."""
+        """Write and sync a line, for whoever reads the file after a crash. Raises DuctileError (71)."""
         try:
             self._put(text)
             os.fsync(self._fd)
@@ -110,19 +110,17 @@ class PidLock:
                                exit_code=EXIT_SYSTEM) from error
 
     def _put(self, text: str) -> None:
-        # Cut afterwards: at no moment is the file empty.
+        # Truncated afterwards, so that the file is never empty.
         os.ftruncate(self._fd, os.pwrite(self._fd, f"{text}\n".encode(), 0))
 
     def release(self) -> None:
-        """Empty the file and give the locks up: a clean stop. One that cannot be emptied looks like a crash."""
-        try:
+        """Empty the file and release the locks: a clean stop. If it cannot be emptied, the stop looks like a crash."""
+        with suppress(OSError):
             os.ftruncate(self._fd, 0)
-        except OSError:
-            pass
         self._close()
 
     def abandon(self) -> None:
-        """Give the locks up and leave the file as it is: no clean stop."""
+        """Release the locks and keep the file as it is: an unclean stop."""
         self._close()
 
     def _close(self) -> None:
@@ -138,13 +136,13 @@ def _open(path: Path, flags: int, name: str) -> int:
 
 
 def running_pid(path: Path) -> int | None:
-    """Return the PID of the daemon that holds the PID file, or None where none runs or it is just starting.
+    """Return the PID of the daemon that holds the PID file, or None if none runs or it is still starting.
 
-    Raises PidFileRemoved, and OSError where the file or its directory is there but cannot be read.
+    Raises PidFileRemoved, and OSError if the file or its directory cannot be read.
     """
     is_held, pid = _probe(path)
     if not is_held and _is_locked(path.parent):
-        # One may have started between the two looks.
+        # A daemon may have started between the two probes.
         is_held, pid = _probe(path)
         if not is_held:
             raise PidFileRemoved(path)
@@ -152,7 +150,7 @@ def running_pid(path: Path) -> int | None:
 
 
 def _probe(path: Path) -> tuple[bool, int | None]:
-    """Return whether somebody holds the PID file, and the PID that is in it then."""
+    """Return whether a process holds the PID file, and the PID in it if so."""
     try:
         fd = os.open(path, _FLAGS | os.O_RDONLY)
     except FileNotFoundError:
@@ -182,10 +180,9 @@ def _is_locked(directory: Path) -> bool:
 
 
 def pin_daemon(path: Path) -> tuple[int, int] | None:
-    """Return the PID of the daemon that holds the PID file and a pidfd of it, to be closed; None where none runs.
+    """Return the PID of the daemon that holds the PID file and a pidfd for it, to be closed; None if none runs.
 
-    The process is pinned before the lock is looked at again, so that a PID used anew is never taken for it.
-    Raises OSError where the file cannot be read.
+    The lock is probed again after the pidfd is open, so a reused PID is never mistaken for the daemon. Raises OSError.
     """
     pid = running_pid(path)
     if pid is None:
@@ -201,10 +198,7 @@ def pin_daemon(path: Path) -> tuple[int, int] | None:
 
 
 def signal_daemon(path: Path, number: int) -> int | None:
-    """Send a signal to the daemon that holds the PID file and return its PID; None where none runs.
-
-    Raises OSError (PermissionError) where it may not be signalled.
-    """
+    """Send a signal to the daemon that holds the PID file and return its PID; None if none runs. Raises OSError."""
     pinned = pin_daemon(path)
     if pinned is None:
         return None
@@ -219,7 +213,7 @@ def signal_daemon(path: Path, number: int) -> int | None:
 
 
 def _lock(fd: int) -> bool:
-    """Take the exclusive lock, waiting out a probe. The wait is real time: nothing else runs yet."""
+    """Take the exclusive lock; wait while a probe holds it."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
         try:
@@ -232,5 +226,5 @@ def _lock(fd: int) -> bool:
 
 
 def _read_pid(fd: int) -> int | None:
-    text = os.pread(fd, _LONGEST, 0).strip()
+    text = os.pread(fd, _READ_BYTES, 0).strip()
     return int(text) if text.isdigit() else None

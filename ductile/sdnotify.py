@@ -1,4 +1,4 @@
-"""Telling systemd how the service is (sd_notify(3)), without its library."""
+"""Notifications to systemd (sd_notify(3)), without its library."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ _MICROSECONDS = 1_000_000
 
 
 class Notifier:
-    """Datagrams to `$NOTIFY_SOCKET`; without that variable nothing is sent.
-
-    `watchdog` is the period in seconds within which systemd wants a sign of life, or None.
-    """
+    """Sends datagrams to `$NOTIFY_SOCKET`, if it is set. `watchdog` is the watchdog interval in seconds, or None."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         address = environ.get("NOTIFY_SOCKET", "")
@@ -21,10 +18,7 @@ class Notifier:
         self.watchdog = _watchdog(environ)
 
     def send(self, **fields: str) -> None:
-        """Send `NAME=value` lines, such as `send(READY="1", STATUS="idle")`.
-
-        A manager that does not listen is no reason to stop.
-        """
+        """Send `NAME=value` lines, such as `send(READY="1", STATUS="idle")`. Errors are ignored."""
         if not self._address:
             return
         text = "\n".join(f"{name}={value}" for name, value in fields.items())
@@ -36,7 +30,7 @@ class Notifier:
 
 
 def _watchdog(environ: Mapping[str, str]) -> float | None:
-    """Return the watchdog's period in seconds where it is meant for this process (sd_watchdog_enabled(3))."""
+    """Return the watchdog interval in seconds if it is meant for this process (sd_watchdog_enabled(3))."""
     period = environ.get("WATCHDOG_USEC", "")
     meant_for = environ.get("WATCHDOG_PID", str(os.getpid()))
     if not period.isdecimal() or int(period) == 0 or meant_for != str(os.getpid()):

@@ -383,8 +383,8 @@ def test_damage_and_uncertainty_end_the_daemon(code, meaning, exit_code):
 
 def test_an_uncertain_write_says_so():
     assert str(db.translate(error(sqlite3.SQLITE_IOERR_FSYNC), "state.db")) == (
-        "after an I/O error in the database it is unknown whether the last write was stored (SQLITE_IOERR_FSYNC: it says"
-        " why); check the disk and start ductiled again")
+        "after an I/O error in the database it is unknown whether the last write was stored (SQLITE_IOERR_FSYNC: it"
+        " says why); check the disk and start ductiled again")
 
 
 @pytest.mark.parametrize("code", [

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ductile.errors import EXIT_RUNNING, EXIT_SYSTEM, DuctileError
-from ductile.pidfile import PidFileRemoved, PidLock, is_left, pid_file, running_pid, signal_daemon
+from ductile.pidfile import PidFileRemoved, PidLock, is_nonempty, pid_file, running_pid, signal_daemon
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_SECONDS = 60
@@ -103,7 +103,7 @@ def test_a_second_daemon_is_told_the_pid_of_the_first_and_leaves_its_file_alone(
 
 def test_a_daemon_that_is_just_starting_keeps_others_out(path):
     with daemon(path, write=False):
-        assert refusal(path) == (EXIT_RUNNING, f"ductiled is already running and is just starting (it holds {path})")
+        assert refusal(path) == (EXIT_RUNNING, f"ductiled is already running and still starting up (it holds {path})")
 
 
 def test_after_a_stop_the_next_one_starts(path):
@@ -126,9 +126,9 @@ def test_a_stale_file_after_a_kill_does_not_block_a_start(path):
 
 
 def test_only_a_clean_stop_leaves_the_file_empty(path):
-    assert not is_left(path)
+    assert not is_nonempty(path)
     with daemon(path) as first:
-        assert is_left(path)
+        assert is_nonempty(path)
         first.send_signal(signal.SIGKILL)
         first.wait(LIMIT_SECONDS)
     lock = PidLock(path)
@@ -138,7 +138,7 @@ def test_only_a_clean_stop_leaves_the_file_empty(path):
     lock = PidLock(path)
     assert (lock.left, path.read_text()) == ("unclean\n", "unclean\n")
     lock.release()
-    assert not is_left(path)
+    assert not is_nonempty(path)
     lock = PidLock(path)
     assert lock.left == ""
     lock.release()
@@ -158,8 +158,8 @@ def test_the_lock_is_on_the_directory_too(path):
         path.unlink()
         assert refusal(path) == (
             EXIT_RUNNING,
-            f"ductiled is already running: it holds {path.parent}, and its PID file was removed; stop that"
-                          f" process first")
+            f"ductiled is already running: it holds {path.parent}, and its PID file was removed; stop it"
+                          f" first")
         assert first.poll() is None
         with pytest.raises(PidFileRemoved) as told:
             running_pid(path)
@@ -223,7 +223,7 @@ def test_a_probe_does_not_keep_a_daemon_from_starting(path):
 def test_a_lock_that_is_not_let_go_is_not_waited_for_without_end(path):
     path.touch()
     with child(PROBE, path):
-        assert refusal(path) == (EXIT_RUNNING, f"ductiled is already running and is just starting (it holds {path})")
+        assert refusal(path) == (EXIT_RUNNING, f"ductiled is already running and still starting up (it holds {path})")
 
 
 def test_probing_locks_nobody_out(path):

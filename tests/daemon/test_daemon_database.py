@@ -131,7 +131,7 @@ def test_without_its_pid_file_a_daemon_still_keeps_others_out(daemon: RealDaemon
     daemon.pid_file.unlink()
     run = daemon.run()
     assert (run.returncode, run.stderr) == (
-        75, f"ductiled is already running: it holds {daemon.data}, and its PID file was removed; stop that process"
+        75, f"ductiled is already running: it holds {daemon.data}, and its PID file was removed; stop it"
             f" first\n")
     told = f"ductiled runs, its PID file was removed ({daemon.pid_file}); restart it\n"
     for asked in ("status",), ("reload",), ("run", "ok"):
@@ -185,8 +185,8 @@ def rescued(daemon: RealDaemon) -> Path:
 def ended(daemon: RealDaemon, what: str) -> None:
     """The daemon has ended with 65 and one ERROR, and what it held is restored with all jobs."""
     assert daemon.ended_within(PATIENCE_SECONDS)
-    daemon.ends(65, f"{what} while ductiled was running; all that the database held is in {rescued(daemon)}: put it back with"
-                    f" `ductilectl restore {rescued(daemon)}`\n")
+    daemon.ends(65, f"{what} while ductiled was running; the whole content of the database was saved to"
+                    f" {rescued(daemon)}: put it back with `ductilectl restore {rescued(daemon)}`\n")
     assert [line["message"] for line in daemon.lines() if line["level"] == "error"] == [
         daemon.errors.read_text().rstrip()]
     assert rescued(daemon).stat().st_mode & 0o777 == 0o600
@@ -256,7 +256,7 @@ def test_without_room_a_lost_database_is_held_until_there_is(running: RealDaemon
     try:
         what = f"{running.database} was removed while ductiled was running"
         running.send(signal.SIGHUP)
-        line = running.await_log(f"{what}, and what it held cannot be saved; ductiled tries again until you stop it")
+        line = running.await_log(f"{what}, and its content cannot be saved; retrying until ductiled is stopped")
         assert line["error"] == "database or disk is full"
         subprocess.run(["mount", "-o", "remount,size=4m", running.data], check=True, timeout=PATIENCE_SECONDS)
         # Anything that wakes it has it try again.

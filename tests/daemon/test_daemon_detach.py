@@ -144,7 +144,7 @@ def test_without_a_syslog_the_log_is_a_file_beside_the_database_and_the_command_
     detached = Detached(daemon)
     run = detached.start()
     assert (run.returncode, run.stdout, run.stderr) == (
-        0, "", f"there is no syslog (/dev/log): the log goes to {daemon.output}\n")
+        0, "", f"no syslog (/dev/log) found: logging to {daemon.output}\n")
     daemon.configure(service={"log_level": "debug"})
     daemon.output.rename(daemon.data / "rotated")
     signal_daemon(daemon.pid_file, signal.SIGHUP)

@@ -74,14 +74,14 @@ def test_an_unknown_option_is_a_usage_error(daemon: RealDaemon) -> None:
 def test_detaching_under_systemd_is_a_usage_error(daemon: RealDaemon) -> None:
     run = daemon.run("-d", "-c", str(daemon.home), env={**daemon.environ, "NOTIFY_SOCKET": "@nobody"})
     assert (run.returncode, run.stderr) == (
-        64, "-d cannot be used under systemd's Type=notify: leave it out there\n")
+        64, "-d cannot be used under systemd's Type=notify: remove it from the unit\n")
     assert not daemon.data.exists()
 
 
 def test_detaching_under_systemd_is_refused_before_anything_is_looked_at(daemon: RealDaemon) -> None:
     run = daemon.run("-d", "-c", "/nonexist", env={**daemon.environ, "NOTIFY_SOCKET": "@nobody"})
     assert (run.returncode, run.stderr) == (
-        64, "-d cannot be used under systemd's Type=notify: leave it out there\n")
+        64, "-d cannot be used under systemd's Type=notify: remove it from the unit\n")
     daemon.install("ok")
     run = daemon.run("-t", "-d", "-c", str(daemon.home), env={**daemon.environ, "NOTIFY_SOCKET": "@nobody"})
     assert (run.returncode, run.stderr) == (0, "")

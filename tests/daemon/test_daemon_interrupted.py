@@ -18,12 +18,12 @@ from support.daemon import DUCTILED, PATIENCE_SECONDS, RealDaemon, until
 from support.surprise import INTERRUPT, at
 
 LOOK_SECONDS = 0.005
-GOES_ON = "interrupted; the daemon goes on starting, and its log says what comes of it\n"
+GOES_ON = "interrupted; the daemon continues to start, see its log\n"
 
 
 @pytest.mark.parametrize(("options", "line"), [
     ((), "interrupted before ductiled was ready\n"), (("-d",), "interrupted before ductiled was ready\n"),
-    (("-t",), "interrupted before all was checked\n"),
+    (("-t",), "interrupted before the check was complete\n"),
 ])
 def test_an_interrupt_while_the_configuration_is_read_is_one_line(daemon: RealDaemon, options: tuple[str, ...],
                                                                   line: str) -> None:

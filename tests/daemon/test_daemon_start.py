@@ -59,7 +59,7 @@ def test_running_as_root_is_told_in_one_line(daemon: RealDaemon) -> None:
     daemon.install("ok")
     daemon.start()
     warnings = [line["message"] for line in daemon.lines() if line["level"] == "warn"]
-    told = "ductiled runs as root, and so do its plugins; let the init system start it as a user of its own"
+    told = "ductiled and its plugins are running as root; configure the init system to start it as its own user"
     assert warnings == ([told] if os.geteuid() == 0 else [])
 
 
@@ -77,7 +77,7 @@ def test_the_lock_is_taken_before_the_database_is_looked_at(daemon: RealDaemon) 
         fcntl.flock(held, fcntl.LOCK_EX)
         run = daemon.run()
     assert (run.returncode, run.stderr) == (
-        75, f"ductiled is already running and is just starting (it holds {daemon.pid_file})\n")
+        75, f"ductiled is already running and still starting up (it holds {daemon.pid_file})\n")
 
 
 def test_orphans_are_recovered_before_the_daemon_is_ready(daemon: RealDaemon) -> None:
