@@ -17,7 +17,7 @@ class Report:
     """The daemon's end of the pipe to the command that started it."""
 
     def __init__(self, fd: int) -> None:
-        self._pipe = open(fd, "w", encoding="utf-8", errors="backslashreplace")
+        self._pipe = os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace")
 
     def ready(self) -> None:
         """Tell the command that the daemon is ready."""

@@ -1,4 +1,4 @@
-"""The daemon's log: one JSON object a line, to standard output, syslog or a file; writing it never blocks."""
+"""The daemon's log: JSON lines to standard output, syslog or a file. Writing never blocks."""
 
 from __future__ import annotations
 
@@ -27,65 +27,65 @@ _NEVER = len(_LEVELS)
 _NAMES = tuple(_LEVELS)
 _ENCODER = json.JSONEncoder(default=str)
 
-# What a reader that does not read may keep waiting; past it, lines are dropped and counted.
+# For a slow reader. When it is full, lines are dropped and counted.
 _BUFFER_BYTES = 1024 * 1024
 _HELD_LINES = 1000
 
 _SYSLOG = "/dev/log"
 _SYSLOG_DAEMON = 3 << 3               # the facility, RFC 3164
 _SYSLOG_SEVERITIES = (7, 6, 4, 3)     # debug, info, warning, error
-_SYSLOG_BYTES = 64 * 1024             # of a message: what is longer is cut
-_NO_FILE = "Not a file, but a FIFO or a socket"
-_FILE_MODE = 0o640  # logs are for the owner and a group of readers, never for others
+_SYSLOG_BYTES = 64 * 1024             # of a message; longer ones are truncated
+_NO_FILE = "Is a FIFO or a socket, not a file"
+_FILE_MODE = 0o640  # readable by the owner and a group, never by others
 
-# A level and a line with its newline, or what is left of one.
+# A level and a line with its newline, or the rest of one.
 _Line = tuple[int, bytes]
 
 
 class _Output(Protocol):
-    """Where lines go. `at_once` is how many lines it takes together."""
+    """A destination of lines. `batch` is the number of lines that one write takes."""
 
-    at_once: int
+    batch: int
 
-    def renew(self) -> bool:
-        """Open it again where that is needed, and say whether it was. Raises OSError."""
+    def reopen(self) -> bool:
+        """Reopen it if necessary; True if it was. Raises OSError."""
 
-    def take(self, lines: Sequence[_Line]) -> int:
-        """Take what fits and return its bytes. Raises BlockingIOError where none does, OSError where none can."""
+    def write(self, lines: Sequence[_Line]) -> int:
+        """Write as much as fits and return the number of bytes. Raises BlockingIOError if none fits, OSError."""
 
     def wait(self, seconds: float) -> None:
-        """Wait until something fits, or for so long."""
+        """Wait until something fits, for at most `seconds`."""
 
     def close(self) -> None: ...
 
 
 class _Stream:
-    """A pipe, a terminal or a file that is open; its descriptor is never made non-blocking, for others may share it."""
+    """An open pipe, terminal or file. Its descriptor is never made non-blocking: other processes may share it."""
 
-    at_once = 256
+    batch = 256
 
     def __init__(self, fd: int) -> None:
-        """Write to what `fd` is open on, by a descriptor of its own."""
+        """Write to the file of `fd` through a descriptor of its own."""
         self._is_polled = False
         if stat.S_ISFIFO(os.fstat(fd).st_mode) or os.isatty(fd):
             try:
-                # Another opening of the same pipe or terminal has flags of its own.
+                # A new open file description has its own flags.
                 self._fd = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
                 return
             except OSError:
-                # No /proc, another user's pipe, or one whose reader is gone.
+                # No /proc, a pipe of another user, or one without a reader.
                 self._is_polled = True
         self._fd = os.dup(fd)
 
-    def renew(self) -> bool:
+    def reopen(self) -> bool:
         return False
 
-    def take(self, lines: Sequence[_Line]) -> int:
+    def write(self, lines: Sequence[_Line]) -> int:
         data = _joined(lines)
         if self._is_polled:
             if not _is_ready(self._fd, 0):
                 raise BlockingIOError
-            # A pipe that is ready takes so much without waiting (pipe(7)).
+            # A ready pipe accepts this much without blocking (pipe(7)).
             data = data[:select.PIPE_BUF]
         return os.write(self._fd, data)
 
@@ -97,14 +97,14 @@ class _Stream:
 
 
 class _File(_Stream):
-    """A file by its path, opened again when it was moved away or removed."""
+    """A file by its path; reopened after it was moved or removed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._is_polled = False
         self._fd = _open_file(path)
 
-    def renew(self) -> bool:
+    def reopen(self) -> bool:
         try:
             if os.path.samestat(os.stat(self._path), os.fstat(self._fd)):
                 return False
@@ -117,17 +117,17 @@ class _File(_Stream):
 
 
 class _Socket:
-    """A connected socket, which is not made non-blocking either."""
+    """A connected socket; not made non-blocking either."""
 
-    at_once = 256
+    batch = 256
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
 
-    def renew(self) -> bool:
+    def reopen(self) -> bool:
         return False
 
-    def take(self, lines: Sequence[_Line]) -> int:
+    def write(self, lines: Sequence[_Line]) -> int:
         return self._socket.send(_joined(lines), socket.MSG_DONTWAIT)
 
     def wait(self, seconds: float) -> None:
@@ -138,15 +138,15 @@ class _Socket:
 
 
 class _Syslog(_Socket):
-    """The system's log, a datagram for each line; `name` is who speaks."""
+    """Syslog, a datagram for each line; `name` is the tag."""
 
-    at_once = 1
+    batch = 1
 
     def __init__(self, name: str) -> None:
         super().__init__(_connect_syslog())
         self._name = name.encode("utf-8", "backslashreplace")
 
-    def take(self, lines: Sequence[_Line]) -> int:
+    def write(self, lines: Sequence[_Line]) -> int:
         level, text = lines[0]
         head = b"<%d>%s: " % (_SYSLOG_DAEMON + _SYSLOG_SEVERITIES[level], self._name)
         self._send((head + text.rstrip(b"\n"))[:_SYSLOG_BYTES])
@@ -159,9 +159,9 @@ class _Syslog(_Socket):
             raise
         except OSError as error:
             if error.errno == errno.EMSGSIZE:
-                # The machine allows still less: lost, for no later try would do better.
+                # The system's limit is lower. Dropped: a retry would fail too.
                 return
-            # Started again, say: there is another socket of that name.
+            # For example after a restart of syslogd: the socket is a new one.
             fresh = _connect_syslog()
             self._socket.close()
             self._socket = fresh
@@ -169,21 +169,21 @@ class _Syslog(_Socket):
 
 
 class _Log:
-    """Lines on their way out, and what became of those that found no room."""
+    """The buffer between the components and the output."""
 
     def __init__(self) -> None:
-        self.level = _NEVER       # nothing is written before `set_up` was told where to
+        self.level = _NEVER       # nothing is logged before `set_up`
         self._output: _Output | None = None
         self._lock = threading.Lock()
         self._lines: deque[_Line] = deque()
         self._bytes = 0           # in `_lines`
-        self._is_torn = False     # the first of `_lines` is the rest of one that was taken in part
+        self._is_partial = False     # the first of `_lines` is the rest of a partly written line
         self._dropped = 0
         self._owner: int | None = None
-        self.is_behind = False    # the reader did not take all when it was last tried
+        self.is_behind = False    # the last write did not take everything
 
     def use(self, output: _Output, level: int) -> None:
-        """Write to another output from now on, also what the last one did not take."""
+        """Switch to another output; lines that the old one did not take go to the new one."""
         with self._lock:
             self._drain()
             self._close_output()
@@ -191,7 +191,7 @@ class _Log:
             self.level = level
 
     def add(self, line: _Line) -> None:
-        """Take a line, and write it now unless it is held."""
+        """Buffer a line, and write it now unless this thread holds its lines."""
         with self._lock:
             if self._output is None:
                 return
@@ -208,7 +208,7 @@ class _Log:
             self._drain()
 
     def close(self, patience: float) -> None:
-        """Write what is left, with so many seconds for a reader that lags, and nothing from then on."""
+        """Write the rest, waiting up to `patience` seconds for a slow reader, and end the log."""
         until = time.monotonic() + patience
         with self._lock:
             self._drain()
@@ -227,7 +227,7 @@ class _Log:
             return
         self._output.close()
         self._output = None
-        self._forget_torn()
+        self._drop_partial()
 
     def _keep(self, line: _Line) -> None:
         if not self._has_room(line):
@@ -249,46 +249,46 @@ class _Log:
         self._bytes += len(line[1])
 
     def _drain(self) -> None:
-        """Write what fits; the rest waits for the next line, or the next turn of the loop."""
+        """Write what fits; the rest waits for the next line or the next turn of the loop."""
         self.is_behind = False
         output = self._output
         if output is None or not self._lines:
             return
         try:
-            if output.renew():
-                self._forget_torn()
+            if output.reopen():
+                self._drop_partial()
             while self._lines:
-                self._forget(output.take(list(islice(self._lines, output.at_once))))
+                self._remove(output.write(list(islice(self._lines, output.batch))))
                 if self._dropped and not self._lines:
                     self._append_dropped()
         except BlockingIOError:
             self.is_behind = True
         except OSError:
-            # A full disk, a reader that is gone: later, perhaps. A timer would wake an idle daemon for nothing.
+            # A full disk or no reader. Retried with the next line; a timer would only wake an idle daemon.
             return
 
-    def _forget(self, taken: int) -> None:
-        """Forget what has been taken, up to the middle of a line."""
-        self._bytes -= taken
-        while self._lines and taken >= len(self._lines[0][1]):
-            taken -= len(self._lines.popleft()[1])
-            self._is_torn = False
-        if taken:
+    def _remove(self, written: int) -> None:
+        """Remove written bytes from the buffer, which may end within a line."""
+        self._bytes -= written
+        while self._lines and written >= len(self._lines[0][1]):
+            written -= len(self._lines.popleft()[1])
+            self._is_partial = False
+        if written:
             level, text = self._lines[0]
-            self._lines[0] = level, text[taken:]
-            self._is_torn = True
+            self._lines[0] = level, text[written:]
+            self._is_partial = True
 
-    def _forget_torn(self) -> None:
-        """Forget the rest of a line whose beginning is elsewhere."""
-        if self._is_torn:
-            self._forget(len(self._lines[0][1]))
+    def _drop_partial(self) -> None:
+        """Remove the rest of a line that began in another file."""
+        if self._is_partial:
+            self._remove(len(self._lines[0][1]))
 
 
 _LOG = _Log()
 
 
 class Component:
-    """The log as one part of the daemon writes it: constant messages, values as fields."""
+    """The log of one part of the daemon. Messages are constant, values are fields."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -306,7 +306,7 @@ class Component:
         self._write(_LEVELS["error"], message, fields)
 
     def at(self, level: str, message: str, **fields: Any) -> None:
-        """Write at a level given by its name, as plugins do."""
+        """Log at a level given by name."""
         self._write(_LEVELS[level], message, fields)
 
     def _write(self, level: int, message: str, fields: dict[str, Any]) -> None:
@@ -315,58 +315,57 @@ class Component:
 
 
 class Opened:
-    """A log that is open: it is in force from `use` on, or closed again."""
+    """An opened log that is not in use yet."""
 
     def __init__(self, output: _Output, level: str) -> None:
         self._output = output
         self._level = _LEVELS[level]
 
     def use(self) -> None:
-        """Send all lines here from now on, in the place of what was in force."""
+        """Replace the log in use."""
         _LOG.use(self._output, self._level)
 
     def close(self) -> None:
-        """Give it up: what is in force stays."""
+        """Close it; the log in use stays."""
         self._output.close()
 
 
 def opened(destination: str | Path, level: str, name: str = "ductile") -> Opened:
-    """Open `stdout`, `syslog` or a file, for lines from `level` upwards; `name` is who speaks in syslog.
+    """Open `stdout`, `syslog` or a file, for lines from `level` upwards; `name` is the syslog tag.
 
-    Raises DuctileError (71) where the file cannot be opened or there is no syslog. What cannot be written later waits
-    within a bound; past it lines are dropped and counted: neither a full disk nor a reader that does not read keeps
-    the daemon from its work.
+    Raises DuctileError (71) if the file cannot be opened or there is no syslog. Later failures never stop the daemon:
+    lines wait in a bounded buffer, and are dropped and counted when it is full.
     """
     return Opened(_open(destination, name), level)
 
 
 def set_up(destination: str | Path, level: str, name: str = "ductile") -> None:
-    """Send the log there from now on. Raises DuctileError (71), and then it stays where it was."""
+    """Open a log and use it. Raises DuctileError (71), and then the log in use stays."""
     opened(destination, level, name).use()
 
 
 def has_syslog() -> bool:
-    """Say whether this machine has a syslog to write to."""
+    """True if this machine has a syslog."""
     return os.path.exists(_SYSLOG)
 
 
 def hold() -> None:
-    """Keep this thread's lines from now on until `flush`: a loop that starts processes writes while they run."""
+    """Buffer this thread's lines until `flush`, so that the loop writes them while a plugin runs."""
     _LOG.hold()
 
 
 def flush() -> None:
-    """Write what waits, as far as it fits."""
+    """Write the buffered lines, as far as they fit."""
     _LOG.flush()
 
 
 def is_behind() -> bool:
-    """Say whether the reader has not taken all when it was last tried: `flush` may get rid of more soon."""
+    """True if the last write did not take everything, so that `flush` should be called again."""
     return _LOG.is_behind
 
 
 def close(patience: float = 0.0) -> None:
-    """End the log: write what waits, with so many seconds for a reader that lags."""
+    """Write the buffered lines, waiting up to `patience` seconds for a slow reader, and end the log."""
     _LOG.close(patience)
 
 
@@ -378,7 +377,7 @@ def _encode(level: int, component: str, message: str, fields: dict[str, Any]) ->
     try:
         text = _ENCODER.encode(line | fields)
     except Exception as error:
-        # A field's own __str__ may raise anything.
+        # __str__ of a value may raise anything.
         text = _ENCODER.encode(line | {"fields_not_written": f"{type(error).__name__} in one of {', '.join(fields)}"})
     return level, text.encode("ascii") + b"\n"
 
@@ -392,18 +391,18 @@ def _open(destination: str | Path, name: str) -> _Output:
     except OSError as error:
         place = f"syslog at {_SYSLOG}" if destination == "syslog" else printable(Path(destination))
         raise DuctileError(
-            f"cannot open the log {place}: {error.strerror}; set service.log to a path that can be written",
+            f"cannot open the log {place}: {error.strerror}; set service.log to a writable path",
             exit_code=EXIT_SYSTEM,
         ) from error
 
 
 def _open_file(path: Path) -> int:
-    """Open a file or a device for the log. Raises OSError, also for a FIFO: it has no reader, or one that may stop."""
+    """Open a file or a device for the log. Raises OSError, also for a FIFO, whose reader may be missing or stop."""
     try:
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY, _FILE_MODE)
     except OSError as error:
         if error.errno == errno.ENXIO:
-            # A FIFO without a reader, or a socket: open(2).
+            # A FIFO without a reader, or a socket (open(2)).
             raise OSError(errno.ENXIO, _NO_FILE) from error
         raise
     if stat.S_ISFIFO(os.fstat(fd).st_mode):
@@ -427,7 +426,7 @@ def _joined(lines: Sequence[_Line]) -> bytes:
 
 
 def _is_ready(fd: int, seconds: float) -> bool:
-    """Wait until a descriptor can be written, for at most so long, and say whether it can."""
+    """Wait until a descriptor is writable, for at most `seconds`; True if it is."""
     ready = select.poll()
     ready.register(fd, select.POLLOUT)
     return bool(ready.poll(seconds * 1000))

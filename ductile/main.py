@@ -101,7 +101,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _check(path: Path, environ: Mapping[str, str]) -> int:
-    """Print what is wrong. Raises OutputError, DuctileError (130) for an interrupt, and what `runtime_config.read` raises."""
+    """Print what is wrong. Raises OutputError, DuctileError (130) when interrupted, and what `read` raises."""
     try:
         return config_report.report(runtime_config.read(path, environ), out=sys.stdout, err=sys.stderr)
     except BrokenPipeError:

@@ -208,7 +208,7 @@ def test_a_file_that_cannot_be_opened_is_refused_and_the_log_stays_where_it_was(
     with pytest.raises(DuctileError) as caught:
         log.set_up(tmp_path / place, "debug")
     assert (caught.value.exit_code, str(caught.value)) == (
-        EXIT_SYSTEM, f"cannot open the log {tmp_path / place}: {why}; set service.log to a path that can be written")
+        EXIT_SYSTEM, f"cannot open the log {tmp_path / place}: {why}; set service.log to a writable path")
     COMPONENT.info("here")
     assert messages(path) == ["here"]
 
@@ -229,8 +229,8 @@ def test_a_fifo_is_refused_at_once_with_or_without_a_reader(path, tmp_path, read
         if reader is not None:
             os.close(reader)
     assert (caught.value.exit_code, str(caught.value)) == (
-        EXIT_SYSTEM, f"cannot open the log {tmp_path / 'fifo'}: Not a file, but a FIFO or a socket; "
-                     "set service.log to a path that can be written")
+        EXIT_SYSTEM, f"cannot open the log {tmp_path / 'fifo'}: Is a FIFO or a socket, not a file; "
+                     "set service.log to a writable path")
     assert str(tmp_path / "fifo") not in open_files()
     COMPONENT.info("here")
     assert messages(path) == ["here"]
@@ -249,7 +249,7 @@ def test_an_odd_path_stays_on_one_line(tmp_path):
     with pytest.raises(DuctileError) as caught:
         log.set_up(tmp_path / "a\nb" / "log", "info")
     assert str(caught.value) == (f"cannot open the log {tmp_path}/a\\nb/log: No such file or directory; "
-                                 "set service.log to a path that can be written")
+                                 "set service.log to a writable path")
 
 
 def test_another_file_takes_over_and_the_first_is_closed(path, tmp_path):
@@ -503,4 +503,4 @@ def test_a_syslog_that_was_started_again_gets_all_lines():
 def test_without_syslog_the_start_is_refused():
     assert with_an_empty_dev(NO_SYSLOG) == (
         "71 cannot open the log syslog at /dev/log: No such file or directory; "
-        "set service.log to a path that can be written\n")
+        "set service.log to a writable path\n")

@@ -159,5 +159,5 @@ def test_without_a_syslog_one_that_is_asked_for_is_refused(daemon: RealDaemon) -
     run = daemon.run("-d", "-c", str(daemon.home))
     assert (run.returncode, run.stderr) == (
         71, "cannot open the log syslog at /dev/log: No such file or directory;"
-            " set service.log to a path that can be written\n")
+            " set service.log to a writable path\n")
     assert not daemon.data.exists()

@@ -231,7 +231,7 @@ def test_an_ordinary_user_gets_no_warning_about_root(users_daemon: RealDaemon) -
 def test_a_log_that_cannot_be_opened_ends_the_start(daemon: RealDaemon, log: str, why: str) -> None:
     daemon.configure(service={"log": log})
     refused(daemon, 71, f"cannot open the log {daemon.home / log}: {why}; "
-                        "set service.log to a path that can be written")
+                        "set service.log to a writable path")
     assert not daemon.data.exists()
 
 

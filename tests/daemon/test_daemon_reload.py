@@ -250,7 +250,7 @@ def test_a_log_that_cannot_be_opened_refuses_the_reload(daemon: RealDaemon, tmp_
     daemon.start()
     daemon.configure(service={"log": "./nowhere/ductile.log"})
     refused(daemon, f"cannot open the log {tmp_path}/nowhere/ductile.log: No such file or directory; "
-                    "set service.log to a path that can be written")
+                    "set service.log to a writable path")
     daemon.stop()
 
 
