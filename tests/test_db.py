@@ -163,8 +163,8 @@ def test_a_migration_that_fails_anywhere_leaves_the_version_before():
     for failing in itertools.count():
         conn = sqlite3.connect(":memory:", isolation_level=None)
         met = itertools.count()
-        conn.set_authorizer(lambda action, *_: sqlite3.SQLITE_DENY if action in steps and next(met) == failing
-                            else sqlite3.SQLITE_OK)
+        conn.set_authorizer(lambda action, *_, met=met, failing=failing: (
+            sqlite3.SQLITE_DENY if action in steps and next(met) == failing else sqlite3.SQLITE_OK))
         try:
             db.migrate(conn, 0)
             break
@@ -194,7 +194,7 @@ def test_a_database_of_the_newest_version_is_not_migrated_again(conn):
 
 def test_an_exception_in_the_block_undoes_it_and_goes_on(conn):
     before = dump(conn)
-    with pytest.raises(LookupError, match="^mine$"), db.transaction(conn):
+    with pytest.raises(LookupError, match=r"^mine$"), db.transaction(conn):
         job_table.add(conn, [new_job("a")], NOW)
         raise LookupError("mine")
     assert dump(conn) == before

@@ -22,6 +22,8 @@ LIMIT_SECONDS = 60
 BUSY_SECONDS = 5
 ORDINARY_USER = 65534
 MEND = "restore a backup with `ductilectl restore FILE`"
+NEWER = (f"the database FILE has version {schema.VERSION + 1}, newer than this program's {schema.VERSION}; install the"
+         " newer Ductile again")
 T0 = "2026-02-08T10:00:00.000Z"
 
 

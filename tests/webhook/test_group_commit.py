@@ -180,7 +180,7 @@ def test_a_fault_of_one_alone_writes_nothing(conn: Counting, group: GroupCommit)
         write("half")(conn)
         raise LookupError("mine alone")
 
-    with pytest.raises(LookupError, match="^mine alone$"):
+    with pytest.raises(LookupError, match=r"^mine alone$"):
         group.run(fail)
     assert (words(conn), conn.ends, conn.in_transaction) == ([], ["ROLLBACK"], False)
 

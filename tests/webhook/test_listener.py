@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import re
 import socket
 import threading
@@ -410,7 +412,8 @@ def test_an_address_that_is_taken_is_refused(place: Place) -> None:
     with pytest.raises(DuctileError) as error:
         Listener(host, port, place.desk.handle)
     assert (error.value.exit_code, str(error.value)) == (
-        71, f"cannot listen on 127.0.0.1:{port}: Address already in use; set webhooks.listen to a free address")
+        71, f"cannot listen on 127.0.0.1:{port}: {os.strerror(errno.EADDRINUSE)}; set webhooks.listen to a free"
+            " address")
 
 
 def test_an_address_of_another_machine_is_refused(place: Place) -> None:
