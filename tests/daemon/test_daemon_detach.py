@@ -138,6 +138,7 @@ def test_a_damaged_database_is_told_by_the_command(detached: Detached) -> None:
 
 @pytest.mark.skipif(os.path.exists("/dev/log"), reason="this machine has a syslog, which tests leave alone")
 def test_without_a_syslog_the_log_is_a_file_beside_the_database_and_the_command_says_so(daemon: RealDaemon) -> None:
+    daemon.install("ok")
     daemon.output = daemon.data / "ductiled.log"
     # A reload without a plugin is rejected.
     daemon.install("ok")
