@@ -80,7 +80,7 @@ def path_conflicts(config: Config, file: Path, value: Any, doubtful: Collection[
 def _database_files(database: Path) -> list[_Item]:
     """Return the database and the files beside it."""
     # SQLite follows links first, and creates these beside the real file.
-    real = os.path.realpath(database)
+    real = _real(database)
     return [
         _item("the database", database),
         _item("the database's -wal", Path(f"{real}-wal")),
@@ -101,7 +101,15 @@ def _database_conflict(database: list[_Item], operator: list[_Item], path: Path)
 
 
 def _item(name: str, path: Path) -> _Item:
-    return _Item(name, Path(os.path.realpath(path)))
+    return _Item(name, Path(_real(path)))
+
+
+def _real(path: Path) -> str:
+    """Return the real path, or the absolute one where a link on the way cannot be read (as in /proc/1/root)."""
+    try:
+        return os.path.realpath(path)
+    except OSError:
+        return os.path.abspath(path)
 
 
 def _listed(names: list[str]) -> str:
