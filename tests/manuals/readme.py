@@ -10,5 +10,5 @@ _BLOCK = re.compile(r"^```(sh|text)(?: (\w+))?\n(.*?)^```$", re.MULTILINE | re.D
 
 
 def blocks() -> list[tuple[str, str, str]]:
-    """Return language, mark and text of each fenced block that is commands or their output."""
+    """Return language, mark and text of each fenced block of commands or output."""
     return _BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))

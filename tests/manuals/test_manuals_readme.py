@@ -1,4 +1,4 @@
-"""The README: its commands do what it shows, and what it says of the rest is so."""
+"""The README: its commands print what it shows, and its other claims are true."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.manuals import section
 from support.newcomer import ROOT, Shell, make_clone
 from support.wheels import make_wheels
 
-# What stands behind `sh` in the README, and where its block is run.
+# The marks after `sh` in the README, and what runs their blocks.
 RUN_BY = {
     "quickstart": "tests/test_contrib.py",
     "suite": "whoever runs this test, and .ci/run",
@@ -32,7 +32,7 @@ NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 
 def masked(text: str) -> list[str]:
-    """Return the lines without what differs from run to run: ids, numbers, the width of columns."""
+    """Return the lines without ids, numbers and column widths, which differ from run to run."""
     return [" ".join(NUMBER.sub("N", ID.sub("ID", line)).split()) for line in text.splitlines()]
 
 
@@ -86,4 +86,4 @@ def test_plugins_with_an_open_breaker_are_counted_and_not_breakers(tmp_path: Pat
 @pytest.mark.parametrize("file", ["etc/ductile/config.yaml", "contrib/man/ductile.yaml.5"])
 def test_past_the_depth_of_the_queue_a_scheduled_run_is_not_lost(file: str) -> None:
     text = " ".join((ROOT / file).read_text(encoding="utf-8").replace("#", " ").split())
-    assert "webhooks are answered with 503, and scheduled runs are held back and stay due." in text
+    assert "webhooks are answered with 503, and scheduled runs are blocked and stay due." in text

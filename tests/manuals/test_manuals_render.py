@@ -1,4 +1,4 @@
-"""The manuals are what groff and man take without a word, and each example in them is tested."""
+"""groff and man render the manuals without warnings, and every example in them is tested."""
 
 from __future__ import annotations
 

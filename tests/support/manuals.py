@@ -1,4 +1,4 @@
-"""The manuals as tests read them: sections, entries and examples, out of their roff."""
+"""Reads the manuals for tests: parses sections, entries and examples from their roff source."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _ESCAPES = {r"\-": "-", r"\(aq": "'", r"\(ga": "`", r"\(ha": "^", r"\(ti": "~", 
 _ESCAPE = re.compile(r"\\(?:\(..|f.|.)")
 _ARGUMENT = re.compile(r'"((?:[^"]|"")*)"|(\S+)')
 _MARK = re.compile(r'\.\\" test: (.+)')
-# Macros that set their arguments in these fonts in turn, without spaces between them.
+# Macros that alternate between these fonts, without spaces between arguments.
 _IN_TURN = {"BR": "BR", "RB": "RB", "BI": "BI", "IB": "IB", "IR": "IR", "RI": "RI"}
 _ENDS_AN_ENTRY = ("TP", "SH", "SS", "PP", "IP")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A tagged paragraph: what is tagged, what is said of it, and which words of that are set in bold."""
+    """A tagged paragraph: its tag, its text, and the words in bold."""
 
     tag: str
     text: str
@@ -37,7 +37,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """What stands under a heading; `part` is the smaller heading below it, empty where there is none."""
+    """The text under a heading; `part` is the subheading, empty if there is none."""
 
     title: str
     part: str
@@ -47,7 +47,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """An example: how it is tested, by the comment before it, and its text."""
+    """An example; `kind` is the comment before it, which says how it is tested."""
 
     page: str
     line: int
@@ -56,7 +56,7 @@ class Example:
 
     @property
     def argument(self) -> str:
-        """What the comment says behind the kind's first word."""
+        """The comment without its first word."""
         return self.kind.partition(" ")[2]
 
 
@@ -65,7 +65,7 @@ def source(page: str) -> list[str]:
 
 
 def sections(page: str) -> list[Section]:
-    """Return the sections of a page in their order."""
+    """Return the sections of a page in order."""
     found, title, part, lines = [], "", "", []
     for line in [*source(page), ".SH END"]:
         if line.startswith((".SH", ".SS")):
@@ -84,12 +84,12 @@ def section(page: str, title: str, part: str = "") -> Section:
 
 
 def parts(page: str, title: str) -> dict[str, Section]:
-    """Return the sections below a heading by their own."""
+    """Return the sections below a heading, by subheading."""
     return {each.part: each for each in sections(page) if each.title == title and each.part}
 
 
 def examples(page: str) -> Iterator[Example]:
-    """Yield every example, one without a comment with the kind ''."""
+    """Yield every example; the kind of one without a comment is ''."""
     lines = source(page)
     start = None
     for number, line in enumerate(lines):
@@ -102,7 +102,7 @@ def examples(page: str) -> Iterator[Example]:
 
 
 def plain(text: str) -> str:
-    """Return a text without roff's escapes. Raises KeyError for one that no manual here has needed."""
+    """Return a text without roff escapes. Raises KeyError for an unknown escape."""
     return _ESCAPE.sub(lambda match: _ESCAPES[match[0]], text)
 
 

@@ -18,7 +18,7 @@ from ductile.units import utc_text
 from support import in_process
 
 RUN = Path(__file__).resolve().parents[2] / "plugins" / "youtube_transcript" / "run.py"
-# This Python first: one that is found by way of a wrapper is slow to start.
+# This Python first: one behind a wrapper starts slowly.
 ENVIRON = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 ID = "dQw4w9WgXcQ"
 LINK = f"https://www.youtube.com/watch?v={ID}"
@@ -29,7 +29,7 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 class Site:
-    """An HTTP server that answers each path as told, 404 for others, and keeps the paths with their queries."""
+    """An HTTP server with an answer for each path, or else 404, that records the requested paths with their queries."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Answer] = {}
@@ -56,24 +56,24 @@ class Site:
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
 
     def close(self) -> None:
-        """Let go of every request and stop."""
+        """Release every request and stop."""
         self._over.set()
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
 
     def has(self, *tracks: dict[str, object], **json3_or_vtt: str) -> None:
-        """Have a video with these tracks, whose documents are given by form."""
+        """Serve a video with these tracks; the documents are given by format."""
         self.answers["/watch"] = body(page(player(*tracks)))
         for form, document in json3_or_vtt.items():
             self.answers[f"/api/timedtext?fmt={form}"] = body(document)
 
     def stall(self, _: BaseHTTPRequestHandler) -> None:
-        """Say nothing."""
+        """Send nothing."""
         self._over.wait(30)
 
     def trickle(self, handler: BaseHTTPRequestHandler) -> None:
-        """Say a byte every now and then."""
+        """Send one byte now and then."""
         handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n")
         try:
             while not self._over.wait(0.02):
@@ -83,7 +83,7 @@ class Site:
 
 
 def body(text: str, *, status: int = 200, location: str | None = None) -> Answer:
-    """Answer with a text."""
+    """Return an answer with this text."""
     def give(handler: BaseHTTPRequestHandler) -> None:
         data = text.encode("utf-8", "surrogatepass")
         handler.send_response(status)
@@ -100,7 +100,7 @@ def body(text: str, *, status: int = 200, location: str | None = None) -> Answer
 
 
 def raw(data: bytes) -> Answer:
-    """Answer with these bytes and close the connection."""
+    """Return an answer that sends these bytes and closes the connection."""
     return lambda handler: handler.wfile.write(data) and None
 
 
@@ -116,7 +116,7 @@ def track(language: str = "en", *, automatic: bool = False, url: str | None = No
 
 def player(*tracks: dict[str, object], status: str = "OK", reason: str | None = None,
            details: dict[str, object] | None = None) -> dict[str, object]:
-    """Return what the watch page of a video gives its player."""
+    """Return the player data of a watch page."""
     playability = {"status": status, "playableInEmbed": True} | ({"reason": reason} if reason else {})
     captions = {"playerCaptionsTracklistRenderer": {"captionTracks": list(tracks), "audioTracks": [{}]}}
     return {"responseContext": {"serviceTrackingParams": []}, "playabilityStatus": playability,
@@ -146,12 +146,12 @@ def encoded(workspace: Path, url: object, config: object, *, command: str = "han
 
 
 def run(request: bytes, workspace: Path, *, environ: dict[str, str] = ENVIRON) -> Response:
-    """Have the plugin answer in this process, in a workspace."""
+    """Run the plugin in this process, in a workspace."""
     return in_process.answer(RUN.parent, request, workspace, environ)
 
 
 def run_process(request: bytes, workspace: Path, *, environ: dict[str, str] = ENVIRON, code: int = 0) -> Response:
-    """Run the plugin as a process of its own, end what it leaves behind as Ductile does, and return its answer."""
+    """Run the plugin as a process, kill leftover processes as Ductile does, and return its response."""
     with subprocess.Popen([RUN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ,
                           cwd=workspace, start_new_session=True) as process:
         try:
@@ -170,11 +170,11 @@ def end_group(pid: int) -> None:
 
 
 def read(site: Site, workspace: Path, *, link: object = LINK, **config: object) -> Response:
-    """Have the plugin read a video's captions from a site."""
+    """Run the plugin on a video of the site."""
     return run(encoded(workspace, link, {"base_url": site.url, "ytdlp": False, **config}), workspace)
 
 
 def failure(response: Response) -> tuple[str | None, bool]:
-    """Return the error of a failed answer and whether it is to be tried again."""
+    """Return the error of a failed response and whether it is retried."""
     assert (response.status, response.events) == ("error", ())
     return response.error, response.retry
