@@ -1,25 +1,26 @@
-"""The standard streams of both programs: open, no danger to the exit code, and fed with whole lines."""
+"""The standard streams of both programs: always open, and no danger to the exit code."""
 
 from __future__ import annotations
 
 import os
 import sys
 from io import TextIOWrapper
+from typing import TextIO
 
 from ductile.text import one_line
 
-_LONGEST = 10_000    # characters of a line; the longest that is useful is far shorter
+_LONGEST = 10_000    # characters of a line
 
 
 class OutputError(OSError):
-    """Standard output does not take what is written, for another reason than a closed pipe."""
+    """Standard output cannot be written, for another reason than a closed pipe."""
 
     def __str__(self) -> str:
         return f"cannot write standard output: {self.strerror}"
 
 
 class _Output(TextIOWrapper):
-    """Standard output, whose failures can be told from those of files."""
+    """Standard output, whose failures differ from those of files."""
 
     def write(self, text: str) -> int:
         try:
@@ -39,7 +40,7 @@ class _Output(TextIOWrapper):
 
 
 class _Diagnostics(TextIOWrapper):
-    """Standard error, whose failures nobody could be told of: what was done and the exit code do not depend on it."""
+    """Standard error, whose failures are ignored: nobody could see them, and the exit code must not depend on it."""
 
     def write(self, text: str) -> int:
         try:
@@ -55,37 +56,40 @@ class _Diagnostics(TextIOWrapper):
 
 
 def prepare() -> None:
-    """Make the standard streams fit to work with; the first thing that a program does.
+    """Set up the standard streams; the first thing that a program does.
 
-    Those of 0, 1 and 2 that are closed are opened, or the next file to be opened would be taken for one of them.
-    What standard output does not take raises OutputError, or BrokenPipeError; what standard error does not take is
-    lost. No character is beyond either.
+    A closed one is opened on /dev/null, or the next open file would get its descriptor. Failures of standard output
+    raise OutputError or BrokenPipeError; those of standard error are ignored. Both can encode every character.
     """
-    # In this order: each gets the lowest number that is free.
-    sys.stdin = sys.stdin or open(os.devnull)
-    output = sys.stdout or open(os.devnull, "w")
-    diagnostics = sys.stderr or open(os.devnull, "w")
-    # Both names, because Python goes back to the second when it ends.
-    sys.stdout = sys.__stdout__ = _as(_Output, output)
-    sys.stderr = sys.__stderr__ = _as(_Diagnostics, diagnostics)
+    # In this order: each gets the lowest free descriptor.
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115 (stays open)
+    output, diagnostics = _take_over(_Output, sys.stdout), _take_over(_Diagnostics, sys.stderr)
+    # Both names, because Python restores the second at its end.
+    for name, stream in (("stdout", output), ("stderr", diagnostics)):
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
-def _as(kind: type[TextIOWrapper], stream: TextIOWrapper) -> TextIOWrapper:
-    like = {"encoding": stream.encoding, "line_buffering": stream.line_buffering, "write_through": stream.write_through}
-    return kind(stream.detach(), errors="backslashreplace", **like)
+def _take_over(kind: type[TextIOWrapper], stream: TextIO | None) -> TextIOWrapper:
+    """Return a new stream of this kind in place of another."""
+    if not isinstance(stream, TextIOWrapper):
+        stream = open(os.devnull, "w")  # noqa: SIM115 (stays open)
+    encoding, line_buffering, write_through = stream.encoding, stream.line_buffering, stream.write_through
+    return kind(stream.detach(), encoding=encoding, errors="backslashreplace", line_buffering=line_buffering,
+                write_through=write_through)
 
 
 def leave() -> None:
-    """Drop what the standard streams do not take any more: Python would exit with 120 for it."""
+    """Drop output that cannot be written any more: Python would exit with 120."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-            # Where standard error has kept a failure to itself, this shows it.
+            # Standard error hides its failures; its buffer does not.
             stream.buffer.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def as_line(text: str) -> str:
-    """Return a text for the operator as the one line that it must be, whatever the names in it hold."""
+    """Return a message for the operator as one line, whatever names are in it."""
     return one_line(text, _LONGEST)

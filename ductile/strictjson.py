@@ -1,4 +1,4 @@
-"""Strict JSON, wherever JSON comes from outside, and the one compact form in which it is written."""
+"""Reads strict JSON from outside, and writes the one compact form of it."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ MOST_DIGITS = 4300
 MOST_NESTING = 100
 _TOO_DEEP = f"nested more than {MOST_NESTING} deep"
 
-# A pair of surrogates, which is good, or what is not: a NUL or a lone one. Without a repeated group: the engine keeps a
-# hundred bytes for each of its turns, and an answer may have millions of escapes.
+# A pair of surrogates, which is allowed, or a NUL or a lone surrogate. No repeated group: the engine needs a hundred
+# bytes for each repetition, and an answer may have millions of escapes.
 _ESCAPE = re.compile(r"\\u(?:[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F]|(0000|[dD][89a-fA-F]))")
 
-# A string without escaped quotes, one without an end too, or what stands between two of them.
+# A string without escaped quotes, also an unterminated one, or what is between two strings.
 _PARTS = re.compile(rb'"[^"]*"?|[^"]+')
 _BLANKS = b" \t\n\r"
 
-_WHITESPACE = re.compile(r"[ \t\n\r]*")
-# What the standard library calls a fault, by its beginning, and what we call it.
+_NO_WHITESPACE = re.compile(r"[^ \t\n\r]")
+# The start of a message of the standard library, and our wording.
 _FAULTS = {
     "Expecting value": "expected a value",
     "Expecting property name": "expected a key in double quotes",
     "Expecting ':'": "expected ':'",
     "Expecting ','": "expected ','",
     "Extra data": "expected the end, got more after the first value",
-    "Unterminated string": "a string that begins here does not end",
+    "Unterminated string": "a string that begins here is not closed",
     "Invalid control character": "a control character in a string must be escaped",
-    "Invalid \\": "an escape that JSON does not know",
+    "Invalid \\": "an unknown escape",
 }
 
 
 class JSONRefused(ValueError):
-    """The data is not strict JSON; the text says in one line what is wrong and, where known, the place."""
+    """The data is not strict JSON; the message says in one line what is wrong and, if known, where."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """How many values, at every depth, a document may have, and how many of them in mappings."""
+    """How many values a document may have at all depths, and how many of them in mappings."""
 
     values: int
     members: int
 
 
 def decode(data: bytes | str, *, limit: Limit | None = None) -> Any:
-    """Return the one JSON value in `data`, white space around it allowed.
+    """Return the one JSON value in `data`, which may have white space around it.
 
-    What is over the `limit` is refused before any value is made: an empty list is three bytes long and takes seventy,
-    a mapping of one key seven and two hundred. Raises JSONRefused for anything but JSON in UTF-8 without byte order mark, and for NaN, Infinity, a
-    number beyond a double, an integer of more than 4,300 digits, a repeated key, a lone surrogate, a NUL
-    and nesting over 100. Lines, columns and bytes are counted from 1.
+    Raises JSONRefused for anything but JSON in UTF-8 without a byte order mark, and for NaN, Infinity, a number beyond
+    a double, an integer of more than 4,300 digits, a repeated key, a lone surrogate, a NUL and more than 100 levels.
+    Lines, columns and bytes in the message count from 1. The `limit` is checked before any value is created: an empty
+    list has three bytes and takes seventy in memory, a mapping with one key seven and two hundred.
     """
     text = _text(data)
     if limit is not None:
@@ -67,7 +67,7 @@ def decode(data: bytes | str, *, limit: Limit | None = None) -> Any:
         raise JSONRefused(_TOO_DEEP) from None
     if "\\u" in text:
         _check_escapes(text)
-    # No document is nested deeper than it has opening brackets; counting them spares the small ones the walk.
+    # A document with few brackets cannot be nested too deep.
     if text.count("[") + text.count("{") > MOST_NESTING:
         _check_nesting(value)
     return value
@@ -76,13 +76,13 @@ def decode(data: bytes | str, *, limit: Limit | None = None) -> Any:
 def encode(value: Any) -> str:
     """Return `value` as compact JSON: ASCII, one line, keys in their order.
 
-    Raises ValueError for NaN and Infinity, TypeError for what JSON has no form for.
+    Raises ValueError for NaN and Infinity, TypeError for a value that JSON cannot express.
     """
     return _ENCODER.encode(value)
 
 
 def is_longer(value: Any, most: int) -> bool:
-    """Say whether `encode` would surely give more than `most` bytes, without making them: escapes are not counted."""
+    """Return whether `encode` would certainly return more than `most` bytes; escapes are not counted."""
     left = [value]
     length = 0
     while left and length <= most:
@@ -100,37 +100,38 @@ def is_longer(value: Any, most: int) -> bool:
 
 
 def canonical(value: Any) -> str:
-    """Return the same as `encode` with sorted keys: equal values have equal texts. Raises as `encode` does."""
+    """Return the same as `encode` with sorted keys, so that equal values give equal strings."""
     return _CANONICAL.encode(value)
 
 
 def _text(data: bytes | str) -> str:
-    try:
-        if isinstance(data, bytes):
+    if isinstance(data, bytes):
+        try:
             text = data.decode("utf-8")
-        else:
-            text = data
-            if not text.isascii():
-                text.encode("utf-8")
-    except UnicodeDecodeError as error:
-        raise JSONRefused(f"byte {error.start + 1}: not UTF-8") from None
-    except UnicodeEncodeError as error:
-        raise JSONRefused(f"{_place(data, error.start)}: a lone surrogate is not allowed") from None
+        except UnicodeDecodeError as error:
+            raise JSONRefused(f"byte {error.start + 1}: not UTF-8") from None
+    else:
+        text = data
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise JSONRefused(f"{_position(text, error.start)}: a lone surrogate is not allowed") from None
     if text.startswith("\ufeff"):
         raise JSONRefused("starts with a byte order mark, expected UTF-8 without one")
     return text
 
 
-def _place(text: str, index: int) -> str:
+def _position(text: str, index: int) -> str:
     return f"line {text.count(chr(10), 0, index) + 1}, column {index - text.rfind(chr(10), 0, index)}"
 
 
 def _fault(error: json.JSONDecodeError) -> str:
     if error.msg.startswith("Illegal trailing comma"):
-        # Python 3.13 and newer point at the comma; what is missing is missing after it.
-        index = _WHITESPACE.match(error.doc, error.pos + 1).end()
+        # Python 3.13 and newer point at the comma; the missing value is after it.
+        after = _NO_WHITESPACE.search(error.doc, error.pos + 1)
+        index = error.pos if after is None else after.start()
         expected = "a value" if error.doc[index] == "]" else "a key in double quotes"
-        return f"{_place(error.doc, index)}: expected {expected}"
+        return f"{_position(error.doc, index)}: expected {expected}"
     for beginning, name in _FAULTS.items():
         if error.msg.startswith(beginning):
             return f"line {error.lineno}, column {error.colno}: {name}"
@@ -138,7 +139,7 @@ def _fault(error: json.JSONDecodeError) -> str:
 
 
 def _check_size(data: bytes, limit: Limit) -> None:
-    """Count what a document holds. What is no JSON may be refused for what it seems to hold."""
+    """Count the values of a document without decoding it. Data that is no JSON may be refused here, too."""
     if data.count(b",") + data.count(b"[") + data.count(b"{") < limit.members:
         return
     values, members = 1, 0
@@ -158,11 +159,11 @@ def _check_size(data: bytes, limit: Limit) -> None:
 
 
 def _check_escapes(text: str) -> None:
-    # Of the same length, so that places stay: whatever follows a backslash now is escaped by it.
+    # The same length keeps positions. Every remaining backslash starts an escape.
     for found in _ESCAPE.finditer(text.replace("\\\\", "..")):
         if found.group(1) is not None:
             what = "a NUL" if found.group(1) == "0000" else "a lone surrogate"
-            raise JSONRefused(f"{_place(text, found.start())}: {what} is not allowed")
+            raise JSONRefused(f"{_position(text, found.start())}: {what} is not allowed")
 
 
 def _check_nesting(value: Any) -> None:
@@ -191,7 +192,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _has_long_number(text: str) -> bool:
-    # It may stand in a string or be a fraction; `_integer` knows, but costs three times a built-in int.
+    # The digits may be in a string or a fraction; `_integer` decides, but is three times as slow as int.
     return len(text) > MOST_DIGITS and _LONG_NUMBER in text.encode("utf-8").translate(_DIGITS_TO_ZERO)
 
 
@@ -205,7 +206,7 @@ def _integer(digits: str) -> int:
 def _number(digits: str) -> float:
     number = float(digits)
     if isinf(number):
-        raise JSONRefused(f"the number {one_line(digits, 40)} is beyond a double")
+        raise JSONRefused(f"the number {one_line(digits, 40)} is too large for a double")
     return number
 
 

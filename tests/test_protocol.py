@@ -148,7 +148,7 @@ ALONE = "standard output must hold the JSON alone, print to standard error"
     (b'\xef\xbb\xbf{"status":"ok"}',
      "not one strict JSON object: starts with a byte order mark, expected UTF-8 without one"),
     (b'{"status":"ok","x":NaN}', "not one strict JSON object: NaN is not allowed"),
-    (b'{"status":"ok","x":1e999}', "not one strict JSON object: the number 1e999 is beyond a double"),
+    (b'{"status":"ok","x":1e999}', "not one strict JSON object: the number 1e999 is too large for a double"),
     (b'{"status":"ok","status":"ok"}', "not one strict JSON object: the key 'status' is repeated"),
     (b'{"status":"ok","x":"\\ud800"}',
      "not one strict JSON object: line 1, column 21: a lone surrogate is not allowed"),
