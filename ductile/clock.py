@@ -1,4 +1,4 @@
-"""What time it is: by the wall, and by a clock that nobody can set."""
+"""The wall clock and the monotonic clock."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ class Clock(Protocol):
     """Time as an argument, so that a test can hold it still."""
 
     def now(self) -> datetime:
-        """Return the wall clock's time, aware, in UTC."""
+        """Return the wall clock time, aware, in UTC."""
 
     def monotonic(self) -> float:
-        """Return seconds that never go back; only differences mean anything."""
+        """Return seconds that never go back; only differences are meaningful."""
 
 
 class SystemClock:
-    """The machine's own clocks."""
+    """The clocks of the system."""
 
     def now(self) -> datetime:
         return datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""What `ductiled --check` and `ductilectl check` say of what was read from disk."""
+"""The output of `ductiled --check` and `ductilectl check`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ductile.text import counted
 def report(reading: LoadResult, *, out: TextIO, err: TextIO) -> int:
     """Write every problem with the configuration, the plugins and the pipelines. Return the exit code.
 
-    Raises OSError where `out` cannot be written.
+    Raises OSError if `out` cannot be written.
     """
     for line in (*reading.problems, *reading.faults):
         err.write(f"{as_line(line)}\n")
@@ -28,5 +28,5 @@ def report(reading: LoadResult, *, out: TextIO, err: TextIO) -> int:
 
 
 def is_good(reading: LoadResult) -> bool:
-    """Say whether the daemon would run on it with every enabled plugin loaded."""
+    """Return whether the daemon would start with every enabled plugin loaded."""
     return not reading.problems and not reading.faults

@@ -1,4 +1,4 @@
-"""Errors that the operator can mend, and the exit codes of both programs."""
+"""Errors that the operator can correct, and the exit codes of both programs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ EXIT_INTERRUPTED = 130
 
 
 def io_exit_code(error: Exception) -> int:
-    """Return what `ductilectl` ends with where a file cannot be read or written: 77 for want of permission, else 74."""
+    """Return the exit code of `ductilectl` for a failed read or write: 77 without permission, else 74."""
     return EXIT_PERMISSION if isinstance(error, PermissionError) else EXIT_IO
 
 
 class DuctileError(Exception):
-    """A condition that the operator can mend; each line says what, where and how.
+    """A condition that the operator can correct; each line says what, where and how.
 
-    `lines` are printed one by one without a traceback; `exit_code` is what the program ends with.
+    `lines` are printed without a traceback; the program exits with `exit_code`.
     Anything that is not a DuctileError is a bug and keeps its traceback.
     """
 

@@ -1,4 +1,4 @@
-"""Chance as an argument, so that a test can hold it still."""
+"""Randomness as an argument, so that a test can fix it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Protocol
 
 
 class Chance(Protocol):
-    """The part of `random.Random` that is needed."""
+    """The part of `random.Random` that is used."""
 
     def uniform(self, a: float, b: float) -> float:
         """Return a number from `a` to `b`."""
 
 
 class NewId(Protocol):
-    """A factory of ids, each a UUID as text."""
+    """A factory of ids, each a UUID string."""
 
     def __call__(self) -> str:
-        """Return an id that was never given before."""
+        """Return a new unique id."""

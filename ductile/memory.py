@@ -1,19 +1,19 @@
-"""What the C library keeps of the memory that was freed."""
+"""Returns freed memory to the system."""
 
 from __future__ import annotations
 
 import ctypes
 
-# The parameters of mallopt(3), with glibc's own defaults as values: to set them stops their growth.
+# Parameters of mallopt(3). The value is glibc's default, but setting it stops its automatic growth.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _THRESHOLD_BYTES = 128 * 1024
 
 
 def give_large_blocks_back() -> None:
-    """Have what is large returned to the system as soon as it is freed, where the C library is glibc.
+    """Make glibc return large blocks to the system as soon as they are freed.
 
-    By its own choice glibc keeps up to twice the largest block that was ever freed, in each thread's heap.
+    By default it keeps up to twice the largest block that was ever freed, in the heap of each thread.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -1,11 +1,10 @@
-"""Texts from strangers made fit for one line."""
+"""Makes strings from outside printable on one line."""
 
 from __future__ import annotations
 
 import re
 
-# C0, DEL and C1 move the cursor or colour the terminal; the others break a line, turn the direction of
-# the text or cannot be encoded at all.
+# C0, DEL and C1 control the terminal; the others break a line, change the direction of text or cannot be encoded.
 _UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -13,8 +12,7 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 def one_line(text: str, limit: int = 1000) -> str:
     """Return `text` on one line of at most `limit` characters, control characters escaped visibly.
 
-    White space at both ends is dropped; what is cut off shows as a last `…`. The result can always
-    be encoded as UTF-8.
+    White space at both ends is removed, and a cut is marked by a final `…`. The result can always be encoded as UTF-8.
     """
     text = text.strip()
     if len(text) > limit:
@@ -24,7 +22,7 @@ def one_line(text: str, limit: int = 1000) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number with the noun that it counts: `1 job`, `1,234 jobs`."""
+    """Return a number with its noun: `1 job`, `1,234 jobs`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 

@@ -1,4 +1,4 @@
-"""Durations, sizes and UTC text, both ways."""
+"""Parses and formats durations, sizes and UTC times."""
 
 from __future__ import annotations
 

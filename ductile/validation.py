@@ -1,4 +1,4 @@
-"""Problems in what the operator wrote, and a reader of mappings that collects all of them."""
+"""Problems in what the operator wrote, and a reader of mappings that collects them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 Path = tuple[str | int, ...]
 
-# How alike two names are at least, from 0 to 1, for one to be a slip for the other. The comparison takes time that
-# grows with the length of both, and with their number.
+# How similar two names must be, from 0 to 1, for a hint. The comparison takes time that grows with their length and
+# number.
 _CLOSE = 0.7
 _LONGEST_NAME = 100
-# Nobody reads on after so many problems, and each hint takes its time.
+# After so many problems nobody needs more hints.
 MOST_HINTS = 100
 _MOST_NAMES = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong, at a place in a document: `path` is made of keys and list indexes."""
+    """One thing that is wrong in a document; `path` consists of keys and list indexes."""
 
     path: Path
     text: str
@@ -43,15 +43,15 @@ def dotted(path: Path) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ` (did you mean 'x'?)` for the known name closest to `name`, or nothing where none is close."""
+    """Return ` (did you mean 'x'?)` for the known name closest to `name`, or an empty string."""
     close = closest(name, known)
     return f" (did you mean {close!r}?)" if close is not None else ""
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name closest to `name`, None where none is close: a wrong hint is worse than none.
+    """Return the known name closest to `name`, or None: a wrong hint is worse than none.
 
-    Upper and lower case count as the same, and so do `-`, `_` and a blank.
+    Case does not matter, and `-`, `_` and a space are the same.
     """
     if len(name) > _LONGEST_NAME:
         return None
@@ -68,7 +68,7 @@ def _plain(name: str) -> str:
 
 
 def kind_of(value: Any) -> str:
-    """Return what a YAML or JSON value is, in the operator's words."""
+    """Return a YAML or JSON value as messages name it."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -83,8 +83,8 @@ def kind_of(value: Any) -> str:
 class Section:
     """A mapping being read key by key; every problem goes to one shared list and reading goes on.
 
-    An accessor returns its default where the key is absent or its value is wrong. `finish` reports
-    the keys that nobody asked for.
+    An accessor returns its default if the key is absent or its value is wrong. `finish` reports the keys that no
+    accessor has asked for.
     """
 
     def __init__(self, value: Any, path: Path, problems: list[Problem]) -> None:
@@ -102,16 +102,16 @@ class Section:
         self.problems.append(Problem(self.path if key is None else (*self.path, key), text))
 
     def has(self, key: str) -> bool:
-        """Say whether the key is present with a value; asking makes the key a known one."""
+        """Return whether the key has a value other than null, and make it a known key."""
         self._asked.append(key)
         return self._mapping.get(key) is not None
 
     def raw(self, key: str, default: Any = None) -> Any:
-        """Return the value as it stands."""
+        """Return the value unchanged."""
         return self._mapping[key] if self.has(key) else default
 
     def section(self, key: str) -> Section:
-        """Return the mapping under `key` as a section of its own, empty where absent."""
+        """Return the mapping under `key` as a section, empty if absent."""
         return Section(self.raw(key), (*self.path, key), self.problems)
 
     def read(self, key: str, default: T, parse: Callable[[Any], T]) -> T:
@@ -166,14 +166,14 @@ class Section:
         """Return the value of a key, or None, without making the key a known one."""
         return self._mapping.get(key)
 
-    def keys(self) -> tuple[str, ...]:
+    def written_keys(self) -> tuple[str, ...]:
         """Return the keys in the order they were written."""
         return tuple(self._mapping)
 
     def finish(self, misnamed: Mapping[str, str] = MappingProxyType({})) -> None:
         """Report every key that no accessor has asked for, with the nearest one that exists.
 
-        `misnamed` says what to write instead of keys that other programs have.
+        `misnamed` has hints for keys of other programs.
         """
         known = dict.fromkeys(self._asked)
         for key in self._mapping:
@@ -186,7 +186,7 @@ class Section:
 
 
 def as_text(value: Any) -> str:
-    """Return a text that is not empty. Raises ValueError."""
+    """Return a string that is not empty. Raises ValueError."""
     if not isinstance(value, str):
         raise ValueError(f"expected a string, got {kind_of(value)}")
     if not value:

@@ -231,7 +231,7 @@ class _Walk:
             return _meaning(node.content) if node.plain else self._text(node.content, path)
         if node.mapping:
             return self._mapping(node.content, path)
-        return [self._value(item, (*path, index)) for index, item in enumerate(node.content)]
+        return [self._value(item, (*path, index)) for index, item in enumerate(node.content) if isinstance(item, _Node)]
 
     def _text(self, text: str, path: Path) -> str:
         unfit = _UNFIT.search(text)

@@ -1,4 +1,4 @@
-"""The `config_loads` table: each configuration that the daemon was given, and what was wrong with it."""
+"""The `config_loads` table: each load of the configuration, and its errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _KEPT = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigLoad:
-    """One row: a configuration that was taken, with what it changed, or refused for its errors."""
+    """One row: a loaded configuration with its changes, or a rejected one with its errors."""
 
     loaded_at: str
     digest: str
@@ -25,7 +25,7 @@ class ConfigLoad:
 
 def add(conn: sqlite3.Connection, *, digest: str, errors: Sequence[str], now: datetime, changes: Sequence[str] = (),
         listen: str | None = None) -> None:
-    """Record one load; only the last hundred are kept. `errors` say why it was refused, `changes` what it changed."""
+    """Record one load and keep the last hundred. `errors` say why it was rejected, `changes` what it changed."""
     conn.execute(
         "INSERT INTO config_loads (loaded_at, hash, ok, errors, changes, listen) VALUES (?, ?, ?, ?, ?, ?)",
         (utc_text(now), digest, not errors, "\n".join(errors) or None, "\n".join(changes) or None, listen),
@@ -34,12 +34,12 @@ def add(conn: sqlite3.Connection, *, digest: str, errors: Sequence[str], now: da
 
 
 def last_id(conn: sqlite3.Connection) -> int:
-    """Return the number of the last row, 0 where there is none."""
-    return conn.execute("SELECT coalesce(max(id), 0) FROM config_loads").fetchone()[0]
+    """Return the number of the last row, or 0."""
+    return int(conn.execute("SELECT coalesce(max(id), 0) FROM config_loads").fetchone()[0])
 
 
 def after(conn: sqlite3.Connection, row_id: int) -> ConfigLoad | None:
-    """Return the first load after the row with this number."""
+    """Return the first load after this row, or None."""
     row = conn.execute(
         "SELECT loaded_at, hash, ok, errors, changes FROM config_loads WHERE id > ? ORDER BY id LIMIT 1", (row_id,)
     ).fetchone()
@@ -51,6 +51,6 @@ def after(conn: sqlite3.Connection, row_id: int) -> ConfigLoad | None:
 
 
 def digest_in_force(conn: sqlite3.Connection) -> str | None:
-    """Return the digest of what the daemon runs on, or ran on last; None where it has never run."""
+    """Return the digest of the configuration in force, or of the last one; None if the daemon has never run."""
     row = conn.execute("SELECT hash FROM config_loads WHERE ok = 1 ORDER BY id DESC LIMIT 1").fetchone()
-    return row and row[0]
+    return None if row is None else str(row[0])

@@ -1,4 +1,4 @@
-"""A document to a frozen `Config`, yielding every problem on the way."""
+"""Reads a document into a frozen `Config` and collects every problem."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ _LOG_WORDS = ("stdout", "syslog")
 def read_config(
     document: Any, *, authored: Any, base: Path, local_zone: tzinfo
 ) -> tuple[Config, list[Problem], list[Problem]]:
-    """Return the configuration, all problems, and what is only worth a warning.
+    """Return the configuration, all problems, and the warnings.
 
-    `document` has its variables replaced, `authored` is the same before that; no message shows what a
-    variable holds. Relative paths are taken from `base`; `local_zone` is for schedules that name none.
-    The configuration is built from what was right, with defaults elsewhere, so that checking can go on.
+    `document` is `authored` with its variables replaced; no message shows the value of a variable. Relative paths
+    start at `base`; `local_zone` is for schedules without a time zone. Invalid values are read as their defaults, so
+    that checking goes on.
     """
     problems: list[Problem] = []
     warnings: list[Problem] = []
@@ -91,7 +91,7 @@ def _read_service(section: Section, base: Path) -> Service:
     problems_before = len(section.problems)
     dedupe_ttl = _duration(section, "dedupe_ttl", default.dedupe_ttl, least=0)
     job_log_retention = _duration(section, "job_log_retention", default.job_log_retention, least=1)
-    # With either of them wrong the comparison would be with a default that nobody wrote.
+    # Never compare with a default that stands for an invalid value.
     if len(section.problems) == problems_before and dedupe_ttl > job_log_retention:
         got = section.raw("dedupe_ttl", "the default of 24h")
         section.wrong("dedupe_ttl", f"expected no more than service.job_log_retention, got {got}")
@@ -128,7 +128,7 @@ def _read_plugins_dirs(root: Section, base: Path) -> dict[Place, Path]:
 def _read_plugins(root: Section, local_zone: tzinfo, asked: list[Asked]) -> Mapping[str, PluginConfig]:
     section = root.section("plugins")
     plugins = {}
-    for name in section.keys():
+    for name in section.written_keys():
         try:
             as_name(name)
         except ValueError as error:
@@ -177,7 +177,7 @@ def _read_retry(section: Section) -> Retry:
 
 def _read_timeouts(section: Section) -> Mapping[str, int]:
     timeouts = dict(DEFAULT_TIMEOUTS)
-    for command in section.keys():
+    for command in section.written_keys():
         seconds = _duration(section, command, timeouts.get(command, timeouts["handle"]), least=1)
         try:
             timeouts[as_name(command)] = seconds
@@ -201,12 +201,12 @@ def _read_routes(root: Section, asked: list[Asked]) -> tuple[Route, ...]:
     seen: set[Route] = set()
     for section in sections(root, "routes"):
         section.require("from", "event_type", "to")
-        # The core's own events go to pipelines alone, and no plugin may emit one: such a route would never match.
+        # The core's own events go only to pipelines, so such a route would never match.
         event_type = section.read("event_type", "", as_plugins_event)
         route = Route(source=section.text("from"), event_type=event_type, target=section.text("to"))
         complete = all((route.source, route.event_type, route.target))
         if complete and route in seen:
-            section.wrong(None, "expected each route once, got it again")
+            section.wrong(None, "expected each route once, got a duplicate")
         routes.append(route)
         seen.add(route)
         asked.append(AskedCommand(place=(*section.path, "to"), plugin=route.target, command=HANDLE))
@@ -215,8 +215,8 @@ def _read_routes(root: Section, asked: list[Asked]) -> tuple[Route, ...]:
 
 
 def _unknown_plugins(plugins: Mapping[str, PluginConfig], document: Any) -> list[Problem]:
-    """Return a problem for each endpoint and route that names a plugin which is not configured or is disabled."""
-    problems = []
+    """Return a problem for each endpoint and route whose plugin is unknown or disabled."""
+    problems: list[Problem] = []
     for place in _plugin_places(document):
         name = at(document, place)
         if not isinstance(name, str) or not name:

@@ -128,7 +128,7 @@ def _read_window(section: Section) -> Window | None:
     if not section.has("preferred_window"):
         return None
     window = section.section("preferred_window")
-    if window.keys():
+    if window.written_keys():
         window.require("start", "end")
     start = window.read("start", None, _as_time)
     end = window.read("end", None, _as_end_time)

@@ -1,4 +1,4 @@
-"""The plugins on disk: walks the plugin directories, refuses what cannot be trusted, and says why."""
+"""Finds the plugins on disk, and says why it refuses those that it cannot trust."""
 
 from __future__ import annotations
 
@@ -32,14 +32,13 @@ from ductile.yamlfile import Document, read_yaml
 
 MANIFEST = "manifest.yaml"
 MANIFESTS = (MANIFEST, "manifest.yml")
-# A manifest is a page of text; what is larger is something else.
 MANIFEST_LIMIT_BYTES = 1024**2
 _MOST_MANIFEST_VALUES = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plugin:
-    """A plugin that can be run. `doubts` are lines about keys of its manifest that may be misspelt."""
+    """A plugin that can run. `doubts` are warnings about keys of its manifest that may be misspelt."""
 
     manifest: Manifest
     directory: Path
@@ -54,10 +53,10 @@ class Plugin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A directory with a manifest: a plugin, or the `faults` for which it was not loaded, a line each.
+    """A directory with a manifest: a plugin, or the `faults` that prevent its loading, a line each.
 
-    `name` is the manifest's, or the directory's where the manifest tells none. `files` are the names,
-    relative to the directory of plugins, and contents of what was read.
+    `name` is the manifest's, else the directory's. `files` are the names, relative to the directory of plugins, and
+    the contents that were read.
     """
 
     name: str
@@ -68,12 +67,12 @@ class Found:
 
     @property
     def reason(self) -> str | None:
-        """Return on one line why it was not loaded, None where it was."""
+        """Return on one line why it was not loaded, or None."""
         return summary(self.faults)
 
 
 def summary(faults: Sequence[str]) -> str | None:
-    """Return the first of several faults, with the number of the others; None where there is none."""
+    """Return the first fault with the number of further ones, or None."""
     if not faults:
         return None
     more = f" (and {len(faults) - 1} more: `ductilectl check` shows all)" if len(faults) > 1 else ""
@@ -82,23 +81,22 @@ def summary(faults: Sequence[str]) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registry:
-    """Everything found, in the order of the search; `missing` are the plugin directories that cannot be listed, each
-    with the reason."""
+    """The plugins in the order of the search; `missing` are the directories that cannot be listed, with the reason."""
 
     found: tuple[Found, ...]
     missing: tuple[tuple[Path, str], ...]
     searched: tuple[Path, ...] = ()
 
     def get(self, name: str) -> Found | None:
-        """Return what was found first under that name, loaded or not."""
+        """Return the first entry with this name, loaded or not."""
         return next((found for found in self.found if found.name == name), None)
 
 
 def discover(dirs: Sequence[Path]) -> Registry:
-    """Return what the plugin directories hold, one level deep, each sorted by name.
+    """Return the plugins in these directories, one level deep, each directory sorted by name.
 
-    Of two plugins with one name the first is taken, even where it cannot be loaded: another one's code must
-    not run in its place. Nothing on disk makes this raise; every fault is a reason.
+    Of two plugins with one name the first counts, even if it cannot be loaded: other code must not run in its place.
+    Nothing on disk makes this raise.
     """
     found: list[Found] = []
     missing: list[tuple[Path, str]] = []
@@ -131,10 +129,11 @@ def _unless_taken(candidate: Found, earlier: Sequence[Found]) -> Found:
 
 
 def look_at(directory: Path) -> Found | None:
-    """Return what a directory holds, or None where it has no manifest or is not a directory. Nothing on disk makes
-    this raise."""
-    name, files = printable(Path(directory.name)), ()
-    plugin, faults = None, ()
+    """Return the plugin in a directory, or None if there is no manifest. Nothing on disk makes this raise."""
+    name = printable(Path(directory.name))
+    files: tuple[tuple[str, bytes], ...] = ()
+    plugin: Plugin | None = None
+    faults: tuple[str, ...] = ()
     try:
         path, content = _read_manifest(directory)
         if content is None:
@@ -149,11 +148,11 @@ def look_at(directory: Path) -> Found | None:
 
 
 def _read_manifest(directory: Path) -> tuple[Path, bytes | None]:
-    """Return the manifest's path and bytes, None where there is no manifest. Raises NotTrusted."""
+    """Return the manifest's path and bytes, or None for the bytes. Raises NotTrusted."""
     read = [(directory / name, _content(directory / name)) for name in MANIFESTS]
     found = [(path, content) for path, content in read if content is not None]
     if len(found) > 1:
-        raise NotTrusted(f"{printable(directory)}: {' and '.join(MANIFESTS)} are both there; remove one of them")
+        raise NotTrusted(f"{printable(directory)}: {' and '.join(MANIFESTS)} both exist; remove one of them")
     return found[0] if found else read[0]
 
 
@@ -176,7 +175,7 @@ def _parse(path: Path, content: bytes) -> Document:
 
 
 def _load(directory: Path, path: Path, document: Document) -> tuple[Plugin | None, tuple[str, ...]]:
-    """Return the plugin, or None and every reason why it is not loaded."""
+    """Return the plugin, or None and every fault."""
     faults = [*_undecodable(directory)]
     for each in (directory, path):
         try:
@@ -214,8 +213,8 @@ def _undecodable(directory: Path) -> Iterator[str]:
 class ConfiguredPlugin:
     """One entry of the configuration's `plugins`: `plugin` is its code, or `reason` says why it is not loaded.
 
-    `faults` are all that is wrong, a line each; where the configuration is wrong and not the plugin, `place` is where
-    that is. `fingerprint` names this version with this configuration, for `init`; None where it is not loaded.
+    `faults` are all reasons, a line each; `place` is the key path if the configuration is wrong and not the plugin.
+    `fingerprint` identifies this version with this configuration, for `init`; None if it is not loaded.
     """
 
     settings: PluginConfig
@@ -228,12 +227,12 @@ class ConfiguredPlugin:
 
     @property
     def runnable(self) -> bool:
-        """Say whether its jobs may run."""
+        """Return whether its jobs may run."""
         return self.settings.enabled and self.plugin is not None
 
     @property
     def commands(self) -> tuple[str, ...] | None:
-        """Return the commands of its manifest, None where it is not loaded."""
+        """Return the commands of its manifest, or None if it is not loaded."""
         return None if self.plugin is None else tuple(self.plugin.manifest.commands)
 
     @property
@@ -245,7 +244,7 @@ class ConfiguredPlugin:
 
 
 def bind(settings: PluginConfig, registry: Registry) -> ConfiguredPlugin:
-    """Return the plugin that an entry of the configuration stands for."""
+    """Return the plugin of an entry of the configuration."""
     found = registry.get(settings.uses)
     place = ("plugins", settings.name)
     if found is None:
@@ -267,7 +266,7 @@ def _not_loaded(settings: PluginConfig, faults: tuple[str, ...], place: Place | 
 
 
 def _not_found(name: str, registry: Registry) -> str:
-    """Return where a plugin was looked for, and what may have been meant."""
+    """Return where a plugin was searched, and the nearest name."""
     searched = ", ".join(printable(directory) for directory in registry.searched)
     text = f"no plugin named {name!r} was found in {searched or 'plugins_dir'}"
     namesake = next((found for found in registry.found if found.directory.name == name), None)

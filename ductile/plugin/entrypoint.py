@@ -1,4 +1,4 @@
-"""A plugin's entrypoint: found inside its directory, trusted, and checked again before each start."""
+"""Finds a plugin's entrypoint inside its directory, and checks it again before each start."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 from ductile.safe_files import is_writable_by_others, printable, quoted, why_unreadable
 from ductile.text import one_line
 
-# What Linux reads of a program to find its interpreter (BINPRM_BUF_SIZE, execve(2)).
+# Linux reads this much of a script to find its interpreter (BINPRM_BUF_SIZE, execve(2)).
 _FIRST_LINE_BYTES = 256
-# Files that are looked at beside an entrypoint; a directory with more of them is data.
+# Files checked beside an entrypoint.
 _MOST_LIBRARIES = 1000
 
 
 class NotTrusted(Exception):
-    """Carries the reason why a plugin's file is not used."""
+    """The reason why a file of a plugin is refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entrypoint:
-    """A program that can be run: its real path, without links, and what it was when it was loaded."""
+    """A program that can run: its real path, and its inode and mode when it was loaded."""
 
     path: Path
     inode: int
@@ -34,7 +34,7 @@ class Entrypoint:
 def find(directory: Path, named: str, manifest: Path) -> Entrypoint:
     """Return the entrypoint that the `manifest` of the plugin in `directory` names.
 
-    Raises NotTrusted where it cannot be run or trusted.
+    Raises NotTrusted if it cannot run or be trusted.
     """
     # The bytes of its UTF-8 name, whatever the locale makes of them.
     path = directory / os.fsdecode(named.encode())
@@ -55,7 +55,7 @@ def find(directory: Path, named: str, manifest: Path) -> Entrypoint:
     if not stat.S_ISREG(found.st_mode):
         raise NotTrusted(
             f"{printable(path)}: the entrypoint is not a regular file; mend 'entrypoint' in {printable(manifest)}")
-    # Whoever may write to a directory on the way can put another file in the entrypoint's place.
+    # Whoever can write to a directory on the way can replace the entrypoint.
     on_the_way = real.parents[: len(real.relative_to(home).parts) - 1]
     for each in (real, *on_the_way):
         refuse_writable(each)
@@ -68,7 +68,7 @@ def find(directory: Path, named: str, manifest: Path) -> Entrypoint:
 
 
 def changed(entrypoint: Entrypoint) -> str | None:
-    """Return why a program is not the one that was loaded, None where it is. Raises OSError where there is none."""
+    """Return how a program differs from the loaded one, or None. Raises OSError if it is missing."""
     found = os.stat(entrypoint.path)
     if os.path.realpath(entrypoint.path) != os.fspath(entrypoint.path):
         what = "a link leads somewhere else"
@@ -82,15 +82,15 @@ def changed(entrypoint: Entrypoint) -> str | None:
 
 
 def interpreter_fault(program: Path) -> str | None:
-    """Return what is wrong with the interpreter that a script names in its first line, None where nothing is.
+    """Return what is wrong with a script's interpreter line, or None.
 
-    The system says "No such file or directory" of the script, whichever of the two is missing (execve(2)).
+    execve(2) reports a missing interpreter as if the script were missing.
     """
     try:
         with open(program, "rb", opener=_open_without_waiting) as file:
             first, newline, _ = file.read(_FIRST_LINE_BYTES).partition(b"\n")
     except OSError:
-        # A program need not be readable to be run.
+        # A program may be executable without being readable.
         return None
     if not first.startswith(b"#!"):
         return None
@@ -100,7 +100,7 @@ def interpreter_fault(program: Path) -> str | None:
     if not words:
         return "its first line names no interpreter; write one such as #!/bin/sh"
     interpreter = os.fsdecode(words[0])
-    # Where the line is cut off, so may be the name.
+    # A line that was cut off may end in the middle of the name.
     if os.path.exists(interpreter) or not (newline or len(first) < _FIRST_LINE_BYTES):
         return None
     return (f"its first line names the interpreter {one_line(interpreter)!r}, which does not exist; install it or mend"
@@ -108,8 +108,7 @@ def interpreter_fault(program: Path) -> str | None:
 
 
 def writable_libraries(directory: Path, entrypoint: Path) -> Iterator[Path]:
-    """Yield what others may write and the entrypoint may load: what is beside it, or in a `lib` beside it or beside
-    the plugin."""
+    """Yield files that others may write and the entrypoint may load: beside it, or in `lib` beside it or the plugin."""
     for place in dict.fromkeys((entrypoint.parent, entrypoint.parent / "lib", directory.parent / "lib")):
         try:
             entries = [place / name for name in islice(sorted(os.listdir(place)), _MOST_LIBRARIES)]

@@ -1,4 +1,4 @@
-"""A plugin's manifest: what it says of itself, read from a mapping into one frozen value."""
+"""Reads a plugin's manifest from a mapping into one frozen value."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COMMAND_TYPES = ("read", "write")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """One command of a plugin; `type` is `read`, `write` or None where the manifest does not say."""
+    """One command of a plugin; `type` is `read`, `write` or None."""
 
     name: str
     type: str | None
@@ -26,7 +26,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What a plugin says of itself; `entrypoint` is a path relative to the plugin's directory."""
+    """A manifest; `entrypoint` is relative to the plugin's directory."""
 
     name: str
     version: str
@@ -39,9 +39,9 @@ class Manifest:
 
 
 def parse_manifest(value: Any) -> tuple[Manifest | None, list[Problem]]:
-    """Return the manifest in a document's value, or None and every problem with it.
+    """Return the manifest in a document, or None and every problem.
 
-    Keys that are not known are ignored, so that a plugin written for a richer gateway loads.
+    Unknown keys are ignored, so that a plugin written for a newer version loads.
     """
     problems: list[Problem] = []
     section = Section(value, (), problems)
@@ -49,7 +49,7 @@ def parse_manifest(value: Any) -> tuple[Manifest | None, list[Problem]]:
         return None, problems
     problems += _missing(value)
     config_keys = section.section("config_keys")
-    # For whoever reads the manifest; what is configured beside the required keys is the plugin's affair.
+    # Documentation only; the plugin defines what its optional keys mean.
     config_keys.texts("optional")
     manifest = Manifest(
         name=section.read("name", "", as_name),
@@ -65,7 +65,7 @@ def parse_manifest(value: Any) -> tuple[Manifest | None, list[Problem]]:
 
 
 def manifest_name(value: Any) -> str | None:
-    """Return the plugin's name where the manifest has a good one, whatever else is wrong with it."""
+    """Return the plugin's name if it is valid, whatever else is wrong."""
     try:
         return as_name(value.get("name") if isinstance(value, Mapping) else None)
     except ValueError:
@@ -73,7 +73,7 @@ def manifest_name(value: Any) -> str | None:
 
 
 def entrypoint_name(value: Any) -> str | None:
-    """Return the entrypoint where the manifest has a good one, whatever else is wrong with it."""
+    """Return the entrypoint if it is valid, whatever else is wrong."""
     try:
         return _as_entrypoint(value.get("entrypoint") if isinstance(value, Mapping) else None)
     except ValueError:
@@ -81,7 +81,7 @@ def entrypoint_name(value: Any) -> str | None:
 
 
 def doubtful_keys(value: Mapping[str, Any]) -> list[Problem]:
-    """Return the unknown keys of a good manifest that look like a key which it lacks: they are ignored."""
+    """Return warnings for unknown keys of a valid manifest that resemble a missing one."""
     lacking = [key for key in _OPTIONAL if key not in value]
     close = ((key, closest(key, lacking)) for key in _unknown(value))
     return [Problem((key,), f"unknown key, which is ignored (did you mean {meant!r}?)", at_key=True)
@@ -89,7 +89,7 @@ def doubtful_keys(value: Mapping[str, Any]) -> list[Problem]:
 
 
 def _missing(value: Mapping[str, Any]) -> list[Problem]:
-    """Return a problem for each required key that is absent, at the unknown key which may have been meant."""
+    """Return a problem for each missing required key, at the unknown key that resembles it."""
     problems = []
     for key in _REQUIRED:
         if value.get(key) is None:
@@ -104,7 +104,7 @@ def _unknown(value: Mapping[str, Any]) -> list[str]:
 
 
 def missing_keys(manifest: Manifest, config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the required configuration keys that `config` lacks or holds a null for, in the manifest's order."""
+    """Return the required keys that are missing or null in `config`, in the manifest's order."""
     return tuple(key for key in manifest.required_keys if config.get(key) is None)
 
 
@@ -131,7 +131,7 @@ def _as_entrypoint(value: Any) -> str:
 
 
 def _as_line(value: Any) -> str:
-    """Return a text, which may be empty, on one line: tables show it."""
+    """Return a string, possibly empty, on one line, for tables."""
     if not isinstance(value, str):
         raise ValueError(f"expected a string, got {kind_of(value)}")
     line = " ".join(value.split())

@@ -15,9 +15,8 @@ from ductile.units import utc_text
 class PluginLoad:
     """A configured plugin as the daemon last read it.
 
-    `needs_init` is the fingerprint that `init` must have succeeded for, None for a plugin without that command;
-    `reason` says why it is not loaded. `commands` are its manifest's, None where it is not loaded or an older version
-    of the daemon wrote the row.
+    `needs_init` is the fingerprint that `init` must succeed for, None for a plugin without that command. `reason` says
+    why it is not loaded. `commands` are its manifest's, None if it is not loaded or an older daemon wrote the row.
     """
 
     plugin: str
@@ -29,7 +28,7 @@ class PluginLoad:
 
 
 def replace_loads(conn: sqlite3.Connection, loads: Iterable[PluginLoad], now: datetime) -> None:
-    """Store what the daemon has just read, in place of what was there."""
+    """Replace all rows with the plugins that the daemon has just read."""
     conn.execute("DELETE FROM plugin_loads")
     conn.executemany(
         "INSERT INTO plugin_loads (plugin, version, enabled, needs_init, reason, commands, updated_at)"
@@ -48,7 +47,7 @@ def loads(conn: sqlite3.Connection) -> list[PluginLoad]:
 
 
 def put_init(conn: sqlite3.Connection, plugin: str, *, fingerprint: str, ok: bool, job_id: str, now: datetime) -> None:
-    """Store how an `init` of a plugin ended: one that fails does not undo an earlier success with its fingerprint."""
+    """Store the result of an `init`. A failure does not undo an earlier success with the same fingerprint."""
     conn.execute(
         "INSERT INTO plugin_inits (plugin, fingerprint, ok, job_id, updated_at) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT (plugin) DO UPDATE SET fingerprint = excluded.fingerprint, ok = excluded.ok,"

@@ -18,7 +18,7 @@ MALFORMED = [
     (
         ROUTES + "{from: echo, event_type: a, to: echo}\n  - {to: echo, event_type: a, from: echo}\n",
         [
-            "4:5: routes[1]: expected each route once, got it again",
+            "4:5: routes[1]: expected each route once, got a duplicate",
         ],
     ),
     (

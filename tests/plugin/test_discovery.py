@@ -184,7 +184,7 @@ def test_the_other_ending_is_read_too_and_both_at_once_are_a_reason(plugins):
     (found,) = discover([plugins]).found
     assert (found.reason, found.files[0][0]) == (None, "echo/manifest.yml")
     write(directory / "manifest.yaml", "name: other\n")
-    assert reason_in(plugins) == f"{directory}: manifest.yaml and manifest.yml are both there; remove one of them"
+    assert reason_in(plugins) == f"{directory}: manifest.yaml and manifest.yml both exist; remove one of them"
 
 
 def test_a_manifest_of_a_megabyte_of_short_lines_is_refused_after_a_part_of_them(plugins):
