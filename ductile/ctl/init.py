@@ -27,7 +27,7 @@ _HOST = "127.0.0.1"
 _PORT, _LAST_PORT = 8081, 65535
 _TEXT = """\
 # Ductile's configuration. Relative paths start from the directory of this file.
-# Every key there is, explained: {example}
+# All keys are explained in {example}
 
 service:
   log_level: info
@@ -39,12 +39,12 @@ state:
 workspace:
   path: ./data/ws
 
-# Your own plugins, then those that come with ductile; the first that has a name is taken.
+# Your own plugins, then the shipped ones; the first directory that has a plugin is used.
 plugins_dir:
   - ./plugins
   - {plugins}
 
-# Requests from outside, signed with a secret of {secrets}: see webhooks in the example.
+# Signed requests from outside, with a secret from {secrets}; the example explains webhooks.
 webhooks:
   listen: {listen}
   endpoints:
@@ -53,16 +53,16 @@ webhooks:
       secret: ${{{variable}}}
       signature_header: X-Hub-Signature-256
 
-# Where pipelines are. The one there tells through notify of every job that ends for good without success.
+# The directory of the pipelines. The starter pipeline sends a notification when a job fails permanently.
 pipelines_dir: ./pipelines
 
-# What runs: only plugins that are named here. Secrets belong in variables: "${{NAME}}".
+# Only plugins that are configured here run. Put secrets into variables: "${{NAME}}".
 plugins:
-  # `url: log` makes the message a warning in ductiled's log. For a phone or a channel: the README of notify.
+  # `url: log` writes a warning to ductiled's log. The README of notify explains other destinations.
   notify:
     config:
       url: log
-      template: "{{plugin}} {{command}} failed for good, attempts {{attempts}}: {{error}} (job {{job_id}})"
+      template: "{{plugin}} {{command}} failed permanently, attempts {{attempts}}: {{error}} (job {{job_id}})"
   echo:
     schedule: {{every: 5m}}
     config: {{message: hello}}
