@@ -83,7 +83,8 @@ def test_what_is_there_is_read():
 def test_every_problem_is_collected_and_the_defaults_stand_in():
     section, problems = read({"name": "", "on": "yes", "count": 10, "level": "inf", "names": ["a", "", 1], "sub": 5})
     found = (section.text("name", "x"), section.boolean("on", True), section.integer("count", 3, least=1, most=9),
-             section.choice("level", "warn", ["info", "warn"]), section.texts("names"), section.section("sub").written_keys())
+             section.choice("level", "warn", ["info", "warn"]), section.texts("names"),
+             section.section("sub").written_keys())
     assert found == ("x", True, 3, "warn", ("a",), ())
     assert texts(problems) == [
         "plugins.echo.name: expected a string, got an empty string",

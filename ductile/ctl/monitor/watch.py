@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
 from datetime import datetime, timedelta
-from io import StringIO, TextIOBase
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ductile import db
 from ductile.config.model import PluginConfig
@@ -27,7 +27,7 @@ _STALE = timedelta(minutes=1)
 _ROWS = 200    # of the queue and of what ended: ten screens
 
 # Runs one of our own command lines, writes its output to the stream and returns its exit code.
-Command = Callable[[Sequence[str], TextIOBase], int]
+Command = Callable[[Sequence[str], TextIO], int]
 
 
 def monitor(conn: sqlite3.Connection, *, state_path: Path, plugins: Callable[[], Mapping[str, PluginConfig]],
