@@ -103,6 +103,8 @@ def full_syslog(daemon: RealDaemon) -> Iterator[None]:
     dev.mkdir()
     for name in ("null", "urandom"):
         (dev / name).touch()
+    # The test's own directory may be in /dev/shm.
+    (dev / "shm").mkdir()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     with listener, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         listener.bind(os.fspath(dev / "log"))
@@ -110,7 +112,8 @@ def full_syslog(daemon: RealDaemon) -> Iterator[None]:
             while True:
                 sender.sendto(b"full", socket.MSG_DONTWAIT, os.fspath(dev / "log"))
         daemon.become = ("unshare", "-m", "sh", "-ec", f"""
-            mount --bind /dev/null {dev}/null; mount --bind /dev/urandom {dev}/urandom; mount --rbind {dev} /dev
+            mount --bind /dev/null {dev}/null; mount --bind /dev/urandom {dev}/urandom
+            mount --bind /dev/shm {dev}/shm; mount --rbind {dev} /dev
             exec "$@" """, "sh")
         daemon.configure(service={"log": "syslog"})
         yield
