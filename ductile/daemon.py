@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
-from queue import Empty, SimpleQueue
+from queue import Empty
 
 from ductile import log, submit
 from ductile.clock import Clock
@@ -17,6 +17,7 @@ from ductile.dispatch.dispatcher import WRITE_RETRY_SECONDS, Cloned, Dispatcher,
 from ductile.dispatch.recovery import Recovery
 from ductile.dispatch.run_lock import RunLocks
 from ductile.errors import EXIT_SYSTEM, DuctileError
+from ductile.inbox import Inbox
 from ductile.injected import Chance, NewId
 from ductile.protocol import INIT
 from ductile.queue import job_table
@@ -71,7 +72,7 @@ class Daemon:
     """The thread that makes every decision. Other threads only put notes into `inbox`."""
 
     def __init__(self, runtime: RuntimeConfig, conn: sqlite3.Connection, *, clock: Clock, rng: Chance, new_id: NewId,
-                 workspaces: Workspaces, locks: RunLocks, notifier: Notifier, inbox: SimpleQueue[Note],
+                 workspaces: Workspaces, locks: RunLocks, notifier: Notifier, inbox: Inbox[Note],
                  source: ConfigSource) -> None:
         self._runtime = runtime
         self._conn = conn

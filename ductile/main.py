@@ -14,7 +14,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import Empty
 
 import ductile
 from ductile import config_report, daemon_run_table, db, log, runtime_config, stdio
@@ -37,6 +37,7 @@ from ductile.errors import (
     EXIT_USAGE,
     DuctileError,
 )
+from ductile.inbox import Inbox
 from ductile.memory import give_large_blocks_back
 from ductile.pidfile import PidLock, pid_file
 from ductile.runtime_config import ConfigSource
@@ -152,7 +153,7 @@ def serve(loaded: runtime_config.LoadResult, source: ConfigSource, report: Repor
     started = clock.monotonic()
     source.open_log(config).use()
     _log_problems(loaded)
-    inbox: SimpleQueue[Note] = SimpleQueue()
+    inbox: Inbox[Note] = Inbox()
     db.make_directory(config.state_path)
     lock = PidLock(pid_file(config.state_path))
     _handle_signals(inbox)
@@ -197,7 +198,7 @@ def serve(loaded: runtime_config.LoadResult, source: ConfigSource, report: Repor
     _log.info("stopped")
 
 
-def _rescued(lost: db.Replaced, conn: sqlite3.Connection, inbox: SimpleQueue[Note], notifier: Notifier) -> DuctileError:
+def _rescued(lost: db.Replaced, conn: sqlite3.Connection, inbox: Inbox[Note], notifier: Notifier) -> DuctileError:
     """Save what the open connection still holds, and return the error for the operator.
 
     If it cannot be saved, for example on a full disk, this is retried until a signal stops the process: the data ends
@@ -242,11 +243,12 @@ def _log_problems(loaded: runtime_config.LoadResult) -> None:
         _log.warn("ductiled and its plugins are running as root; configure the init system to start it as its own user")
 
 
-def _handle_signals(inbox: SimpleQueue[Note]) -> None:
+def _handle_signals(inbox: Inbox[Note]) -> None:
     """Turn signals into notes, and reset what the parent ignored or blocked: plugins would inherit it."""
     for number in signal.valid_signals():
         if number not in _IGNORED_BY_PYTHON and signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
     for number in _HANDLED:
         signal.signal(number, lambda received, frame: inbox.put(Signal(number=received, at=time.monotonic())))
+    inbox.wake_on_signals()
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
