@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from ductile.ctl import init
+from ductile import shipped
 
 ROOT = Path(__file__).resolve().parent.parent
 
-SHOW_SHARE = "from ductile import shipped; print(init.share())"
+SHOW_SHARE = "from ductile import shipped; print(shipped.share())"
 SHOW_ERROR = """
 from ductile import shipped
 from ductile.errors import DuctileError
 try:
-    init.share()
+    shipped.share()
 except DuctileError as error:
     print(error.exit_code, *error.lines, sep="|")
 """
@@ -46,15 +46,15 @@ def answer(python: Path, program: str, cwd: Path, **environment: str) -> str:
 
 
 def test_a_checkout_ships_its_own_trees() -> None:
-    assert init.share() == ROOT
+    assert shipped.share() == ROOT
 
 
 @pytest.mark.parametrize(
     ("find", "place"),
     [
-        (init.plugins, "plugins"),
-        (init.pipelines, "pipelines"),
-        (init.example_config, "etc/ductile/config.yaml"),
+        (shipped.plugins, "plugins"),
+        (shipped.pipelines, "pipelines"),
+        (shipped.example_config, "etc/ductile/config.yaml"),
     ],
 )
 def test_each_tree_has_its_place_under_share(find, place) -> None:

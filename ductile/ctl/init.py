@@ -8,9 +8,9 @@ import os
 import secrets
 import shlex
 import socket
-import sysconfig
 from pathlib import Path
 
+from ductile import shipped
 from ductile.config.find import FILE_NAME
 from ductile.ctl.session import Session
 from ductile.errors import EXIT_IO, EXIT_OK, DuctileError, io_exit_code
@@ -77,9 +77,9 @@ def init(session: Session, *, directory: Path, port: int = _PORT) -> int:
     file = directory / FILE_NAME
     secret_file = directory / _SECRETS
     listen = f"{_HOST}:{_free_port(port)}"
-    text = _TEXT.format(listen=listen, example=one_line(str(example_config())), plugins=_quoted(plugins()),
-                        secrets=_SECRETS, variable=_VARIABLE)
-    on_failure = (pipelines() / _ON_FAILURE).read_text(encoding="utf-8")
+    text = _TEXT.format(listen=listen, example=one_line(str(shipped.example_config())),
+                        plugins=_quoted(shipped.plugins()), secrets=_SECRETS, variable=_VARIABLE)
+    on_failure = (shipped.pipelines() / _ON_FAILURE).read_text(encoding="utf-8")
     for each in (file, secret_file, directory / "pipelines" / _ON_FAILURE):
         if os.path.lexists(each):
             raise DuctileError(f"{each} exists already; name another directory, or move it away", exit_code=EXIT_IO)
@@ -146,51 +146,3 @@ def _undo(made: list[Path]) -> None:
         except OSError:
             # Somebody else has put something there meanwhile: it is not ours to remove.
             continue
-
-
-# Every Ductile comes with echo; a bare `plugins` beside the package may be someone else's.
-_MARK = Path("plugins", "echo", "manifest.yaml")
-
-
-def share() -> Path:
-    """Return the directory that holds `plugins`, `pipelines` and `etc`: the checkout's root, or what pip installed.
-
-    Raises DuctileError (EXIT_IO), naming the places looked at, when the plugins are in none of them.
-    """
-    places = _places()
-    for place in places:
-        if os.path.isfile(place / _MARK):
-            return place
-    looked_at = ", ".join(map(str, places))
-    raise DuctileError(
-        f"the plugins that come with ductile are in none of {looked_at}: install ductile again",
-        exit_code=EXIT_IO,
-    )
-
-
-def plugins() -> Path:
-    """Return the directory of the shipped plugins. Raises as `share` does."""
-    return share() / "plugins"
-
-
-def pipelines() -> Path:
-    """Return the directory of the shipped pipelines. Raises as `share` does."""
-    return share() / "pipelines"
-
-
-def example_config() -> Path:
-    """Return the example configuration that explains every key. Raises as `share` does."""
-    return share() / "etc" / "ductile" / "config.yaml"
-
-
-def _places() -> tuple[Path, ...]:
-    root = Path(__file__).resolve().parents[2]
-    # A user's own install, or Debian's, is not under the interpreter's prefix: its scheme is the one
-    # whose library directory this package sits in.
-    schemes = [name for name in sysconfig.get_scheme_names() if _library(name) == root]
-    data = [sysconfig.get_path("data", name) for name in schemes] + [sysconfig.get_path("data")]
-    return (root, *(Path(directory) / "share" / "ductile" for directory in dict.fromkeys(data)))
-
-
-def _library(scheme: str) -> Path:
-    return Path(sysconfig.get_path("purelib", scheme)).resolve()

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from ctl.desk import PATIENCE_SECONDS, Said
+from ductile import shipped
 from ductile.config.load import load
-from ductile.ctl import init as shipped
 from ductile.ctl import init as starter
 from ductile.ctl.session import Session
 from support import ordinary

@@ -351,5 +351,5 @@ def test_a_closed_pipe_ends_it_quietly(desk: Desk) -> None:
 def test_the_help_says_what_is_shown_of_secrets() -> None:
     done = subprocess.run([DUCTILECTL, "test", "--help"], env={}, capture_output=True, text=True,
                           timeout=PATIENCE_SECONDS)
-    assert "config is shown as it stands in the file, with ${NAME}" in done.stdout
+    assert "config is shown as in the file, with ${NAME} for variables" in done.stdout
     assert (done.returncode, done.stderr) == (0, "")

@@ -131,13 +131,13 @@ def test_a_job_that_was_queued_for_a_plugin_before_the_daemon_has_read_of_it_wai
 
 def test_a_pipeline_that_is_wrong_refuses_the_reload_and_the_chain_goes_on(
         daemon: RealDaemon, gate: Gate, chain: str) -> None:
-    daemon.pipelines(pipeline("p", *uses("one", "tow")))
+    daemon.pipelines(pipeline("p", *uses("one", "twwo")))
     daemon.send(signal.SIGHUP)
     daemon.await_log("reload rejected; keeping the current configuration")
     daemon.until("SELECT count(*) FROM config_loads WHERE NOT ok", [(1,)])
     [(errors,)] = daemon.rows("SELECT errors FROM config_loads WHERE NOT ok")
     file = daemon.home / "pipelines" / "all.yaml"
-    assert errors.startswith(f"{file}:13:") and "'tow'" in errors and "(did you mean 'two'?)" in errors, errors
+    assert errors.startswith(f"{file}:13:") and "'twwo'" in errors and "(did you mean 'two'?)" in errors, errors
     gate.let_through()
     await_rest(daemon)
     assert [row[:2] for row in ends(daemon)] == [(name, "succeeded") for name in ("one", "two", "three")]
