@@ -10,7 +10,7 @@ from ctl.desk import Desk
 from support.unwritable import BUFFERINGS, KINDS, unwritable
 
 FULL = "cannot write standard output: No space left on device"
-DOUBT = "; what was asked may have been done"
+DOUBT = "; the command may have taken effect"
 every_buffering = pytest.mark.parametrize("buffering", BUFFERINGS, ids=("lines", "unbuffered"))
 
 

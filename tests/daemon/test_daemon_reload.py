@@ -92,6 +92,7 @@ def test_a_port_that_is_taken_refuses_the_reload(daemon: RealDaemon, address: ho
     with socket.create_server(("127.0.0.1", 0)) as other, Wire(address) as kept:
         kept.send(signed(BODY))
         assert kept.answer().status == 202
+        daemon.await_log("webhook accepted")
         port = other.getsockname()[1]
         hooks.listen(daemon, port=port, path="/other")
         refused(daemon, f"cannot listen on 127.0.0.1:{port}: Address already in use; "

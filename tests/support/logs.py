@@ -13,7 +13,11 @@ from ductile import log
 
 @contextmanager
 def as_it_was() -> Iterator[None]:
-    """End what the block does to the log, which is one for the whole process and goes nowhere outside."""
+    """End what the block does to the log, which is one for the whole process and goes nowhere outside.
+
+    Lines that were logged before and had nowhere to go are dropped first.
+    """
+    log.close()
     try:
         yield
     finally:
