@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 
 VERSION = 3
@@ -25,6 +26,7 @@ def statements(number: int) -> Iterator[str]:
             statement = ""
 
 
+@cache
 def _script(number: int) -> str:
     file = _HERE / "schema.sql" if number == 1 else _HERE / "migrations" / f"{number:04d}.sql"
     return file.read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from http import HTTPStatus
 
 import pytest
 
@@ -29,7 +30,7 @@ def server() -> Iterator[Server]:
     ("status", "phrase", "retry"),
     [
         (400, "400 Bad Request", False), (401, "401 Unauthorized", False), (404, "404 Not Found", False),
-        (413, "413 Request Entity Too Large", False), (499, "499", False), (500, "500 Internal Server Error", True),
+        (413, f"413 {HTTPStatus(413).phrase}", False), (499, "499", False), (500, "500 Internal Server Error", True),
         (502, "502 Bad Gateway", True), (503, "503 Service Unavailable", True), (429, "429 Too Many Requests", True),
     ],
 )

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ductile import schema
 from ductile.dispatch.outcome import Facts
 from ductile.dispatch.run_lock import JOB_ID_VARIABLE, RunLocks
 from ductile.dispatch.runner import Launch, Run, become_subreaper
@@ -96,6 +97,9 @@ def writable_by_all() -> Iterator[Path]:
 
 def _be_the_child(writer: int, function: Callable[..., Any], arguments: tuple[Any, ...], ordinary: bool) -> None:
     try:
+        # An ordinary user may not be able to read the checkout, so the child has read what it needs of it.
+        for number in range(1, schema.VERSION + 1):
+            list(schema.statements(number))
         if ordinary and os.geteuid() == 0:
             os.setgroups([])
             os.setresgid(NOBODY, NOBODY, NOBODY)
