@@ -12,6 +12,8 @@ _MARKS = {"Mn", "Me"}
 _MOST_MARKS = 2       # on one character: more would reach over the lines above and below
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _CUT = "…"
+_WIDE_BY_NOW = (("\u2630", "\u2637"), ("\u268a", "\u268f"), ("\u3248", "\u324f"), ("\u4dc0", "\u4dff"),
+                ("\U0001d300", "\U0001d356"), ("\U0001d360", "\U0001d376"))
 
 
 def fit(text: str, width: int) -> str:
@@ -91,8 +93,9 @@ def _is_mark(char: str) -> bool:
 
 
 def _is_wide_by_now(char: str) -> bool:
-    # Hexagrams and numbers on black squares, narrow to this Python's Unicode, are wide to C libraries and terminals.
-    return "\u4dc0" <= char <= "\u4dff" or "\u3248" <= char <= "\u324f"
+    # Numbers on black squares, and the hexagrams, trigrams and counting rods that Unicode 16 made wide: wide to C
+    # libraries and terminals before this Python's Unicode says so.
+    return any(first <= char <= last for first, last in _WIDE_BY_NOW)
 
 
 def _is_selector(char: str) -> bool:
