@@ -54,7 +54,10 @@ def path_conflicts(config: Config, file: Path, value: Any, doubtful: Collection[
     problems: list[Problem] = []
     if database:
         conflict = _database_conflict(database, operator, config.state_path)
-        problems += [] if conflict is None else wrong(_STATE, conflict)
+        if conflict is not None:
+            problems += wrong(_STATE, conflict)
+            # Nothing else is compared with a path that has to change.
+            database = []
     named = [*operator]
     named += (_item("plugins_dir", directory)
               for key_path, directory in zip(config.plugins_places, config.plugins_dirs, strict=False)

@@ -128,6 +128,8 @@ DATABASES = [
     ("state: {path: link}\n",
      "1:15: state.path: expected another path, as the directory of run locks beside the database would be the database"
      ", got 'link'"),
+    ("state: {path: whole}\n",
+     "1:15: state.path: expected another path, as the database would be the configuration file, got 'whole'"),
 ]
 
 
@@ -135,6 +137,7 @@ DATABASES = [
 def test_the_database_may_not_take_the_place_of_another_file(directory, text, expected):
     (directory / "e/ductiled.pid").touch(mode=0o600)
     (directory / "link").symlink_to("running")
+    (directory / "whole").symlink_to("/")
     assert lines(load_text(directory, text)) == [expected]
 
 
