@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from ductile.protocol import Response, decode_response
-from support import steps
+from support import ordinary, steps
 from support.notified import ENVIRON, failure
 
 HERE = Path(__file__).resolve().parent
@@ -310,8 +311,14 @@ def as_nobody(workspace: Path, notes: Path, command: str = "handle") -> Response
     workspace.parent.chmod(0o755)
     for path in workspace.iterdir():
         path.chmod(0o444)
+    # A copy, for the checkout may be below a directory that is closed to others.
+    plugins = workspace.parent / "plugins"
+    for name in ("note", "lib"):
+        shutil.copytree(HERE.parent / name, plugins / name, ignore=shutil.ignore_patterns("test_*", "__pycache__"),
+                        dirs_exist_ok=True)
     given = steps.request(workspace, {"directory": str(notes)}, PAYLOAD, command=command)
-    return steps.run_process(HERE, given, workspace, as_user=NOBODY)
+    path = f"{ordinary.program('python').parent}:{os.environ['PATH']}"
+    return steps.run_process(plugins / "note", given, workspace, environ=ENVIRON | {"PATH": path}, as_user=NOBODY)
 
 
 @pytest.fixture
