@@ -223,7 +223,7 @@ class Daemon:
         grace = self._runtime.config.service.shutdown_grace
         self._stop = _Stop(deadline=now + grace)
         self._turn_again = False
-        self._webhooks.close()
+        # Webhooks are taken until the running plugin has ended: many senders do not try again.
         self._notifier.send(STOPPING="1", STATUS="stopping")
         job = self._dispatcher.job
         _log.info("stopping", signal=number, running_job_id=job and job.id, shutdown_grace=grace)
