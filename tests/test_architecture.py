@@ -18,7 +18,7 @@ PACKAGES = ("config", "plugin", "queue", "pipeline", "routing", "state", "worksp
 # Functions of values: these import none of WORLDLY and each other alone.
 PURE = set("""
     config.misnamed config.model config.read config.schedules config.values config.variables config.webhooks
-    ctl.monitor.render ctl.monitor.state ctl.monitor.tree ctl.protocol_report ctl.skeleton_texts ctl.table
+    ctl.monitor.render ctl.monitor.state ctl.monitor.tree ctl.protocol_report ctl.table
     ctl.text_width dispatch.conclude dispatch.followups dispatch.outcome dispatch.result_record errors injected
     pipeline.compiler pipeline.graph pipeline.spec plugin.manifest protocol queue.job queue.retry routing.baggage
     routing.portable_paths routing.router scheduler.breaker scheduler.schedule state.merge strictjson text units

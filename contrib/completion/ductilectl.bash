@@ -71,7 +71,7 @@ _ductilectl() {
     case $option in
         -c | --config | --set | --event | --state | --request) _ductilectl_paths -f; return ;;
         --dir) _ductilectl_paths -d; return ;;
-        --lang) _ductilectl_words 'sh python'; return ;;
+        --lang) _ductilectl_words 'sh python node'; return ;;
         --source) _ductilectl_ask plugins; return ;;
         ?*) return ;;
     esac

@@ -17,7 +17,7 @@ _WAIT_SECONDS = 10
 _CONFIG_HELP = "a config.yaml, or the directory that holds it"
 _JSON_HELP = "show one JSON document"
 _A_JOB = "1a2b3c4d"
-_LANGUAGES = ("sh", "python")
+_LANGUAGES = ("sh", "python", "node")
 _COMPLETED = ("plugins", "pipelines", "jobs", "dead", "queued", "ended")
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
@@ -251,7 +251,7 @@ It contains a manifest, a program with examples of events, state and logs to
 edit, and a README. The next steps are printed. Nothing is overwritten.""")
     parser.add_argument("plugin", metavar="NAME", type=_word, help="1 to 64 letters, digits, '-' and '_'")
     parser.add_argument("--lang", dest="language", choices=_LANGUAGES, default=_LANGUAGES[0],
-                        help=f"the language of its program: {' or '.join(_LANGUAGES)} (default: {_LANGUAGES[0]})")
+                        help=f"the language of its program: {', '.join(_LANGUAGES)} (default: {_LANGUAGES[0]})")
     parser.add_argument("--dir", metavar="DIR", dest="directory",
                         help="the parent directory (default: the first one of plugins_dir)")
 

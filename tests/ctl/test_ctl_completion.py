@@ -60,7 +60,7 @@ QUEUED, RUNNING, DEAD, SUCCEEDED = (job_id(number) for number in range(0xabc0, 0
     (["--v"], ["--version"]), (["run", "echo", "--p"], ["--payload"]),
     (["logs", "--"], ["--help", "--config", "--json", "--follow"]),
     (["run", "echo", "h"], ["handle", "health"]), (["run", "echo", "--payload", "x", "h"], ["handle", "health"]),
-    (["new-plugin", "--lang", "p"], ["python"]), (["new-plugin", "--lang", "=", "p"], ["python"]),
+    (["new-plugin", "--lang", "p"], ["python"]), (["new-plugin", "--lang", "=", "n"], ["node"]),
     (["queue", "-n", "1"], []), (["reload", ""], []), (["what", ""], []),
 ])
 def test_what_needs_no_configuration(tmp_path: Path, words: list[str], expected: list[str]) -> None:

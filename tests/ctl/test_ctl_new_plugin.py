@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -11,13 +12,18 @@ from pathlib import Path
 import pytest
 
 from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, Said
-from ductile.plugin.discovery import look_at
+from ductile import shipped
+from ductile.plugin.discovery import discover, look_at
 from support import ordinary
 from support.daemon import RealDaemon
 
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes an ordinary user, which takes root")
-every_language = pytest.mark.parametrize(("language", "program"), [("sh", "run.sh"), ("python", "run.py")])
+needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="there is no node here")
+FILES = {"sh": ["README.md", "manifest.yaml", "run.sh"], "node": ["README.md", "manifest.yaml", "run.js"],
+         "python": ["README.md", "ductile_plugin.py", "manifest.yaml", "run.py"]}
+every_language = pytest.mark.parametrize(("language", "program"), [
+    ("sh", "run.sh"), ("python", "run.py"), pytest.param("node", "run.js", marks=needs_node)])
 AWKWARD = ("true", "null", "1", "1e5", "0x10", "A-b_c", "x" * 64, "no")
 
 
@@ -32,25 +38,23 @@ def make(place: Path, *arguments: str, **settings: object) -> Said:
 @every_language
 def test_it_says_what_to_do_next(tmp_path: Path, language: str, program: str) -> None:
     assert make(tmp_path, "mine", "--lang", language, "--dir", ".") == Said(code=0, err="", out=f"""\
-./mine is made; what it does stands in {program}. To try it:
+Created ./mine; edit {program}. To try it:
   ductilectl test ./mine
-To have it run, put it into config.yaml, and then `ductilectl reload`:
+To run it, add it to config.yaml and run `ductilectl reload`:
   plugins:
     mine:
       schedule: {{every: 1h}}
       config: {{greeting: Hello}}
 """)
-    assert sorted(os.listdir(tmp_path / "mine")) == sorted(["README.md", "manifest.yaml", program])
+    assert sorted(os.listdir(tmp_path / "mine")) == FILES[language]
     assert os.listdir(tmp_path) == ["mine"]
 
 
-@every_language
 @pytest.mark.parametrize("umask", [0o000, 0o077])
-def test_the_daemon_s_user_can_run_it_and_nobody_else_write_it(tmp_path: Path, language: str, program: str,
-                                                               umask: int) -> None:
-    assert make(tmp_path, "mine", "--lang", language, "--dir", ".", umask=umask).code == 0
+def test_the_daemon_s_user_can_run_it_and_nobody_else_write_it(tmp_path: Path, umask: int) -> None:
+    assert make(tmp_path, "mine", "--lang", "python", "--dir", ".", umask=umask).code == 0
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "mine").iterdir()}
-    assert modes == {"README.md": 0o644, "manifest.yaml": 0o644, program: 0o755}
+    assert modes == {"README.md": 0o644, "manifest.yaml": 0o644, "ductile_plugin.py": 0o644, "run.py": 0o755}
     assert stat.S_IMODE((tmp_path / "mine").stat().st_mode) == 0o755
 
 
@@ -70,20 +74,25 @@ def test_it_passes_the_test_at_once(tmp_path: Path, language: str, program: str,
         assert found["response"]["state_updates"] and found["response"]["logs"]
 
 
-def test_the_state_of_the_python_one_counts_on(tmp_path: Path) -> None:
-    make(tmp_path, "mine", "--lang", "python", "--dir", ".")
+@pytest.mark.parametrize("language", ["python", pytest.param("node", marks=needs_node)])
+def test_its_state_counts_on(tmp_path: Path, language: str) -> None:
+    make(tmp_path, "mine", "--lang", language, "--dir", ".")
     (tmp_path / "state.json").write_text('{"runs": 6}')
     done = subprocess.run([DUCTILECTL, "test", "./mine", "--state", "state.json", "--json"], cwd=tmp_path,
                           env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert json.loads(done.stdout)["response"]["state_updates"] == {"runs": 7}
 
 
-@every_language
 @pytest.mark.parametrize("name", AWKWARD)
-def test_any_name_of_a_plugin_is_a_good_one(tmp_path: Path, language: str, program: str, name: str) -> None:
-    assert make(tmp_path, name, "--lang", language, "--dir", ".").code == 0
-    found = look_at(tmp_path / name)
+def test_any_name_of_a_plugin_is_a_good_one(desk: Desk, name: str) -> None:
+    assert desk.call("new-plugin", name).code == 0
+    found = look_at(desk.home / "plugins" / name)
     assert (found.reason, found.name, found.plugin.manifest.name) == (None, name, name)
+
+
+def test_the_templates_are_no_plugins(desk: Desk) -> None:
+    assert {found.name for found in discover([shipped.plugins()]).found} & {"PLUGIN_NAME", *FILES} == set()
+    assert sorted(os.listdir(shipped.plugins() / "_template")) == sorted(FILES)
 
 
 @every_language
@@ -119,7 +128,7 @@ def test_nothing_is_ever_overwritten(tmp_path: Path, there: str) -> None:
         place.symlink_to("nothing")
     seen = os.lstat(place)
     assert make(tmp_path, "mine", "--dir", str(tmp_path)) == Said(
-        code=74, out="", err=f"{place} exists already; take another name, or move it away\n")
+        code=74, out="", err=f"{place} exists; choose another name, or move it away\n")
     assert (os.listdir(tmp_path), os.lstat(place).st_ino) == (["mine"], seen.st_ino)
 
 
@@ -137,19 +146,19 @@ def test_a_name_that_no_plugin_can_have_is_64(tmp_path: Path, name: str, expecte
 
 def test_an_unknown_language_is_64(tmp_path: Path) -> None:
     assert make(tmp_path, "mine", "--lang", "perl") == Said(
-        code=64, out="", err="ductilectl new-plugin: argument --lang: expected one of sh, python, got 'perl';"
+        code=64, out="", err="ductilectl new-plugin: argument --lang: expected one of sh, python, node, got 'perl';"
                              " see ductilectl new-plugin --help\n")
 
 
 def test_a_place_that_is_not_there_is_74(tmp_path: Path) -> None:
     assert make(tmp_path, "mine", "--dir", "no") == Said(
-        code=74, out="", err="cannot make no/mine: No such file or directory; nothing was made\n")
+        code=74, out="", err="cannot create no/mine: No such file or directory; nothing was created\n")
 
 
 @as_root
 def test_where_an_ordinary_user_may_not_write_it_is_77(tmp_path: Path) -> None:
     assert make(Path("/"), "mine", "--dir", "/etc", become=NOBODY) == Said(
-        code=77, out="", err="cannot make /etc/mine: Permission denied; nothing was made\n")
+        code=77, out="", err="cannot create /etc/mine: Permission denied; nothing was created\n")
 
 
 @as_root
@@ -159,7 +168,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
         pytest.skip("no file system can be mounted here")
     try:
         assert make(tmp_path, "mine", "--dir", str(tmp_path)) == Said(
-            code=74, out="", err=f"cannot make {tmp_path}/mine: No space left on device; nothing was made\n")
+            code=74, out="", err=f"cannot create {tmp_path}/mine: No space left on device; nothing was created\n")
         assert os.listdir(tmp_path) == []
     finally:
         subprocess.run(["umount", tmp_path], check=True, timeout=20)
