@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 import sys
 import time
@@ -79,7 +80,9 @@ def main(respond):
         line = json.dumps(response, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
     sys.stdout.buffer.write(line + b"\n")
     sys.stdout.buffer.flush()
-    sys.exit(code)
+    sys.stderr.flush()
+    # At once: a process that is killed between its response and its end has stored its state and lost its events.
+    os._exit(code)
 
 
 def answer(respond, request):
@@ -102,6 +105,45 @@ def _answer(respond, request):
     if _log_lines:
         response = response | {"logs": [*response.get("logs", ()), *_log_lines]}
     return response, code
+
+
+def settings(request, keys):
+    """Return the request's `config` with defaults; a null counts as absent. Raises ConfigError.
+
+    `keys`: for each name a tuple of a check (a function, or the values that are allowed), what to say that is expected
+    (None: the allowed values), and a default; without one, the key is required.
+    """
+    config = request.get("config")
+    if not isinstance(config, dict):
+        raise ConfigError("config: expected a mapping")
+    found = {name: rule[2] for name, rule in keys.items() if len(rule) > 2}
+    found |= {name: value for name, value in config.items() if value is not None}
+    for name, value in found.items():
+        if name not in keys:
+            raise ConfigError(f"config: unknown key {name!r}, expected one of {', '.join(keys)}")
+        check, expected = keys[name][:2]
+        is_default = config.get(name) is None
+        if not is_default and not (check(value) if callable(check) else _is_one_of(value, check)):
+            raise ConfigError(f"{name}: expected {expected or 'one of ' + ', '.join(map(as_text, check))}")
+    missing = [name for name in keys if name not in found]
+    if missing:
+        raise ConfigError(f"config: {', '.join(missing)} missing")
+    return found
+
+
+def _is_one_of(value, allowed):
+    # True equals 1.
+    return any(type(value) is type(each) and value == each for each in allowed)
+
+
+def is_line(value):
+    """Say whether a value is a string that is not empty and on one line, as names, addresses and passwords are."""
+    return isinstance(value, str) and value != "" and value.isprintable()
+
+
+def is_number(least, most, *, whole=False):
+    """Return a check for a number between two bounds, both of them included."""
+    return lambda value: type(value) in ((int,) if whole else (int, float)) and least <= value <= most
 
 
 def seconds_left(request, *, spare=1.0, default=60.0):

@@ -115,6 +115,32 @@ def test_what_is_nested_too_deeply_is_an_error():
         "status": "error", "error": "the request is nested too deeply", "retry": False}
 
 
+KEYS = {"name": (lib.is_line, "one line"), "size": (lib.is_number(1, 9), "1 to 9", 5), "kind": (("a", 1), None, "a"),
+        "free": (lambda value: False, "nothing", None)}
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [({"name": "x"}, {"name": "x", "size": 5, "kind": "a", "free": None}),
+     ({"name": "x", "size": 1.5, "kind": 1, "free": None}, {"name": "x", "size": 1.5, "kind": 1, "free": None}),
+     ({"name": "x", "size": None}, {"name": "x", "size": 5, "kind": "a", "free": None})])
+def test_settings_are_the_configuration_with_its_defaults(config, found):
+    assert lib.settings({"config": config}, KEYS) == found
+
+
+@pytest.mark.parametrize(
+    ("config", "error"),
+    [(None, "config: expected a mapping"), ({}, "config: name missing"), ({"name": None}, "config: name missing"),
+     ({"name": ""}, "name: expected one line"), ({"name": "a\nb"}, "name: expected one line"),
+     ({"name": "x", "size": 10}, "size: expected 1 to 9"), ({"name": "x", "size": True}, "size: expected 1 to 9"),
+     ({"name": "x", "kind": True}, "kind: expected one of a, 1"), ({"name": "x", "free": 1}, "free: expected nothing"),
+     ({"nam": "x"}, "config: unknown key 'nam', expected one of name, size, kind, free")])
+def test_a_wrong_setting_is_named_with_what_is_expected(config, error):
+    with pytest.raises(lib.ConfigError) as caught:
+        lib.settings({"config": config}, KEYS)
+    assert str(caught.value) == error
+
+
 def test_the_deadline_leaves_time_to_answer():
     at = (datetime.now(UTC) + timedelta(seconds=30)).isoformat()
     assert 27 < lib.seconds_left({"deadline_at": at}, spare=2.0) <= 28
