@@ -17,7 +17,7 @@ from ductile.protocol import ANNOUNCED, INIT
 from ductile.queue import job_table
 from ductile.queue.job import NewJob, Submitter
 from ductile.routing import context_table
-from ductile.routing.baggage import NewContext, Origin, check, extend, reserved_key_warnings, size_bytes
+from ductile.routing.baggage import NO_STATE, NewContext, Origin, check, extend, reserved_key_warnings, size_bytes
 from ductile.routing.router import Target
 from ductile.runtime_config import RuntimeConfig
 from ductile.strictjson import encode
@@ -106,7 +106,7 @@ def jobs_for_event(runtime: RuntimeConfig, event: Mapping[str, Any], source_plug
 def _event_job(runtime: RuntimeConfig, event: Mapping[str, Any], target: Target, origin: str, submitted_by: Submitter,
                new_id: NewId) -> EventJob:
     job_id = new_id()
-    added = extend(None, trigger=event["payload"], state_updates={}, payload=event["payload"],
+    added = extend(None, trigger=event["payload"], state=NO_STATE, payload=event["payload"],
                    origin=Origin(plugin=origin, event_type=event["type"], job_id=job_id))
     fault = check(size_bytes(added.accumulated), _FIRST_HOP, runtime.config.service.max_hops)
     if fault is not None:

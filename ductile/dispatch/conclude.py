@@ -73,8 +73,9 @@ class Conclusion:
     """Everything that follows from an attempt.
 
     `attempt` and `max_attempts` are the new values of the row. `jobs` are queued unless they are duplicates, and
-    `deliveries` say which were, once they are written. `warnings` name refused and reserved keys.
-    `artifacts` are the job's files.
+    `deliveries` say which were, once they are written. `warnings` name refused and reserved keys,
+    `large_state` state that is too large for the baggage, and `notes` say what else is not passed on. `artifacts` are
+    the job's files.
     """
 
     job: Job
@@ -91,6 +92,8 @@ class Conclusion:
     jobs: tuple[FollowUp, ...] = ()
     deliveries: tuple[Delivery, ...] = ()
     warnings: tuple[str, ...] = ()
+    large_state: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     artifacts: tuple[Artifact, ...] = ()
 
 
@@ -120,7 +123,7 @@ def conclude(job: Job, outcome: Outcome, before: Before, rules: Rules, *, now: d
         retry_at=after.retry_at, error=outcome.error, state=state, breaker=breaker,
         init=_init_after(job, after.status, rules), log=_log_entry(outcome, now, new_id), response=outcome.response,
         jobs=follow_ups.jobs + core_event_jobs(job, events, before.context, rules.routing, now=now, new_id=new_id),
-        warnings=(*follow_ups.warnings, *reserved),
+        warnings=(*follow_ups.warnings, *reserved), large_state=follow_ups.large_state, notes=follow_ups.notes,
         artifacts=outcome.artifacts if isinstance(outcome, Succeeded) else (),
     )
 

@@ -129,6 +129,7 @@ class Dispatcher:
         self._root_fault: str | None = None       # why no job can have a workspace, as last reported
         self.root_retry_at: float | None = None   # monotonic: when to check that again
         self._to_finalize: list[tuple[Job, bool]] = []    # jobs whose workspaces are to be kept, or removed
+        self._large_state: set[str] = set()       # plugins whose large state has been reported
         self.blocked: set[str] = set()            # ids of jobs with live processes of an earlier run
         # Since the daemon last took them: plugins that got jobs, and plugins whose `init` has ended, by fingerprint.
         self.received_jobs: set[str] = set()
@@ -362,7 +363,7 @@ class Dispatcher:
         if isinstance(end.outcome, Succeeded):
             # `conclude` may still have refused it for exceeding a limit.
             self._to_finalize.append((job, conclusion.status is Status.SUCCEEDED))
-        report_end(job, end, conclusion, self._clock.monotonic() - task.claimed_at)
+        report_end(job, end, conclusion, self._clock.monotonic() - task.claimed_at, self._large_state)
         if next_in is not None:
             self._begin(claimed, next_in)
 

@@ -13,15 +13,17 @@ from ductile.pipeline.graph import Position
 from ductile.protocol import SOURCE, STEP_SUCCEEDED, Event, Response
 from ductile.queue.job import Job, NewJob
 from ductile.routing.baggage import (
+    NO_STATE,
     Context,
     NewContext,
     Origin,
     anchor,
     check,
     extend,
+    passed_state,
     reserved_key_warnings,
     size_bytes,
-    without_credentials,
+    with_result,
 )
 from ductile.routing.router import Router, Target, following
 from ductile.strictjson import encode
@@ -65,11 +67,17 @@ class FollowUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FollowUps:
-    """All jobs that follow, or the `fault`: a limit that is exceeded. `warnings` name keys kept out of the baggage."""
+    """All jobs that follow, or the `fault`: a limit that is exceeded.
+
+    `warnings` name keys that are refused. `large_state` names state that is too large for the baggage, and `notes` say
+    what else is not passed on.
+    """
 
     jobs: tuple[FollowUp, ...] = ()
     fault: str | None = None
     warnings: tuple[str, ...] = ()
+    large_state: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,18 +104,19 @@ def follow_up_jobs(job: Job, response: Response, context: Context | None, positi
     matched = [(index, event, targets) for index, event in enumerate(response.events)
                if (targets := routing.router.next(event.type, job.plugin, position))]
     if position is not None and not response.events and position.node.next:
-        return _pass_on(job, context, position, routing, now=now, new_id=new_id)
+        return _pass_on(job, response, context, position, routing, now=now, new_id=new_id)
     if not matched:
         return FollowUps()
     jobs: list[FollowUp] = []
     warnings: dict[str, None] = {}
-    updates = without_credentials(response.state_updates, routing.private_state) if routing.passes_state else {}
+    notes: tuple[str, ...] = ()
+    state = passed_state(response.state_updates, routing.private_state) if routing.passes_state else NO_STATE
     trigger = _payload(job, None)
     hop = _next_hop(context)
     total = 0
     for index, event, targets in matched:
         added = extend(
-            None if context is None else context.accumulated, trigger=trigger, state_updates=updates,
+            None if context is None else context.accumulated, trigger=trigger, state=state,
             payload=event.payload,
             origin=Origin(plugin=job.plugin, event_type=event.type, job_id=job.root_job_id),
         )
@@ -116,14 +125,16 @@ def follow_up_jobs(job: Job, response: Response, context: Context | None, positi
         if fault is not None:
             return FollowUps(fault=fault, warnings=tuple(warnings))
         warnings.update(dict.fromkeys(added.warnings))
-        sent = _Sent(index=index, event=event, source=job.plugin, targets=targets, payload=added.payload,
+        payload, of_result = with_result(added.accumulated, added.payload, response.result)
+        notes = notes or of_result
+        sent = _Sent(index=index, event=event, source=job.plugin, targets=targets, payload=payload,
                      accumulated=added.accumulated, hop=hop, core_event=job.core_event)
         new_jobs = _jobs(sent, job, context, routing, now=now, new_id=new_id)
         total += _stored_bytes(new_jobs, size)
         if total > RESPONSE_LIMIT_BYTES:
             return FollowUps(fault=_too_much(total), warnings=tuple(warnings))
         jobs += new_jobs
-    return FollowUps(jobs=tuple(jobs), warnings=tuple(warnings))
+    return FollowUps(jobs=tuple(jobs), warnings=tuple(warnings), large_state=state.notes, notes=notes)
 
 
 def _stored_bytes(jobs: Sequence[FollowUp], context_size: int) -> int:
@@ -137,13 +148,14 @@ def _too_much(total: int) -> str:
             "the workspace")
 
 
-def _pass_on(job: Job, context: Context | None, position: Position, routing: RoutingContext, *, now: datetime,
-             new_id: NewId) -> FollowUps:
-    """Return the jobs of the next steps, with the step's own payload and nothing added to the baggage."""
+def _pass_on(job: Job, response: Response, context: Context | None, position: Position, routing: RoutingContext, *,
+             now: datetime, new_id: NewId) -> FollowUps:
+    """Return the jobs of the next steps, with the step's own payload and result and nothing added to the baggage."""
     origin = Origin(plugin=job.plugin, event_type=STEP_SUCCEEDED, job_id=job.root_job_id)
     payload = _payload(job, {})
-    added = extend(None if context is None else context.accumulated, trigger=payload, state_updates={}, payload={},
+    added = extend(None if context is None else context.accumulated, trigger=payload, state=NO_STATE, payload={},
                    origin=origin)
+    payload, notes = with_result(added.accumulated, payload, response.result)
     hop = _next_hop(context)
     size = size_bytes(added.accumulated)
     fault = check(size, hop, routing.max_hops)
@@ -154,7 +166,9 @@ def _pass_on(job: Job, context: Context | None, position: Position, routing: Rou
                  core_event=job.core_event)
     jobs = _jobs(sent, job, context, routing, now=now, new_id=new_id)
     total = _stored_bytes(jobs, size)
-    return FollowUps(jobs=tuple(jobs)) if total <= RESPONSE_LIMIT_BYTES else FollowUps(fault=_too_much(total))
+    if total > RESPONSE_LIMIT_BYTES:
+        return FollowUps(fault=_too_much(total))
+    return FollowUps(jobs=tuple(jobs), notes=notes)
 
 
 def reserved_keys(job: Job, response: Response, context: Context | None) -> tuple[str, ...]:
@@ -187,7 +201,7 @@ def _core_event_baggage(job: Job, event: Event, context: Context | None,
                         routing: RoutingContext) -> Mapping[str, Any]:
     origin = Origin(plugin=job.plugin, event_type=event.type, job_id=job.root_job_id)
     known = context.accumulated if context is not None else extend(
-        None, trigger=_payload(job, None), state_updates={}, payload={}, origin=origin).accumulated
+        None, trigger=_payload(job, None), state=NO_STATE, payload={}, origin=origin).accumulated
     whole = {**known, **event.payload}
     if check(size_bytes(whole), _FIRST_HOP, routing.max_hops) is None:
         return whole

@@ -15,8 +15,11 @@ _log = Component("dispatch")
 _plugin_log = Component("plugin")
 
 
-def report_end(job: Job, end: AttemptEnd, conclusion: Conclusion, seconds: float) -> None:
-    """Log the plugin's log lines and stderr, and how its job ended, `seconds` after its claim."""
+def report_end(job: Job, end: AttemptEnd, conclusion: Conclusion, seconds: float, known: set[str]) -> None:
+    """Log the plugin's log lines and stderr, and how its job ended, `seconds` after its claim.
+
+    `known` are the plugins whose large state has been reported since the start: a cursor is large each time.
+    """
     outcome = end.outcome
     names = {"job_id": job.id, "plugin": job.plugin}
     for line in outcome.response.logs if outcome.response is not None else ():
@@ -32,6 +35,10 @@ def report_end(job: Job, end: AttemptEnd, conclusion: Conclusion, seconds: float
     if not end.proved_dead:
         _log.warn("processes of an earlier run are still alive; the job is blocked", **names)
     _report_deliveries(conclusion, names)
+    if job.plugin not in known:
+        for note in conclusion.large_state:
+            known.add(job.plugin)
+            _log.warn("large state not passed on", **names, reason=note)
     fields = {
         "command": job.command, "attempt": job.attempt, "outcome": conclusion.log.status,
         "status": conclusion.status, "seconds": round(seconds, 3),

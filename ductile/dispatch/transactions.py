@@ -135,7 +135,8 @@ def _finish(conn: sqlite3.Connection, job: Job, outcome: Outcome, rules: Rules, 
                               job_id=job.id, now=now)
     deliveries = tuple(_submit(conn, each, rules.routing.dedupe_ttl, now) for each in conclusion.jobs)
     counted = deliveries if conclusion.status is Status.SUCCEEDED else None
-    result = None if conclusion.response is None else encode_result(conclusion.response, counted, conclusion.warnings)
+    notes = (*conclusion.warnings, *conclusion.large_state, *conclusion.notes)
+    result = None if conclusion.response is None else encode_result(conclusion.response, counted, notes)
     attempt_table.append(conn, job, conclusion.log, result)
     artifact_table.add(conn, job.id, conclusion.artifacts)
     return replace(conclusion, deliveries=deliveries)

@@ -7,12 +7,21 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ductile.strictjson import canonical, encode
-from ductile.text import one_line
+from ductile.strictjson import canonical, encode, is_longer
+from ductile.text import counted, one_line
 
 # Of one stored context, in bytes.
 LIMIT_BYTES = 1024 * 1024
+# Of what a plugin's state adds to it, as JSON: one value, and all together. A cursor of megabytes would be stored again
+# for each job that follows.
+STATE_VALUE_LIMIT_BYTES = 4 * 1024
+STATE_LIMIT_BYTES = 64 * 1024
+# Of a result that is passed on, in UTF-8.
+RESULT_LIMIT_BYTES = 4 * 1024
+_MOST_NAMED = 5
 
+# The key of a payload that gets the result of the job before it.
+RESULT = "result"
 _ANCHORED = "origin_"
 _RESERVED = "ductile_"
 # Keys of a request. A payload key of the same name would mislead readers.
@@ -48,13 +57,53 @@ class Extended:
     warnings: tuple[str, ...]
 
 
-def extend(parent: Mapping[str, Any] | None, *, trigger: Any, state_updates: Mapping[str, Any], payload: Any,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassedState:
+    """What a plugin's state adds to the baggage.
+
+    `left_out` are the keys that are too large to travel; their older values leave the baggage too, because they would
+    be stale. `notes` name them, a line each.
+    """
+
+    updates: Mapping[str, Any]
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+NO_STATE = PassedState(updates={})
+
+
+def passed_state(state_updates: Mapping[str, Any], private_state: Collection[str]) -> PassedState:
+    """Return what state updates add to the baggage: no credentials, nothing in `private_state`, nothing large."""
+    updates = without_credentials(state_updates, private_state)
+    large = tuple(key for key, value in updates.items() if _is_longer(value, STATE_VALUE_LIMIT_BYTES))
+    small = {key: value for key, value in updates.items() if key not in large} if large else updates
+    notes = (f"{_named(large)} not passed on: longer than {STATE_VALUE_LIMIT_BYTES:,} bytes as JSON",) if large else ()
+    if not _is_longer(small, STATE_LIMIT_BYTES):
+        return PassedState(updates=small, left_out=large, notes=notes)
+    note = f"{_named(tuple(small))} not passed on: longer than {STATE_LIMIT_BYTES:,} bytes as JSON together"
+    return PassedState(updates={}, left_out=tuple(updates), notes=(*notes, note))
+
+
+def _is_longer(value: Any, most: int) -> bool:
+    return is_longer(value, most) or len(encode(value)) > most
+
+
+def _named(keys: tuple[str, ...]) -> str:
+    shown = ", ".join(f"'{one_line(key, 60)}'" for key in keys[:_MOST_NAMED])
+    if len(keys) == 1:
+        return f"the state key {shown} is"
+    more = f" and {counted(len(keys) - _MOST_NAMED, 'more key')}" if len(keys) > _MOST_NAMED else ""
+    return f"the state keys {shown}{more} are"
+
+
+def extend(parent: Mapping[str, Any] | None, *, trigger: Any, state: PassedState, payload: Any,
            origin: Origin) -> Extended:
     """Return the row for an event. The merge is shallow, and later values win.
 
     `parent` is the baggage of the previous row, None for the first of a chain. Only the first row uses `trigger`, the
-    payload of the job itself, and `origin`. `state_updates` come from `without_credentials`, and are empty for a
-    protocol-1 plugin. A payload that is not an object is passed on unchanged and adds nothing.
+    payload of the job itself, and `origin`. `state` comes from `passed_state`, and is empty for a protocol-1 plugin. A
+    payload that is not an object is passed on unchanged and adds nothing.
     """
     core = anchor(origin)
     before: Mapping[str, Any] = core if parent is None else parent
@@ -63,17 +112,23 @@ def extend(parent: Mapping[str, Any] | None, *, trigger: Any, state_updates: Map
         anchored = key in core if parent is None else key.startswith(_ANCHORED)
         return anchored and not (key in before and canonical(before[key]) == canonical(value))
 
-    layers = [_object(state_updates), _object(payload)]
-    if parent is None:
-        layers.insert(0, _object(trigger))
     accumulated = dict(before)
     refused: dict[str, None] = {}
-    for layer in layers:
+
+    def lay(layer: Mapping[str, Any]) -> None:
         for key, value in layer.items():
             if offends(key, value):
                 refused[key] = None
             else:
                 accumulated[key] = value
+
+    if parent is None:
+        lay(_object(trigger))
+    for key in state.left_out:
+        if not key.startswith(_ANCHORED):
+            accumulated.pop(key, None)
+    lay(state.updates)
+    lay(_object(payload))
     if isinstance(payload, Mapping):
         payload = {key: value for key, value in payload.items() if not offends(key, value)}
     return Extended(accumulated=accumulated, payload=payload, warnings=tuple(_refusals(refused, core)))
@@ -108,6 +163,22 @@ def visible(accumulated: Mapping[str, Any], payload: Any) -> Any:
     A payload that is not an object is left alone.
     """
     return {**accumulated, **payload} if isinstance(payload, Mapping) else payload
+
+
+def with_result(accumulated: Mapping[str, Any], payload: Any, result: str | None) -> tuple[Any, tuple[str, ...]]:
+    """Return the payload of a job that follows with the `result` of the job before it, and notes.
+
+    A `result` that the event or the chain's payloads have set is left alone: it is in `accumulated`. Any other one in
+    the payload is that of an earlier job, which this one replaces.
+    """
+    if not isinstance(payload, Mapping) or RESULT in accumulated:
+        return payload, ()
+    without = {key: value for key, value in payload.items() if key != RESULT}
+    if result is None:
+        return without, ()
+    if len(result.encode()) > RESULT_LIMIT_BYTES:
+        return without, (f"the result is not passed on: longer than {RESULT_LIMIT_BYTES:,} bytes",)
+    return {**without, RESULT: result}, ()
 
 
 def size_bytes(accumulated: Mapping[str, Any]) -> int:

@@ -291,6 +291,43 @@ def test_a_payload_is_passed_on_as_it_is(payload: Any) -> None:
     assert contexts(onward) == [CONTEXT.accumulated] * 2
 
 
+def test_the_result_of_a_job_travels_with_its_events_and_never_in_the_baggage() -> None:
+    onward = planned(response(weighed({"kg": 1}), weighed({"result": "set"}), weighed([1]), result="done"),
+                     context=CONTEXT)
+    assert payloads(onward) == [{"kg": 1, "result": "done"}] * 3 + [{"result": "set"}] * 3 + [[1]] * 3
+    assert ["result" in each for each in contexts(onward)] == [False] * 3 + [True] * 3 + [False] * 3
+    assert onward.notes == ()
+
+
+def test_a_long_result_is_noted_once_and_left_out() -> None:
+    onward = planned(response(weighed({}), weighed({}), result="x" * 4097))
+    assert (payloads(onward), onward.notes, onward.warnings) == (
+        [{}] * 6, ("the result is not passed on: longer than 4,096 bytes",), ())
+
+
+@pytest.mark.parametrize(("answer", "expected"), [({"result": "mine"}, {"result": "mine"}), ({}, {})])
+def test_a_step_without_events_passes_on_its_own_result_and_not_an_older_one(answer: dict, expected: dict) -> None:
+    given = {"type": "asked", "payload": {"url": "u", "result": "old"}}
+    onward = stepped(response(**answer), payload=json.dumps(given))
+    assert (payloads(onward), contexts(onward)) == ([{"url": "u", **expected}] * 2, [CONTEXT.accumulated] * 2)
+
+
+def test_a_result_that_the_chain_began_with_is_passed_on_by_a_step_without_events() -> None:
+    onward = stepped(response(result="mine"), context=None,
+                     payload=json.dumps({"type": "asked", "payload": {"result": "set"}}))
+    assert payloads(onward) == [{"result": "set"}] * 2
+
+
+def test_large_state_is_noted_and_neither_it_nor_its_older_value_is_in_the_baggage() -> None:
+    known = replace(CONTEXT, accumulated={**CONTEXT.accumulated, "seen": ["a"]})
+    onward = planned(response(weighed({"kg": 1}), weighed({}), state_updates={"seen": ["a" * 5000], "last": 3}),
+                     context=known)
+    assert contexts(onward) == [{**CONTEXT.accumulated, "last": 3, "kg": 1}] * 3 + [
+        {**CONTEXT.accumulated, "last": 3}] * 3
+    assert (onward.large_state, onward.warnings) == (
+        ("the state key 'seen' is not passed on: longer than 4,096 bytes as JSON",), ())
+
+
 def test_a_first_step_without_events_tells_what_the_chain_began_with() -> None:
     onward = stepped(response(state_updates={"more": 1}), context=None)
     assert contexts(onward) == [{"origin_plugin": "scale", "origin_event_type": "ductile.step.succeeded",

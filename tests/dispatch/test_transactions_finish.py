@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -10,15 +10,17 @@ from random import Random
 
 import pytest
 
-from ductile.config.model import BreakerRule, Retry
+from ductile.config.model import BreakerRule, Retry, Route
 from ductile.db import transaction
 from ductile.dispatch import transactions
 from ductile.dispatch.conclude import Conclusion, Rules
 from ductile.dispatch.outcome import Failed, Interrupted, Outcome, Refused, Succeeded
+from ductile.injected import NewId
 from ductile.plugin import plugin_table
 from ductile.protocol import decode_response
 from ductile.queue import attempt_table, job_table
 from ductile.queue.job import Job, StaleJob, Status, Submitter
+from ductile.routing.router import Router
 from ductile.scheduler import schedule_table
 from ductile.state import state_table
 from support.clock import START
@@ -37,8 +39,9 @@ def conn(tmp_path: Path) -> Iterator[sqlite3.Connection]:
         yield made
 
 
-def finish(conn: sqlite3.Connection, job: Job, outcome: Outcome, rules: Rules = RULES) -> Conclusion:
-    return transactions.finish(conn, job, outcome, rules, now=LATER, rng=Random(0), new_id=ids())
+def finish(conn: sqlite3.Connection, job: Job, outcome: Outcome, rules: Rules = RULES,
+           new_id: NewId | None = None) -> Conclusion:
+    return transactions.finish(conn, job, outcome, rules, now=LATER, rng=Random(0), new_id=new_id or ids())
 
 
 def test_a_success_is_in_the_ledger_whole(conn: sqlite3.Connection) -> None:
@@ -53,6 +56,45 @@ def test_a_success_is_in_the_ledger_whole(conn: sqlite3.Connection) -> None:
     assert (attempt.attempt, attempt.status, attempt.exit_code, attempt.stderr, attempt.seconds) == (
         1, "succeeded", 0, "hm", 7.0)
     assert json.loads(attempt.result) == ANSWER.raw
+
+
+def _took_along(conn: sqlite3.Connection, cursor: dict[str, int], names: Iterable[str], job_id: str,
+                new_id: NewId | None = None) -> Conclusion:
+    """Finish a poll that keeps a large cursor and emits an event for each name."""
+    routes = (Route(source="echo", event_type="file", target="filer"),)
+    rules = replace(RULES, routing=replace(NO_ROUTING, router=Router(routes), max_attempts={"filer": 4}))
+    events = [{"type": "file", "payload": {"path": name}} for name in names]
+    answer = {"status": "ok", "result": f"{len(events)} files", "events": events,
+              "state_updates": {"files": cursor, "since": "today"}}
+    return finish(conn, put_job(conn, job_id, Status.RUNNING), Succeeded(
+        response=decode_response(json.dumps(answer).encode()), exit_code=0), rules, new_id)
+
+
+def test_a_cursor_of_16200_files_stays_at_home_and_loses_no_event(conn: sqlite3.Connection) -> None:
+    cursor = {f"photos/2026/IMG_{number:05}.jpg": 1_770_000_000 + number for number in range(16_200)}
+    conclusion = _took_along(conn, cursor, list(cursor)[-50:], "a")
+    assert conclusion.status is Status.SUCCEEDED
+    assert state_table.get(conn, "echo") == {"files": cursor, "since": "today"}
+    told = conn.execute("SELECT j.payload, c.accumulated_json FROM job_queue j JOIN event_context c"
+                        " ON c.id = j.event_context_id ORDER BY j.seq").fetchall()
+    assert [json.loads(payload)["payload"] for payload, _ in told] == [
+        {"path": name, "result": "50 files"} for name in list(cursor)[-50:]]
+    assert {tuple(json.loads(known)) for _, known in told} == {
+        ("origin_plugin", "origin_event_type", "origin_job_id", "since", "path")}
+    [attempt] = attempt_table.of_job(conn, "a")
+    notes = ["the state key 'files' is not passed on: longer than 4,096 bytes as JSON"]
+    assert json.loads(attempt.result)["notes"] == notes
+
+
+def test_the_database_stays_small_however_large_the_cursor_of_a_busy_poll(
+        conn: sqlite3.Connection, tmp_path: Path) -> None:
+    cursor = {f"photos/2026/IMG_{number:05}.jpg": 1_770_000_000 + number for number in range(5000)}
+    names, new_id = list(cursor), ids()
+    for number in range(5):
+        _took_along(conn, cursor, names[number * 1000:(number + 1) * 1000], f"poll-{number}", new_id)
+    assert conn.execute("SELECT count(*) FROM job_queue WHERE plugin = 'filer'").fetchone() == (5000,)
+    conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert (tmp_path / "state.db").stat().st_size < 10_000_000
 
 
 def test_a_failure_that_may_be_mended_waits_for_its_retry(conn: sqlite3.Connection) -> None:

@@ -1,18 +1,26 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from ductile.routing.baggage import (
     LIMIT_BYTES,
+    NO_STATE,
+    RESULT_LIMIT_BYTES,
+    STATE_LIMIT_BYTES,
+    STATE_VALUE_LIMIT_BYTES,
     Extended,
     Origin,
+    PassedState,
     check,
     extend,
+    passed_state,
     reserved_key_warnings,
     size_bytes,
     visible,
+    with_result,
     without_credentials,
 )
 from ductile.strictjson import MOST_NESTING
@@ -24,11 +32,11 @@ LATER = Origin(plugin="other", event_type="other", job_id="other")
 
 
 def first(payload: Any, *, trigger: Any = None, state: dict[str, Any] | None = None) -> Extended:
-    return extend(None, trigger=trigger, state_updates=state or {}, payload=payload, origin=ORIGIN)
+    return extend(None, trigger=trigger, state=PassedState(updates=state or {}), payload=payload, origin=ORIGIN)
 
 
 def later(payload: Any, *, trigger: Any = None, state: dict[str, Any] | None = None) -> Extended:
-    return extend(PARENT, trigger=trigger, state_updates=state or {}, payload=payload, origin=LATER)
+    return extend(PARENT, trigger=trigger, state=PassedState(updates=state or {}), payload=payload, origin=LATER)
 
 
 @pytest.mark.parametrize(("trigger", "state", "payload", "expected"), [
@@ -70,7 +78,7 @@ def test_a_payload_that_is_no_object_is_handed_on_and_adds_nothing(payload: Any)
 
 def test_what_was_given_is_left_alone() -> None:
     parent, state, payload = {"origin_user": "ann"}, {"origin_x": 1}, {"origin_user": "bob", "a": 1}
-    added = extend(parent, trigger=None, state_updates=state, payload=payload, origin=LATER)
+    added = extend(parent, trigger=None, state=PassedState(updates=state), payload=payload, origin=LATER)
     added.accumulated["more"] = added.payload["more"] = 1
     assert (parent, state, payload) == ({"origin_user": "ann"}, {"origin_x": 1}, {"origin_user": "bob", "a": 1})
 
@@ -123,7 +131,7 @@ def test_the_same_value_again_is_no_offence(payload: dict[str, Any]) -> None:
 ])
 def test_values_are_the_same_only_as_json(value: Any, other: Any) -> None:
     def row(parent: Any, new: Any) -> Extended:
-        return extend({"origin_x": parent}, trigger=None, state_updates={}, payload={"origin_x": new}, origin=LATER)
+        return extend({"origin_x": parent}, trigger=None, state=NO_STATE, payload={"origin_x": new}, origin=LATER)
 
     for parent, new in ((value, other), (other, value)):
         assert len(row(parent, new).warnings) == 1
@@ -246,6 +254,77 @@ def test_a_plugin_sees_what_the_chain_was_told_under_its_payload(payload: Any, e
 def test_a_forged_origin_is_seen_by_nobody() -> None:
     added = later({"origin_user": "eve", "a": 1})
     assert visible(added.accumulated, added.payload) == {**PARENT, "a": 1}
+
+
+def as_json(length: int) -> str:
+    """Return a string that is so long as JSON."""
+    return "x" * (length - 2)
+
+
+@pytest.mark.parametrize(("value", "large"), [
+    (as_json(STATE_VALUE_LIMIT_BYTES), False), (as_json(STATE_VALUE_LIMIT_BYTES + 1), True),
+    ("é" * 683, True), ([1] * 2047, False), ([1] * 2048, True), ({"a": as_json(STATE_VALUE_LIMIT_BYTES)}, True),
+])
+def test_a_large_value_of_the_state_is_not_passed_on(value: Any, large: bool) -> None:
+    state = passed_state({"seen": value, "last": 3, "token": "t"}, ())
+    if not large:
+        assert state == PassedState(updates={"seen": value, "last": 3})
+        return
+    assert state == PassedState(updates={"last": 3}, left_out=("seen",), notes=(
+        "the state key 'seen' is not passed on: longer than 4,096 bytes as JSON",))
+
+
+def test_of_a_state_that_is_large_together_nothing_is_passed_on() -> None:
+    member = as_json(STATE_VALUE_LIMIT_BYTES - len('"00":,'))
+    state = {f"{number:02}": member for number in range(16)}
+    state["00"] = member[:-1]
+    assert passed_state(state, ()) == PassedState(updates=state)
+    state["00"] = member
+    assert len(json.dumps(state, separators=(",", ":"))) == STATE_LIMIT_BYTES + 1
+    assert passed_state({**state, "s": 1}, ("s",)) == PassedState(updates={}, left_out=tuple(state), notes=(
+        "the state keys '00', '01', '02', '03', '04' and 11 more keys are not passed on: longer than 65,536 bytes as"
+        " JSON together",))
+
+
+def test_credentials_and_private_keys_do_not_count_as_large_state() -> None:
+    state = {"seen": {"token": as_json(9999), "a": 1}, "session": as_json(9999)}
+    assert passed_state(state, ("session",)) == PassedState(updates={"seen": {"a": 1}})
+
+
+def test_the_older_value_of_a_large_key_leaves_the_baggage() -> None:
+    state = PassedState(updates={"last": 3}, left_out=("city", "seen", "origin_user"))
+    added = extend(PARENT, trigger=None, state=state, payload={"seen": 1}, origin=LATER)
+    assert added.accumulated == {**{key: PARENT[key] for key in PARENT if key != "city"}, "last": 3, "seen": 1}
+    added = extend(None, trigger={"city": "Perth", "a": 1}, state=state, payload={}, origin=ORIGIN)
+    assert added.accumulated == {**CORE, "a": 1, "last": 3}
+
+
+@pytest.mark.parametrize(("payload", "result", "expected"), [
+    ({"a": 1}, "done", {"a": 1, "result": "done"}),
+    ({"a": 1}, "", {"a": 1, "result": ""}),
+    ({"a": 1}, None, {"a": 1}),
+    ({"result": "of an earlier job"}, "done", {"result": "done"}),
+    ({"result": "of an earlier job"}, None, {}),
+    ([1], "done", [1]),
+    ("text", "done", "text"),
+    (None, "done", None),
+])
+def test_the_result_of_a_job_is_in_the_payload_of_those_that_follow(payload: Any, result: Any, expected: Any) -> None:
+    assert with_result({"a": 1}, payload, result) == (expected, ())
+
+
+@pytest.mark.parametrize("result", ["done", None, "x" * 5000])
+def test_a_result_that_a_payload_of_the_chain_has_set_is_left_alone(result: str | None) -> None:
+    assert with_result({"result": "set"}, {"result": "set"}, result) == ({"result": "set"}, ())
+    assert with_result({"result": "set"}, {"a": 1}, result) == ({"a": 1}, ())
+
+
+@pytest.mark.parametrize(("letter", "size"), [("x", 1), ("é", 2)])
+def test_a_long_result_is_not_passed_on(letter: str, size: int) -> None:
+    longest = letter * (RESULT_LIMIT_BYTES // size)
+    assert with_result({}, {}, longest) == ({"result": longest}, ())
+    assert with_result({}, {"result": "old"}, longest + "x") == ({}, (
+        "the result is not passed on: longer than 4,096 bytes",))
 
 
 @pytest.mark.parametrize(("hop", "max_hops"), [(1, 1), (1, 20), (20, 20)])
