@@ -26,6 +26,8 @@ import time
 EXIT_CONFIG = 78
 MIB = 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
+# Ductile takes 100 levels in a response, of which an event's payload has the fourth.
+_DEEPEST = 90
 
 
 # Failures
@@ -58,6 +60,8 @@ class ConfigError(Permanent):
 # Request and response
 
 _log_lines = []
+# An escaped NUL; behind an escaped backslash the same letters are no escape.
+_NUL = re.compile(rb"(\\\\)|\\u0000")
 
 
 def log(message, level="info"):
@@ -76,13 +80,18 @@ def main(respond):
         request = None
     with contextlib.redirect_stdout(sys.stderr):
         response, code = _answer(respond, request)
-        # JSON cannot carry half a character.
-        line = json.dumps(response, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+        line = _encoded(response)
     sys.stdout.buffer.write(line + b"\n")
     sys.stdout.buffer.flush()
     sys.stderr.flush()
     # At once: a process that is killed between its response and its end has stored its state and lost its events.
     os._exit(code)
+
+
+def _encoded(response):
+    """Return a response as JSON, without what Ductile refuses in a stranger's text: NUL and half a character."""
+    line = json.dumps(response, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+    return _NUL.sub(lambda found: found[1] or b"", line)
 
 
 def answer(respond, request):
@@ -165,6 +174,26 @@ def one_line(value, limit=300, secrets=()):
     return " ".join("".join(char if char.isprintable() else " " for char in value).split())[:limit]
 
 
+@contextlib.contextmanager
+def within(seconds, what):
+    """Raise Permanent, which begins with `what`, where the block takes longer: for regular expressions, which may.
+
+    It works in the main thread alone, as signals do.
+    """
+    import signal
+
+    def stop(*_):
+        raise Permanent(f"{what} took more than {seconds:.3g} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 # Templates
 
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
@@ -213,6 +242,16 @@ def as_text(value):
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def lookup(path, *sources, default=None):
+    """Return what is at a dotted path such as `a.b.0` in the first source that has it, else `default`."""
+    for source in sources:
+        try:
+            return _at(source, path)
+        except LookupError:
+            continue
+    return default
 
 
 def _find(placeholder, sources, name, missing):
@@ -292,9 +331,11 @@ class Answer:
         return self.body.decode("utf-8", "replace")
 
     def json(self):
-        """Return the body as JSON. Raises Retry where it is none."""
+        """Return the body as JSON that an event can carry. Raises Retry where it is none."""
         try:
-            return json.loads(self.body)
+            value = json.loads(self.body, parse_constant=_no_number, parse_float=_number, parse_int=_number)
+            _check_depth(value, _DEEPEST)
+            return value
         except (ValueError, RecursionError):
             raise Retry(f"{where(self.url)} answered something that is not JSON") from None
 
@@ -303,6 +344,25 @@ class Answer:
         from http import client
         phrase = client.responses.get(self.status, "")
         return Failed(f"{where(self.url)} answered {self.status} {phrase}".rstrip() + more, retry=self.retryable)
+
+
+def _no_number(name):
+    raise ValueError(name)
+
+
+def _number(digits):
+    number = float(digits)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError("beyond a double")
+    return int(digits) if digits.lstrip("-").isdecimal() else number
+
+
+def _check_depth(value, left):
+    if left == 0:
+        raise ValueError("nested too deeply")
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        if isinstance(inner, (dict, list)):
+            _check_depth(inner, left - 1)
 
 
 def is_url(value):

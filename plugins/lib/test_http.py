@@ -154,12 +154,21 @@ def test_any_other_retry_after_is_none(server, given):
     assert lib.http("GET", server.url).retry_after is None
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"\xff", b"", b"[" * 100_000])
+@pytest.mark.parametrize("body", [b"<html>", b"\xff", b"", b"[" * 100_000, b"NaN", b"[1e999]", b"9" * 400,
+                                  b"[" * 91 + b"]" * 91])
 def test_json_that_is_none_may_pass(server, body):
     server.answers = [raw(b"HTTP/1.1 200 OK\r\n\r\n" + body)]
     with pytest.raises(lib.Retry) as caught:
         lib.http("GET", server.url).json()
     assert str(caught.value) == f"{server.host} answered something that is not JSON"
+
+
+def test_json_keeps_its_numbers(server):
+    server.answers = [raw(b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 88 + b'[1, -2, 1.0, 12345678901234567890]' + b"]" * 88)]
+    found = lib.http("GET", server.url).json()
+    for _ in range(88):
+        (found,) = found
+    assert [(type(each), each) for each in found] == [(int, 1), (int, -2), (float, 1.0), (int, 12345678901234567890)]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -85,6 +87,21 @@ def test_half_a_character_is_replaced(plugin):
 
 
 # In process
+
+@pytest.mark.parametrize(("text", "printed"), [
+    ("a\0b\0", b'"ab"'), ("\\u0000\0", rb'"\\u0000"'), ("\\\0\"", rb'"\\\""'), ("\ud800é", '"?é"'.encode())])
+def test_what_ductile_refuses_in_a_text_is_left_out(text, printed):
+    assert lib._encoded({"x": text}) == b'{"x": ' + printed + b"}"
+
+
+def test_what_takes_too_long_is_given_up():
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(lib.Permanent, match=r"^rule 1 took more than 0.05 s$"), lib.within(0.05, "rule 1"):
+        re.search("(a+)+$", "a" * 40 + "b")
+    with lib.within(30, "this"):
+        pass
+    assert (signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)) == (before, (0.0, 0.0))
+
 
 @pytest.mark.parametrize(
     ("error", "retry"),

@@ -60,3 +60,9 @@ def test_each_value_is_escaped_and_the_template_is_not():
     escaped = lib.text("<{a}{b}{c}>", {"a": "<x>", "b": ["<"], "c": 5}, escape=lambda value: value.replace("<", "&lt;"))
     assert escaped == '<&lt;x>["&lt;"]5>'
     assert lib.text("{c}", {"c": 5}, escape=str) == "5"
+
+
+def test_a_name_is_looked_up_in_one_source_after_the_other():
+    sources = ({"a": [{"b": 0}], "n": None}, {"a": 5, "c": "x"})
+    assert [lib.lookup(path, *sources, default="-") for path in ("a.0.b", "a", "c", "n", "a.1", "d", "c.x")] == [
+        0, [{"b": 0}], "x", None, "-", "-", "-"]

@@ -44,7 +44,7 @@ def answer(directory: Path, given: bytes, workspace: Path, environ: Mapping[str,
     module = load(directory)
     with _surroundings(workspace, environ):
         printed = library().answer(module.respond, decoded(given))
-    return decode_response(json.dumps(printed, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace"))
+    return decode_response(library()._encoded(printed))
 
 
 def decoded(given: bytes) -> object:
