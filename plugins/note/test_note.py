@@ -333,7 +333,7 @@ def reachable(tmp_path: Path) -> None:
         path.chmod(mode)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, which takes root")
 def test_a_directory_that_may_not_be_written_is_left_as_it_is(workspace, notes, reachable):
     notes.mkdir(mode=0o755)
     assert failure(as_nobody(workspace, notes)) == (f"directory: {notes}: Permission denied", True)
