@@ -13,6 +13,7 @@ import pytest
 
 from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, Said, job_id, start
 from support import ordinary
+from support.gate import line_from
 from support.ledger import put_ended
 
 READING = (("status",), ("queue",), ("logs",), ("logs", "-f"), ("inspect", "0000"), ("state", "echo"))
@@ -174,8 +175,7 @@ def test_a_signal_ends_the_plugin_that_is_asked_how_it_is(desk: Desk, number: in
     os.mkfifo(desk.home / "up")
     process = start("health", home=desk.home, env={"HOME": str(desk.home), "PATH": os.defpath})
     try:
-        with open(desk.home / "up") as up:
-            plugin = int(up.read())
+        plugin = int(line_from(desk.home / "up"))
         process.send_signal(number)
         assert process.communicate(timeout=PATIENCE_SECONDS) == ("", "")
         assert process.returncode == code

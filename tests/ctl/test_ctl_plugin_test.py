@@ -16,6 +16,7 @@ from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, Said, start
 from ductile.state import state_table
 from support import processes
 from support.clock import START
+from support.gate import line_from
 
 SHOWS = """#!/bin/sh
 cat >"$HOME/request"
@@ -312,8 +313,7 @@ def test_a_signal_ends_the_plugin_and_clears_the_workspace_away(desk: Desk, numb
     os.mkfifo(desk.home / "up")
     process = start("test", "slow", home=desk.home, env={"HOME": str(desk.home), "PATH": os.defpath})
     try:
-        with open(desk.home / "up") as up:
-            pid, workspace = up.read().split()
+        pid, workspace = line_from(desk.home / "up").split()
         process.send_signal(number)
         assert process.communicate(timeout=PATIENCE_SECONDS) == ("", "")
         assert process.returncode == code

@@ -9,6 +9,21 @@ from pathlib import Path
 _SECONDS = 20.0
 
 
+def line_from(fifo: Path) -> str:
+    """Return the line that a program writes into a FIFO. Raises TimeoutError if none comes."""
+    # For both ways, so that it opens at once, whether the program has come so far or not.
+    end = os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        read = b""
+        while not read.endswith(b"\n"):
+            if not select.select([end], [], [], _SECONDS)[0]:
+                raise TimeoutError(f"nothing was written into {fifo} within {_SECONDS} s")
+            read += os.read(end, 4096)
+        return read.decode()
+    finally:
+        os.close(end)
+
+
 class Gate:
     """`config` is what the plugin has to be given. Both ends are held open, so that neither side blocks on opening."""
 
