@@ -57,9 +57,22 @@ def detach() -> Report:
     os.close(reader)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    # The daemon sets up signals itself, and plugins may dump core.
-    DaemonContext(detach_process=True, umask=_UMASK, files_preserve=[writer], signal_map={}, prevent_core=False).open()
-    return Report(writer)
+    report = Report(writer)
+    try:
+        # The daemon sets up signals itself, and plugins may dump core.
+        DaemonContext(detach_process=True, umask=_UMASK, files_preserve=[writer], signal_map={},
+                      prevent_core=False).open()
+    except OSError as error:
+        # It forks twice more. The command still waits, and this process may have left its terminal.
+        report.failed(EXIT_SYSTEM, (f"cannot detach: {_reason(error)}",))
+        os._exit(EXIT_SYSTEM)
+    return report
+
+
+def _reason(error: OSError) -> str:
+    """Return the system's text for an error; python-daemon wraps it in one without."""
+    cause = error.__cause__
+    return (cause.strerror if isinstance(cause, OSError) else error.strerror) or str(error)
 
 
 def _wait(child: int, reader: int, mask: set[int | signal.Signals]) -> int:

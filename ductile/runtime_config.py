@@ -22,7 +22,7 @@ from ductile.pipeline.spec import PipelineFault
 from ductile.plugin.discovery import ConfiguredPlugin, Registry, bind, discover, summary
 from ductile.plugin.entrypoint import writable_libraries
 from ductile.routing.router import Router
-from ductile.safe_files import exposed, printable, quoted
+from ductile.safe_files import exposed, is_writable_by_others, printable, quoted
 from ductile.text import counted
 from ductile.validation import Path as KeyPath
 from ductile.validation import Problem, dotted, nearest
@@ -90,7 +90,7 @@ def read(path: Path, environ: Mapping[str, str], *, keep_unset: bool = False) ->
     the file cannot be read or is no YAML.
     """
     loaded = load(path, environ, keep_unset=keep_unset)
-    runtime, found, of_pipelines = _look(loaded)
+    runtime, authored, found, of_pipelines = _look(loaded)
     pipeline_lines = (loaded.hidden(str(fault), _PIPELINES_DIR) for fault in of_pipelines)
     return LoadResult(
         path=path.absolute(),
@@ -98,8 +98,7 @@ def read(path: Path, environ: Mapping[str, str], *, keep_unset: bool = False) ->
         problems=_first(chain(_lines(loaded, found), pipeline_lines), len(found) + len(of_pipelines)),
         faults=_first(_faults(loaded, runtime), sum(len(plugin.faults) for plugin in runtime.plugins.values()
                                                   if plugin.settings.enabled)),
-        warnings=(*loaded.warnings, *_none_enabled(loaded, runtime), *_exposed(loaded, runtime),
-                  *_doubts(loaded, runtime)),
+        warnings=(*loaded.warnings, *_none_enabled(loaded, runtime), *_exposed(loaded, runtime.config, authored), *_doubts(loaded, runtime)),
     )
 
 
@@ -111,8 +110,8 @@ def build(path: Path, environ: Mapping[str, str]) -> LoadResult:
     return result
 
 
-def _look(loaded: Loaded) -> tuple[RuntimeConfig, list[Problem], list[PipelineFault]]:
-    """Return the runtime configuration, and the problems of the configuration and of the pipelines."""
+def _look(loaded: Loaded) -> tuple[RuntimeConfig, Authored, list[Problem], list[PipelineFault]]:
+    """Return the runtime configuration, the pipelines as read, and the problems of the configuration and of the pipelines."""
     config = loaded.config
     registry = _without_values(discover(config.plugins_dirs), loaded)
     plugins = {name: _shown(bind(settings, registry), loaded) for name, settings in config.plugins.items()}
@@ -127,7 +126,7 @@ def _look(loaded: Loaded) -> tuple[RuntimeConfig, list[Problem], list[PipelineFa
     beyond = [*_unlisted_directories(config, registry, authored), *_missing_commands(config, plugins),
               *_events_without_subscriber(config, compiled), *_unknown_timeouts(plugins)]
     found = [*loaded.problems, *(each for each in beyond if each.path not in loaded.unknown)]
-    return runtime, found, sorted([*authored.problems, *compiled.problems])
+    return runtime, authored, found, sorted([*authored.problems, *compiled.problems])
 
 
 def _without_values(registry: Registry, loaded: Loaded) -> Registry:
@@ -158,12 +157,15 @@ def _none_enabled(loaded: Loaded, runtime: RuntimeConfig) -> Iterator[str]:
         yield f"{printable(loaded.path)}: no plugin is enabled: nothing runs, and queued jobs wait"
 
 
-def _exposed(loaded: Loaded, runtime: RuntimeConfig) -> Iterator[str]:
+def _exposed(loaded: Loaded, config: Config, authored: Authored) -> Iterator[str]:
     """Yield a line for each file or directory with which other users can change what the daemon runs."""
-    found = [*exposed(loaded.path), *(each for directory in runtime.config.plugins_dirs for each in exposed(directory))]
+    found = [each for name, _ in loaded.files for each in exposed(loaded.path.parent / name)]
+    found += (each for directory in (*config.plugins_dirs, config.pipelines_dir) for each in exposed(directory))
+    found += (config.pipelines_dir / name for name, _ in authored.files
+              if is_writable_by_others(config.pipelines_dir / name))
     for path in dict.fromkeys(found):
         line = f"{printable(path)}: writable by others, which the next release refuses: chmod o-w {quoted(path)}"
-        yield loaded.hidden(line, _PLUGINS_DIR)
+        yield loaded.hidden(line, _PLUGINS_DIR, _PIPELINES_DIR)
 
 
 def _doubts(loaded: Loaded, runtime: RuntimeConfig) -> Iterator[str]:

@@ -443,16 +443,24 @@ def test_a_configuration_without_an_enabled_plugin_is_a_warning(directory, text)
         (), (f"{directory}/config.yaml: no plugin is enabled: nothing runs, and queued jobs wait",))
 
 
-def test_what_others_may_write_above_the_configuration_and_the_plugins_is_a_warning(directory):
-    for name in ("open", "sticky"):
+def test_what_others_may_write_of_the_configuration_plugins_and_pipelines_is_a_warning(directory):
+    for name in ("open", "sticky", "shared"):
         (directory / name / "plugins").mkdir(parents=True)
+        (directory / name / "pipelines").mkdir()
         (directory / name).chmod(0o1777 if name == "sticky" else 0o777)
     make(directory / "open" / "plugins", "one")
-    (directory / "config.yaml").write_text("plugins: {one: {}}\nplugins_dir: [sticky/plugins, open/plugins]\n")
+    pipelines = directory / "shared" / "pipelines"
+    for name, mode in (("a.yaml", 0o666), ("b.yaml", 0o664), ("notes.txt", 0o666)):
+        (pipelines / name).write_text("pipelines: []\n")
+        (pipelines / name).chmod(mode)
+    pipelines.chmod(0o777)
+    (directory / "config.yaml").write_text(
+        "plugins: {one: {}}\nplugins_dir: [sticky/plugins, open/plugins]\npipelines_dir: shared/pipelines\n")
     (directory / "config.yaml").chmod(0o646)
     refuses = "writable by others, which the next release refuses: chmod o-w"
     assert read(directory).warnings == tuple(
-        f"{path}: {refuses} {path}" for path in (directory / "config.yaml", directory / "open"))
+        f"{path}: {refuses} {path}" for path in (
+            directory / "config.yaml", directory / "open", pipelines, directory / "shared", pipelines / "a.yaml"))
 
 
 def test_more_problems_than_anybody_reads_are_counted(directory):

@@ -14,6 +14,7 @@ import pytest
 from ductile.pidfile import signal_daemon
 from support import processes
 from support.daemon import RealDaemon
+from support.surprise import at
 
 
 class Detached:
@@ -125,6 +126,14 @@ def test_a_second_daemon_is_told_by_the_command(detached: Detached) -> None:
     assert (run.returncode, run.stderr) == (
         75, f"ductiled is already running as PID {detached.pid} (it holds {detached.daemon.pid_file})\n")
     assert detached.stop() == 0
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_a_process_that_cannot_be_had_on_the_way_is_told_by_the_command(detached: Detached, nth: int) -> None:
+    surprised = at(detached.daemon.home, "os.fork", action="raise OSError(11, 'no process')", nth=nth)
+    run = detached.start(env={**detached.daemon.environ, **surprised})
+    assert (run.returncode, run.stdout, run.stderr) == (71, "", "cannot detach: no process\n")
+    assert not detached.daemon.data.exists()
 
 
 def test_a_damaged_database_is_told_by_the_command(detached: Detached) -> None:

@@ -10,9 +10,10 @@ import os, signal, sys
 reached = []
 
 def surprise(event, arguments):
-    if event == {event!r} and not reached and {about!r} in str(arguments[0] if arguments else ""):
+    if event == {event!r} and len(reached) < {nth} and {about!r} in str(arguments[0] if arguments else ""):
         reached.append(event)
-        {action}
+        if len(reached) == {nth}:
+            {action}
 
 sys.addaudithook(surprise)
 """
@@ -20,10 +21,11 @@ sys.addaudithook(surprise)
 INTERRUPT = "os.kill(os.getpid(), signal.SIGINT)"
 
 
-def at(directory: Path, event: str, *, action: str, about: str = "") -> dict[str, str]:
-    """Return the variables with which a Python program does `action`, once, when an event comes.
+def at(directory: Path, event: str, *, action: str, about: str = "", nth: int = 1) -> dict[str, str]:
+    """Return the variables with which a Python program does `action`, once, when an event comes for the nth time.
 
-    `about` is part of the event's first argument. The module that does it is made in the directory.
+    `about` is part of the event's first argument. A process that is forked counts on. The module that does it is made in
+    the directory.
     """
-    (directory / "sitecustomize.py").write_text(_SITE.format(event=event, about=about, action=action))
+    (directory / "sitecustomize.py").write_text(_SITE.format(event=event, about=about, action=action, nth=nth))
     return {"PYTHONPATH": str(directory), "PYTHONDONTWRITEBYTECODE": "1"}
