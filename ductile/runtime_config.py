@@ -98,7 +98,8 @@ def read(path: Path, environ: Mapping[str, str], *, keep_unset: bool = False) ->
         problems=_first(chain(_lines(loaded, found), pipeline_lines), len(found) + len(of_pipelines)),
         faults=_first(_faults(loaded, runtime), sum(len(plugin.faults) for plugin in runtime.plugins.values()
                                                   if plugin.settings.enabled)),
-        warnings=(*loaded.warnings, *_none_enabled(loaded, runtime), *_exposed(loaded, runtime.config, authored), *_doubts(loaded, runtime)),
+        warnings=(*loaded.warnings, *_none_enabled(loaded, runtime), *_exposed(loaded, runtime.config, authored),
+                  *_doubts(loaded, runtime)),
     )
 
 
@@ -111,7 +112,7 @@ def build(path: Path, environ: Mapping[str, str]) -> LoadResult:
 
 
 def _look(loaded: Loaded) -> tuple[RuntimeConfig, Authored, list[Problem], list[PipelineFault]]:
-    """Return the runtime configuration, the pipelines as read, and the problems of the configuration and of the pipelines."""
+    """Return the runtime configuration, the pipelines as read, and the problems of the configuration and of these."""
     config = loaded.config
     registry = _without_values(discover(config.plugins_dirs), loaded)
     plugins = {name: _shown(bind(settings, registry), loaded) for name, settings in config.plugins.items()}
