@@ -54,7 +54,7 @@ def _row(found: Pipeline) -> dict[str, Any]:
 
 def _node(node: Node) -> dict[str, Any]:
     return {"step_id": node.id, "plugin": node.plugin, "command": node.command,
-            "workspace": "copy" if node.deep_copy else "links", "next": list(node.next)}
+            "workspace": "copy" if node.deep_copy else "links", "with": node.template, "next": list(node.next)}
 
 
 def _tree(found: Pipeline) -> Iterator[str]:
@@ -77,8 +77,9 @@ def _depth_below(depth: int, following: tuple[str, ...]) -> int:
 
 def _label(node: Node) -> str:
     copied = ", workspace: copy" if node.deep_copy else ""
+    given = f", with {', '.join(map(table.cell, node.template))}" if node.template else ""
     # The command of a plugin that is not loaded has not been checked.
-    return f"{node.id}: {node.plugin} {table.cell(node.command)}{copied}"
+    return f"{node.id}: {node.plugin} {table.cell(node.command)}{copied}{given}"
 
 
 def _mermaid(found: Pipeline) -> Iterator[str]:

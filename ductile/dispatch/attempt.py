@@ -15,6 +15,7 @@ from ductile.dispatch.job_workspace import Inherited, complete, with_portable_pa
 from ductile.dispatch.outcome import Outcome, Refused, Succeeded, Unrunnable, classify
 from ductile.dispatch.run_lock import JOB_ID_VARIABLE, RunLocks
 from ductile.dispatch.runner import Launch, Run
+from ductile.pipeline.templates import Unrenderable
 from ductile.plugin.discovery import ConfiguredPlugin, Plugin
 from ductile.plugin.entrypoint import changed, interpreter_fault
 from ductile.protocol import encode_request
@@ -34,10 +35,15 @@ _TEMPORARY = {errno.EAGAIN, errno.ENOMEM, errno.ETXTBSY, errno.EMFILE, errno.ENF
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """What a request takes from the database: the plugin's state and the job's baggage, None if it carries none."""
+    """What a request takes from the database: the plugin's state and the job's baggage, None if it carries none.
+
+    `template` is the `with` of the job's step. `fault` says why the job cannot run at all.
+    """
 
     state: Mapping[str, Any]
     context: Context | None
+    template: Mapping[str, Any] | None = None
+    fault: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +76,8 @@ def start(job: Job, plugin: ConfiguredPlugin, inputs: Inputs, *, environ: Mappin
     if job.command not in loaded.manifest.commands:
         # Another attempt cannot help: this needs a reload, and then `ductilectl retry`.
         return Refused(error=f"plugin {job.plugin} {plugin.version} has no command {job.command!r}")
+    if inputs.fault is not None:
+        return Refused(error=inputs.fault)
     try:
         change = changed(loaded.program)
         if change is not None:
@@ -80,6 +88,8 @@ def start(job: Job, plugin: ConfiguredPlugin, inputs: Inputs, *, environ: Mappin
             return Run(_launch(job, plugin, loaded, inputs, environ=environ, workspace=workspace, lock=lock, now=now))
         finally:
             os.close(lock)
+    except Unrenderable as error:
+        return Refused(error=str(error))
     except OSError as error:
         return not_started(error, os.fspath(error.filename or loaded.entrypoint), job, workspaces)
 
@@ -96,16 +106,16 @@ def not_started(error: OSError, where: str, job: Job, workspaces: Workspaces) ->
 def _launch(job: Job, plugin: ConfiguredPlugin, loaded: Plugin, inputs: Inputs, *, environ: Mapping[str, str],
             workspace: Path, lock: int, now: datetime) -> Launch:
     timeout = plugin.settings.timeout(job.command)
-    event: dict[str, Any] | None = None if job.payload is None else json.loads(job.payload)
+    here = os.fspath(workspace)
+    event: dict[str, Any] | None = None if job.payload is None else from_portable(json.loads(job.payload), here)
     baggage: Mapping[str, Any] = {}
     if inputs.context is not None:
-        baggage = inputs.context.accumulated
+        baggage = from_portable(inputs.context.accumulated, here)
         assert event is not None, "a job with a context has an event"
-        event["payload"] = visible(baggage, event["payload"])
-    here = os.fspath(workspace)
+        event["payload"] = visible(baggage, event["payload"], inputs.template)
     request = encode_request(
         protocol=loaded.manifest.protocol, job_id=job.id, command=job.command, config=plugin.settings.config,
-        state=from_portable(inputs.state, here), event=from_portable(event, here), context=from_portable(baggage, here),
+        state=from_portable(inputs.state, here), event=event, context=baggage,
         deadline_at=utc_text(now + timedelta(seconds=timeout)), workspace_dir=here,
     )
     return Launch(

@@ -19,7 +19,7 @@ from ductile.dispatch.followups import (
 from ductile.dispatch.outcome import Interrupted, Outcome, Refused, Succeeded, log_status, overruled, retryable
 from ductile.dispatch.result_record import Delivery
 from ductile.injected import Chance, NewId
-from ductile.pipeline.graph import Position
+from ductile.pipeline.graph import Position, lost
 from ductile.protocol import INIT, JOB_DEAD, Event, Response
 from ductile.queue.job import Job, LogEntry, Status, Submitter
 from ductile.queue.retry import delay
@@ -156,9 +156,7 @@ def _follow_ups(job: Job, outcome: Outcome, before: Before, rules: Rules, now: d
     if not isinstance(outcome, Succeeded) or outcome.response is None:
         return FollowUps(), outcome
     if job.pipeline_hash is not None and before.position is None:
-        fault = (f"version {job.pipeline_hash[:12]} of pipeline {job.pipeline_name}, which it began with, "
-                 "is gone from the database or damaged")
-        return FollowUps(), overruled(outcome, Refused, fault)
+        return FollowUps(), overruled(outcome, Refused, lost(job.pipeline_name, job.pipeline_hash))
     found = follow_up_jobs(job, outcome.response, before.context, before.position, rules.routing, now=now,
                            new_id=new_id)
     if found.fault is None:

@@ -295,7 +295,7 @@ class Dispatcher:
             return
         job = task.job
         try:
-            inputs = transactions.read_inputs(self._conn, job)
+            inputs = transactions.read_inputs(self._conn, job, task.rules.routing.router.pipelines)
             started = attempt.start(job, task.plugin, inputs, environ=task.environ, cloned=cloned,
                                     workspaces=self._workspaces, locks=self._locks, now=self._clock.now())
         except (NotNow, NotWritten) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -17,6 +17,7 @@ from ductile.dispatch.outcome import Interrupted, Outcome
 from ductile.dispatch.result_record import Delivery, encode_result
 from ductile.injected import Chance, NewId
 from ductile.pipeline import version_table
+from ductile.pipeline.graph import Pipeline, lost
 from ductile.plugin import plugin_table
 from ductile.queue import attempt_table, job_table
 from ductile.queue.job import Job, Status, Submitter
@@ -86,10 +87,14 @@ def _claim(conn: sqlite3.Connection, plugins: list[str], blocked: list[str], ded
     return Claimed(job=None, duplicates=tuple(duplicates))
 
 
-def read_inputs(conn: sqlite3.Connection, job: Job) -> Inputs:
-    """Read what the job's request needs. Raises what `database_errors` raises."""
+def read_inputs(conn: sqlite3.Connection, job: Job, pipelines: Mapping[str, Pipeline]) -> Inputs:
+    """Read what the job's request needs; `pipelines` are the current ones. Raises what `database_errors` raises."""
     with database_errors(conn):
-        return Inputs(state=state_table.get(conn, job.plugin), context=_context(conn, job))
+        position = version_table.position_of(conn, job, pipelines)
+        is_lost = job.pipeline_hash is not None and position is None
+        return Inputs(state=state_table.get(conn, job.plugin), context=_context(conn, job),
+                      template=None if position is None else position.node.template,
+                      fault=lost(job.pipeline_name, job.pipeline_hash or "") if is_lost else None)
 
 
 def _context(conn: sqlite3.Connection, job: Job) -> Context | None:

@@ -9,7 +9,7 @@ the name of the step in `inspect` and in the search for duplicates; a written on
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from ductile.pipeline.graph import Node, Pipeline, build
@@ -246,7 +246,7 @@ class _Expansion:
         if isinstance(step, Uses):
             node = Node(
                 id=step.id or step.plugin + position, plugin=step.plugin, command=step.command or HANDLE,
-                deep_copy=step.deep_copy, next=following,
+                deep_copy=step.deep_copy, next=following, template=step.template,
             )
             self.backwards.append(node)
             return (node.id,)
@@ -263,10 +263,8 @@ class _Expansion:
         if part is None or not part.pipeline.nodes:
             return following
         for node in reversed(list(part.pipeline.nodes.values())):
-            self.backwards.append(Node(
-                id=f"{prefix}/{node.id}", plugin=node.plugin, command=node.command, deep_copy=node.deep_copy,
-                next=tuple(f"{prefix}/{name}" for name in node.next) or following,
-            ))
+            self.backwards.append(replace(
+                node, id=f"{prefix}/{node.id}", next=tuple(f"{prefix}/{name}" for name in node.next) or following))
         return tuple(f"{prefix}/{name}" for name in part.pipeline.entry)
 
 

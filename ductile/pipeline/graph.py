@@ -17,7 +17,8 @@ from ductile.validation import Problem, Section, kind_of
 class Node:
     """One step of a pipeline that becomes a job. `next` are the ids of the nodes that get its events.
 
-    With `deep_copy` its workspace is a copy of its parent's, else a clone with hard links.
+    With `deep_copy` its workspace is a copy of its parent's, else a clone with hard links. `template` is the step's
+    `with`, None if it has none.
     """
 
     id: str
@@ -25,6 +26,7 @@ class Node:
     command: str
     deep_copy: bool
     next: tuple[str, ...]
+    template: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,11 @@ def build(*, name: str, on: str | None, entry: tuple[str, ...], nodes: Iterable[
     by_id = {node.id: node for node in nodes}
     text = canonical_json(_form(name, on, entry, by_id))
     return Pipeline(name=name, on=on, entry=entry, nodes=by_id, hash=_digest(text))
+
+
+def lost(name: str | None, digest: str) -> str:
+    """Return why a job cannot go on whose version of a pipeline is not known."""
+    return f"version {digest[:12]} of pipeline {name}, which it began with, is gone from the database or damaged"
 
 
 def canonical(pipeline: Pipeline) -> str:
@@ -103,7 +110,7 @@ def _form(name: str, on: str | None, entry: tuple[str, ...], nodes: Mapping[str,
         "name": name, "on": on, "entry": entry,
         "nodes": [
             {"id": node.id, "plugin": node.plugin, "command": node.command, "deep_copy": node.deep_copy,
-             "next": node.next}
+             "next": node.next, **({} if node.template is None else {"with": node.template})}
             for node in nodes.values()
         ],
     }
@@ -116,6 +123,12 @@ def _digest(text: str) -> str:
 def _as_type(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(f"expected an event type, got {kind_of(value)}")
+    return value
+
+
+def _as_template(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"expected a mapping, got {kind_of(value)}")
     return value
 
 
@@ -135,6 +148,7 @@ def _nodes(section: Section) -> list[Node]:
         nodes.append(Node(
             id=each.text("id"), plugin=each.text("plugin"), command=each.text("command"),
             deep_copy=each.boolean("deep_copy", False), next=each.texts("next"),
+            template=each.read("with", None, _as_template),
         ))
         each.finish()
     return nodes

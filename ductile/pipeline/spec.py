@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ductile.config.values import as_name
+from ductile.pipeline import templates
 from ductile.protocol import ANNOUNCED, reserved_prefix
 from ductile.validation import Path, Problem, Section, as_text, kind_of, nearest
 from ductile.yamlfile import Document
@@ -48,13 +49,14 @@ class PipelineFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uses:
-    """A step that runs a plugin; `command` is None for the default."""
+    """A step that runs a plugin; `command` is None for the default, `template` is its `with`, None if it has none."""
 
     path: Path
     id: str | None
     plugin: str
     command: str | None
     deep_copy: bool
+    template: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,10 +213,14 @@ def _read_uses(section: Section, step_id: str | None) -> Step:
     problems_before = len(section.problems)
     command = section.read("command", None, as_text)
     deep_copy = section.read("workspace", False, _as_deep_copy)
+    template = section.read("with", None, _as_template)
+    if template is not None:
+        section.problems += templates.faults(template, (*section.path, "with"))
     # Otherwise the default command would be checked in place of an invalid one.
     if not plugin or len(section.problems) > problems_before:
         return Steps(path=section.path, id=step_id, steps=())
-    return Uses(path=section.path, id=step_id, plugin=plugin, command=command, deep_copy=deep_copy)
+    return Uses(path=section.path, id=step_id, plugin=plugin, command=command, deep_copy=deep_copy,
+                template=template or None)
 
 
 def _read_call(section: Section, step_id: str | None) -> Step:
@@ -239,6 +245,12 @@ def _read_name(section: Section, key: str) -> str:
     return section.text(key)
 
 
+def _as_template(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"expected a mapping, got {kind_of(value)}")
+    return value
+
+
 def _as_deep_copy(value: Any) -> bool:
     if value != "copy":
         raise ValueError(f"expected copy (leave the key out for hard links), got {kind_of(value)}")
@@ -246,4 +258,4 @@ def _as_deep_copy(value: Any) -> bool:
 
 
 _READERS = {"uses": _read_uses, "call": _read_call, "steps": _read_group, "split": _read_split}
-_OF_USES = ("command", "workspace")
+_OF_USES = ("command", "workspace", "with")

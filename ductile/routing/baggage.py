@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ductile.pipeline.templates import render
 from ductile.strictjson import canonical, encode, is_longer
 from ductile.text import counted, one_line
 
@@ -157,12 +158,18 @@ def reserved_key_warnings(value: Any, kind: str) -> tuple[str, ...]:
                  for key in _object(value) if key in _REQUEST_FIELDS or key.startswith(_RESERVED))
 
 
-def visible(accumulated: Mapping[str, Any], payload: Any) -> Any:
-    """Return the payload that a receiving plugin sees: the baggage with the event's payload on top.
+def visible(accumulated: Mapping[str, Any], payload: Any, template: Mapping[str, Any] | None = None) -> Any:
+    """Return the payload that a receiving plugin sees: the baggage, the event's payload over it, and what the
+    `template` of its step gives over both.
 
-    A payload that is not an object is left alone.
+    A payload that is not an object is left alone, unless there is a template: that takes its place. Raises
+    Unrenderable.
     """
-    return {**accumulated, **payload} if isinstance(payload, Mapping) else payload
+    merged = {**accumulated, **payload} if isinstance(payload, Mapping) else payload
+    if template is None:
+        return merged
+    return {**(merged if isinstance(merged, Mapping) else accumulated),
+            **render(template, payload, accumulated, ("with",))}
 
 
 def with_result(accumulated: Mapping[str, Any], payload: Any, result: str | None) -> tuple[Any, tuple[str, ...]]:

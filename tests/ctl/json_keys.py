@@ -62,7 +62,8 @@ DOCUMENTS: dict[str, Any] = {
     },
     "plugins": [keys("plugin version protocol commands description configured_as enabled not_loaded directory")],
     "pipelines": [_PIPELINE],
-    "pipelines NAME": {**_PIPELINE, **keys("entry"), "nodes": [keys("step_id plugin command workspace next")]},
+    "pipelines NAME": {**_PIPELINE, **keys("entry"), "nodes": [
+        {**keys("step_id plugin command workspace next"), "with": ANY}]},
     "queue": [keys("job_id plugin command status next_retry_at attempt max_attempts created_at age_seconds"
                    " submitted_by")],
     "run PLUGIN": keys("job_id plugin command status"),

@@ -104,13 +104,15 @@ def test_one_that_is_only_called_says_so(files: Desk) -> None:
 
 
 def test_the_document_of_one_has_its_graph(files: Desk) -> None:
-    hashes = write(files, {"name": "p", "on": "t", "steps": [{"id": "a", "uses": "echo"}, {"split": [
+    hashes = write(files, {"name": "p", "on": "t", "steps": [
+        {"id": "a", "uses": "echo", "with": {"x": ["{y}"]}}, {"split": [
         {"id": "b", "uses": "note", "workspace": "copy"}, {"id": "c", "uses": "echo", "command": "poll"}]}]})
     assert files.call("pipelines", "p", "--json").json == {
         "pipeline": "p", "on": "t", "hash": hashes["p"], "steps": 3, "entry": ["a"], "nodes": [
-            {"step_id": "a", "plugin": "echo", "command": "handle", "workspace": "links", "next": ["b", "c"]},
-            {"step_id": "b", "plugin": "note", "command": "handle", "workspace": "copy", "next": []},
-            {"step_id": "c", "plugin": "echo", "command": "poll", "workspace": "links", "next": []}]}
+            {"step_id": "a", "plugin": "echo", "command": "handle", "workspace": "links", "with": {"x": ["{y}"]},
+             "next": ["b", "c"]},
+            {"step_id": "b", "plugin": "note", "command": "handle", "workspace": "copy", "with": None, "next": []},
+            {"step_id": "c", "plugin": "echo", "command": "poll", "workspace": "links", "with": None, "next": []}]}
 
 
 def test_the_diagram_has_every_step_and_every_way(files: Desk) -> None:

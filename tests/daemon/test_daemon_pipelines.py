@@ -149,6 +149,47 @@ def test_a_step_without_events_passes_on_what_it_was_given_and_adds_nothing(daem
     assert len(ends(daemon)) == 3
 
 
+def test_a_notifier_says_the_result_of_the_step_before_it_and_no_older_one(daemon: RealDaemon) -> None:
+    said = event(title="Soup", message="of step one", tags=["a"])
+    step(daemon, "one", answer={"events": [said], "result": "one is done"})
+    step(daemon, "two", answer={"result": "two is done"})
+    step(daemon, "quiet")
+    given = {"message": "{title}: {result?}", "tags": "{tags}", "asked": "<{asked}>"}
+    for name in ("tells", "sees"):
+        step(daemon, name)
+    daemon.pipelines(pipeline("p", *uses("one", "two"), {"uses": "tells", "with": given}, *uses("quiet"),
+                              {"uses": "sees", "with": given}))
+    [root] = run(daemon, asked="why")
+    assert [row[1:] for row in ends(daemon)] == [("succeeded", None)] * 5
+    [tells], [sees] = seen(daemon, "tells"), seen(daemon, "sees")
+    known = {"origin_plugin": "cli", "origin_event_type": "go", "origin_job_id": root, "asked": "why",
+             "title": "Soup", "message": "of step one", "tags": ["a"]}
+    assert (tells["context"], sees["context"]) == (known, known)
+    overlay = {"tags": ["a"], "asked": "<why>"}
+    assert tells["event"]["payload"] == known | overlay | {"message": "Soup: two is done", "result": "two is done"}
+    # The step before it has no result.
+    assert sees["event"]["payload"] == known | overlay | {"message": "Soup: "}
+    # Rendered for the request and never stored.
+    stored = daemon.rows("SELECT json_extract(payload, '$.payload') FROM job_queue WHERE plugin = 'tells'")
+    assert [json.loads(payload) for (payload,) in stored] == [
+        {"title": "Soup", "message": "of step one", "tags": ["a"], "result": "two is done"}]
+
+
+def test_a_missing_name_fails_the_job_at_once_and_a_path_is_that_of_the_jobs_own_file(daemon: RealDaemon) -> None:
+    step(daemon, "one", event(note="{here}/note.md"), write={"note.md": "x"})
+    for name in ("left", "right"):
+        step(daemon, name)
+    daemon.pipelines(pipeline("p", *uses("one"), {"split": [
+        {"uses": "left", "with": {"message": "{titel}"}}, {"uses": "right", "with": {"file": "see {note}"}}]}))
+    run(daemon)
+    assert ends(daemon) == [
+        ("one", "succeeded", None),
+        ("left", "dead", "with.message: no 'titel' in the payload or the context"), ("right", "succeeded", None)]
+    assert (seen(daemon, "left"), daemon.attempts(job_of(daemon, "left"))) == ([], [(1, "failed")])
+    [right] = seen(daemon, "right")
+    assert right["event"]["payload"]["file"] == f"see {right['here']}/note.md"
+
+
 def test_an_event_starts_every_pipeline_that_takes_it_and_every_route_after_the_next_steps(daemon: RealDaemon) -> None:
     step(daemon, "one", event("found", link="x"))
     for name in ("next", "p", "q", "routed"):

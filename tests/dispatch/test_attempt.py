@@ -52,7 +52,7 @@ def start(home: Path, plugin: ConfiguredPlugin, *, command: str = "poll", event:
 def start_with(conn: sqlite3.Connection, home: Path, plugin: ConfiguredPlugin, *, command: str = "poll",
                event: str | None = None) -> Run | Unrunnable:
     job = put_job(conn, JOB, Status.RUNNING, command=command, payload=event)
-    return attempt.start(job, plugin, transactions.read_inputs(conn, job), environ={"PATH": PATH}, now=START,
+    return attempt.start(job, plugin, transactions.read_inputs(conn, job, {}), environ={"PATH": PATH}, now=START,
                          locks=RunLocks(home / "running"), workspaces=workspaces_in(home / "ws"), cloned=None)
 
 
@@ -284,7 +284,7 @@ def start_and_wait(home: Path, path: Path, event: str | None = None, *, ws: Path
         with transaction(conn):
             state_table.put(conn, "echo", {"token": "old"}, START)
         job = put_job(conn, JOB, Status.RUNNING, command="handle" if event else "poll", payload=event)
-        run = attempt.start(job, plugin, transactions.read_inputs(conn, job), environ={"PATH": PATH},
+        run = attempt.start(job, plugin, transactions.read_inputs(conn, job, {}), environ={"PATH": PATH},
                             workspaces=workspaces, locks=locks, now=START, cloned=None)
         assert isinstance(run, Run)
         return attempt.wait(run, job, 30, parent=None, workspaces=workspaces, locks=locks, aborted=lambda: False)

@@ -38,6 +38,7 @@ SAME = [
     PLAIN.replace("on: go", "'on': \"go\"").replace("uses: echo", "uses: 'echo'"),
     PLAIN.replace("uses: echo}", "uses: echo, command: handle}"),
     PLAIN.replace("\n", "\r\n"),
+    PLAIN.replace("uses: echo}", "uses: echo, with: {}}"),
     PLAIN.replace("- split:", "- id: both\n        split:"),
     PLAIN.replace("[{id: z, uses: echo}]", "[{steps: [{id: z, uses: echo}]}]"),
     PLAIN.replace("  - name: b\n", "  - name: b\n    on: another\n"),
@@ -59,6 +60,8 @@ OTHER = [
     ("{id: x, uses: echo}", "{id: x, uses: note}"),
     ("{id: x, uses: echo}", "{id: x, uses: echo, command: poll}"),
     ("{id: x, uses: echo}", "{id: x, uses: echo, workspace: copy}"),
+    ("{id: x, uses: echo}", "{id: x, uses: echo, with: {a: '{b}'}}"),
+    ("{id: z, uses: echo}", "{id: z, uses: echo, with: {a: 1}}"),
     ("      - {id: x, uses: echo}\n", ""),
     ("{id: y, call: b}", "{id: v, call: b}"),
     ("{id: y, call: b}", "{call: b}"),
@@ -100,6 +103,25 @@ def test_the_hash_is_the_blake3_digest_of_the_canonical_form(tmp_path):
     assert pipeline.hash == blake3(text.encode()).hexdigest()
 
 
+def test_the_canonical_form_has_the_template_of_a_step_that_has_one(tmp_path):
+    pipeline = compiled(tmp_path, """
+        pipelines:
+          - name: a
+            on: go
+            steps: [{uses: echo, with: {b: ["{x}", 1], a: null}}, uses: note]
+          - {name: b, steps: [call: a]}
+        """)
+    assert canonical(pipeline["a"]) == (
+        '{"entry":["echo.1"],"name":"a","nodes":['
+        '{"command":"handle","deep_copy":false,"id":"echo.1","next":["note.2"],"plugin":"echo",'
+        '"with":{"a":null,"b":["{x}",1]}},'
+        '{"command":"handle","deep_copy":false,"id":"note.2","next":[],"plugin":"note"}],"on":"go"}'
+    )
+    for each in pipeline.values():
+        assert from_canonical(canonical(each)) == each
+        assert [node.template for node in each.nodes.values()] == [{"b": ["{x}", 1], "a": None}, None]
+
+
 def test_the_canonical_form_leads_back_to_the_pipeline(tmp_path):
     pipelines = compiled(tmp_path, PLAIN)
     assert [pipeline.on for pipeline in pipelines.values()] == ["go", None]
@@ -133,6 +155,7 @@ DAMAGED = [
     ({**GOOD, "nodes": ["x"]}, "nodes[0]: expected a mapping, got 'x'"),
     ({**GOOD, "nodes": [NODE, NODE]}, "nodes[0].id: expected each id once, got 'x' again"),
     ({**GOOD, "nodes": [{**NODE, "deep_copy": "no"}]}, "nodes[0].deep_copy: expected true or false, got 'no'"),
+    ({**GOOD, "nodes": [{**NODE, "with": []}]}, "nodes[0].with: expected a mapping, got a list"),
     ({**GOOD, "nodes": [{**NODE, "next": ["y"]}]}, "nodes[0].next: expected the id of a later node, got 'y'"),
     ({**GOOD, "nodes": [{**NODE, "next": ["x"]}]}, "nodes[0].next: expected the id of a later node, got 'x'"),
     ({**GOOD, "nodes": [{**NODE, "note": "y"}]}, "nodes[0].note: unknown key"),

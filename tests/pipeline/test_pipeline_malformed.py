@@ -106,6 +106,18 @@ MALFORMED = [
         HEAD + "  - {uses: echo, workspace: [copy]}\n",
         ["4:29: steps[0].workspace: expected copy (leave the key out for hard links), got a list"],
     ),
+    (HEAD + "  - {uses: echo, with: '{title}'}\n", ["4:24: steps[0].with: expected a mapping, got '{title}'"]),
+    (
+        HEAD + "  - {call: b, with: {a: 1}}\n",
+        ["4:12: steps[0].call: expected the name of a pipeline, got 'b'",
+         "4:15: steps[0].with: belongs to 'uses' only"],
+    ),
+    (
+        HEAD + "  - uses: echo\n    with:\n      a: '{title'\n      b: [x, '}', {c: '{}', d: 5}]\n      e: '{x}'\n",
+        ["6:10: steps[0].with.a: a lone { at character 1; write {{ for a brace",
+         "7:14: steps[0].with.b[1]: a lone } at character 1; write }} for a brace",
+         "7:23: steps[0].with.b[2].c: a placeholder without a name; write {{ and }} for braces"],
+    ),
     (
         HEAD + "  - {steps: [uses: echo], workspace: copy, command: poll}\n",
         ["4:27: steps[0].workspace: belongs to 'uses' only", "4:44: steps[0].command: belongs to 'uses' only"],

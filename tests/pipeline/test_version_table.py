@@ -99,6 +99,31 @@ def test_a_version_that_is_not_what_was_kept_is_none(conn: sqlite3.Connection, d
     assert version_table.get(conn, version.hash) is None
 
 
+# As the program wrote it that knew no `with`.
+OLDER = r"""
+{"entry":["echo.1"],"name":"wisdom","nodes":[
+{"command":"handle","deep_copy":false,"id":"echo.1","next":["rest.2/note.1.1","rest.2/tidy"],"plugin":"echo"},
+{"command":"handle","deep_copy":true,"id":"rest.2/note.1.1","next":[],"plugin":"note"},
+{"command":"tidy","deep_copy":false,"id":"rest.2/tidy","next":["rest.2/away.1.2.2"],"plugin":"note"},
+{"command":"odd\n","deep_copy":false,"id":"rest.2/away.1.2.2","next":[],"plugin":"away"}],
+"on":"\u00e9 \"asked\""}
+""".replace("\n", "")
+OLDER_HASH = "edccbf0c9fc917b66c51d6b7ce6e709cef7902dc138496ac7b79e30e3eadd34f"
+
+
+def test_a_version_that_was_stored_before_steps_had_templates_is_still_the_same(
+        conn: sqlite3.Connection, tmp_path: Path) -> None:
+    conn.execute("INSERT INTO pipeline_versions VALUES (?, 'wisdom', ?, '2026-01-01T00:00:00.000Z')",
+                 (OLDER_HASH, OLDER))
+    today = compiled(tmp_path, TEXT)["wisdom"]
+    assert (today.hash, canonical(today)) == (OLDER_HASH, OLDER)
+    waiting = job(conn, today, "rest.2/tidy")
+    for in_force in ({"wisdom": today}, {"wisdom": pipeline("a")}, {}):
+        assert version_table.position_of(conn, waiting, in_force) == Position(pipeline=today, step_id="rest.2/tidy")
+    version_table.add(conn, [today], START)
+    assert kept(conn) == [("wisdom", OLDER_HASH, "2026-01-01T00:00:00.000Z")]
+
+
 # Where a job stands
 
 
