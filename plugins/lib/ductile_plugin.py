@@ -174,6 +174,14 @@ def one_line(value, limit=300, secrets=()):
     return " ".join("".join(char if char.isprintable() else " " for char in value).split())[:limit]
 
 
+def write_file(path, data):
+    """Write a file completely or not at all, and never into one that is there: that may be another job's as well."""
+    new = f"{path}.new"
+    with open(new, "wb") as file:
+        file.write(data)
+    os.replace(new, path)
+
+
 @contextlib.contextmanager
 def within(seconds, what):
     """Raise Permanent, which begins with `what`, where the block takes longer: for regular expressions, which may.
@@ -312,7 +320,7 @@ class Answer:
     @property
     def retryable(self):
         """Whether the same request may succeed later."""
-        return self.status == 429 or self.status >= 500
+        return self.status in (408, 425, 429) or self.status >= 500
 
     @property
     def retry_after(self):
@@ -327,8 +335,9 @@ class Answer:
 
     @property
     def text(self):
-        """The body, as UTF-8."""
-        return self.body.decode("utf-8", "replace")
+        """The body, in the charset that it or its Content-Type names: see `decoded`."""
+        charset = re.search(r"charset=[\"']?([\w.:-]+)", self.headers.get("content-type", ""), re.IGNORECASE)
+        return decoded(self.body, *(charset.groups() if charset else ()))
 
     def json(self):
         """Return the body as JSON that an event can carry. Raises Retry where it is none."""
@@ -344,6 +353,21 @@ class Answer:
         from http import client
         phrase = client.responses.get(self.status, "")
         return Failed(f"{where(self.url)} answered {self.status} {phrase}".rstrip() + more, retry=self.retryable)
+
+
+def decoded(data, *charsets):
+    """Return bytes as text: as their byte order mark says, or the first charset that fits, UTF-8 or windows-1252."""
+    for mark, charset in ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
+        if data.startswith(mark):
+            return data[len(mark):].decode(charset, "replace")
+    for charset in (*charsets, "utf-8"):
+        # Where these are named windows-1252 is meant (WHATWG Encoding Standard, 4.2).
+        latin = charset.lower().replace("_", "-") in ("iso-8859-1", "latin1", "latin-1", "us-ascii", "ascii")
+        try:
+            return data.decode("windows-1252" if latin else charset)
+        except (LookupError, ValueError):
+            continue
+    return data.decode("windows-1252", "replace")
 
 
 def _no_number(name):

@@ -127,7 +127,8 @@ def test_only_scheme_and_host_of_a_url_are_shown(url, shown):
 @pytest.mark.parametrize(
     ("status", "phrase", "retry"),
     [(400, "400 Bad Request", False), (401, "401 Unauthorized", False), (404, "404 Not Found", False),
-     (499, "499", False), (429, "429 Too Many Requests", True), (500, "500 Internal Server Error", True),
+     (499, "499", False), (408, "408 Request Timeout", True),
+     (429, "429 Too Many Requests", True), (500, "500 Internal Server Error", True),
      (503, "503 Service Unavailable", True)])
 def test_a_refusal_is_an_answer_that_says_whether_it_may_pass(server, status, phrase, retry):
     server.answers = [answer(status)]
@@ -135,6 +136,16 @@ def test_a_refusal_is_an_answer_that_says_whether_it_may_pass(server, status, ph
     error = found.error("; look at the key")
     assert (found.ok, found.retryable, error.retry) == (False, retry, retry)
     assert str(error) == f"{server.host} answered {phrase}; look at the key"
+
+
+@pytest.mark.parametrize(("kind", "body", "text"), [
+    ("text/plain", "é".encode(), "é"), ("text/plain", b"\xe9\x80", "é€"), ("text/plain; charset=koi8-r", b"\xc1", "а"),
+    ('text/x; charset="ISO-8859-1"', b"\x80", "€"), ("text/x; charset=none", "é".encode(), "é"),
+    ("text/x; charset=utf-8", b"\xe9", "é"), ("text/x; charset=koi8-r", b"\xef\xbb\xbf\xc3\xa9", "é"),
+    ("text/x; charset=utf-8", b"\xff\xfea\0", "a"), ("text/x; charset=hex", b"61", "61"), (None, b"\x81", "\ufffd")])
+def test_a_text_is_read_in_the_charset_that_fits(kind, body, text):
+    headers = {} if kind is None else {"content-type": kind}
+    assert lib.Answer(status=200, headers=headers, body=body, url="http://h/").text == text
 
 
 def http_date(seconds: int) -> str:

@@ -94,6 +94,14 @@ def test_what_ductile_refuses_in_a_text_is_left_out(text, printed):
     assert lib._encoded({"x": text}) == b'{"x": ' + printed + b"}"
 
 
+def test_a_file_is_replaced_and_never_changed(tmp_path):
+    (old := tmp_path / "a").write_bytes(b"old")
+    (other := tmp_path / "b").hardlink_to(old)
+    old.chmod(0o400)
+    lib.write_file(old, b"new")
+    assert (old.read_bytes(), other.read_bytes(), sorted(tmp_path.iterdir())) == (b"new", b"old", [old, other])
+
+
 def test_what_takes_too_long_is_given_up():
     before = signal.getsignal(signal.SIGALRM)
     with pytest.raises(lib.Permanent, match=r"^rule 1 took more than 0.05 s$"), lib.within(0.05, "rule 1"):
