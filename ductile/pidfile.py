@@ -67,12 +67,9 @@ class PidLock:
         # The directory first: the kernel closes the descriptors of a dead process in ascending order, and a lock on the
         # directory alone means that the PID file was removed.
         self._directory = _open(path.parent, os.O_RDONLY | os.O_DIRECTORY, f"the directory {path.parent}")
+        self._fd = -1
         try:
-            self._fd = _open(path, _FLAGS | os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, f"the PID file {path}")
-        except DuctileError:
-            os.close(self._directory)
-            raise
-        try:
+            self._fd = self._open_file()
             self.left = self._take()
         except OSError as error:
             self._close()
@@ -80,6 +77,15 @@ class PidLock:
         except DuctileError:
             self._close()
             raise
+
+    def _open_file(self) -> int:
+        """Open or create the file. One that was removed beside a running daemon is not created again.
+
+        An empty one would say that this daemon has stopped cleanly.
+        """
+        if not os.path.lexists(self._path) and not _lock(self._directory) and not os.path.lexists(self._path):
+            raise self._removed()
+        return _open(self._path, _FLAGS | os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, f"the PID file {self._path}")
 
     def _take(self) -> str:
         """Take the locks and return the content of the file."""
@@ -90,11 +96,14 @@ class PidLock:
             who = f"as PID {other}" if other else "and still starting up"
             raise AlreadyRunning(f" {who} (it holds {self._path})")
         if not _lock(self._directory):
-            raise AlreadyRunning(f": it holds {self._path.parent}, and its PID file was removed; stop it first")
+            raise self._removed()
         left = os.pread(self._fd, _READ_BYTES, 0).decode("ascii", "replace")
         if left.strip().isdigit():
             self._put(_UNCLEAN)
         return left
+
+    def _removed(self) -> AlreadyRunning:
+        return AlreadyRunning(f": it holds {self._path.parent}, and its PID file was removed; stop it first")
 
     def write(self) -> None:
         """Write this process's PID. Raises DuctileError (71)."""
@@ -125,7 +134,8 @@ class PidLock:
 
     def _close(self) -> None:
         os.close(self._directory)
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)
 
 
 def _open(path: Path, flags: int, name: str) -> int:

@@ -161,11 +161,11 @@ def test_the_lock_is_on_the_directory_too(path):
             f"ductiled is already running: it holds {path.parent}, and its PID file was removed; stop it"
                           f" first")
         assert first.poll() is None
+        assert not path.exists()
         with pytest.raises(PidFileRemoved) as told:
             running_pid(path)
         assert (told.value.exit_code, str(told.value)) == (
             1, f"ductiled runs, its PID file was removed ({path}); restart it")
-        path.unlink()
         with pytest.raises(PidFileRemoved):
             signal_daemon(path, signal.SIGKILL)
         end(first)

@@ -24,8 +24,8 @@ INTERRUPT = "os.kill(os.getpid(), signal.SIGINT)"
 def at(directory: Path, event: str, *, action: str, about: str = "", nth: int = 1) -> dict[str, str]:
     """Return the variables with which a Python program does `action`, once, when an event comes for the nth time.
 
-    `about` is part of the event's first argument. A process that is forked counts on. The module that does it is made in
-    the directory.
+    `about` is part of the event's first argument. A process that is forked counts on. The module that does the action
+    is made in the directory.
     """
     (directory / "sitecustomize.py").write_text(_SITE.format(event=event, about=about, action=action, nth=nth))
     return {"PYTHONPATH": str(directory), "PYTHONDONTWRITEBYTECODE": "1"}
