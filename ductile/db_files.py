@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ductile.errors import EXIT_DATA, EXIT_SYSTEM, DuctileError
-from ductile.pidfile import mark_unclean, pid_file
+from ductile.pidfile import is_restoring, mark_unclean, pid_file
 
 # Errors of link(2) on a file system without hard links, such as exFAT.
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
@@ -31,6 +31,14 @@ class FilesLost(DuctileError):
         super().__init__(f"{what}; {RESTORE}, or {otherwise}", exit_code=EXIT_DATA)
 
 
+class RestoreInterrupted(DuctileError):
+    """A restore has moved the database away and not put the new one in place."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"the database {path} is missing, because a restore was interrupted; run the same"
+                         " `ductilectl restore FILE` again", exit_code=EXIT_DATA)
+
+
 def log_of(database: Path) -> Path:
     """Return the write-ahead log of a database."""
     return database.with_name(f"{database.name}-wal")
@@ -44,7 +52,7 @@ def index_of(database: Path) -> Path:
 def exists(path: Path, *, was_unclean: bool) -> bool:
     """True if the database exists, False if there has never been one. `was_unclean`: the last stop was unclean.
 
-    Raises FilesLost if it has existed, DuctileError (71) for a broken symbolic link, and OSError.
+    Raises FilesLost or RestoreInterrupted if it has existed, DuctileError (71) for a broken symbolic link, and OSError.
     """
     real = Path(os.path.realpath(path))
     log, index = log_of(real), index_of(real)
@@ -59,6 +67,8 @@ def exists(path: Path, *, was_unclean: bool) -> bool:
     if path.is_symlink():
         raise DuctileError(f"cannot open the database {path}: it is a symbolic link to {real}, which does not exist;"
                            f" is its disk mounted?", exit_code=EXIT_SYSTEM)
+    if is_restoring(pid_file(path)):
+        raise RestoreInterrupted(path)
     left = next((each for each in (log, index) if _size(each) is not None), None)
     if left is not None:
         raise FilesLost(f"the database {path} is missing, but {left} exists", _start_empty(path, left))

@@ -20,6 +20,8 @@ _PAUSE_SECONDS = 0.02
 _READ_BYTES = 64             # bytes to read of the file
 # Replaces the PID of a killed daemon, which may belong to another process by now. The file must not be empty.
 _UNCLEAN = "unclean"
+# In the file while `ductilectl restore` replaces the database, followed by the time in the names of the kept files.
+RESTORING = "restore "
 
 
 class AlreadyRunning(DuctileError):
@@ -47,6 +49,18 @@ def is_nonempty(path: Path) -> bool:
         return path.stat().st_size > 0
     except FileNotFoundError:
         return False
+
+
+def is_restoring(path: Path) -> bool:
+    """True if a restore is replacing the database or was interrupted. Raises OSError."""
+    try:
+        fd = os.open(path, _FLAGS | os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        return os.read(fd, _READ_BYTES).startswith(RESTORING.encode())
+    finally:
+        os.close(fd)
 
 
 def mark_unclean(path: Path) -> None:

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,18 @@ def test_a_missing_file_after_an_unclean_stop_is_refused(tmp_path):
     assert lost(tmp_path / "state.db", operator) == expected
     pid.write_text("")
     assert operator(tmp_path / "state.db") is None
+
+
+@pytest.mark.parametrize("left", [(), ("state.db-wal", "state.db-shm"), ("state.db-shm",)])
+@pytest.mark.parametrize("opens", [partial(db.open_for_daemon, was_unclean=True), operator])
+def test_after_an_interrupted_restore_the_one_way_on_is_the_same_restore(tmp_path, opens, left):
+    """The files that are left belong to those that it has already put aside: nothing else may touch them."""
+    pid_file(tmp_path / "state.db").write_text("restore 2026-02-08T100000.000Z\n")
+    for name in left:
+        (tmp_path / name).write_bytes(b"x" * 5000)
+    assert lost(tmp_path / "state.db", opens) == (
+        EXIT_DATA, "the database FILE is missing, because a restore was interrupted; run the same `ductilectl restore"
+                   " FILE` again")
 
 
 @pytest.mark.parametrize("opens", [db.open_for_daemon, operator])

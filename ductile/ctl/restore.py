@@ -26,7 +26,7 @@ from ductile.errors import (
     DuctileError,
     io_exit_code,
 )
-from ductile.pidfile import AlreadyRunning, PidLock, pid_file, running_pid
+from ductile.pidfile import RESTORING, AlreadyRunning, PidLock, pid_file, running_pid
 from ductile.text import one_line
 
 _ENDS = ("", "-wal", "-shm")      # of the names of what belongs together
@@ -34,7 +34,6 @@ _PIECE_BYTES = 4 * 1024 * 1024    # how often a signal is noticed while copying
 _CHECK_STEPS = 100_000            # of SQLite's machine: the same while checking
 _FINDINGS_SHOWN = 5
 _FILE_MODE = 0o600
-_MARK = "restore "                # in the PID file while a database is replaced, with the moment in the kept names
 
 
 class _Interrupted(Exception):
@@ -203,10 +202,10 @@ def _replace(database: Path, part: Path, lock: PidLock, now: datetime) -> Path |
     never there; it keeps the moment, so that the next restore completes the set that was being put aside.
     """
     moment = db_files.stamp(now)
-    if lock.left.startswith(_MARK) and not database.exists():
-        moment = lock.left.removeprefix(_MARK).strip()
+    if lock.left.startswith(RESTORING) and not database.exists():
+        moment = lock.left.removeprefix(RESTORING).strip()
     kept = database.with_name(f"{database.name}.before-{moment}")
-    lock.note(_MARK + moment)
+    lock.note(RESTORING + moment)
     try:
         # The database first: from here on a start is refused, and nobody makes a new log.
         for end in _ENDS:

@@ -232,7 +232,7 @@ def start(desk: Desk, old: dict[str, bytes]) -> str:
         return "the old one"
     if list(files) == [""]:
         return "the new one"
-    with pytest.raises(db.db_files.FilesLost):
+    with pytest.raises(db.db_files.RestoreInterrupted):
         db.open_for_daemon(desk.database, was_unclean=pid_file(desk.database).stat().st_size > 0)
     return "refused"
 
