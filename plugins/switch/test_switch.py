@@ -17,7 +17,8 @@ HERE = Path(__file__).resolve().parent
 PAYLOAD = {
     "n": 5, "f": 0.1, "zero": 0, "yes": True, "null": None, "text": "Straße", "number": " 12.5 ",
     "list": ["a", 1, None], "deep": {"er": [{"x": "y"}]}, "at": "2026-05-01T10:00:00Z",
-    "local": "2026-05-01 12:00", "seconds": 1777629600, "millis": 1777629600000, "empty": "", "cafe": "cafe\u0301", "lower": "2026-05-01t10:00:00z",
+    "local": "2026-05-01 12:00", "seconds": 1777629600, "millis": 1777629600000, "empty": "",
+    "cafe": "cafe\u0301", "lower": "2026-05-01t10:00:00z",
 }
 
 
