@@ -87,14 +87,17 @@ def encode_request(
 ) -> bytes:
     """Return the request as one line of ASCII JSON with its newline.
 
-    Without an event there is no key `event`. Only protocol 2 has `context` and `workspace_dir`. Raises ValueError or
-    TypeError for a value that JSON cannot represent.
+    Without an event there is no key `event`. Only protocol 2 has `context` and `workspace_dir`, and for commands other
+    than `handle` the event's payload as `payload` too. Raises ValueError or TypeError for a value that JSON cannot
+    represent.
     """
     request: dict[str, Any] = {
         "protocol": protocol, "job_id": job_id, "command": command, "config": config, "state": state,
     }
     if event is not None:
         request["event"] = event
+        if protocol >= 2 and command != HANDLE and "payload" in event:
+            request["payload"] = event["payload"]
     request["deadline_at"] = deadline_at
     if protocol >= 2:
         request["context"] = context
@@ -238,3 +241,6 @@ STEP_SUCCEEDED = "ductile.step.succeeded"
 
 # The source of core events.
 SOURCE = "ductile"
+
+# The type and the source of the event that a schedule with a payload gives its job.
+SCHEDULE_TYPE, SCHEDULE_SOURCE = "schedule", "scheduler"

@@ -44,6 +44,20 @@ def test_a_job_without_an_event_has_no_such_key() -> None:
         "protocol", "job_id", "command", "config", "state", "deadline_at", "context", "workspace_dir"]
 
 
+@pytest.mark.parametrize(("protocol", "command", "event", "has_payload"), [
+    (2, "poll", {"type": "t", "payload": {"a": 1}}, True), (2, "health", {"type": "t", "payload": []}, True),
+    (2, "handle", {"type": "t", "payload": {"a": 1}}, False), (1, "poll", {"type": "t", "payload": {"a": 1}}, False),
+    (2, "poll", {"type": "t"}, False), (2, "poll", None, False),
+])
+def test_every_command_gets_the_event_and_all_but_handle_its_payload_besides(
+        protocol: int, command: str, event: dict | None, has_payload: bool) -> None:
+    request = json.loads(encode_request(**{**REQUEST, "protocol": protocol, "command": command, "event": event}))
+    assert request.get("event") == event
+    assert ("payload" in request) == has_payload
+    if has_payload:
+        assert request["payload"] == event["payload"]
+
+
 def test_an_empty_event_is_sent() -> None:
     assert json.loads(encode_request(**{**REQUEST, "event": {}}))["event"] == {}
 

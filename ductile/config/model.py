@@ -98,6 +98,7 @@ class Schedule:
     `at` is the grid's time of day, for calendar intervals only. `day` goes with `at`: a weekday from
     0, Monday, to 6 for weeks; a day of the month from 1 to 31 for months. `zone_name` is the zone as the
     operator wrote it, None where the system's is meant; `zone` has its rules as they were when they were read.
+    `payload` is that of the job's event, None where the job has no event.
     """
 
     id: str
@@ -109,6 +110,7 @@ class Schedule:
     window: Window | None = None
     zone: tzinfo = field(compare=False)
     zone_name: str | None = None
+    payload: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def rule(self) -> str:
         """Return the text of what the grid depends on: where it changes, a new grid begins."""

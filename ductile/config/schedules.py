@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Mapping
 from datetime import UTC, time, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
@@ -104,6 +105,7 @@ def _read(section: Section, local_zone: tzinfo, commands: dict[Path, str]) -> Sc
         window=_read_window(section),
         zone=local_zone if zone_name is None else _zone(zone_name),
         zone_name=zone_name,
+        payload=section.read("payload", None, _as_payload),
     )
     if section.has("at") and every is not None and every.unit is Unit.SECONDS:
         section.wrong("at", "expected an interval such as daily, weekly or monthly beside 'at', got elapsed time")
@@ -139,6 +141,12 @@ def _read_window(section: Section) -> Window | None:
         window.wrong("end", "expected another time than 'start', got the same (for the whole day leave the window out)")
         return None
     return Window(start=start, end=end)
+
+
+def _as_payload(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a mapping, got {kind_of(value)}")
+    return value
 
 
 def _as_time(value: Any) -> time:

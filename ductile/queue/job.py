@@ -52,7 +52,8 @@ class NewJob:
     """A job to be queued.
 
     `payload` is the event as JSON. `root_job_id` is None for the first job of a chain. `core_event` is the type of the
-    core event that the job follows from, None for any other job.
+    core event that the job follows from, `schedule_id` the schedule that it was submitted for; each is None for any
+    other job.
     """
 
     id: str
@@ -71,6 +72,7 @@ class NewJob:
     step_id: str | None = None
     replay_of: str | None = None
     core_event: str | None = None
+    schedule_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +103,7 @@ class Job:
     step_id: str | None
     replay_of: str | None
     core_event: str | None
+    schedule_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

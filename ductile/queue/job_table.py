@@ -37,11 +37,12 @@ def add(conn: sqlite3.Connection, jobs: Iterable[NewJob], now: datetime) -> None
         conn.execute(
             "INSERT INTO job_queue (id, plugin, command, payload, status, attempt, max_attempts, submitted_by,"
             " dedupe_key, created_at, parent_job_id, root_job_id, source_event_id, event_context_id, pipeline_name,"
-            " pipeline_hash, step_id, replay_of, core_event)"
-            " VALUES (?, ?, ?, ?, 'queued', 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " pipeline_hash, step_id, replay_of, core_event, schedule_id)"
+            " VALUES (?, ?, ?, ?, 'queued', 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (job.id, job.plugin, job.command, job.payload, job.max_attempts, job.submitted_by, job.dedupe_key,
              utc_text(now), job.parent_job_id, job.root_job_id or job.id, job.source_event_id, job.event_context_id,
-             job.pipeline_name, job.pipeline_hash, job.step_id, job.replay_of, job.core_event),
+             job.pipeline_name, job.pipeline_hash, job.step_id, job.replay_of, job.core_event,
+             job.schedule_id),
         )
 
 

@@ -24,6 +24,10 @@ MALFORMED = [
             "4:14: plugins.echo.schedule.every: expected an interval such as 5m, 6h, daily or monthly, got 'often'",
         ],
     ),
+    (SCHEDULE + "every: 1h\n      payload: often\n",
+     ["5:16: plugins.echo.schedule.payload: expected a mapping, got 'often'"]),
+    (SCHEDULE + "every: 1h\n      payload: [1]\n",
+     ["5:16: plugins.echo.schedule.payload: expected a mapping, got a list"]),
     (SCHEDULE + "every: 0s\n", ["4:14: plugins.echo.schedule.every: expected an interval from 1s to 366d, got '0s'"]),
     (
         SCHEDULE + "evry: 5m\n",

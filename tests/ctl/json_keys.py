@@ -25,7 +25,7 @@ _ATTEMPT = {
 _JOB = {
     **keys("id plugin command status attempt max_attempts submitted_by dedupe_key created_at started_at completed_at"
            " next_retry_at last_error parent_job_id root_job_id source_event_id event_context_id pipeline_name"
-           " pipeline_hash step_id replay_of core_event"),
+           " pipeline_hash step_id replay_of core_event schedule_id"),
     "payload": ANY,
 }
 _CHAIN = {

@@ -113,7 +113,7 @@ def test_the_document_of_a_job_has_everything_that_is_stored(conn: sqlite3.Conne
         "created_at": "2026-02-08T10:00:00.000Z", "started_at": None, "completed_at": None, "next_retry_at": None,
         "last_error": None, "parent_job_id": None, "root_job_id": job_id(1), "source_event_id": "e1",
         "event_context_id": None, "pipeline_name": None, "pipeline_hash": None, "step_id": None, "replay_of": None,
-        "core_event": None,
+        "core_event": None, "schedule_id": None,
     }
     assert attempt == {
         "id": f"log-{job_id(1)}-1", "job_id": job_id(1), "attempt": 1, "plugin": "echo", "command": "handle",

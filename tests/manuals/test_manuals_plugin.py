@@ -47,7 +47,7 @@ def words_of(module: str) -> set[str]:
 
 def request(protocol: int) -> dict:
     return json.loads(encode_request(
-        protocol=protocol, job_id="1", command="handle", config={}, state={}, event={}, deadline_at="", context={},
+        protocol=protocol, job_id="1", command="poll", config={}, state={}, event={"payload": {}}, deadline_at="", context={},
         workspace_dir=""))
 
 

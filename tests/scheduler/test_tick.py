@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 
 import pytest
@@ -42,6 +43,20 @@ def test_the_first_run_is_enqueued_at_the_first_look(ticking):
     entry, due = ticking.entry(), START + 5 * MINUTE
     assert (entry.slot.base_at, entry.slot.next_run_at, entry.last_run_at) == (due, due, START)
     assert job_table.get(ticking.conn, entry.last_job_id).max_attempts == 4
+
+
+@pytest.mark.parametrize("payload", [None, {}, {"sample": 5, "deep": [{"a": None}]}])
+def test_a_schedule_with_a_payload_gives_its_job_an_event(conn, payload):
+    ticking = Ticking(conn, worlds.runtime(worlds.plugin("echo", schedule("5m", payload=payload))))
+    ticking.tick()
+    job = job_table.get(conn, ticking.entry().last_job_id)
+    assert (job.schedule_id, job.command, job.event_context_id) == ("main", "poll", None)
+    if payload is None:
+        assert (job.payload, job.source_event_id) == (None, None)
+        return
+    event = json.loads(job.payload)
+    assert event == {"type": "schedule", "payload": payload, "source": "scheduler",
+                     "timestamp": "2026-02-08T10:00:00.000Z", "event_id": job.source_event_id}
 
 
 def test_with_jitter_the_first_run_is_drawn_within_it(conn):
