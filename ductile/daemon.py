@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
-from queue import Empty
 
 from ductile import log, submit
 from ductile.clock import Clock
 from ductile.db import NotWritten, database_errors, is_written, refuse_replaced
-from ductile.dispatch.dispatcher import WRITE_RETRY_SECONDS, Cloned, Dispatcher, Finished
+from ductile.dispatch.dispatcher import WRITE_RETRY_SECONDS, Cloned, Collected, Dispatcher
 from ductile.dispatch.recovery import Recovery
 from ductile.dispatch.run_lock import RunLocks
 from ductile.errors import EXIT_SYSTEM, DuctileError
-from ductile.inbox import Inbox
+from ductile.inbox import Inbox, Ready, Signal
 from ductile.injected import Chance, NewId
 from ductile.protocol import INIT
 from ductile.queue import job_table
@@ -45,19 +43,6 @@ _log = log.Component("daemon")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Signal:
-    """A signal has arrived, `at` monotonic seconds."""
-
-    number: int
-    at: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Queued:
-    """A webhook has queued a job."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Stop:
     """A stop is under way. The running plugin has until `deadline`, in monotonic seconds; then it is interrupted."""
 
@@ -65,7 +50,8 @@ class _Stop:
     has_interrupted: bool = False
 
 
-Note = Signal | Finished | Cloned | Queued | BaseException
+# What other threads put into the inbox.
+Note = Collected | Cloned | BaseException
 
 
 class Daemon:
@@ -82,8 +68,6 @@ class Daemon:
         self._workspaces = workspaces
         self._inbox = inbox
         self._started_at = self._turned_at = clock.monotonic()
-        # Whether a webhook's job needs a note. Set before each look at the queue, so that no job is missed.
-        self._wants_note = True
         self._webhooks = WebhookServer(runtime.config.state_path, clock=clock, new_id=new_id, health=self._health,
                                        post=self._on_webhook)
         self._reloader = Reload(conn, source=source, webhooks=self._webhooks)
@@ -98,7 +82,6 @@ class Daemon:
         self._job_retry_at: datetime | None = None   # when the next retry of a job is due
         self._turn_again = False               # turn at once, without a note
         self._has_reloaded = False             # the queue does not follow the new configuration yet
-        self._reloaded_at = -math.inf          # monotonic: when the last reload began
         self._recheck_blocked = False
         self._status = ""
         self._stop: _Stop | None = None        # None while the daemon is not stopping
@@ -113,14 +96,12 @@ class Daemon:
         try:
             with database_errors(self._conn):
                 self._prepare(now)
-        except BaseException as error:
-            self._webhooks.close()
-            if not isinstance(error, NotWritten):
-                raise
+        except NotWritten as error:
             raise DuctileError(f"cannot write the database {self._runtime.config.state_path}: {error}",
                                exit_code=EXIT_SYSTEM) from error
 
     def _prepare(self, now: datetime) -> None:
+        self._dispatcher.open()
         try:
             self._dispatcher.blocked = self._recovery.recover(self._runtime, now, patience=_PATIENCE_SECONDS)
         except OSError as error:
@@ -156,58 +137,59 @@ class Daemon:
 
     def run(self) -> None:
         """Turn until the daemon is stopped. Raises DuctileError if the database is lost, and any bug."""
-        try:
-            while not self.done:
-                self.turn(self._receive())
-        finally:
-            self._webhooks.finish()
-            self._dispatcher.close()
-            log.flush()
+        while not self.done:
+            self.turn(self._receive())
 
-    def turn(self, note: Note | None) -> None:
-        """Handle one note, or None if only time has passed, then do everything that is due."""
+    def close(self) -> None:
+        """End what runs and stop to listen, whatever the daemon ends for."""
+        self._webhooks.finish()
+        self._dispatcher.close()
+        log.flush()
+
+    def turn(self, note: Note | Signal | Ready | None) -> None:
+        """Handle what has come, None if only time has passed, then do everything that is due."""
         self._turned_at = self._clock.monotonic()
-        ended = self._handle(note)
-        before = self._dispatcher.job
+        self._handle(note)
         self._dispatcher.retry_pending()
-        ended |= before is not None and self._dispatcher.job is None
         if self._stop is not None:
             self._continue_stop(self._stop)
         else:
-            self._work(look=ended or isinstance(note, Signal))
+            self._work()
         self._dispatcher.finalize_workspaces()
         self._notify_systemd()
         log.flush()
 
-    def _handle(self, note: Note | None) -> bool:
-        """Handle a note. Return whether a job has ended."""
+    def _handle(self, note: Note | Signal | Ready | None) -> None:
         if isinstance(note, BaseException):
             raise note
-        if isinstance(note, Finished):
-            # Blocked jobs are checked between two jobs, so the next one is not claimed in the same commit then.
-            claims_next = self._stop is None and not (self._recheck_blocked and self._dispatcher.blocked)
-            self._dispatcher.on_finished(note, self._runtime if claims_next else None)
-            return True
-        if isinstance(note, Cloned):
-            self._dispatcher.on_cloned(note)
-            return self._dispatcher.job is None
         if isinstance(note, Signal):
-            self._obey(note)
-        return False
+            self._obey(note.number)
+        elif isinstance(note, Cloned):
+            self._dispatcher.on_cloned(note)
+        elif isinstance(note, Collected):
+            self._dispatcher.on_collected(note, self._claims_next_in())
+        self._dispatcher.drive(note.descriptors if isinstance(note, Ready) else (), self._claims_next_in())
 
-    def _obey(self, received: Signal) -> None:
-        if received.number in STOP_SIGNALS:
-            self._begin_stop(received.number)
-        elif received.number == signal.SIGHUP and received.at >= self._reloaded_at:
-            # An older signal has been served by the last reload: signals mean "look", not "once more".
+    def _claims_next_in(self) -> RuntimeConfig | None:
+        """Return under what configuration the end of a job claims the next one in the same commit, None for neither.
+
+        Blocked jobs are checked between two jobs.
+        """
+        may_claim = self._stop is None and not (self._recheck_blocked and self._dispatcher.blocked)
+        return self._runtime if may_claim else None
+
+    def _obey(self, number: int) -> None:
+        # SIGUSR1 only wakes the loop: the database has changed.
+        if number in STOP_SIGNALS:
+            self._begin_stop(number)
+        elif number == signal.SIGHUP:
             self._reload()
 
     def _reload(self) -> None:
         """Read everything again and use it. If anything is wrong, nothing changes."""
         if self._stop is not None:
             return
-        self._reloaded_at = self._clock.monotonic()
-        self._notifier.send(RELOADING="1", MONOTONIC_USEC=str(int(self._reloaded_at * 1_000_000)))
+        self._notifier.send(RELOADING="1", MONOTONIC_USEC=str(int(self._clock.monotonic() * 1_000_000)))
         runtime = self._reloader.read_again(self._runtime, self._clock.now())
         if runtime is not None:
             self._runtime = runtime
@@ -241,14 +223,14 @@ class Daemon:
                 self._dispatcher.interrupt()
                 self.done = self._dispatcher.job is None
 
-    def _work(self, *, look: bool) -> None:
+    def _work(self) -> None:
         """Do what is due: the interval, the schedules, the next job. A write that fails is retried later."""
         now = self._clock.monotonic()
         if self._write_retry_at is not None and now < self._write_retry_at:
             return
         try:
             with database_errors(self._conn):
-                self._do_what_is_due(now, look)
+                self._do_what_is_due(now)
         except NotWritten as error:
             self._write_retry_at = self._clock.monotonic() + WRITE_RETRY_SECONDS
             self._turn_again = False
@@ -258,7 +240,7 @@ class Daemon:
             self._write_retry_at = None
             _log.info("the database can be written again")
 
-    def _do_what_is_due(self, now: float, look: bool) -> None:
+    def _do_what_is_due(self, now: float) -> None:
         if self._has_reloaded:
             self._fail_unrunnable_jobs()
             self._submit_inits()
@@ -271,13 +253,13 @@ class Daemon:
         if any(self._needs_another_init(*ended) for ended in self._dispatcher.inits):
             self._submit_inits()
         self._dispatcher.inits.clear()
-        if self._initialising and look:
+        if self._initialising:
             self._initialising = self._with_open_init(self._initialising)
             if not self._initialising:
                 self._beat_at = now
         if now >= self._beat_at:
             self._beat(now)
-        elif self._is_due() or (look and self._heartbeat.has_blocked):
+        elif self._is_due() or self._heartbeat.has_blocked:
             self._heartbeat.look(self._runtime)
         self._job_retry_at = None
         self._turn_again = False
@@ -292,7 +274,6 @@ class Daemon:
         if self._recheck_blocked and self._dispatcher.blocked:
             self._recheck()
         self._recheck_blocked = False
-        self._wants_note = True
         started = self._dispatcher.start_next(self._runtime)
         # A job that could not be started has ended already, and no note will come.
         self._turn_again = started and self._dispatcher.job is None
@@ -323,12 +304,9 @@ class Daemon:
     def _is_due(self) -> bool:
         return self._heartbeat.next_at is not None and self._heartbeat.next_at <= self._clock.now()
 
-    def _receive(self) -> Note | None:
-        """Wait for a note until the next thing is due."""
-        try:
-            return self._inbox.get(timeout=self._seconds_to_wait())
-        except Empty:
-            return None
+    def _receive(self) -> Note | Signal | Ready | None:
+        """Wait until the next thing is due."""
+        return self._inbox.get(timeout=self._seconds_to_wait(), descriptors=self._dispatcher.descriptors)
 
     def _seconds_to_wait(self) -> float | None:
         """Return the seconds until the next thing is due, None if only a note can bring one."""
@@ -347,20 +325,20 @@ class Daemon:
             wall += [self._heartbeat.next_at, self._job_retry_at]
         seconds = [at - self._clock.monotonic() for at in due if at is not None]
         seconds += [(at - self._clock.now()).total_seconds() for at in wall if at is not None]
+        plugin = self._dispatcher.seconds_left()
+        if plugin is not None:
+            seconds.append(plugin)
         if log.is_behind():
             seconds.append(_LOG_SECONDS)
         return max(0.0, min(seconds)) + _MARGIN_SECONDS if seconds else None
 
     def _on_webhook(self, fault: BaseException | None) -> None:
-        """Wake the loop for a job of a webhook, or end it with a fault. Other threads call this.
-
-        One note is enough for all jobs since the last look. While a job runs, its end wakes the loop.
-        """
+        """Wake the loop for a job of a webhook, or end it with a fault. Other threads call this."""
         if fault is not None:
             self._inbox.put(fault)
-        elif self._wants_note:
-            self._wants_note = False
-            self._inbox.put(Queued())
+        elif self._dispatcher.job is None:
+            # A job that runs wakes the loop when it ends, and the queue is read after that.
+            self._inbox.wake()
 
     def _health(self) -> Health:
         """Return the state of the loop. Other threads call this."""

@@ -9,12 +9,10 @@ import random
 import signal
 import sqlite3
 import sys
-import time
 import traceback
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from queue import Empty
 
 import ductile
 from ductile import config_report, daemon_run_table, db, log, runtime_config, stdio
@@ -22,7 +20,7 @@ from ductile.arguments import Parser
 from ductile.clock import SystemClock
 from ductile.config.find import find
 from ductile.config.model import Config, detached_log, run_locks
-from ductile.daemon import STOP_SIGNALS, Daemon, Note, Signal
+from ductile.daemon import STOP_SIGNALS, Daemon, Note
 from ductile.detach import Report, detach
 from ductile.dispatch.reaper import ignore_existing_children
 from ductile.dispatch.run_lock import RunLocks
@@ -37,7 +35,7 @@ from ductile.errors import (
     EXIT_USAGE,
     DuctileError,
 )
-from ductile.inbox import Inbox
+from ductile.inbox import Inbox, Signal
 from ductile.memory import give_large_blocks_back
 from ductile.pidfile import PidLock, pid_file
 from ductile.runtime_config import ConfigSource
@@ -176,17 +174,20 @@ def serve(loaded: runtime_config.LoadResult, source: ConfigSource, report: Repor
                 workspaces=workspaces, locks=RunLocks(run_locks(config.state_path)),
                 notifier=notifier, inbox=inbox, source=source,
             )
-            daemon.prepare()
-            _record_run(conn, config.state_path, lambda: daemon_run_table.ready(conn, clock.now()))
-            _log.info("ready", version=ductile.__version__, pid=os.getpid(), config=str(loaded.path),
-                      seconds=round(clock.monotonic() - started, 3))
-            notifier.send(READY="1", STATUS="running")
-            if report is not None:
-                report.ready()
-            # All objects until now are permanent: the garbage collector need not visit them again.
-            gc.freeze()
-            log.hold()
-            daemon.run()
+            try:
+                daemon.prepare()
+                _record_run(conn, config.state_path, lambda: daemon_run_table.ready(conn, clock.now()))
+                _log.info("ready", version=ductile.__version__, pid=os.getpid(), config=str(loaded.path),
+                          seconds=round(clock.monotonic() - started, 3))
+                notifier.send(READY="1", STATUS="running")
+                if report is not None:
+                    report.ready()
+                # All objects until now are permanent: the garbage collector need not visit them again.
+                gc.freeze()
+                log.hold()
+                daemon.run()
+            finally:
+                daemon.close()
             # If nothing was written since the loss, only this connection still has the data.
             db.refuse_replaced()
     except db.Replaced as lost:
@@ -217,10 +218,7 @@ def _rescued(lost: db.Replaced, conn: sqlite3.Connection, inbox: Inbox[Note], no
             _log.error(f"{lost}, and its content cannot be saved; retrying until ductiled is stopped", error=why)
             log.flush()
             is_logged = True
-        try:
-            note = inbox.get(timeout=_RESCUE_RETRY_SECONDS)
-        except Empty:
-            continue
+        note = inbox.get(timeout=_RESCUE_RETRY_SECONDS)
         if isinstance(note, Signal) and note.number in STOP_SIGNALS:
             return DuctileError(f"{lost}, and its content could not be saved: {why}", exit_code=EXIT_DATA)
 
@@ -244,11 +242,9 @@ def _log_problems(loaded: runtime_config.LoadResult) -> None:
 
 
 def _handle_signals(inbox: Inbox[Note]) -> None:
-    """Turn signals into notes, and reset what the parent ignored or blocked: plugins would inherit it."""
+    """Receive signals in the inbox, and reset what the parent ignored or blocked: plugins would inherit it."""
     for number in signal.valid_signals():
         if number not in _IGNORED_BY_PYTHON and signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
-    for number in _HANDLED:
-        signal.signal(number, lambda received, frame: inbox.put(Signal(number=received, at=time.monotonic())))
-    inbox.wake_on_signals()
+    inbox.receive_signals(_HANDLED)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])

@@ -1,4 +1,4 @@
-"""The wait for notes and signals."""
+"""The wait for signals, notes and descriptors."""
 
 from __future__ import annotations
 
@@ -6,24 +6,34 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from queue import Empty
 
 import pytest
 
-from ductile.inbox import Inbox
+from ductile.inbox import Inbox, Ready, Signal, start_thread
 
 LIMIT_SECONDS = 20.0
+NUMBERS = (signal.SIGUSR2, signal.SIGUSR1)
 
 
 @pytest.fixture
 def inbox() -> Iterator[Inbox[str]]:
-    """An inbox that SIGUSR1 puts a note into."""
+    """An inbox that receives two signals."""
+    handlers = [signal.getsignal(number) for number in NUMBERS]
     made: Inbox[str] = Inbox()
-    handler = signal.signal(signal.SIGUSR1, lambda *_: made.put("signal"))
-    made.wake_on_signals()
+    made.receive_signals(NUMBERS)
     yield made
     signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGUSR1, handler)
+    for number, handler in zip(NUMBERS, handlers, strict=True):
+        signal.signal(number, handler)
+    made.close()
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    yield ends
+    for fd in ends:
+        os.close(fd)
 
 
 def test_notes_are_returned_in_their_order(inbox: Inbox[str]) -> None:
@@ -34,8 +44,7 @@ def test_notes_are_returned_in_their_order(inbox: Inbox[str]) -> None:
 
 @pytest.mark.parametrize("timeout", [0.0, -1.0, 0.0001])
 def test_without_a_note_the_wait_ends_with_its_timeout(inbox: Inbox[str], timeout: float) -> None:
-    with pytest.raises(Empty):
-        inbox.get(timeout=timeout)
+    assert inbox.get(timeout=timeout) is None
 
 
 def test_a_note_of_another_thread_ends_the_wait(inbox: Inbox[str]) -> None:
@@ -43,6 +52,32 @@ def test_a_note_of_another_thread_ends_the_wait(inbox: Inbox[str]) -> None:
     thread.start()
     assert inbox.get(timeout=LIMIT_SECONDS) == "a"
     thread.join()
+
+
+def test_wakes_end_one_wait_together(inbox: Inbox[str]) -> None:
+    for _ in range(1000):
+        inbox.wake()
+    assert inbox.get(timeout=None) is None
+    assert inbox.get(timeout=0) is None
+    inbox.put("a")
+    assert inbox.get(timeout=None) == "a"
+
+
+def test_a_readable_descriptor_ends_the_wait_until_it_is_no_longer_watched(inbox: Inbox[str],
+                                                                           pipe: tuple[int, int]) -> None:
+    os.write(pipe[1], b"x")
+    for _ in range(2):
+        assert inbox.get(timeout=LIMIT_SECONDS, descriptors=[pipe[0]]) == Ready(descriptors=(pipe[0],))
+    assert inbox.get(timeout=0) is None
+
+
+def test_notes_and_signals_come_before_descriptors_that_are_always_ready(inbox: Inbox[str],
+                                                                         pipe: tuple[int, int]) -> None:
+    os.write(pipe[1], b"x")
+    inbox.put("a")
+    os.kill(os.getpid(), signal.SIGUSR1)
+    found = [inbox.get(timeout=LIMIT_SECONDS, descriptors=[pipe[0]]) for _ in range(3)]
+    assert found == [Signal(number=signal.SIGUSR1), "a", Ready(descriptors=(pipe[0],))]
 
 
 def test_a_signal_that_the_kernel_gives_to_another_thread_ends_the_wait(inbox: Inbox[str]) -> None:
@@ -59,7 +94,7 @@ def test_a_signal_that_the_kernel_gives_to_another_thread_ends_the_wait(inbox: I
     try:
         thread.start()
         waits.set()
-        assert inbox.get(timeout=LIMIT_SECONDS) == "signal"
+        assert inbox.get(timeout=LIMIT_SECONDS) == Signal(number=signal.SIGUSR1)
     finally:
         thread.join()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
@@ -67,15 +102,42 @@ def test_a_signal_that_the_kernel_gives_to_another_thread_ends_the_wait(inbox: I
 
 def test_a_signal_before_the_wait_ends_it(inbox: Inbox[str]) -> None:
     os.kill(os.getpid(), signal.SIGUSR1)
-    assert inbox.get(timeout=LIMIT_SECONDS) == "signal"
+    assert inbox.get(timeout=LIMIT_SECONDS) == Signal(number=signal.SIGUSR1)
 
 
-def test_more_signals_than_the_pipe_holds_are_all_seen(inbox: Inbox[str]) -> None:
+def test_more_signals_than_the_pipe_holds_are_each_seen_once_in_the_order_of_their_importance(
+        inbox: Inbox[str]) -> None:
     for _ in range(100_000):
         signal.raise_signal(signal.SIGUSR1)
-    assert [inbox.get(timeout=LIMIT_SECONDS) for _ in range(100_000)] == ["signal"] * 100_000
-    with pytest.raises(Empty):
-        inbox.get(timeout=0.0)
+    signal.raise_signal(signal.SIGUSR2)
+    found = [inbox.get(timeout=LIMIT_SECONDS) for _ in range(2)]
+    assert found == [Signal(number=number) for number in NUMBERS]
+    assert inbox.get(timeout=0.0) is None
+
+
+def test_a_signal_that_comes_while_it_is_obeyed_is_seen_again(inbox: Inbox[str]) -> None:
+    for _ in range(2):
+        signal.raise_signal(signal.SIGUSR1)
+        assert inbox.get(timeout=LIMIT_SECONDS) == Signal(number=signal.SIGUSR1)
+
+
+def test_a_thread_started_here_and_its_own_threads_block_all_signals(inbox: Inbox[str]) -> None:
+    masks: list[set[signal.Signals]] = []
+
+    def look() -> None:
+        masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+        if len(masks) == 1:
+            thread = threading.Thread(target=look)
+            thread.start()
+            thread.join()
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    thread = threading.Thread(target=look)
+    start_thread(thread)
+    thread.join()
+    # Nothing blocks these two (signal(7)).
+    assert masks == [signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}] * 2
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
 def test_nothing_is_inherited(inbox: Inbox[str]) -> None:

@@ -13,7 +13,6 @@ import pytest
 
 from ductile import db
 from ductile.config.model import Retry
-from ductile.daemon import Signal
 from ductile.errors import EXIT_SYSTEM, DuctileError
 from ductile.plugin import plugin_table
 from ductile.queue import job_table
@@ -402,14 +401,6 @@ def test_damage_ends_the_loop(make, tmp_path):
     with pytest.raises(db.Damaged):
         made.turn(signal.SIGUSR1)
     other.close()
-
-
-def test_a_hangup_from_before_the_last_reload_is_served_by_it(make):
-    made = make()
-    made.turn(signal.SIGHUP)
-    for late in (1, 0):
-        made.daemon.turn(Signal(number=signal.SIGHUP, at=made.clock.monotonic() - late))
-    assert made.conn.execute("SELECT count(*) FROM config_loads WHERE ok = 0").fetchone() == (2,)
 
 
 # Stopping

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from ductile.dispatch.worker import Worker
+from ductile.errors import EXIT_SYSTEM, DuctileError
 from support import failing, worlds
 from support.failing import FailingConnection
 from support.launch import in_a_child, writable_by_all
@@ -47,6 +50,7 @@ def ended(directory: Path, size: int, code: int, **job: object) -> Iterator[tupl
         finally:
             conn.mend()
             made.close()
+            made.inbox.close()
 
 
 def try_again(made: Loop, count: int) -> None:
@@ -105,35 +109,51 @@ def test_files_that_are_on_another_file_system_are_not_to_blame(tmp_path: Path) 
             assert made.statuses() == [("a", "succeeded", 1)]
 
 
-@pytest.mark.parametrize("has_thread", [True, False], ids=["no process", "no thread"])
-def test_a_plugin_for_which_there_is_no_process_or_thread_starts_when_there_is(has_thread: bool) -> None:
+def test_a_plugin_for_which_there_is_no_process_starts_when_there_is() -> None:
     with writable_by_all() as directory:
-        statuses, errors = in_a_child(run_short_of_processes, directory, has_thread, ordinary=True)
-    assert statuses == [("a", "succeeded", 1), ("b", "succeeded", 1)] if has_thread else [("a", "succeeded", 1)]
-    what = "run.sh" if has_thread else "a thread to wait for it"
-    assert errors == [f"could not be started: {os.strerror(11)}: {f'{directory}/{what}' if has_thread else what}"] * 3
+        statuses, errors = in_a_child(run_short_of_processes, directory, ordinary=True)
+        assert errors == [f"could not be started: {os.strerror(errno.EAGAIN)}: {directory}/run.sh"] * 3
+    assert statuses == [("a", "succeeded", 1)]
 
 
-def run_short_of_processes(directory: Path, has_thread: bool) -> tuple[list[tuple], list[str]]:
-    """Run a job while this user may have no more processes, then when he may; one more first for the loop's thread."""
+def run_short_of_processes(directory: Path) -> tuple[list[tuple], list[str]]:
+    """Run a job while this user may have no more processes, then when he may."""
     runtime = worlds.runtime(worlds.plugin("echo", entrypoint=program(directory, OK)), directory=directory)
     with loop(directory, runtime) as made:
-        names = ["a", "b"] if has_thread else ["a"]
-        if has_thread:
-            put_job(made.conn, names[0], max_attempts=1)
-            made.turn()
-            made.finish()
-        put_job(made.conn, names[-1], max_attempts=1)
-        before = resource.getrlimit(resource.RLIMIT_NPROC)
-        resource.setrlimit(resource.RLIMIT_NPROC, (0, before[1]))
-        made.turn(signal.SIGUSR1)
-        for _ in range(2):
-            made.clock.move(1.1)
-            made.turn()
-        resource.setrlimit(resource.RLIMIT_NPROC, before)
+        put_job(made.conn, "a", max_attempts=1)
+        with no_more_processes():
+            made.turn(signal.SIGUSR1)
+            for _ in range(2):
+                made.clock.move(1.1)
+                made.turn()
         made.clock.move(1.1)
         made.turn()
         made.finish()
         text = made.log.read_text()
         lines = [json.loads(line) for line in text.splitlines()]
         return made.statuses(), [line["error"] for line in lines if line["message"] == "job not started yet"]
+
+
+def test_a_daemon_without_a_thread_to_have_does_not_start() -> None:
+    with writable_by_all() as directory:
+        exit_code, text = in_a_child(start_short_of_threads, directory, ordinary=True)
+    assert exit_code == EXIT_SYSTEM
+    assert text.startswith("cannot start a thread: ")
+
+
+def start_short_of_threads(directory: Path) -> tuple[int, str]:
+    with no_more_processes():
+        try:
+            Worker(lambda result: None).start()
+        except DuctileError as error:
+            return error.exit_code, str(error)
+    return 0, ""
+
+
+@contextmanager
+def no_more_processes() -> Iterator[None]:
+    """Let this user start no process and no thread."""
+    before = resource.getrlimit(resource.RLIMIT_NPROC)
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NPROC, before)

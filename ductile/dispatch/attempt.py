@@ -1,4 +1,4 @@
-"""One attempt outside the database: start the plugin, wait for it to end, collect its files."""
+"""One attempt outside the database: start the plugin, classify how it ended, collect its files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ductile.dispatch.job_workspace import Inherited, complete, with_portable_paths
-from ductile.dispatch.outcome import Outcome, Refused, Succeeded, Unrunnable, classify
+from ductile.dispatch.outcome import Facts, Outcome, Refused, Succeeded, Unrunnable, classify
 from ductile.dispatch.run_lock import JOB_ID_VARIABLE, RunLocks
 from ductile.dispatch.runner import Launch, Run
 from ductile.pipeline.templates import Unrenderable
@@ -28,6 +28,9 @@ from ductile.workspace.manager import Workspaces
 
 # Variables of the daemon that every plugin gets. All others, secrets among them, are withheld.
 _PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR")
+
+# Output that is read in the loop's thread; parsing more takes too long there.
+_QUICK_BYTES = 64 * 1024
 
 # The machine is short of something for the moment, or the plugin's file is just being written.
 _TEMPORARY = {errno.EAGAIN, errno.ENOMEM, errno.ETXTBSY, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT}
@@ -85,7 +88,9 @@ def start(job: Job, plugin: ConfiguredPlugin, inputs: Inputs, *, environ: Mappin
         lock = locks.take()
         try:
             workspace = cloned or workspaces.create(job.id)
-            return Run(_launch(job, plugin, loaded, inputs, environ=environ, workspace=workspace, lock=lock, now=now))
+            run = Run(_launch(job, plugin, loaded, inputs, environ=environ, workspace=workspace, lock=lock, now=now))
+            locks.mark(job.id, run.pid)
+            return run
         finally:
             os.close(lock)
     except Unrenderable as error:
@@ -135,15 +140,19 @@ def plugin_environment(environ: Mapping[str, str], plugin: ConfiguredPlugin, *, 
     }
 
 
-def wait(run: Run, job: Job, timeout: int, *, parent: Inherited | None, workspaces: Workspaces, locks: RunLocks,
-         aborted: Callable[[], bool]) -> AttemptEnd:
-    """Wait for a run to end. Seal the files of a success; remove those of any other outcome.
+def is_quick(facts: Facts, job: Job, workspaces: Workspaces) -> bool:
+    """Return whether `ended` takes a moment only: little output and no files."""
+    return len(facts.stdout) <= _QUICK_BYTES and workspaces.is_empty(job.id)
 
-    Called in the waiter's thread, so it does not touch the database. `parent` is what the workspace is a clone of, None
-    for an empty one. The workspace of a success is finalized once the database has the result.
+
+def ended(facts: Facts, job: Job, timeout: int, *, parent: Inherited | None, workspaces: Workspaces, locks: RunLocks,
+          aborted: Callable[[], bool]) -> AttemptEnd:
+    """Return how a run ended. Seal the files of a success; remove those of any other outcome.
+
+    It may take long and does not touch the database. `parent` is what the workspace is a clone of, None for an empty
+    one. The workspace of a success is finalized once the database has the result.
     """
-    locks.mark(job.id, run.pid)
-    outcome = classify(run.wait(), timeout=timeout, workspace_dir=os.fspath(workspaces.root / job.id))
+    outcome = classify(facts, timeout=timeout, workspace_dir=os.fspath(workspaces.root / job.id))
     warnings: tuple[str, ...] = ()
     if isinstance(outcome, Succeeded):
         outcome, warnings = complete(job, parent, outcome, workspaces, aborted)

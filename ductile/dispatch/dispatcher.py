@@ -1,11 +1,11 @@
-"""Runs one job at a time: starts it, waits for it, writes its result, and loses none of it on the way."""
+"""Runs one job at a time: starts it, drives it to its end, writes its result, and loses none of it on the way."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from ductile.dispatch.report import report_end
 from ductile.dispatch.run_lock import RunLocks
 from ductile.dispatch.runner import Run
 from ductile.dispatch.transactions import Claimed
-from ductile.dispatch.waiter import Waiter
+from ductile.dispatch.worker import Worker
 from ductile.errors import DuctileError
 from ductile.injected import Chance, NewId
 from ductile.log import Component
@@ -45,15 +45,15 @@ _log = Component("dispatch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """A note from the waiter: a run has ended."""
+class Collected:
+    """A note from the worker: the output and the files of a run that has ended are dealt with."""
 
     end: AttemptEnd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cloned:
-    """A note from the waiter: the workspace of a claimed job is cloned, or cannot be."""
+    """A note from the worker: the workspace of a claimed job is cloned, or cannot be."""
 
     result: ClonedWorkspace | Outcome | OSError
 
@@ -67,7 +67,7 @@ class _Task:
     rules: Rules
     environ: Mapping[str, str]
     claimed_at: float    # monotonic
-    # The waiter's thread reads it: stop working on the workspace.
+    # The worker's thread reads it: stop working on the workspace.
     aborted: threading.Event = field(default_factory=threading.Event)
 
 
@@ -81,7 +81,7 @@ class _Starting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cloning:
-    """The waiter's thread clones the workspace from the parent's."""
+    """The worker clones the workspace from the parent's."""
 
     task: _Task
     parent: Inherited
@@ -94,6 +94,13 @@ class _Running:
     task: _Task
     parent: Inherited | None
     run: Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Collecting:
+    """The plugin has ended; the worker reads its output and seals or removes its files."""
+
+    task: _Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,21 +117,21 @@ class _Ended:
     no_room: int = 0
 
 
-_State = _Starting | _Cloning | _Running | _Ended
+_State = _Starting | _Cloning | _Running | _Collecting | _Ended
 
 
 class Dispatcher:
-    """Runs one job at a time. Only the waiter's work happens outside the loop's thread."""
+    """Runs one job at a time. Only work on files that may take long happens outside the loop's thread."""
 
     def __init__(self, conn: sqlite3.Connection, *, clock: Clock, rng: Chance, new_id: NewId, locks: RunLocks,
-                 workspaces: Workspaces, post: Callable[[Finished | Cloned | BaseException], None]) -> None:
+                 workspaces: Workspaces, post: Callable[[Collected | Cloned | BaseException], None]) -> None:
         self._conn = conn
         self._clock = clock
         self._rng = rng
         self._new_id = new_id
         self._locks = locks
         self._workspaces = workspaces
-        self._waiter = Waiter(post)
+        self._worker = Worker(post)
         self._state: _State | None = None         # None while no job is claimed
         self._root_fault: str | None = None       # why no job can have a workspace, as last reported
         self.root_retry_at: float | None = None   # monotonic: when to check that again
@@ -149,6 +156,19 @@ class Dispatcher:
     def retry_at(self) -> float | None:
         """The monotonic time at which `retry_pending` has something to do."""
         return self._state.retry_at if isinstance(self._state, _Starting | _Ended) else None
+
+    @property
+    def descriptors(self) -> Collection[int]:
+        """The running plugin's descriptors, to poll for input."""
+        return self._state.run.descriptors if isinstance(self._state, _Running) else ()
+
+    def seconds_left(self) -> float | None:
+        """Return after how many seconds the running plugin has a deadline, None if there is none."""
+        return self._state.run.seconds_left() if isinstance(self._state, _Running) else None
+
+    def open(self) -> None:
+        """Start the worker. Raises DuctileError (71)."""
+        self._worker.start()
 
     def start_next(self, runtime: RuntimeConfig) -> bool:
         """Claim and start the next job that may run. Return whether there was one. Raises NotWritten."""
@@ -209,9 +229,34 @@ class Dispatcher:
             else:
                 self._start(state.task)
 
-    def on_finished(self, note: Finished, next_in: RuntimeConfig | None) -> None:
-        """Finish the job. With `next_in`, claim the next job under that configuration in the same commit."""
-        assert isinstance(self._state, _Running)
+    def drive(self, ready: Collection[int], next_in: RuntimeConfig | None) -> None:
+        """Read the running plugin's `ready` descriptors, keep its deadlines, and finish its job if it has ended.
+
+        With `next_in`, claim the next job under that configuration in the same commit.
+        """
+        state = self._state
+        if not isinstance(state, _Running):
+            return
+        state.run.on_ready(ready)
+        state.run.on_time()
+        facts = state.run.facts
+        if facts is None:
+            return
+        task = state.task
+
+        def collect() -> AttemptEnd:
+            return attempt.ended(facts, task.job, task.plugin.settings.timeout(task.job.command), parent=state.parent,
+                                 workspaces=self._workspaces, locks=self._locks, aborted=task.aborted.is_set)
+
+        if state.parent is None and attempt.is_quick(facts, task.job, self._workspaces):
+            self._end(task, collect(), next_in)
+        else:
+            self._state = _Collecting(task=task)
+            self._worker.submit(lambda: Collected(end=collect()))
+
+    def on_collected(self, note: Collected, next_in: RuntimeConfig | None) -> None:
+        """Finish the job, with `next_in` as for `drive`."""
+        assert isinstance(self._state, _Collecting)
         self._end(self._state.task, note.end, next_in)
 
     def on_cloned(self, note: Cloned) -> None:
@@ -240,12 +285,13 @@ class Dispatcher:
             self._end_unstarted(state.task, job_workspace.stopped())
 
     def close(self) -> None:
-        """End the running plugin and the waiter, without a write: the next start recovers the job."""
+        """End the running plugin and the worker, without a write: the next start recovers the job."""
         if self._state is not None:
             self._state.task.aborted.set()
             if isinstance(self._state, _Running):
                 self._state.run.end()
-        self._waiter.close()
+                self._state.run.wait()
+        self._worker.close()
 
     def finalize_workspaces(self) -> None:
         """Finalize the workspaces of successes. This happens while the next plugin runs."""
@@ -256,10 +302,8 @@ class Dispatcher:
                 _log.warn("workspace not finalized", job_id=job.id, plugin=job.plugin, error=fault)
 
     def _start(self, task: _Task) -> None:
-        """Start the plugin, or have the waiter clone the job's workspace first: that may take long."""
+        """Start the plugin, or have the worker clone the job's workspace first: that may take long."""
         try:
-            # Before anything else: a plugin that runs must be waited for.
-            self._waiter.start()
             parent = job_workspace.inherited(self._conn, task.job, task.rules.routing.router, self._workspaces)
         except NotWritten as error:
             self._start_later(task, str(error))
@@ -271,10 +315,10 @@ class Dispatcher:
             self._spawn(task, None, None)
         else:
             self._state = _Cloning(task=task, parent=parent)
-            self._waiter.submit(lambda: self._clone(task, parent))
+            self._worker.submit(lambda: self._clone(task, parent))
 
     def _clone(self, task: _Task, parent: Inherited) -> Cloned:
-        """Clone a workspace, in the waiter's thread."""
+        """Clone a workspace, in the worker's thread."""
         try:
             return Cloned(result=job_workspace.clone(task.job, parent, self._workspaces, task.aborted.is_set))
         except OSError as error:
@@ -306,13 +350,6 @@ class Dispatcher:
             return
         _log.debug("plugin spawned", job_id=job.id, plugin=job.plugin, pid=started.pid)
         self._state = _Running(task=task, parent=parent, run=started)
-        self._waiter.submit(lambda: self._wait(task, parent, started))
-
-    def _wait(self, task: _Task, parent: Inherited | None, run: Run) -> Finished:
-        """Wait for a run, in the waiter's thread."""
-        return Finished(end=attempt.wait(
-            run, task.job, task.plugin.settings.timeout(task.job.command), parent=parent, workspaces=self._workspaces,
-            locks=self._locks, aborted=task.aborted.is_set))
 
     def _start_later(self, task: _Task, why: str) -> None:
         now = self._clock.monotonic()

@@ -27,6 +27,9 @@ _SIGNALS = dict(enumerate((
     "SIGSYS"), start=1))
 
 
+EndedBy: TypeAlias = Literal["deadline", "stop", "cancel"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What was observed of one run. A process that ended has an `exit_code` or a `signal`, never both."""
@@ -37,7 +40,7 @@ class Facts:
     stdout_overflowed: bool = False
     stderr: bytes = b""
     stderr_dropped: int = 0    # bytes that came after those in `stderr`
-    ended_by: Literal["deadline", "stop"] | None = None    # who ended it before it exited
+    ended_by: EndedBy | None = None    # what ended it before it exited
     could_not_start: str | None = None
 
 

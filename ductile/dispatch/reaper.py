@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ductile.dispatch.procfs import Process, children_of, environment_has, has_open, kill, process, wait_for_exit
+from ductile.dispatch.procfs import Process, children_of, environment_has, has_open, kill, process
 
 _TASKS = "/proc/self/task"
 
@@ -31,32 +31,31 @@ class Marks:
     lock: Path | None
 
 
-def kill_strays(seconds: float, marks: Marks) -> bool:
-    """Kill and reap orphans of a run, and those that these leave, for at most `seconds`. Return whether none is left.
+def kill_strays(marks: Marks) -> list[int]:
+    """Kill orphans of a run and reap those that have ended. Return the killed ones that are still alive.
 
-    This process is a subreaper, so usually every child that it finds belongs to the run. If it had children before it
-    became this program, or if it is PID 1, it also gets orphans of others, and kills only children with one of the
-    `marks`. It reaps PIDs by name, so that it never takes the exit status of a process that other code waits for.
+    It waits for nothing: call it again until nothing is left. This process is a subreaper, so usually every child that
+    it finds belongs to the run. If it had children before it became this program, or if it is PID 1, it also gets
+    orphans of others, and kills only children with one of the `marks`. It reaps PIDs by name, so that it never takes
+    the exit status of a process that other code waits for.
     """
-    deadline = time.monotonic() + seconds
     # A new leader has this number, so the old session of that number has no process left.
     _foreign_sessions.discard(marks.leader)
     while _has_children():
         found = _strays(marks)
         alive = _reap(found)
-        fresh = [pid for pid in alive if pid not in _ignored_children]
-        for pid in fresh:
+        killed = [pid for pid in alive if pid not in _ignored_children]
+        for pid in killed:
             kill(pid)
-        left = deadline - time.monotonic()
-        if left <= 0:
-            _ignored_children.update(fresh)
-            return not found
-        if fresh:
-            wait_for_exit(fresh[0], left)
-        elif alive == found:
-            # A child that was reaped may have left another one.
-            return not found
-    return True
+        if killed or alive == found:
+            return killed
+        # A child that was reaped may have left another one.
+    return []
+
+
+def ignore_unkillable(pids: Iterable[int]) -> None:
+    """Do not wait for these again: they survived SIGKILL."""
+    _ignored_children.update(pids)
 
 
 def ignore_existing_children() -> None:

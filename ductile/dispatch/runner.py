@@ -7,24 +7,25 @@ import os
 import select
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
-from ductile.dispatch.outcome import STDERR_LIMIT_BYTES, STDOUT_LIMIT_BYTES, Facts
-from ductile.dispatch.reaper import Marks, kill_strays
+from ductile.dispatch.outcome import STDERR_LIMIT_BYTES, STDOUT_LIMIT_BYTES, EndedBy, Facts
+from ductile.dispatch.reaper import Marks, ignore_unkillable, kill_strays
 from ductile.dispatch.run_lock import JOB_ID_VARIABLE
 
 _GRACE_SECONDS = 5.0      # between SIGTERM and SIGKILL
 _DRAIN_SECONDS = 1.0      # how long pipes may stay open after the plugin has exited
 _LAST_SECONDS = 0.8       # after SIGKILL: the attempt ends after this time in any case
+_SWEEP_SECONDS = 0.003    # between two searches for strays
 _READ_BYTES = 64 * 1024
-_LONGEST_POLL_MS = 2**31 - 1   # poll(2) takes an int
+_READS_AT_ONCE = 16       # so that a plugin that never stops printing does not hold the loop
+_LONGEST_WAIT_SECONDS = 0.1
 _PR_SET_CHILD_SUBREAPER = 36   # prctl(2)
 
 
@@ -50,13 +51,15 @@ def become_subreaper() -> None:
 
 
 class Run:
-    """A running plugin. One thread calls `wait`; another may call `end`."""
+    """A running plugin, driven by a loop.
+
+    The loop polls `descriptors` and passes those that are readable to `on_ready`, and calls `on_time` after at most
+    `seconds_left`. The run is over when there are `facts`: at most six seconds after its timeout.
+    """
 
     def __init__(self, launch: Launch) -> None:
         """Start the plugin in its own session. Raises OSError if that fails."""
-        self._timeout = launch.timeout
         with ExitStack() as kept, ExitStack() as lent:
-            self._stop = _close_later(kept, os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
             self._out, out = _pipe(kept, lent)
             self._err, err = _pipe(kept, lent)
             request = _close_later(lent, _memory_file(launch.stdin))
@@ -75,110 +78,96 @@ class Run:
                 self._process.wait()
                 raise
             self._open = kept.pop_all()
-        self._ending = threading.Lock()
-        self._ended = False
-
-    def end(self) -> None:
-        """Have `wait` end the plugin now, as at its deadline. Nothing happens if it has ended."""
-        with self._ending:
-            if not self._ended:
-                os.eventfd_write(self._stop, 1)
-
-    def wait(self) -> Facts:
-        """Return the facts, at most six seconds after the timeout. Only processes that survive SIGKILL are left."""
-        watch = _Watch(self)
-        try:
-            watch.until_the_leader_ends()
-        finally:
-            self._finish()
-        return watch.facts(self._process.returncode)
-
-    def _finish(self) -> None:
-        """Kill the group while its leader is still a zombie, so that its number is not reused; then reap it."""
-        _signal_group(self.pid, signal.SIGKILL)
-        if _has_ended(self._pidfd):
-            self._process.wait()
-        with self._ending:
-            self._ended = True
-            # Before the search for strays, which needs descriptors: these may be the last.
-            self._open.close()
-        with suppress(OSError):
-            # A stray that is missed holds the run's lock, or the next sweep finds it.
-            kill_strays(_LAST_SECONDS, self._marks)
-        if self._process.returncode is None:
-            # It survived SIGKILL (a device hangs): it is a stray from now on.
-            self._process.returncode = -signal.SIGKILL
-
-
-class _Watch:
-    """The wait for one plugin: its output so far, and its deadlines."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
+        self._leader_lives = True
+        self._polled = {self._pidfd, self._out, self._err}
         self._stdout = bytearray()
         self._stderr = bytearray()
         self._stderr_dropped = 0
         self._overflowed = False
-        self._ended_by: Literal["deadline", "stop"] | None = None
-        self._term_at: float | None = run.started + run._timeout
+        self._ended_by: EndedBy | None = None
+        # In monotonic seconds, None for what is not planned: SIGTERM, SIGKILL, the end of reading, the next search for
+        # strays, the end of that search.
+        self._term_at: float | None = self.started + launch.timeout
         self._kill_at: float | None = None
         self._leave_at: float | None = None
-        self._leader_lives = True
-        self._poll = select.poll()
-        for fd in (run._pidfd, run._out, run._err, run._stop):
-            self._poll.register(fd, select.POLLIN)
-        self._pipes = {run._out, run._err}
+        self._sweep_at: float | None = None
+        self._give_up_at = 0.0
+        self.facts: Facts | None = None
 
-    def until_the_leader_ends(self) -> None:
-        """Read and watch until the plugin has exited and its pipes are closed or past their time."""
-        while self._leader_lives or self._pipes:
-            now = time.monotonic()
-            if self._leave_at is not None and now >= self._leave_at:
-                return
-            self._keep_deadlines(now)
-            for fd, _ in self._poll.poll(self._milliseconds(now)):
-                self._note(fd)
+    @property
+    def descriptors(self) -> Collection[int]:
+        """What to poll for input, until the next call of a method."""
+        return self._polled
 
-    def _milliseconds(self, now: float) -> int:
-        """Return the time to the next deadline, rounded up, at most what one poll can wait."""
-        deadlines = [at for at in (self._term_at, self._kill_at, self._leave_at) if at is not None]
-        return min(max(0, int((min(deadlines) - now) * 1000) + 1), _LONGEST_POLL_MS)
+    def seconds_left(self) -> float | None:
+        """Return after how many seconds `on_time` has something to do, None if that is never."""
+        planned = [at for at in (self._term_at, self._kill_at, self._leave_at, self._sweep_at) if at is not None]
+        return max(0.0, min(planned) - time.monotonic()) if planned else None
 
-    def _keep_deadlines(self, now: float) -> None:
+    def on_ready(self, descriptors: Iterable[int]) -> None:
+        """Read what can be read without blocking. A descriptor that is no longer polled is ignored."""
+        for fd in descriptors:
+            if fd not in self._polled:
+                continue
+            if fd == self._pidfd:
+                self._leader_ended()
+            else:
+                self._read(fd)
+        if not self._polled and self._sweep_at is None:
+            self._finish()
+
+    def on_time(self) -> None:
+        """Do what the deadlines ask for."""
+        now = time.monotonic()
+        if self._sweep_at is not None:
+            if now >= self._sweep_at:
+                self._sweep(now)
+            return
+        if self._leave_at is not None and now >= self._leave_at:
+            self._finish()
+            return
         if self._term_at is not None and now >= self._term_at:
             # The plugin may have just ended: what it did before its deadline counts.
-            if _has_ended(self._run._pidfd):
-                self._leader_ended()
+            if _has_ended(self._pidfd):
+                self.on_ready([self._pidfd])
             else:
                 self._terminate("deadline")
         if self._kill_at is not None and now >= self._kill_at:
             self._kill()
 
-    def _note(self, fd: int) -> None:
-        if fd == self._run._pidfd:
-            self._leader_ended()
-        elif fd == self._run._stop:
-            self._poll.unregister(fd)
-            if self._leader_lives and self._ended_by is None:
-                self._terminate("stop")
-        else:
-            self._read(fd)
+    def end(self, by: Literal["stop", "cancel"] = "stop") -> None:
+        """End the plugin now, as at its deadline. Nothing happens if it has ended, or is ending."""
+        if self._leader_lives and self._ended_by is None:
+            self._terminate(by)
 
-    def _terminate(self, reason: Literal["deadline", "stop"]) -> None:
-        self._ended_by = reason
+    def wait(self) -> Facts:
+        """Drive the run to its end and return the facts. A signal handler may call `end` meanwhile."""
+        while self.facts is None:
+            poll = select.poll()
+            for fd in self._polled:
+                poll.register(fd, select.POLLIN)
+            left = self.seconds_left()
+            # poll(2) goes on after a signal handler (PEP 475), which may have set an earlier deadline.
+            seconds = _LONGEST_WAIT_SECONDS if left is None else min(left, _LONGEST_WAIT_SECONDS)
+            self.on_ready([fd for fd, _ in poll.poll(int(seconds * 1000) + 1)])
+            self.on_time()
+        return self.facts
+
+    def _terminate(self, by: EndedBy) -> None:
+        self._ended_by = by
         self._term_at = None
         self._kill_at = time.monotonic() + _GRACE_SECONDS
-        _signal_group(self._run.pid, signal.SIGTERM)
+        _signal_group(self.pid, signal.SIGTERM)
 
     def _kill(self) -> None:
         self._kill_at = None
         self._term_at = None
         self._leave_at = time.monotonic() + _LAST_SECONDS / 4
-        _signal_group(self._run.pid, signal.SIGKILL)
+        _signal_group(self.pid, signal.SIGKILL)
 
     def _leader_ended(self) -> None:
         self._leader_lives = False
-        self._poll.unregister(self._run._pidfd)
+        self._polled.discard(self._pidfd)
         self._term_at = self._kill_at = None
         left = time.monotonic() + _DRAIN_SECONDS
         self._leave_at = left if self._leave_at is None else min(left, self._leave_at)
@@ -186,21 +175,64 @@ class _Watch:
             self._leave_at = min(self._leave_at, time.monotonic() + _LAST_SECONDS / 4)
 
     def _read(self, fd: int) -> None:
-        data = os.read(fd, _READ_BYTES)
-        if not data:
-            self._poll.unregister(fd)
-            self._pipes.discard(fd)
-        elif fd == self._run._err:
-            kept = data[:STDERR_LIMIT_BYTES - len(self._stderr)]
-            self._stderr += kept
-            self._stderr_dropped += len(data) - len(kept)
-        elif not self._overflowed:
-            self._stdout += data
-            if len(self._stdout) > STDOUT_LIMIT_BYTES:
-                self._overflowed = True
-                self._kill()
+        for _ in range(_READS_AT_ONCE):
+            try:
+                data = os.read(fd, _READ_BYTES)
+            except BlockingIOError:
+                return
+            if not data:
+                self._polled.discard(fd)
+                return
+            if fd == self._err:
+                self._keep_stderr(data)
+            else:
+                self._keep_stdout(data)
 
-    def facts(self, returncode: int) -> Facts:
+    def _keep_stderr(self, data: bytes) -> None:
+        kept = data[:STDERR_LIMIT_BYTES - len(self._stderr)]
+        self._stderr += kept
+        self._stderr_dropped += len(data) - len(kept)
+
+    def _keep_stdout(self, data: bytes) -> None:
+        if self._overflowed:
+            return
+        self._stdout += data
+        if len(self._stdout) > STDOUT_LIMIT_BYTES:
+            self._overflowed = True
+            self._kill()
+
+    def _finish(self) -> None:
+        """Kill the group while its leader is still a zombie, so that its number is not reused; then reap it."""
+        _signal_group(self.pid, signal.SIGKILL)
+        if _has_ended(self._pidfd):
+            self._process.wait()
+        # Before the search for strays, which needs descriptors: these may be the last.
+        self._polled.clear()
+        self._open.close()
+        self._term_at = self._kill_at = self._leave_at = None
+        now = time.monotonic()
+        self._give_up_at = now + _LAST_SECONDS
+        self._sweep(now)
+
+    def _sweep(self, now: float) -> None:
+        """Kill descendants that left the group, and look again soon until none is left or the time is up."""
+        try:
+            left = kill_strays(self._marks)
+        except OSError:
+            # A stray that is missed holds the run's lock, or the next search finds it.
+            left = []
+        if left and now < self._give_up_at:
+            self._sweep_at = now + _SWEEP_SECONDS
+            return
+        ignore_unkillable(left)
+        self._sweep_at = None
+        if self._process.returncode is None:
+            # It survived SIGKILL (a device hangs): it is a stray from now on.
+            self._process.returncode = -signal.SIGKILL
+        self.facts = self._facts(self._process.returncode)
+        self._stdout.clear()
+
+    def _facts(self, returncode: int) -> Facts:
         """Return what was observed. `returncode` is as in subprocess: negative for a signal."""
         return Facts(
             exit_code=returncode if returncode >= 0 else None,

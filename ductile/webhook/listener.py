@@ -20,6 +20,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
 from ductile.errors import EXIT_SYSTEM, DuctileError
+from ductile.inbox import start_thread
 from ductile.log import Component
 from ductile.webhook.http_head import Head, Refused, parse, path_of
 
@@ -275,7 +276,7 @@ class Listener:
     def start(self) -> None:
         """Start to accept. Raises DuctileError (71) and closes the socket if no thread can be started."""
         try:
-            self._thread.start()
+            start_thread(self._thread)
         except RuntimeError as error:
             address = self.address
             self.close()

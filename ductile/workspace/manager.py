@@ -228,6 +228,14 @@ class Workspaces:
             walk(top, path, visit, abort=lambda: freed >= least)
         return freed >= least
 
+    def is_empty(self, job_id: str) -> bool:
+        """Return whether the job's directory is one without entries. One look is enough, however many it has."""
+        try:
+            with os.scandir(self._path(job_id)) as entries:
+                return next(entries, None) is None
+        except OSError:
+            return False
+
     def keep(self, job_id: str) -> None:
         """Keep a job's files. An empty directory becomes the spare one for the next job."""
         path = self._path(job_id)

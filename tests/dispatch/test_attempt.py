@@ -287,7 +287,8 @@ def start_and_wait(home: Path, path: Path, event: str | None = None, *, ws: Path
         run = attempt.start(job, plugin, transactions.read_inputs(conn, job, {}), environ={"PATH": PATH},
                             workspaces=workspaces, locks=locks, now=START, cloned=None)
         assert isinstance(run, Run)
-        return attempt.wait(run, job, 30, parent=None, workspaces=workspaces, locks=locks, aborted=lambda: False)
+        return attempt.ended(run.wait(), job, 30, parent=None, workspaces=workspaces, locks=locks,
+                             aborted=lambda: False)
 
 
 def test_of_the_environment_a_plugin_gets_what_it_needs_and_no_secret() -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ductile import schema
+from ductile.dispatch import reaper
 from ductile.dispatch.outcome import Facts
 from ductile.dispatch.run_lock import JOB_ID_VARIABLE, RunLocks
 from ductile.dispatch.runner import Launch, Run, become_subreaper
@@ -100,6 +101,9 @@ def _be_the_child(writer: int, function: Callable[..., Any], arguments: tuple[An
         # An ordinary user may not be able to read the checkout, so the child has read what it needs of it.
         for number in range(1, schema.VERSION + 1):
             list(schema.statements(number))
+        # What an earlier test of this process knew of its children says nothing about this child's.
+        for known in (reaper._foreign_children, reaper._foreign_sessions, reaper._ignored_children):
+            known.clear()
         if ordinary and os.geteuid() == 0:
             os.setgroups([])
             os.setresgid(NOBODY, NOBODY, NOBODY)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import signal
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from random import Random
 from typing import Any
 
-from ductile import db
-from ductile.daemon import Daemon, Signal
+from ductile import db, inbox
+from ductile.daemon import Daemon
+from ductile.dispatch.reaper import ignore_existing_children
 from ductile.dispatch.run_lock import RunLocks
+from ductile.inbox import Signal
 from ductile.queue import job_table
 from ductile.runtime_config import ConfigSource, RuntimeConfig
 from ductile.sdnotify import Notifier
@@ -39,7 +41,7 @@ echo '{"status": "ok"}'
 _LIMIT_SECONDS = 20.0
 
 
-class Inbox(SimpleQueue):
+class Inbox(inbox.Inbox):
     """Notes for the loop. Where there is none, the time that the loop would wait passes at once.
 
     While a plugin runs its end is waited for in real time. At `until` the loop is told to stop.
@@ -52,15 +54,18 @@ class Inbox(SimpleQueue):
         self.until: datetime | None = None
         self.waits: list[float] = []
 
-    def get(self, *, timeout: float | None) -> Any:
-        if self.qsize() or job_table.running(self._conn):
-            return super().get(timeout=_LIMIT_SECONDS)
+    def get(self, *, timeout: float | None, descriptors: Collection[int] = ()) -> Any:
+        found = super().get(timeout=0, descriptors=descriptors)
+        if found is not None:
+            return found
+        if descriptors or job_table.running(self._conn):
+            return super().get(timeout=_LIMIT_SECONDS if timeout is None else timeout, descriptors=descriptors)
         assert timeout is not None, "the loop would wait for ever"
         self.waits.append(round(timeout, 3))
         self._clock.move(timeout)
         if self.until is not None and self._clock.now() >= self.until:
-            return Signal(number=signal.SIGTERM, at=self._clock.monotonic())
-        raise Empty
+            return Signal(number=signal.SIGTERM)
+        return None
 
 
 class Loop:
@@ -78,6 +83,9 @@ class Loop:
             runtime, conn, clock=self.clock, rng=Random(0), new_id=ids(), workspaces=workspaces,
             locks=RunLocks(directory / "running"), notifier=Notifier(environ), inbox=self.inbox,
             source=ConfigSource(path=directory / "config.yaml", environ=environ))
+        self.daemon._dispatcher.open()
+        # As at the daemon's start: processes of other tests are no strays of a plugin.
+        ignore_existing_children()
 
     def run_for(self, seconds: float) -> list[float]:
         """Let the loop run so long by its clock, then stop; return its waits in seconds."""
@@ -87,18 +95,20 @@ class Loop:
 
     def turn(self, *numbers: int) -> None:
         """One turn for each signal, or one for the passing of time."""
-        for note in [Signal(number=number, at=self.clock.monotonic()) for number in numbers] or [None]:
+        for note in [Signal(number=number) for number in numbers] or [None]:
             self.daemon.turn(note)
 
     def finish(self) -> None:
-        """Wait for the running plugin's end and let the loop take the note of it."""
-        self.daemon.turn(SimpleQueue.get(self.inbox, timeout=_LIMIT_SECONDS))
+        """Let the loop turn until the job that runs has ended, or its result is to be saved again."""
+        deadline = time.monotonic() + _LIMIT_SECONDS
+        job = self.daemon._dispatcher.job
+        while self.daemon._dispatcher.job is job and not self.daemon._dispatcher.is_unsaved:
+            assert time.monotonic() < deadline, "the job does not end"
+            self.daemon.turn(self.daemon._receive())
 
     def close(self) -> None:
         """End what runs, as a loop does that ends for whatever reason."""
-        self.inbox.put(LookupError("the test is over"))
-        with suppress(LookupError):
-            self.daemon.run()
+        self.daemon.close()
 
     def statuses(self) -> list[tuple]:
         return self.conn.execute("SELECT id, status, attempt FROM job_queue ORDER BY seq").fetchall()
@@ -116,6 +126,7 @@ def loop(directory: Path, runtime: RuntimeConfig, *, environ: dict[str, str] | N
             yield made
         finally:
             made.close()
+            made.inbox.close()
 
 
 def program(directory: Path, text: str) -> Path:

@@ -1,19 +1,20 @@
-"""The thread that waits for a run to end, so that the loop does not have to."""
+"""The thread for work on files that may take long, so that the loop goes on."""
 
 from __future__ import annotations
 
-import errno
-import os
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
-_NAME = "waiter"
+from ductile.errors import EXIT_SYSTEM, DuctileError
+from ductile.inbox import start_thread
+
+_NAME = "files"
 
 
-class Waiter:
-    """One thread for all runs: starting one for each would cost a tenth of a short job."""
+class Worker:
+    """One thread, from the daemon's start to its end."""
 
     def __init__(self, post: Callable[[Any], None]) -> None:
         """`post` receives the result of each piece of work, or the exception that it raised."""
@@ -22,14 +23,15 @@ class Waiter:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the thread unless it runs. Raises BlockingIOError (EAGAIN), which is temporary, if there is none."""
+        """Start the thread unless it runs. Raises DuctileError (71) if the system has none left."""
         if self._thread is not None:
             return
         thread = threading.Thread(target=self._run, name=_NAME)
         try:
-            thread.start()
+            start_thread(thread)
         except RuntimeError as error:
-            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), "a thread to wait for it") from error
+            raise DuctileError("cannot start a thread: the limit on processes or memory is reached (ulimit -u)",
+                               exit_code=EXIT_SYSTEM) from error
         self._thread = thread
 
     def submit(self, work: Callable[[], Any]) -> None:
