@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from math import isinf
 from typing import Any
@@ -17,6 +19,15 @@ _TOO_DEEP = f"nested more than {MOST_NESTING} deep"
 # A pair of surrogates, which is allowed, or a NUL or a lone surrogate. No repeated group: the engine needs a hundred
 # bytes for each repetition, and an answer may have millions of escapes.
 _ESCAPE = re.compile(r"\\u(?:[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F]|(0000|[dD][89a-fA-F]))")
+
+# A character beyond the first 65,536 makes Python keep every character of its string in four bytes. In a large document
+# the few such characters are read as escapes, spelled as no program spells them, so that only their own strings grow.
+_ASTRAL = re.compile(rb"[\xf0-\xf4][\x80-\xbf]{3}")
+_ASTRAL_LEADS = bytes(range(0xF0, 0xF5))
+_NARROWED = re.compile(r"\\uD[89AB][0-9A-F]{2}\\ud[C-F][0-9A-F]{2}")
+_NARROWED_EXTRA = 11             # characters of such an escape, less the one that it replaces
+_NARROWED_FROM_BYTES = 1024**2
+_MOST_NARROWED = 1 / 16          # of all bytes
 
 # A string without escaped quotes, also an unterminated one, or what is between two strings.
 _PARTS = re.compile(rb'"[^"]*"?|[^"]+')
@@ -106,10 +117,7 @@ def canonical(value: Any) -> str:
 
 def _text(data: bytes | str) -> str:
     if isinstance(data, bytes):
-        try:
-            text = data.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise JSONRefused(f"byte {error.start + 1}: not UTF-8") from None
+        text = _decoded(data)
     else:
         text = data
         try:
@@ -121,8 +129,42 @@ def _text(data: bytes | str) -> str:
     return text
 
 
+def _decoded(data: bytes) -> str:
+    with suppress(UnicodeDecodeError):
+        return _narrowed(data).decode("utf-8")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise JSONRefused(f"byte {error.start + 1}: not UTF-8") from None
+
+
+def _narrowed(data: bytes) -> bytes:
+    """Return a large document with its few characters beyond the first 65,536 as escapes."""
+    if len(data) < _NARROWED_FROM_BYTES:
+        return data
+    count = len(data) - len(data.translate(None, _ASTRAL_LEADS))
+    if not 0 < count < len(data) * _MOST_NARROWED:
+        return data
+
+    def escape(match: re.Match[bytes]) -> bytes:
+        before = match.start()
+        while before and data[before - 1] == ord("\\"):
+            before -= 1
+        if (match.start() - before) % 2:
+            # An escape that is refused, and must not become a good one.
+            return match.group()
+        high, low = struct.unpack(">2H", match.group().decode("utf-8").encode("utf-16-be"))
+        return b"\\uD%03X\\ud%03X" % (high & 0xFFF, low & 0xFFF)
+
+    return _ASTRAL.sub(escape, data)
+
+
 def _position(text: str, index: int) -> str:
-    return f"line {text.count(chr(10), 0, index) + 1}, column {index - text.rfind(chr(10), 0, index)}"
+    line = text.rfind("\n", 0, index)
+    column = index - line
+    if len(text) >= _NARROWED_FROM_BYTES:
+        column -= _NARROWED_EXTRA * sum(1 for _ in _NARROWED.finditer(text, line + 1, index))
+    return f"line {text.count(chr(10), 0, index) + 1}, column {column}"
 
 
 def _fault(error: json.JSONDecodeError) -> str:
@@ -134,8 +176,8 @@ def _fault(error: json.JSONDecodeError) -> str:
         return f"{_position(error.doc, index)}: expected {expected}"
     for beginning, name in _FAULTS.items():
         if error.msg.startswith(beginning):
-            return f"line {error.lineno}, column {error.colno}: {name}"
-    return f"line {error.lineno}, column {error.colno}: {one_line(error.msg)}"
+            return f"{_position(error.doc, error.pos)}: {name}"
+    return f"{_position(error.doc, error.pos)}: {one_line(error.msg)}"
 
 
 def _check_size(data: bytes, limit: Limit) -> None:
