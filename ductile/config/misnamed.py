@@ -52,13 +52,47 @@ RETRY = {
     **dict.fromkeys(("attempts", "retries", "max_retries", "limit"), "write max_attempts"),
     **dict.fromkeys(("delay", "backoff", "wait"), "write backoff_base"),
 }
-# What the sender's own name means as a format.
-SIGNATURE_FORMATS = {
-    "github": "hex with signature_header: X-Hub-Signature-256",
-    "gitea": "hex with signature_header: X-Gitea-Signature",
-    "forgejo": "hex with signature_header: X-Forgejo-Signature",
-    "shopify": "base64 with signature_header: X-Shopify-Hmac-Sha256",
-    **dict.fromkeys(("sha256", "hmac", "hmac-sha256", "hmac_sha256"), "hex or base64, as the sender writes the digest"),
+# The name of an algorithm is no format.
+SIGNATURE_FORMATS = dict.fromkeys(("sha256", "hmac", "hmac-sha256", "hmac_sha256"),
+                                  "hex or base64, as the sender writes the digest")
+# The presets of senders that have none of their own name.
+SENDERS = {
+    **dict.fromkeys(("openai", "replicate", "supabase", "standardwebhooks", "standard-webhooks", "gitlab-signing-token",
+                     "render", "incident.io"), "standard"),
+    **dict.fromkeys(("clerk", "resend", "stytch"), "svix"),
+    **dict.fromkeys(("facebook", "instagram", "whatsapp", "messenger"), "meta"),
+    **dict.fromkeys(("twitter", "x.com"), "x"),
+    **dict.fromkeys(("atlassian", "snyk"), "bitbucket"), "codeberg": "forgejo", "quickbooks": "intuit",
+    "teams": "msteams", "nextcloud": "nextcloud-talk", "calcom": "cal.com", "customer.io": "customerio",
+}
+_POLL = "poll its API with a plugin on a schedule"
+_RELAY = "let a relay or a proxy that verifies it sign anew"
+_TOKEN = f"it sends a token and no signature: {_POLL}, or {_RELAY}"
+_NOTHING = f"it signs nothing: take a request as a hint only, and {_POLL}"
+_PUBLIC_KEY = f"it signs with a public key: {_POLL}, or {_RELAY}"
+_SHA1 = f"it signs with SHA-1: {_POLL}, or {_RELAY}"
+_SHA512 = f"it signs with SHA-512: {_RELAY}, or {_POLL}"
+# Senders that cannot be verified with HMAC-SHA256 over the body, and what to do instead.
+WITHOUT_HMAC = {
+    "gitlab": "its secret token is no signature; set a signing token at the hook and write preset: standard",
+    **dict.fromkeys(("trello", "twilio", "intercom", "vercel", "fitbit", "mandrill", "helpscout", "webex", "segment",
+                     "braintree", "sha1", "hmac-sha1"), _SHA1),
+    **dict.fromkeys(("paystack", "authorize.net", "affirm", "onfleet", "sha512", "hmac-sha512"), _SHA512),
+    "mailgun": f"its signature does not cover the event: {_POLL}",
+    "adyen": f"its signature covers chosen fields only: {_RELAY}",
+    "pandadoc": "its signature is in the query: let a proxy copy it into a header, and name that as signature_header",
+    **dict.fromkeys(("contentful", "plivo", "mercadopago", "messagebird"), f"it does not sign the body: {_RELAY}"),
+    "discord": f"it signs with Ed25519: {_POLL}, or {_RELAY}",
+    **dict.fromkeys(("ed25519", "rsa", "ecdsa", "paypal", "plaid", "sendgrid", "telnyx", "wise", "ebay", "circle"),
+                    _PUBLIC_KEY),
+    "sns": "it signs with a public key: subscribe a queue (SQS) and poll that",
+    **dict.fromkeys(("jwt", "vonage", "netlify", "livekit", "monday", "wix"), f"it sends a JWT: {_RELAY}"),
+    "telegram": "it sends a token and no signature: poll getUpdates with a plugin",
+    **dict.fromkeys(("token", "figma", "mattermost", "rocketchat", "huggingface", "google", "graph", "okta", "datadog",
+                     "bigcommerce", "revenuecat", "homeassistant"), _TOKEN),
+    **dict.fromkeys(("basic", "bearer", "postmark", "chargebee", "pipedrive", "sparkpost", "mixpanel", "alertmanager",
+                     "uptimekuma"), f"it sends a password and no signature: {_RELAY}"),
+    **dict.fromkeys(("none", "strava", "withings", "garmin", "mailchimp", "gumroad", "mollie", "dockerhub"), _NOTHING),
 }
 
 _UNITS = {"sec": "s", "second": "s", "min": "m", "minute": "m", "hr": "h", "hour": "h", "day": "d", "wk": "w",

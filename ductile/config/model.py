@@ -147,20 +147,71 @@ class PluginConfig:
         return self.timeouts.get(command, self.timeouts["handle"])
 
 
+class PieceKind(enum.Enum):
+    """What stands at a place of the text that a sender signs."""
+
+    TEXT = "text"       # literal text
+    BODY = "body"
+    HEADER = "header"   # the value of a header
+    PART = "part"       # the rest of an item of the signature header, or with `#1` its first item
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """A piece of the signed text. `text` is the literal text, the header's name or the beginning of the item."""
+
+    kind: PieceKind
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheme:
+    """How a sender signs with HMAC-SHA256.
+
+    `headers` name the headers with signatures, any of which may be there. `separator` is between the items of such a
+    header; None if the whole header is one. An item that begins with `prefix` is a signature in `format`: `hex`,
+    `base64` or `base64url`. `is_legacy` is set for a format that was configured by its name alone; those keep what
+    they accept.
+    """
+
+    headers: tuple[str, ...]
+    signed: tuple[Piece, ...] = (Piece(kind=PieceKind.BODY),)
+    prefix: str = ""
+    separator: str | None = None
+    format: str = "hex"
+    is_legacy: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestPlace:
+    """Where a value stands in a request. `kind` is `header`, `query`, `json` or `form`; `signature` has no name."""
+
+    kind: str
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}" if self.name else self.kind
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """One path that webhooks are posted to, for a plugin's `handle` or, as an `event`, for the router.
+    """A path for webhooks, which become jobs for `handle` of a plugin, or an `event` for the router.
 
-    `secrets` are the resolved ones, any of which verifies; they never belong in a message.
+    `keys` are the decoded secrets, any of which verifies; they never belong in a message. `dedupe` lists places, of
+    which the first that is present identifies a delivery. `success_status` is 200, 202 or 204, without a body where
+    `answers_empty`; `refusal_status` answers a wrong signature.
     """
 
     path: str
     plugin: str | None
     event: str | None
-    secrets: tuple[str, ...] = field(repr=False)
-    signature_header: str
-    signature_format: str
-    dedupe_header: str | None
+    keys: tuple[bytes, ...] = field(repr=False)
+    scheme: Scheme
+    preset: str | None = None
+    dedupe: tuple[RequestPlace, ...] = ()
+    success_status: int = 202
+    answers_empty: bool = False
+    refusal_status: int = 403
     max_body_size: int
 
 

@@ -6,26 +6,15 @@ import ipaddress
 import re
 from typing import Any
 
-from ductile.config import misnamed
-from ductile.config.model import Asked, AskedCommand, AskedEvent, Endpoint, Webhooks
-from ductile.config.values import PREFIX, as_header, as_plugins_event, as_size, key_of, sections
+from ductile.config.model import Asked, AskedCommand, AskedEvent, Endpoint, RequestPlace, Scheme, Webhooks
+from ductile.config.presets import Preset
+from ductile.config.signing import PREFIX, decode_secret, read_scheme, same_text
+from ductile.config.values import as_header, as_plugins_event, as_size, sections
 from ductile.config.variables import at, is_variable
 from ductile.protocol import HANDLE
 from ductile.text import one_line
-from ductile.validation import Problem, Section, as_choice, as_text, kind_of
+from ductile.validation import Path, Problem, Section, as_text, dotted, kind_of
 
-# The header that each scheme prescribes; hex and base64 leave it to the sender.
-_DEFAULT_HEADERS = {
-    "stripe": "Stripe-Signature",
-    "slack": "X-Slack-Signature",
-    "standard": "webhook-signature",
-}
-_FORMATS = ("hex", "base64", *_DEFAULT_HEADERS)
-_REFUSED_FORMATS = {
-    "gitlab": "GitLab sends a plain token",
-    "discord": "Discord signs with Ed25519",
-    "ed25519": "Ed25519 is another algorithm",
-}
 _DEFAULT_BODY_SIZE = 1024**2
 _LARGEST_BODY = "64MB"
 # RFC 2104, section 3, advises a key no shorter than the digest; half of that is still beyond guessing.
@@ -48,6 +37,7 @@ def read_webhooks(
     section = document.section("webhooks")
     host, port = section.read("listen", _SOME_ADDRESS, _as_address)
     endpoints: dict[str, Endpoint] = {}
+    secrets: dict[bytes, tuple[Scheme, Path]] = {}
     for item in sections(section, "endpoints"):
         endpoint = _read_endpoint(item, authored, warnings)
         if endpoint.plugin is not None:
@@ -57,6 +47,7 @@ def read_webhooks(
         if endpoint.path and endpoint.path in endpoints:
             item.wrong("path", f"expected a path that no other endpoint has, got {endpoint.path!r}")
         endpoints.setdefault(endpoint.path, endpoint)
+        _check_secrets(item, endpoint, secrets, warnings)
     listens = section.has("listen")
     section.finish()
     if endpoints and not listens:
@@ -64,52 +55,108 @@ def read_webhooks(
     return Webhooks(host=host, port=port, endpoints=tuple(endpoints.values())) if listens else None
 
 
+def _check_secrets(section: Section, endpoint: Endpoint, known: dict[bytes, tuple[Scheme, Path]],
+                   warnings: list[Problem]) -> None:
+    """Report a secret that another endpoint uses for another signed text.
+
+    What is signed with a timestamp at one of them is, byte by byte, also a body, and would be valid at the other.
+    """
+    for key in endpoint.keys:
+        scheme, place = known.setdefault(key, (endpoint.scheme, section.path))
+        if same_text(scheme) == same_text(endpoint.scheme):
+            continue
+        problem = Problem((*section.path, "secret"), f"{dotted(place)} has the same secret for another signed text, so"
+                          " that a request to one could be sent to the other; use another secret")
+        (warnings if scheme.is_legacy and endpoint.scheme.is_legacy else section.problems).append(problem)
+        return
+
+
 def _read_endpoint(section: Section, authored: Any, warnings: list[Problem]) -> Endpoint:
     section.require("path", "secret")
     if section.has("plugin") == section.has("event"):
         got = "both" if section.has("event") else "neither"
         section.wrong(None, f"expected either 'plugin' or 'event', got {got}")
-    signature_format = section.read("signature_format", "hex", _as_format)
-    if signature_format not in _DEFAULT_HEADERS:
-        section.require("signature_header")
+    scheme, encoding, preset = read_scheme(section)
+    status = section.read("success_status", preset.status if preset else 202, _as_status)
     endpoint = Endpoint(
         path=section.read("path", "", _as_endpoint_path),
         plugin=section.read("plugin", None, as_text),
         event=section.read("event", None, as_plugins_event),
-        secrets=_read_secrets(section, signature_format, authored, warnings),
-        signature_header=section.read("signature_header", _DEFAULT_HEADERS.get(signature_format, ""), as_header),
-        signature_format=signature_format,
-        dedupe_header=section.read("dedupe_header", None, as_header),
+        keys=_read_secrets(section, encoding, authored, warnings),
+        scheme=scheme,
+        preset=section.value("preset") if preset else None,
+        dedupe=_read_dedupe(section, preset),
+        success_status=status,
+        answers_empty=status == 204 or bool(preset and preset.empty),
+        refusal_status=preset.refusal if preset else 403,
         max_body_size=section.read("max_body_size", _DEFAULT_BODY_SIZE, _as_body_size),
     )
     section.finish()
     return endpoint
 
 
-def _read_secrets(section: Section, signature_format: str, authored: Any,
-                  warnings: list[Problem]) -> tuple[str, ...]:
+def _read_dedupe(section: Section, preset: Preset | None) -> tuple[RequestPlace, ...]:
+    header = section.read("dedupe_header", None, as_header)
+    if header is not None and section.has("dedupe"):
+        section.wrong("dedupe_header", "expected either 'dedupe' or 'dedupe_header', got both")
+    if header is not None:
+        return (RequestPlace(kind="header", name=header),)
+    default = tuple(map(as_place, preset.dedupe)) if preset else ()
+    return section.read("dedupe", default, _as_places)
+
+
+def _as_places(value: Any) -> tuple[RequestPlace, ...]:
+    return tuple(map(as_place, value if isinstance(value, list) else [value]))
+
+
+def as_place(value: Any) -> RequestPlace:
+    """Return a header, `json:PATH`, `form:NAME` or `signature` as a place of a request. Raises ValueError."""
+    text = as_text(value)
+    if text == "signature":
+        return RequestPlace(kind="signature")
+    kind, colon, name = text.partition(":")
+    if colon and kind in ("json", "form") and name.isprintable() and name:
+        return RequestPlace(kind=kind, name=name)
+    try:
+        return RequestPlace(kind="header", name=as_header(name if colon and kind == "header" else text))
+    except ValueError:
+        raise ValueError(f"expected a header, json:PATH, form:NAME or signature, got {text!r}") from None
+
+
+def _as_status(value: Any) -> int:
+    if value not in (200, 202, 204) or isinstance(value, bool):
+        raise ValueError(f"expected 200, 202 or 204, got {kind_of(value)}")
+    return int(value)
+
+
+def _read_secrets(section: Section, encoding: str, authored: Any, warnings: list[Problem]) -> tuple[bytes, ...]:
     path = (*section.path, "secret")
     value = section.raw("secret")
     if isinstance(value, list):
         if not value:
             section.wrong("secret", "expected at least one ${NAME}, got an empty list")
-        places = [((*path, index), item) for index, item in enumerate(value)]
+        places: list[tuple[Path, Any]] = [((*path, index), item) for index, item in enumerate(value)]
     else:
         places = [(path, value)] if value is not None else []
-    secrets = []
+    keys = []
     for place, secret in places:
-        fault = _secret_fault(secret, signature_format, at(authored, place))
+        written = at(authored, place)
+        # Unset, where variables are not needed.
+        is_unknown = secret == written and is_variable(written)
+        key = decode_secret(secret, "text" if is_unknown else encoding) if isinstance(secret, str) else None
+        fault = _secret_fault(secret, key, encoding, written)
         if fault is not None:
             section.problems.append(Problem(place, fault))
             continue
-        secrets.append(secret)
-        if len(key_of(secret, signature_format)) < _SHORT_SECRET_BYTES and secret != at(authored, place):
+        assert key is not None
+        keys.append(key)
+        if len(key) < _SHORT_SECRET_BYTES and not is_unknown:
             name = one_line(str(at(authored, (*section.path, "path"))))
             warnings.append(Problem(place, f"the secret of {name} is shorter than {_SHORT_SECRET_BYTES} bytes"))
-    return tuple(secrets)
+    return tuple(keys)
 
 
-def _secret_fault(secret: Any, signature_format: str, written: Any) -> str | None:
+def _secret_fault(secret: Any, key: bytes | None, encoding: str, written: Any) -> str | None:
     if secret is None or isinstance(secret, (dict, list)):
         return f"expected one ${{NAME}} and nothing else, got {kind_of(secret)}"
     if not is_variable(written):
@@ -118,9 +165,10 @@ def _secret_fault(secret: Any, signature_format: str, written: Any) -> str | Non
                 " environment")
     if not secret:
         return "expected a variable that is not empty, got an empty one"
-    if not key_of(secret, signature_format):
+    if key is None:
         # The secret itself is never shown.
-        return f"expected base64 after {PREFIX!r}, as the sender shows it, got something else"
+        expected = {"base64": "base64", "hex": "hexadecimal digits"}.get(encoding, f"base64 after {PREFIX!r}")
+        return f"expected {expected}, as the sender shows it, got something else"
     return None
 
 
@@ -151,16 +199,6 @@ def _as_endpoint_path(value: Any) -> str:
     if text == _RESERVED_PATH:
         raise ValueError(f"expected another path than that of the daemon's own health, got {text!r}")
     return text
-
-
-def _as_format(value: Any) -> str:
-    reason = _REFUSED_FORMATS.get(value.lower()) if isinstance(value, str) else None
-    if reason is not None:
-        raise ValueError(f"expected a scheme of HMAC-SHA256, got {value!r}: {reason}")
-    meant = misnamed.SIGNATURE_FORMATS.get(value.lower()) if isinstance(value, str) else None
-    if meant is not None:
-        raise ValueError(f"expected one of {', '.join(_FORMATS)}, got {value!r}: write {meant}")
-    return as_choice(value, _FORMATS)
 
 
 def _as_body_size(value: Any) -> int:

@@ -27,8 +27,9 @@ from ductile.submit import EventJob, Submitted
 from ductile.webhook.group_commit import QueueFull
 from ductile.webhook.http_head import Head, Refused, body_length
 from ductile.webhook.listener import Connection, Listener, Reply
-from ductile.webhook.request import DEFAULT_TYPE, http_of, payload_of, source_of
-from ductile.webhook.signature import headers_of, verify
+from ductile.webhook.places import find
+from ductile.webhook.request import DEFAULT_TYPE, Content, http_of, read_content, source_of
+from ductile.webhook.signature import Unverified, verify
 
 HEALTH_PATH = "/healthz"
 _JSON = ("Content-Type", "application/json")
@@ -80,26 +81,27 @@ class Handler:
             if head.method != "POST":
                 raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "the method is not POST", headers=(("Allow", "POST"),))
             body = connection.read_body(head, body_length(head, endpoint.max_body_size))
-            if not verify(body, head.headers, secrets=endpoint.secrets, header=endpoint.signature_header,
-                          format=endpoint.signature_format):
-                raise Refused(HTTPStatus.FORBIDDEN, _why_unverified(head, endpoint))
+            digest = _verified(endpoint, head, body)
             connection.mark_verified()
+            content = read_content(body, head, endpoint.max_body_size)
             now = self._clock.now()
-            jobs = self._jobs(runtime, endpoint, self._event(endpoint, head, body, now))
+            jobs = self._jobs(runtime, endpoint, self._event(endpoint, head, content, digest, now))
             submitted = self._store(runtime, jobs, now)
         except Refused as refused:
             self._refuse(connection, runtime, refused)
             return
         try:
-            connection.send(_success(submitted, many=endpoint.plugin is None))
+            connection.send(_success(endpoint, submitted))
         finally:
             _log_submitted(endpoint, jobs, submitted)
 
-    def _event(self, endpoint: Endpoint, head: Head, body: bytes, now: datetime) -> dict[str, Any]:
-        event = submit.new_event(endpoint.event or DEFAULT_TYPE, payload_of(body), source_of(endpoint.path),
+    def _event(self, endpoint: Endpoint, head: Head, content: Content, digest: bytes, now: datetime) -> dict[str, Any]:
+        event = submit.new_event(endpoint.event or DEFAULT_TYPE, content.payload, source_of(endpoint.path),
                                  new_id=self._new_id, now=now)
-        event["http"] = http_of(head, endpoint.signature_header)
-        key = _dedupe_key(endpoint, head)
+        event["http"] = http_of(head, endpoint.scheme.headers)
+        if content.fault is not None:
+            event["http"]["body_fault"] = content.fault
+        key = _dedupe_key(endpoint, head, content, digest)
         if key is not None:
             event["dedupe_key"] = key
         return event
@@ -190,36 +192,38 @@ def _find(runtime: RuntimeConfig, path: str | None) -> Endpoint | None:
     return next((each for each in webhooks.endpoints if each.path == path), None) if webhooks is not None else None
 
 
-def _why_unverified(head: Head, endpoint: Endpoint) -> str:
-    """Return what is wrong with a signature, for the log and never for the client."""
-    for name in headers_of(endpoint.signature_format, endpoint.signature_header):
-        values = head.values(name.lower())
-        if len(values) != 1:
-            return f"the header {name} is {'repeated' if values else 'missing'}"
-    return "the signature is wrong"
+def _verified(endpoint: Endpoint, head: Head, body: bytes) -> bytes:
+    """Return the digest that signs the request. Raises Refused."""
+    try:
+        return verify(body, head, endpoint.scheme, endpoint.keys)
+    except Unverified as fault:
+        raise Refused(HTTPStatus(endpoint.refusal_status), str(fault)) from fault
 
 
-def _dedupe_key(endpoint: Endpoint, head: Head) -> str | None:
+def _dedupe_key(endpoint: Endpoint, head: Head, content: Content, digest: bytes) -> str | None:
     """Return the key by which repeated deliveries to an endpoint are recognised; None if there is none."""
-    if endpoint.dedupe_header is None:
-        return None
-    value = head.single(endpoint.dedupe_header.lower())
-    if not value:
-        return None
-    if len(value) > _KEY_LIMIT:
-        value = blake3(value.encode()).hexdigest()
-    return f"{source_of(endpoint.path)} {value}"
+    for place in endpoint.dedupe:
+        value = digest.hex() if place.kind == "signature" else find(place, head, content)
+        if value is None:
+            continue
+        if len(value) > _KEY_LIMIT:
+            value = blake3(value.encode()).hexdigest()
+        # Two places of an endpoint may have the same value for different deliveries.
+        return f"{source_of(endpoint.path)} {value if place.kind == 'header' else f'{place} {value}'}"
+    return None
 
 
-def _success(submitted: Sequence[Submitted], *, many: bool) -> Reply:
+def _success(endpoint: Endpoint, submitted: Sequence[Submitted]) -> Reply:
     answer: dict[str, Any] = {"job_id": submitted[0].job_id}
-    if many:
+    if endpoint.plugin is None:
         answer["job_ids"] = [each.job_id for each in submitted]
-    is_new = any(each.is_new for each in submitted)
-    if not is_new:
+    status = endpoint.success_status
+    if not any(each.is_new for each in submitted):
         answer["deduped"] = True
-    return Reply(status=HTTPStatus.ACCEPTED if is_new else HTTPStatus.OK, body=encode(answer).encode(),
-                 headers=(_JSON,), close=False)
+        status = HTTPStatus.NO_CONTENT if endpoint.success_status == HTTPStatus.NO_CONTENT else HTTPStatus.OK
+    if endpoint.answers_empty:
+        return Reply(status=HTTPStatus(status), close=False)
+    return Reply(status=HTTPStatus(status), body=encode(answer).encode(), headers=(_JSON,), close=False)
 
 
 def _log_submitted(endpoint: Endpoint, jobs: Sequence[EventJob], submitted: Sequence[Submitted]) -> None:

@@ -1,115 +1,142 @@
-"""Verifies the signature of a webhook: HMAC-SHA256 in five formats."""
+"""Verifies the signature of a webhook: HMAC-SHA256 over a text that has the raw body in it."""
 
 from __future__ import annotations
 
 import base64
 import hmac
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from ductile.config.values import key_of
+from ductile.config.model import Piece, PieceKind, Scheme
+from ductile.webhook.http_head import Head
 
-# Signed values are joined with dots or colons, so the values before the body may not contain them: otherwise the same
-# signature would be valid for a request whose timestamp or id includes the beginning of the body.
-_TIMESTAMP = re.compile("[0-9]+")
-_ID = re.compile(r"[!-\-/-~]+")    # visible ASCII without the dot
+# A signed value. None of these begins or ends a JSON object or list.
+_VALUE = re.compile("[0-9A-Za-z:+/=._, -]{1,256}")
+_VALUE_BYTES = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz:+/=._, -")
+_VISIBLE = re.compile("[!-~]+")
+# RFC 3339. Four digits of the year and nothing before them: the end of the value before it is where they start.
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})")
+_MOST_ITEMS = 32
 
-# Headers that are signed together with the body.
-_ALSO = {"slack": ("X-Slack-Request-Timestamp",), "standard": ("webhook-id", "webhook-timestamp")}
+_WRONG = "the signature is wrong"
+_MALFORMED = "a signed value is malformed"
+_BOUNDARY = "the body cannot be told from the signed value beside it"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Signed:
-    """The signatures of a request, any of which may be valid, over `prefix` and the body.
+class Unverified(Exception):
+    """A request is not signed as it should be. The message is for the log, never for the client."""
 
-    `encode` writes a digest in the form of the signatures.
+
+def verify(body: bytes, head: Head, scheme: Scheme, keys: Sequence[bytes]) -> bytes:
+    """Return the digest if one of `keys` signed this request, else raise Unverified.
+
+    There is no time window: repeated requests are recognised by deduplication, not by age. A digest covers bytes and
+    knows no fields, so the values beside the body are checked: a captured signature must not be valid for a request
+    whose value includes the beginning of the body, or the reverse.
     """
-
-    prefix: bytes = b""
-    signatures: tuple[bytes, ...]
-    encode: Callable[[bytes], bytes]
-
-
-def headers_of(format: str, header: str) -> tuple[str, ...]:
-    """Return the headers that a format requires exactly once; `header` is the one with the signature."""
-    return (header, *_ALSO.get(format, ()))
-
-
-def verify(body: bytes, headers: Sequence[tuple[str, str]], *, secrets: Sequence[str], header: str,
-           format: str) -> bool:
-    """True if one of `secrets` signed this request; never raises.
-
-    `headers` are as received, names in any case; `header` is the one with the signature. It and the other headers of
-    the format must each appear exactly once. `format` is `hex` or `base64` (of the body alone), `stripe`, `slack` or
-    `standard` (Standard Webhooks); with any other nothing is valid. A secret that is empty, or is not base64 after
-    `whsec_`, verifies nothing. There is no time window: repeated requests are recognised by deduplication, not by age.
-    """
-    signed = _parse(format, header.lower(), lambda name: _single(headers, name))
-    if signed is None:
-        return False
-    verified = False
-    # Every secret is tried against every signature, so that the time taken does not tell which one was valid.
-    for key in filter(None, [key_of(secret, format) for secret in secrets]):
-        expected = signed.encode(hmac.digest(key, signed.prefix + body, "sha256"))
-        for signature in signed.signatures:
-            verified |= hmac.compare_digest(expected, signature)
-    return verified
+    items = _items(head, scheme)
+    signed = _signed_text(body, head, scheme, items)
+    prefix, optional = scheme.prefix, scheme.is_legacy and scheme.format == "hex" and scheme.prefix == "sha256="
+    candidates = [_candidate(item.removeprefix(prefix), scheme.format) for item in items
+                  if optional or item.startswith(prefix)]
+    found: bytes | None = None
+    # Every key is tried against every signature, so that the time taken does not tell which one was valid.
+    for key in keys:
+        digest = hmac.digest(key, signed, "sha256")
+        expected = _encode(digest, scheme.format)
+        for candidate in candidates:
+            if hmac.compare_digest(expected, candidate):
+                found = digest
+    if found is None:
+        raise Unverified(_WRONG)
+    return found
 
 
-def _single(headers: Sequence[tuple[str, str]], name: str) -> str | None:
-    """Return the value of a header that appears once and is ASCII, else None; `name` in lower case."""
-    values = [value for each, value in headers if each.lower() == name]
-    return values[0].strip(" \t") if len(values) == 1 and values[0].isascii() else None
+def _single(head: Head, name: str) -> str:
+    values = head.values(name.lower())
+    if len(values) != 1:
+        raise Unverified(f"the header {name} is {'repeated' if values else 'missing'}")
+    if not values[0].isascii():
+        raise Unverified(_WRONG)
+    return values[0].strip(" \t")
 
 
-def _parse(format: str, header: str, single: Callable[[str], str | None]) -> _Signed | None:
-    """Return the signatures of the request; None if a header is missing, repeated or malformed."""
-    value = single(header)
-    if value is None:
-        return None
-    match format:
-        case "hex":
-            return _Signed(signatures=(_hex_text(value.removeprefix("sha256=")),), encode=_hex)
-        case "base64":
-            return _Signed(signatures=(value.encode(),), encode=base64.b64encode)
-        case "stripe":
-            return _stripe(value)
-        case "slack":
-            return _slack(value, single("x-slack-request-timestamp") or "")
-        case "standard":
-            return _standard(value, single("webhook-id") or "", single("webhook-timestamp") or "")
-        case _:
-            return None
+def _items(head: Head, scheme: Scheme) -> list[str]:
+    """Return the items of the signature headers that are there."""
+    there = [name for name in scheme.headers if head.values(name.lower())]
+    items: list[str] = []
+    for name in there or scheme.headers[:1]:
+        value = _single(head, name)
+        if scheme.separator is None:
+            items.append(value)
+        else:
+            items += [each for item in value.split(scheme.separator) if (each := item.strip(" \t"))]
+    if len(items) > _MOST_ITEMS and not scheme.is_legacy:
+        raise Unverified("the signature header has too many items")
+    return items
 
 
-def _stripe(value: str) -> _Signed | None:
-    pairs = [item.partition("=") for item in value.split(",")]
-    timestamps = [text for name, _, text in pairs if name == "t"]
-    if len(timestamps) != 1 or not _TIMESTAMP.fullmatch(timestamps[0]):
-        return None
-    signatures = tuple(_hex_text(text) for name, _, text in pairs if name == "v1")
-    return _Signed(prefix=f"{timestamps[0]}.".encode(), signatures=signatures, encode=_hex)
+def _signed_text(body: bytes, head: Head, scheme: Scheme, items: list[str]) -> bytes:
+    if len(scheme.signed) == 1:
+        return body
+    texts = [body if piece.kind is PieceKind.BODY else _value(piece, head, items).encode() for piece in scheme.signed]
+    for index, piece in enumerate(scheme.signed):
+        if piece.kind in (PieceKind.HEADER, PieceKind.PART):
+            _check(texts[index].decode(), scheme, index, body)
+    return b"".join(texts)
 
 
-def _slack(value: str, timestamp: str) -> _Signed | None:
-    version, _, text = value.partition("=")
-    if version != "v0" or not _TIMESTAMP.fullmatch(timestamp):
-        return None
-    return _Signed(prefix=f"v0:{timestamp}:".encode(), signatures=(_hex_text(text),), encode=_hex)
+def _value(piece: Piece, head: Head, items: list[str]) -> str:
+    if piece.kind is PieceKind.TEXT:
+        return piece.text
+    if piece.kind is PieceKind.HEADER:
+        return _single(head, piece.text)
+    if piece.text == "#1":
+        return items[0] if items else ""
+    found = [item[len(piece.text):].strip(" \t") for item in items if item.startswith(piece.text)]
+    if len(found) != 1:
+        raise Unverified(f"the part {piece.text} of the signature header is {'repeated' if found else 'missing'}")
+    return found[0]
 
 
-def _standard(value: str, webhook_id: str, timestamp: str) -> _Signed | None:
-    if not _ID.fullmatch(webhook_id) or not _TIMESTAMP.fullmatch(timestamp):
-        return None
-    pairs = [item.partition(",") for item in value.split(" ")]
-    signatures = tuple(text.encode() for version, _, text in pairs if version == "v1")
-    return _Signed(prefix=f"{webhook_id}.{timestamp}.".encode(), signatures=signatures, encode=base64.b64encode)
+def _check(value: str, scheme: Scheme, index: int, body: bytes) -> None:
+    """Check that a signed value can be read in one way only. Raises Unverified."""
+    if not (_VISIBLE if scheme.is_legacy else _VALUE).fullmatch(value):
+        raise Unverified(_MALFORMED)
+    if index > 0:
+        left = scheme.signed[index - 1]
+        if left.kind is PieceKind.TEXT:
+            _must(left.text[-1] not in value)
+        elif left.kind is PieceKind.BODY:
+            _must_end(body[-1:])
+        else:
+            _must(_TIME.fullmatch(value) is not None)
+    if index + 1 < len(scheme.signed):
+        right = scheme.signed[index + 1]
+        if right.kind is PieceKind.TEXT:
+            _must(right.text[0] not in value)
+        elif right.kind is PieceKind.BODY:
+            _must_end(body[:1])
 
 
-def _hex(digest: bytes) -> bytes:
-    return digest.hex().encode()
+def _must(holds: bool) -> None:
+    if not holds:
+        raise Unverified(_MALFORMED)
 
 
-def _hex_text(text: str) -> bytes:
-    return text.lower().encode()
+def _must_end(touching: bytes) -> None:
+    """Check the byte of the body beside a value: no value could go on with it, and it is there."""
+    if not touching or touching[0] in _VALUE_BYTES:
+        raise Unverified(_BOUNDARY)
+
+
+def _candidate(text: str, format: str) -> bytes:
+    if format == "hex":
+        return text.lower().encode()
+    return text.removesuffix("=").encode() if format == "base64url" else text.encode()
+
+
+def _encode(digest: bytes, format: str) -> bytes:
+    if format == "hex":
+        return digest.hex().encode()
+    return base64.b64encode(digest) if format == "base64" else base64.urlsafe_b64encode(digest).rstrip(b"=")

@@ -174,36 +174,39 @@ MALFORMED = [
     (
         endpoint(signature_format="sha256"),
         [
-            "9:25: webhooks.endpoints[0].signature_format: expected one of hex, base64, stripe, slack, standard"
-            ", got 'sha256': write hex or base64, as the sender writes the digest",
+            "9:25: webhooks.endpoints[0].signature_format: expected one of hex, base64, base64url, stripe, slack"
+            ", standard, got 'sha256': write hex or base64, as the sender writes the digest",
         ],
     ),
     (
         endpoint(signature_format="gitlab"),
         [
             "9:25: webhooks.endpoints[0].signature_format: expected a scheme of HMAC-SHA256"
-            ", got 'gitlab': GitLab sends a plain token",
+            ", got 'gitlab': its secret token is no signature; set a signing token at the hook and write preset:"
+            " standard",
         ],
     ),
     (
         endpoint(signature_format="discord"),
         [
             "9:25: webhooks.endpoints[0].signature_format: expected a scheme of HMAC-SHA256"
-            ", got 'discord': Discord signs with Ed25519",
+            ", got 'discord': it signs with Ed25519: poll its API with a plugin on a schedule, or let a relay or a"
+            " proxy that verifies it sign anew",
         ],
     ),
     (
         endpoint(signature_format="ed25519"),
         [
             "9:25: webhooks.endpoints[0].signature_format: expected a scheme of HMAC-SHA256"
-            ", got 'ed25519': Ed25519 is another algorithm",
+            ", got 'ed25519': it signs with a public key: poll its API with a plugin on a schedule, or let a relay or"
+            " a proxy that verifies it sign anew",
         ],
     ),
     (
         endpoint(signature_format="[hex]"),
         [
-            "9:25: webhooks.endpoints[0].signature_format: expected one of hex, base64, stripe, slack, standard"
-            ", got a list",
+            "9:25: webhooks.endpoints[0].signature_format: expected one of hex, base64, base64url, stripe, slack"
+            ", standard, got a list",
         ],
     ),
     (
@@ -236,6 +239,108 @@ MALFORMED = [
             "9:22: webhooks.endpoints[0].max_body_size: expected a size such as 512KB or 1MB, got 1024",
         ],
     ),
+    (
+        endpoint(signature_header=None, preset="githib"),
+        [
+            "8:15: webhooks.endpoints[0].preset: expected a preset, as `ductilectl webhook presets` lists them"
+            ", got 'githib' (did you mean 'github'?)",
+        ],
+    ),
+    (
+        endpoint(signature_header=None, preset="gitlab"),
+        [
+            "8:15: webhooks.endpoints[0].preset: expected a sender that signs with HMAC-SHA256, got 'gitlab': its"
+            " secret token is no signature; set a signing token at the hook and write preset: standard",
+        ],
+    ),
+    (
+        endpoint(signature_header=None, preset="OpenAI"),
+        ["8:15: webhooks.endpoints[0].preset: expected a preset, got 'OpenAI': write preset: standard"],
+    ),
+    (
+        endpoint(signature_header=None, preset="square"),
+        [
+            "5:7: webhooks.endpoints[0]: the key 'url' is missing: {url} stands for the address as the sender"
+            " knows it",
+        ],
+    ),
+    (
+        endpoint(signature_header=None, preset="github", url="'https://x.example/a'"),
+        [
+            "9:12: webhooks.endpoints[0].url: expected {url} in 'signed', which does not use this address, so leave"
+            " 'url' out",
+        ],
+    ),
+    (
+        endpoint(signature_header=None, preset="square", url="example.org"),
+        [
+            "9:12: webhooks.endpoints[0].url: expected an address such as https://example.org/hooks/a"
+            ", got 'example.org'",
+        ],
+    ),
+    (
+        endpoint(preset="standard", secret="${KEY}"),
+        [
+            "8:25: webhooks.endpoints[0].signature_header: no sender signs like that: preset standard has its signature"
+            " in webhook-signature; leave signature_header out, or use the preset of the sender",
+        ],
+    ),
+    (
+        endpoint(signature_header=None, preset="standard"),
+        [
+            "7:15: webhooks.endpoints[0].secret: expected base64, as the sender shows it, got the value of '${SECRET}'",
+        ],
+    ),
+    (
+        endpoint(secret_encoding="hex"),
+        [
+            "7:15: webhooks.endpoints[0].secret: expected hexadecimal digits, as the sender shows it"
+            ", got the value of '${SECRET}'",
+        ],
+    ),
+    (
+        endpoint(signature_header=None, preset="github", signature_format="stripe"),
+        [
+            "9:25: webhooks.endpoints[0].signature_format: expected one of hex, base64, base64url beside the other keys"
+            ", got 'stripe'; write preset: stripe alone",
+        ],
+    ),
+    (endpoint(signature_header=None, signed='"{body}"'), [
+        "5:7: webhooks.endpoints[0]: the key 'signature_header' is missing"]),
+    (endpoint(signed='"{header:X-T}"'), [
+        "9:15: webhooks.endpoints[0].signed: expected {body} exactly once, got '{header:X-T}'"]),
+    (endpoint(signed='"{body}{body}"'), [
+        "9:15: webhooks.endpoints[0].signed: expected {body} exactly once, got '{body}{body}'"]),
+    (endpoint(signed='"{bdy}{body}"'), [
+        "9:15: webhooks.endpoints[0].signed: expected {body}, {header:NAME}, {part:TEXT} or {url}, got '{bdy}'"
+        " (did you mean 'body'?)"]),
+    (endpoint(signed='"{header:}{body}"'), [
+        "9:15: webhooks.endpoints[0].signed: expected a string, got an empty string"]),
+    (endpoint(signed='"{{body}"'), [
+        "9:15: webhooks.endpoints[0].signed: expected braces only around body, header:NAME, part:TEXT and url"
+        ", got '{{body}'"]),
+    (endpoint(signed='"{part:t=}.{body}"'), [
+        "9:15: webhooks.endpoints[0].signed: expected a signature_separator (comma, semicolon or blank) beside it"
+        ", got {part:t=} without one"]),
+    (endpoint(signed='"{part:t,}.{body}"', signature_separator="comma"), [
+        "9:15: webhooks.endpoints[0].signed: expected a part without the separator in it, got {part:t,}"]),
+    (endpoint(signed='"{header:x-sig}.{body}"'), [
+        "9:15: webhooks.endpoints[0].signed: expected another header than that of the signature"
+        ", got {header:x-sig}"]),
+    (endpoint(signature_header="[]"), [
+        "8:25: webhooks.endpoints[0].signature_header: expected at least one header, got an empty list"]),
+    (endpoint(signature_header="[X-A, x-a]"), [
+        "8:25: webhooks.endpoints[0].signature_header: expected each header once, got one that is repeated"]),
+    (endpoint(signature_prefix='"a,b"', signature_separator="comma"), [
+        "9:25: webhooks.endpoints[0].signature_prefix: expected a prefix without the separator, got 'a,b'"]),
+    (endpoint(signature_separator='","'), [
+        "9:28: webhooks.endpoints[0].signature_separator: expected one of none, comma, semicolon, blank, got ','"]),
+    (endpoint(dedupe="'json:'"), [
+        "9:15: webhooks.endpoints[0].dedupe: expected a header, json:PATH, form:NAME or signature, got 'json:'"]),
+    (endpoint(dedupe="X-Id", dedupe_header="X-Id"), [
+        "10:22: webhooks.endpoints[0].dedupe_header: expected either 'dedupe' or 'dedupe_header', got both"]),
+    (endpoint(success_status="201"), [
+        "9:23: webhooks.endpoints[0].success_status: expected 200, 202 or 204, got 201"]),
     (endpoint(replay="5m"), ["9:7: webhooks.endpoints[0].replay: unknown key"]),
     (
         "webhooks: {listen: '${SECRET}'}\n",
@@ -249,7 +354,7 @@ MALFORMED = [
 
 @pytest.mark.parametrize(("text", "expected"), MALFORMED)
 def test_each_wrong_value_of_an_endpoint_is_named_at_its_place(tmp_path, text, expected):
-    assert lines(load_text(tmp_path, text)) == expected
+    assert lines(load_text(tmp_path, text, {**ENVIRON, "KEY": "whsec_bWFkZS11cCBrZXkgb2YgMzIgYnl0ZXM="})) == expected
 
 
 BROKEN = ["whsec_", "whsec_=", "whsec_not%base64", "whsec_c2Vjc", "whsec_c2VjcmV0 c2VjcmV0", "whsec_üüüüüüüü"]
@@ -285,3 +390,21 @@ def test_a_secret_is_as_long_as_the_key_that_it_stands_for(tmp_path):
     assert loaded.warnings == (
         f"{loaded.path}:7:27: webhooks.endpoints[0].secret[1]: the secret of /a is shorter than 16 bytes",
     )
+
+
+SAME = ("webhooks.endpoints[0] has the same secret for another signed text, so that a request to one could be sent to"
+        " the other; use another secret")
+
+
+def test_one_secret_for_two_signed_texts_is_an_error_with_a_new_key_and_else_a_warning(tmp_path):
+    def loaded(keys):
+        return load_text(tmp_path, endpoint() + f"    - {{path: /b, plugin: echo, secret: '${{SECRET}}', {keys}}}\n")
+
+    for keys in ("preset: stripe", "signature_header: X-T, signed: '{header:X-Time}.{body}'"):
+        assert lines(loaded(keys)) == [f"9:40: webhooks.endpoints[1].secret: {SAME}"]
+    legacy = loaded("signature_format: slack")
+    assert (lines(legacy), legacy.warnings) == ([], (
+        f"{legacy.path}:9:40: webhooks.endpoints[1].secret: {SAME}",))
+    for keys in ("preset: github", "preset: shopify", "signature_header: X-Other"):
+        same = loaded(keys)
+        assert (lines(same), same.warnings) == ([], ())

@@ -21,7 +21,8 @@ KEYS = """
     env_file state path workspace ttl plugins_dir pipelines_dir plugins enabled uses schedule every at day jitter
     preferred_window timezone command config env retry max_attempts backoff_base backoff_max timeouts
     circuit_breaker threshold reset_after max_outstanding_polls webhooks listen endpoints plugin event secret
-    signature_header signature_format dedupe_header max_body_size routes from event_type to id start end poll handle
+    preset signature_header signed signature_prefix signature_separator signature_format secret_encoding url
+    dedupe success_status max_body_size routes from event_type to id start end poll handle
     health init
 """.split()
 

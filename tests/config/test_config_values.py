@@ -14,10 +14,14 @@ from ductile.config.model import (
     BreakerRule,
     Endpoint,
     Every,
+    Piece,
+    PieceKind,
     PluginConfig,
+    RequestPlace,
     Retry,
     Route,
     Schedule,
+    Scheme,
     Service,
     Unit,
     Window,
@@ -154,16 +158,43 @@ def test_every_key_of_an_endpoint_is_read(tmp_path):
     assert (webhooks.host, webhooks.port) == ("127.0.0.1", 8081)
     assert webhooks.endpoints == (
         Endpoint(
-            path="/a", plugin=None, event="a.b", secrets=(SECRET,), signature_header="X-Sig",
-            signature_format="base64", dedupe_header="X-Id", max_body_size=64 * 1024**2,
+            path="/a", plugin=None, event="a.b", keys=(SECRET.encode(),),
+            scheme=Scheme(headers=("X-Sig",), format="base64", is_legacy=True),
+            dedupe=(RequestPlace(kind="header", name="X-Id"),), max_body_size=64 * 1024**2,
         ),
     )
 
 
+def test_every_key_of_a_signature_is_read(tmp_path):
+    text = endpoint(
+        signature_header="[X-A, X-B]", signed='"{url}{header:X-Time}#{body}"', url="https://x.example/a",
+        signature_prefix='"v1="', signature_separator="semicolon", signature_format="base64url", secret_encoding="hex",
+        secret="${HEX}", success_status="204", dedupe="[X-Id, header:signature, 'json:a.b[].c', form:d, signature]")
+    loaded = load_text(tmp_path, text, {"HEX": SECRET.encode().hex()})
+    assert lines(loaded) == []
+    [read] = loaded.config.webhooks.endpoints
+    assert (read.keys, read.success_status, read.answers_empty) == ((SECRET.encode(),), 204, True)
+    assert read.scheme == Scheme(
+        headers=("X-A", "X-B"), prefix="v1=", separator=";", format="base64url", signed=(
+            Piece(kind=PieceKind.TEXT, text="https://x.example/a"), Piece(kind=PieceKind.HEADER, text="X-Time"),
+            Piece(kind=PieceKind.TEXT, text="#"), Piece(kind=PieceKind.BODY)))
+    assert list(map(str, read.dedupe)) == ["header:X-Id", "header:signature", "json:a.b[].c", "form:d", "signature"]
+
+
+def test_a_preset_fills_in_what_is_not_said_otherwise(tmp_path):
+    text = endpoint(signature_header=None, preset="linear")
+    [read] = config_of(tmp_path, text).webhooks.endpoints
+    assert (read.scheme, read.success_status, read.dedupe) == (
+        Scheme(headers=("Linear-Signature",)), 200, (RequestPlace(kind="header", name="Linear-Delivery"),))
+    [other] = config_of(tmp_path, text + "      signature_header: X-Other\n      dedupe: []\n"
+                                         "      success_status: 202\n").webhooks.endpoints
+    assert (other.scheme.headers, other.success_status, other.dedupe) == (("X-Other",), 202, ())
+
+
 def test_an_endpoint_has_defaults(tmp_path):
     [read] = config_of(tmp_path, endpoint(secret="['${SECRET}', '${SECRET}']")).webhooks.endpoints
-    assert (read.plugin, read.event, read.secrets) == ("echo", None, (SECRET, SECRET))
-    assert (read.signature_format, read.dedupe_header, read.max_body_size) == ("hex", None, 1024**2)
+    assert (read.plugin, read.event, read.keys) == ("echo", None, (SECRET.encode(), SECRET.encode()))
+    assert (read.scheme.format, read.dedupe, read.max_body_size, read.success_status) == ("hex", (), 1024**2, 202)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +203,7 @@ def test_an_endpoint_has_defaults(tmp_path):
 )
 def test_a_format_with_a_header_of_its_own_needs_none(tmp_path, signature_format, header):
     text = endpoint(signature_header=None, signature_format=signature_format)
-    assert config_of(tmp_path, text).webhooks.endpoints[0].signature_header == header
+    assert config_of(tmp_path, text).webhooks.endpoints[0].scheme.headers == (header,)
 
 
 @pytest.mark.parametrize(

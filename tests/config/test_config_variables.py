@@ -62,7 +62,10 @@ PLACES = [
     ECHO + "timeouts: {poll: '${SECRET}'}", ECHO + "retry: {backoff_base: '${SECRET}', max_attempts: '${SECRET}'}",
     *[endpoint(**{key: "'x ${SECRET}'"}) for key in (
         "path", "plugin", "secret", "signature_header", "signature_format", "dedupe_header", "max_body_size",
+        "preset", "signed", "signature_separator", "secret_encoding", "url", "dedupe",
+        "success_status",
     )],
+    endpoint(signed="'x ${SECRET} {part:${SECRET}} {body}'"), endpoint(signature_prefix="' ${SECRET}'"),
     endpoint(path="'/${NEEDLE}'")
     + "    - {path: '/${NEEDLE}', event: a, secret: '${SECRET}', signature_format: slack}",
 ]
@@ -99,7 +102,7 @@ def test_a_secret_of_sixteen_bytes_is_long_enough(tmp_path, secret):
 
 def test_secrets_are_not_in_the_text_of_an_endpoint(tmp_path):
     [read] = load_text(tmp_path, endpoint()).config.webhooks.endpoints
-    assert SECRET in read.secrets and SECRET not in repr(read)
+    assert SECRET.encode() in read.keys and SECRET not in repr(read)
 
 
 def test_an_unset_variable_is_the_only_thing_said_about_its_value(tmp_path):
@@ -118,7 +121,7 @@ def test_unset_variables_can_be_kept(tmp_path):
     text += "routes: [{from: echo, event_type: '${TYPE}', to: '${TO}'}]\n"
     loaded = load_text(tmp_path, text, {}, keep_unset=True)
     assert lines(loaded) == ["1:47: service.max_hops: expected a number from 1 to 1000, got 0"]
-    assert loaded.config.webhooks.endpoints[0].secrets == ("${SECRET}",)
+    assert loaded.config.webhooks.endpoints[0].keys == (b"${SECRET}",)
     assert loaded.config.routes[0].event_type == "${TYPE}"
     assert loaded.warnings == ()
 

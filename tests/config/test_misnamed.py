@@ -101,10 +101,11 @@ def test_a_schedule_that_is_only_an_interval_is_answered_with_the_mapping(tmp_pa
 
 
 @pytest.mark.parametrize(("name", "instead"), [
-    ("github", "hex with signature_header: X-Hub-Signature-256"),
-    ("Shopify", "base64 with signature_header: X-Shopify-Hmac-Sha256"),
+    ("github", "preset: github in its place"),
+    ("Shopify", "preset: shopify in its place"),
+    ("openai", "preset: standard in its place"),
 ])
-def test_a_sender_that_is_named_as_a_format_is_answered_with_its_format(tmp_path, name, instead):
+def test_a_sender_that_is_named_as_a_format_is_answered_with_its_preset(tmp_path, name, instead):
     text = endpoint(signature_format=name)
     assert told(tmp_path, text).endswith(f", got {name!r}: write {instead}")
 

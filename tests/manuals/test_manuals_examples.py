@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import os
@@ -17,6 +18,7 @@ import pytest
 
 from ductile import main
 from ductile.config.load import load, read_env_file
+from ductile.config.signing import read_scheme
 from ductile.ctl import commandline
 from ductile.pipeline.compiler import compile_all
 from ductile.pipeline.files import read_pipelines
@@ -24,6 +26,8 @@ from ductile.plugin.discovery import discover
 from ductile.protocol import decode_response, encode_request
 from ductile.runtime_config import read
 from ductile.strictjson import decode
+from ductile.validation import Section
+from ductile.webhook.http_head import Head
 from ductile.webhook.signature import verify
 from support import in_process
 from support.ledger import opened
@@ -66,7 +70,9 @@ def write_config(home: Path, text: str) -> tuple[Path, Mapping[str, str]]:
     (home / "plugins").symlink_to(SHIPPED)
     file = home / "config.yaml"
     file.write_text(text)
-    return file, {"TZ": "UTC", **dict.fromkeys(VARIABLE.findall(text), SECRET)}
+    # Each its own, and good as text and as base64.
+    return file, {"TZ": "UTC", **{name: f"whsec_{base64.b64encode(name.ljust(24).encode()).decode()}"
+                                  for name in VARIABLE.findall(text)}}
 
 
 @pytest.mark.parametrize("example", of_kind("config", "config world"))
@@ -320,4 +326,6 @@ def test_a_request_by_hand_is_signed_as_the_daemon_wants_it(example: Example, tm
     option, header, data, body, _ = (tmp_path / "curl.txt").read_text().splitlines()
     name, _, signature = header.partition(": ")
     assert (option, data) == ("-H", "-d")
-    assert verify(body.encode(), [(name, signature)], secrets=[SECRET], header="X-Hub-Signature-256", format="hex")
+    head = Head(method="POST", path="/", query="", version="HTTP/1.1", headers=((name, signature),))
+    scheme, _, _ = read_scheme(Section({"preset": "github"}, (), []))
+    assert verify(body.encode(), head, scheme, [SECRET.encode()])

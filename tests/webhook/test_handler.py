@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from ductile import db
-from ductile.config.model import Endpoint, Webhooks
+from ductile.config.model import Endpoint, Piece, PieceKind, RequestPlace, Scheme, Webhooks
+from ductile.config.webhooks import as_place
 from ductile.queue import job_table
 from ductile.queue.job import Status, Submitter
 from ductile.routing.router import Target
@@ -21,7 +22,6 @@ from ductile.webhook.group_commit import GroupCommit, JobStore
 from ductile.webhook.handler import Handler
 from ductile.webhook.health import Health, document
 from ductile.webhook.listener import Connection, Reply
-from ductile.webhook.signature import headers_of
 from support import ledger, logs, worlds
 from support.clock import START, FakeClock
 from support.wire import SECRET, Answer, Wire, head, signature, signed
@@ -72,6 +72,13 @@ class Desk:
 
     def health(self, address: str = "127.0.0.1", method: str = "GET") -> Answer:
         return self.send(head(method, "/healthz"), address, to_head=method == "HEAD")
+
+    def change(self, path: str, **settings: Any) -> None:
+        """Put another configuration in force, with other settings of an endpoint."""
+        webhooks = self.runtime.config.webhooks
+        endpoints = tuple(replace(each, **settings) if each.path == path else each for each in webhooks.endpoints)
+        self.runtime = replace(self.runtime, config=replace(
+            self.runtime.config, webhooks=replace(webhooks, endpoints=endpoints)))
 
     def deepen(self, depth: int) -> None:
         """Put another configuration in force, with another depth of the queue."""
@@ -132,8 +139,9 @@ SIGNATURES = [
 
 
 def _endpoint(path: str, *, plugin: str | None = None, event: str | None = None) -> Endpoint:
-    return Endpoint(path=path, plugin=plugin, event=event, secrets=(SECRET,), signature_header="X-Sig",
-                    signature_format="hex", dedupe_header="X-Id", max_body_size=32 * 1024**2)
+    return Endpoint(path=path, plugin=plugin, event=event, keys=(SECRET.encode(),),
+                    scheme=Scheme(headers=("X-Sig",), prefix="sha256=", is_legacy=True),
+                    dedupe=(RequestPlace(kind="header", name="X-Id"),), max_body_size=32 * 1024**2)
 
 
 @pytest.fixture
@@ -209,10 +217,39 @@ def test_what_was_wrong_with_a_signature_is_told_in_the_log_alone(
     assert (reply.status, reply.body, set(reply.headers)) == (403, b"", {"date", "content-length", "connection"})
 
 
-def test_the_log_names_a_header_that_is_signed_with_the_body_and_missing() -> None:
-    assert (headers_of("slack", "X-Slack-Signature"), headers_of("standard", "webhook-signature")) == (
-        ("X-Slack-Signature", "X-Slack-Request-Timestamp"),
-        ("webhook-signature", "webhook-id", "webhook-timestamp"))
+def test_the_log_names_a_header_that_is_signed_with_the_body_and_missing(desk: Desk, tmp_path: Path) -> None:
+    desk.change("/plugin", scheme=Scheme(headers=("X-Sig",), prefix="v0=", signed=(
+        Piece(kind=PieceKind.HEADER, text="X-Time"), Piece(kind=PieceKind.BODY))))
+    with logs.kept(tmp_path) as log:
+        desk.post("/plugin", b"{}")
+        assert [line["reason"] for line in logs.lines(log)] == ["the header X-Time is missing"]
+
+
+@pytest.mark.parametrize(("status", "is_empty", "first", "again"), [
+    (202, False, 202, 200), (200, False, 200, 200), (204, True, 204, 204), (200, True, 200, 200),
+])
+def test_a_sender_gets_the_status_that_it_counts_as_success(
+        desk: Desk, status: int, is_empty: bool, first: int, again: int) -> None:
+    desk.change("/plugin", success_status=status, answers_empty=is_empty)
+    answers = [desk.post("/plugin", b"{}", "X-Id: 1") for _ in range(2)]
+    assert [answer.status for answer in answers] == [first, again]
+    assert [bool(answer.body) for answer in answers] == [not is_empty] * 2
+    assert len(desk.jobs()) == 1
+
+
+def test_a_sender_may_want_another_status_for_a_wrong_signature(desk: Desk) -> None:
+    desk.change("/plugin", refusal_status=401)
+    assert desk.send(head("POST", "/plugin", "Content-Length: 2", "X-Sig: 0") + b"{}").status == 401
+
+
+def test_of_several_places_the_first_that_is_there_identifies_a_delivery(desk: Desk) -> None:
+    desk.change("/plugin", dedupe=tuple(map(as_place, ("X-Id", "json:id", "form:trigger", "signature"))))
+    form = "Content-Type: application/x-www-form-urlencoded"
+    statuses = [desk.post("/plugin", body, *headers).status for body, *headers in (
+        (b'{"id": "a", "n": 1}',), (b'{"id": "a", "n": 2}',), (b'{"id": "a"}', "X-Id: 7"), (b'{"id": "b"}', "X-Id: 7"),
+        (b"trigger=1&n=1", form), (b"trigger=1&n=2", form), (b'{"id": 1}',), (b"trigger=", form), (b"{}",), (b"{}",),
+    )]
+    assert statuses == [202, 200, 202, 200, 202, 200, 202, 202, 202, 200]
 
 
 def test_what_strangers_ask_for_is_logged_at_debug(desk: Desk, tmp_path: Path) -> None:

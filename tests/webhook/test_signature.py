@@ -2,10 +2,15 @@ from __future__ import annotations
 
 import base64
 import hmac
+from collections.abc import Sequence
 
 import pytest
 
-from ductile.webhook.signature import verify
+from ductile.config.signing import decode_secret, read_scheme
+from ductile.validation import Problem, Section
+from ductile.webhook.http_head import Head
+from ductile.webhook.signature import Unverified
+from ductile.webhook.signature import verify as verified_digest
 
 SECRET = "It's a Secret to Everybody"
 BODY = b"Hello, World!"
@@ -21,6 +26,20 @@ STANDARD_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 STANDARD_BODY = b'{"test": 2432232314}'
 STANDARD_ID, STANDARD_TIME = "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330"
 STANDARD_SIGNATURE = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+def verify(body: bytes, headers: Headers, *, secrets: Sequence[str], header: str, format: str) -> bool:
+    """Return whether a request is verified at an endpoint with these keys."""
+    problems: list[Problem] = []
+    scheme, encoding, _ = read_scheme(Section({"signature_header": header, "signature_format": format}, (), problems))
+    if problems:
+        return False
+    keys = [key for each in secrets if (key := decode_secret(each, encoding)) is not None]
+    head = Head(method="POST", path="/", query="", version="HTTP/1.1", headers=tuple(headers))
+    try:
+        return len(verified_digest(body, head, scheme, keys)) == 32
+    except Unverified:
+        return False
 
 
 def digest(secret: str | bytes, signed: bytes) -> bytes:
