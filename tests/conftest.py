@@ -75,7 +75,7 @@ def _nothing_is_left_behind(_orphans_come_to_us: None) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def warm(_orphans_come_to_us: None) -> Iterator[Warm]:
     """A process that has imported ductiled, from which daemons are forked."""
-    made = Warm()
+    made = Warm("ductiled")
     yield made
     made.close()
 

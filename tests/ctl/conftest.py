@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ctl import desk as desks
 from ctl.desk import Desk
+from support.warm import Warm
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forks_ductilectl(_orphans_come_to_us: None) -> Iterator[None]:
+    """Have a process that has imported ductilectl, from which it is started."""
+    desks.warm = Warm("ductilectl")
+    yield
+    desks.warm.close()
+    desks.warm = None
 
 
 @pytest.fixture

@@ -21,9 +21,13 @@ from ductile.plugin import plugin_table
 from ductile.plugin.plugin_table import PluginLoad
 from support import ordinary
 from support.clock import START, FakeClock
+from support.warm import Started, Warm
 
 DUCTILECTL = Path(sys.executable).with_name("ductilectl")
 PATIENCE_SECONDS = 20.0
+# The process from which `start` forks, where a fixture has made one; without it, or with other settings, it executes.
+warm: Warm | None = None
+_WARM_SETTINGS = {"stdin", "stdout", "stderr", "env", "cwd", "controls"}
 _MANIFEST = """\
 name: {name}
 version: 0.1.0
@@ -130,12 +134,15 @@ class Desk:
         return Said(code=done.returncode, out=out, err=err)
 
 
-def start(*arguments: str, home: Path, become: Sequence[str] = (), **settings: Any) -> subprocess.Popen[str]:
-    """Start `ductilectl` on a configuration with an empty environment."""
-    return subprocess.Popen(
-        [*become, ordinary.program("ductilectl", become), "-c", home, *arguments],
-        **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": {},
-           "cwd": "/", **settings})
+def start(*arguments: str, home: Path | None, become: Sequence[str] = (),
+          **settings: Any) -> subprocess.Popen[str] | Started:
+    """Start `ductilectl` on a configuration, if there is one, with an empty environment."""
+    given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": {}, "cwd": "/",
+             **settings}
+    words = (*(() if home is None else ("-c", home)), *arguments)
+    if warm is not None and not become and set(given) <= _WARM_SETTINGS and warm.can_start(given["env"]):
+        return warm.popen(words, given.pop("env"), **given)
+    return subprocess.Popen([*become, ordinary.program("ductilectl", become), *words], **{"text": True, **given})
 
 
 def load(plugin: str, **fields: Any) -> PluginLoad:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from ctl import desk
 from ctl.desk import DUCTILECTL, PATIENCE_SECONDS
 from support import processes
 from support.daemon import until
@@ -39,11 +40,14 @@ class Pty:
         self._master, self._slave = os.openpty()
         self.resize(columns, rows)
         self._modes = termios.tcgetattr(self._slave)
-        self.process = subprocess.Popen(
-            [DUCTILECTL, "-c", home, *arguments], stdin=self._slave if keyboard is None else keyboard,
-            stdout=self._slave, stderr=self._slave if shows_errors else subprocess.PIPE,
-            env={"TERM": "xterm", "LANG": _LANGUAGE, **(environ or {})}, cwd="/", start_new_session=True,
-            preexec_fn=(lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)) if controls else None)
+        settings = {"stdin": self._slave if keyboard is None else keyboard, "stdout": self._slave,
+                    "stderr": self._slave if shows_errors else subprocess.PIPE,
+                    "env": {"TERM": "xterm", "LANG": _LANGUAGE, **(environ or {})}}
+        if desk.warm is not None and desk.warm.can_start(settings["env"]):
+            self.process = desk.start(*arguments, home=home, **settings, controls=controls)
+        else:
+            self.process = desk.start(*arguments, home=home, **settings, start_new_session=True,
+                                      preexec_fn=(lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)) if controls else None)
 
     def resize(self, columns: int, rows: int) -> None:
         """Give the terminal another size."""
@@ -76,7 +80,7 @@ class Pty:
         _, err = self.process.communicate(timeout=PATIENCE_SECONDS)
         while self._master >= 0 and select.select([self._master], [], [], 0)[0]:
             self.shown += os.read(self._master, 65536)
-        return self.process.returncode, (err or b"").decode()
+        return self.process.returncode, err or ""
 
     @property
     def is_as_it_was(self) -> bool:

@@ -1,4 +1,4 @@
-"""Starts ductiled without delay: a process that has imported it forks, where a new Python would import it again.
+"""Starts our programs without delay: a process that has imported one forks, where a new Python would import it again.
 
 What it starts is a child of the test run, as what Popen starts: the process between the two ends at once, and the test
 run adopts orphans. Only the command line of the process, and its name, differ from those of an executed program.
@@ -6,30 +6,36 @@ run adopts orphans. Only the command line of the process, and its name, differ f
 
 from __future__ import annotations
 
+import fcntl
+import importlib
+import io
 import json
 import os
+import pkgutil
 import select
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 _LARGEST_ORDER = 1 << 20
-_PROGRAM = Path(sys.executable).with_name("ductiled")
 # What the interpreter, its libraries or the loader read before a program can: a new process has to read it.
 _READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "MALLOC_", "GLIBC_")
 _ENVIRON = {"PATH": os.defpath, "LANG": "C.UTF-8"}
 
 
 class Started:
-    """A child of this process, as far as Popen's methods are needed."""
+    """A child of this process, as far as Popen's attributes and methods are needed. Our ends of its pipes are text."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, pipes: Sequence[IO[str] | None] = (None, None, None)) -> None:
         self.pid = pid
         self.returncode: int | None = None
+        self.stdin, self.stdout, self.stderr = pipes
 
     def poll(self) -> int | None:
         """Return the exit code, or None while the process lives."""
@@ -43,21 +49,45 @@ class Started:
                 self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
 
-    def wait(self, timeout: float) -> int:
+    def wait(self, timeout: float = 600) -> int:
         """Wait for the end and return the exit code. Raises TimeoutExpired."""
         if self.poll() is None:
             pidfd = os.pidfd_open(self.pid)
             try:
                 if not select.select([pidfd], [], [], timeout)[0]:
-                    raise subprocess.TimeoutExpired("ductiled", timeout)
+                    raise subprocess.TimeoutExpired("a program", timeout)
             finally:
                 os.close(pidfd)
         return self.poll()
+
+    def communicate(self, timeout: float = 600) -> tuple[str | None, str | None]:
+        """Close its input, read its output and wait for the end. Raises TimeoutExpired."""
+        if self.stdin is not None:
+            self.stdin.close()
+        deadline = time.monotonic() + timeout
+        pipes = {stream.fileno(): stream for stream in (self.stdout, self.stderr) if stream and not stream.closed}
+        read = dict.fromkeys(pipes.values(), b"")
+        while pipes:
+            ready = select.select(list(pipes), [], [], max(0.0, deadline - time.monotonic()))[0]
+            if not ready:
+                raise subprocess.TimeoutExpired("a program", timeout)
+            for fd in ready:
+                data = os.read(fd, 65536)
+                read[pipes[fd]] += data
+                if not data:
+                    pipes.pop(fd).close()
+        self.wait(max(0.0, deadline - time.monotonic()))
+        out, err = (None if stream is None else read.get(stream, b"").decode() for stream in (self.stdout, self.stderr))
+        return out, err
 
     def send_signal(self, number: int) -> None:
         """Send a signal, unless the process has been reaped."""
         if self.poll() is None:
             os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """End it as a crash does."""
@@ -65,26 +95,57 @@ class Started:
 
 
 class Warm:
-    """The process that forks."""
+    """The process that forks `ductiled` or `ductilectl`."""
 
-    def __init__(self) -> None:
+    def __init__(self, program: str) -> None:
+        self._program = Path(sys.executable).with_name(program)
         self._wire, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             # -P: the modules beside this one have names of installed packages.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()],
+                [sys.executable, "-P", __file__, program, str(theirs.fileno())], pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL, env=_ENVIRON, start_new_session=True)
 
     def can_start(self, environ: Mapping[str, str]) -> bool:
         """Say whether a program in this environment would be the same as one that is executed."""
         special = {name: value for name, value in environ.items() if name.startswith(_READ_AT_START)}
-        return special == {"LANG": _ENVIRON["LANG"]}
+        # Without a language, Python takes the same one by itself.
+        return special in ({"LANG": _ENVIRON["LANG"]}, {})
 
-    def start(self, options: Sequence[str], environ: Mapping[str, str], streams: Sequence[int]) -> Started:
-        """Start ductiled at the head of a session, in the root directory, with these three descriptors."""
-        order = json.dumps({"argv": [os.fspath(_PROGRAM), *options], "environ": dict(environ)})
+    def start(self, options: Sequence[str | Path], environ: Mapping[str, str], streams: Sequence[int], *,
+              cwd: str | Path = "/", controls: bool = False) -> Started:
+        """Start the program at the head of a session with these three descriptors.
+
+        With `controls` its standard input is the session's terminal.
+        """
+        order = json.dumps({"argv": [os.fspath(self._program), *map(os.fspath, options)], "environ": dict(environ),
+                            "cwd": os.fspath(cwd), "controls": controls})
         socket.send_fds(self._wire, [order.encode()], streams)
         return Started(int(self._wire.recv(64)))
+
+    def popen(self, options: Sequence[str | Path], environ: Mapping[str, str], *, stdin: int | IO[str],
+              stdout: int | IO[str], stderr: int | IO[str], **settings: str | Path) -> Started:
+        """Start the program with streams as Popen takes them."""
+        theirs, pipes, opened = [], [], []
+        for given, mode in ((stdin, "w"), (stdout, "r"), (stderr, "r")):
+            pipes.append(None)
+            if given == subprocess.PIPE:
+                reader, writer = os.pipe()
+                ours, given = (writer, reader) if mode == "w" else (reader, writer)
+                pipes[-1] = open(ours, mode, encoding="utf-8")  # noqa: SIM115 (its user closes it)
+                opened.append(given)
+            elif given == subprocess.DEVNULL:
+                given = os.open(os.devnull, os.O_RDWR)
+                opened.append(given)
+            elif given == subprocess.STDOUT:
+                given = theirs[1]
+            theirs.append(given if isinstance(given, int) else given.fileno())
+        try:
+            started = self.start(options, environ, theirs, **settings)
+        finally:
+            for fd in opened:
+                os.close(fd)
+        return Started(started.pid, pipes)
 
     def close(self) -> None:
         """End the process that forks."""
@@ -93,7 +154,7 @@ class Warm:
 
 
 def _serve(wire: socket.socket) -> None:
-    """Fork for each order. Returns in the process that is to become ductiled, and when there are no more orders."""
+    """Fork for each order. Returns in the process that is to become the program, and when there are no more orders."""
     while True:
         data, streams, _, _ = socket.recv_fds(wire, _LARGEST_ORDER, 3)
         if not data:
@@ -101,34 +162,57 @@ def _serve(wire: socket.socket) -> None:
         reader, writer = os.pipe()
         between = os.fork()
         if between == 0:
-            child = os.fork()
-            if child == 0:
-                _become(json.loads(data), streams)
+            if os.fork() == 0:
+                _become(json.loads(data), streams, writer)
                 return
-            os.write(writer, str(child).encode())
             os._exit(0)
         os.waitpid(between, 0)
+        os.close(writer)
         wire.send(os.read(reader, 64))
-        for descriptor in (reader, writer, *streams):
+        for descriptor in (reader, *streams):
             os.close(descriptor)
 
 
-def _become(order: dict, streams: list[int]) -> None:
+def _become(order: dict, streams: list[int], told: int) -> None:
     os.setsid()
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
+    if order["controls"]:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    os.write(told, str(os.getpid()).encode())
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-    os.chdir("/")
+    os.chdir(order["cwd"])
     os.environ.clear()
     os.environ.update(order["environ"])
     time.tzset()
     sys.argv = order["argv"]
+    _open_streams()
+
+
+def _open_streams() -> None:
+    """Open the standard streams as Python does at its start: it looks then whether they are terminals."""
+    for number, name, errors in ((0, "stdin", "strict"), (1, "stdout", "strict"), (2, "stderr", "backslashreplace")):
+        raw = io.FileIO(number, "r" if number == 0 else "w", closefd=False)
+        buffer = io.BufferedReader(raw) if number == 0 else io.BufferedWriter(raw)
+        stream = io.TextIOWrapper(buffer, encoding="utf-8", errors=errors, newline=None if number == 0 else "\n",
+                                  line_buffering=number == 2 or raw.isatty())
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def _imported(program: str) -> Callable[[], None]:
+    """Import a program and return its entry point."""
+    if program == "ductiled":
+        return importlib.import_module("ductile.main").run
+    package = importlib.import_module("ductile.ctl")
+    for module in pkgutil.walk_packages(package.__path__, "ductile.ctl."):
+        importlib.import_module(module.name)
+    return importlib.import_module("ductile.ctl.main").run
 
 
 if __name__ == "__main__":
-    from ductile.main import run
-
-    _wire = socket.socket(fileno=int(sys.argv[1]))
+    _run = _imported(sys.argv[1])
+    _wire = socket.socket(fileno=int(sys.argv[2]))
     _serve(_wire)
     _wire.detach()
-    run()
+    _run()
