@@ -8,7 +8,7 @@ from contextlib import closing
 from functools import cache
 from pathlib import Path
 
-VERSION = 3
+VERSION = 4
 
 _HERE = Path(__file__).parent
 

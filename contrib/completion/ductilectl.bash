@@ -21,12 +21,13 @@ _ductilectl_ask() {
 }
 
 _ductilectl_options() {
-    local options='-h --help -c --config --json'
+    local options='-h --help -c --config --json --utc'
     case $1 in
         '') options+=' --version' ;;
         check) options+=' --database' ;;
         pipelines) options+=' --mermaid' ;;
         queue) options+=' -n' ;;
+        jobs) options+=' --failed --status --plugin --pipeline --since --until -n --limit' ;;
         run) options+=' --payload --type --wait' ;;
         emit) options+=' --payload --source' ;;
         logs) options+=' -f --follow -n' ;;
@@ -36,7 +37,7 @@ _ductilectl_options() {
         reload) options+=' --yes' ;;
         state) options+=' --set --clear' ;;
         new-plugin) options+=' --lang --dir' ;;
-        monitor) options=${options% --json} ;;
+        monitor) options=${options/ --json/} ;;
     esac
     _ductilectl_words "$options"
 }
@@ -45,7 +46,7 @@ _ductilectl() {
     local program=$1 cur=${COMP_WORDS[COMP_CWORD]}
     local command= option= config= position=0 index word
     local valued=' -c --config -n --payload --type --source --set --event --state --request --lang --dir
-        --timeout --keep '
+        --timeout --keep --status --plugin --pipeline --since --until --limit '
     COMPREPLY=()
     for ((index = 1; index < COMP_CWORD; index++)); do
         word=${COMP_WORDS[index]}
@@ -72,7 +73,9 @@ _ductilectl() {
         -c | --config | --set | --event | --state | --request) _ductilectl_paths -f; return ;;
         --dir) _ductilectl_paths -d; return ;;
         --lang) _ductilectl_words 'sh python node'; return ;;
-        --source) _ductilectl_ask plugins; return ;;
+        --source | --plugin) _ductilectl_ask plugins; return ;;
+        --pipeline) _ductilectl_ask pipelines; return ;;
+        --status) _ductilectl_words 'queued waiting running succeeded dead deduped'; return ;;
         ?*) return ;;
     esac
     if [[ $cur == -* ]]; then
@@ -80,7 +83,7 @@ _ductilectl() {
         return
     fi
     case $command:$position in
-        :*) _ductilectl_words 'init check status plugins pipelines queue run emit logs inspect retry replay cancel
+        :*) _ductilectl_words 'init check status plugins pipelines queue jobs run emit logs inspect retry replay cancel
                 reset health test reload wait state backup restore new-plugin monitor' ;;
         init:0) _ductilectl_paths -d ;;
         backup:0 | restore:0) _ductilectl_paths -f ;;

@@ -7,6 +7,7 @@ import json
 
 from ductile.ctl import table
 from ductile.ctl.queries import Row
+from ductile.ctl.table import Page
 from ductile.queue.attempt_table import Attempt
 
 _INDENT = "    "
@@ -37,10 +38,10 @@ def brief(attempt: Attempt) -> Row:
     }
 
 
-def line(attempt: Row, *, with_job: bool = False) -> str:
+def line(attempt: Row, *, page: Page = table.PLAIN, with_job: bool = False) -> str:
     """Return a row of `row` or `brief` as one line. `with_job` names the job too, which only `row` does."""
     job = f"{table.short(attempt['job_id'])} {attempt['plugin']} {attempt['command']} " if with_job else ""
-    text = f"{attempt['completed_at']} {job}attempt {attempt['attempt']} {attempt['status']}"
+    text = f"{page.clock(attempt['completed_at'], seconds=True)} {job}attempt {attempt['attempt']} {attempt['status']}"
     if attempt["seconds"] is not None:
         text += f" in {attempt['seconds']:.3f} s"
     if attempt["last_error"]:
@@ -48,9 +49,9 @@ def line(attempt: Row, *, with_job: bool = False) -> str:
     return text
 
 
-def text(attempt: Row, *, with_job: bool = False) -> str:
+def text(attempt: Row, *, page: Page = table.PLAIN, with_job: bool = False) -> str:
     """Return a row of `row` as text: one line, and below it the plugin's output. `with_job` names the job too."""
-    return line(attempt, with_job=with_job) + "\n" + "".join(_said(attempt, events=not with_job))
+    return line(attempt, page=page, with_job=with_job) + "\n" + "".join(_said(attempt, events=not with_job))
 
 
 def _said(attempt: Row, *, events: bool) -> list[str]:

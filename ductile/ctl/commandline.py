@@ -12,11 +12,15 @@ from ductile.units import parse_duration
 
 _HELP_COLUMNS = 79
 _QUEUE_ROWS = 100
+_JOB_ROWS = 50
 _LOG_ROWS = 20
 _WAIT_SECONDS = 10
 _CONFIG_HELP = "a config.yaml, or the directory that holds it"
 _JSON_HELP = "show one JSON document"
+_UTC_HELP = "show times in UTC, not in local time"
+_PAYLOAD_HELP = "@FILE reads it from a file, - from standard input"
 _A_JOB = "1a2b3c4d"
+_STATUSES = ("queued", "waiting", "running", "succeeded", "dead", "deduped")
 _LANGUAGES = ("sh", "python", "node")
 _COMPLETED = ("plugins", "pipelines", "jobs", "dead", "queued", "ended")
 
@@ -58,6 +62,7 @@ def _parser(arguments: Sequence[str]) -> Parser:
                     allow_abbrev=False, formatter_class=_Help)
     parser.add_argument("-c", "--config", metavar="PATH", help=_CONFIG_HELP)
     parser.add_argument("--json", action="store_true", help=_JSON_HELP)
+    parser.add_argument("--utc", action="store_true", help=_UTC_HELP)
     parser.add_argument("--version", action="version", version=f"ductilectl {ductile.__version__}")
     commands = parser.add_subparsers(prog="ductilectl", metavar="COMMAND", required=True)
     asked = _asked_for(arguments)
@@ -78,7 +83,7 @@ def _asked_for(arguments: Sequence[str]) -> str | None:
             next(left, None)
         elif not argument.startswith("-"):
             return argument
-        elif argument != "--json":
+        elif argument not in ("--json", "--utc"):
             return None
     return None
 
@@ -100,6 +105,7 @@ def _add_common(parser: Parser, json_help: str) -> None:
     # Both may come before or after the command; the default must not undo what came before.
     parser.add_argument("-c", "--config", metavar="PATH", default=argparse.SUPPRESS, help=_CONFIG_HELP)
     parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=json_help)
+    parser.add_argument("--utc", action="store_true", default=argparse.SUPPRESS, help=_UTC_HELP)
 
 
 def _add_init(commands: Commands, name: str) -> None:
@@ -137,6 +143,29 @@ A job with the status `waiting` has failed and will be retried.""")
                         help=f"show at most N jobs (default: {_QUEUE_ROWS})")
 
 
+def _add_jobs(commands: Commands, name: str) -> None:
+    parser = _command(commands, name, "show jobs, newest first, with their last error",
+                      "--failed --since 1d\n--plugin echo --since 2026-11-30 --until 07:30", """\
+Jobs that have not ended come first, then the others by when they ended. The
+filters combine. A time is a duration such as 1d (that long ago), a time of
+day such as 07:30 (the last one), a date, or both.""")
+    status = parser.add_mutually_exclusive_group()
+    status.add_argument("--failed", action="store_true", help="only jobs that failed permanently (--status dead)")
+    status.add_argument("--status", metavar="STATUS", choices=_STATUSES, help=f"only jobs with this status:"
+                        f" {', '.join(_STATUSES)}")
+    parser.add_argument("--plugin", metavar="PLUGIN", type=_word, help="only jobs of this plugin")
+    parser.add_argument("--pipeline", metavar="NAME", type=_word, help="only jobs of this pipeline")
+    _take_times(parser, "only jobs that ended at this time or later, and those that have not ended",
+                "only jobs that ended before this time")
+    parser.add_argument("-n", "--limit", metavar="N", dest="limit", type=_count, default=_JOB_ROWS,
+                        help=f"show at most N jobs (default: {_JOB_ROWS})")
+
+
+def _take_times(parser: Parser, since: str, until: str) -> None:
+    parser.add_argument("--since", metavar="TIME", help=since)
+    parser.add_argument("--until", metavar="TIME", help=until)
+
+
 def _add_run(commands: Commands, name: str) -> None:
     parser = _command(commands, name, "queue one job of a plugin",
                       "echo handle --payload '{\"message\": \"hello\"}' --wait", """\
@@ -144,7 +173,7 @@ The id of the job is printed. If the daemon is down, the job waits until it
 starts; only --wait needs a running daemon.""")
     parser.add_argument("plugin", metavar="PLUGIN", type=_word)
     parser.add_argument("command", metavar="COMMAND", nargs="?", type=_word, default="poll", help="(default: poll)")
-    parser.add_argument("--payload", metavar="JSON", help="add an event with this payload")
+    parser.add_argument("--payload", metavar="JSON", help=f"add an event with this payload; {_PAYLOAD_HELP}")
     parser.add_argument("--type", metavar="TYPE", dest="event_type", type=_word,
                         help="the type of the event (default: manual)")
     parser.add_argument("--wait", action="store_true", help="wait and show the outcome; exit with 1 if the job fails")
@@ -157,7 +186,8 @@ Every pipeline that starts on this event runs, and with --source every route
 of that plugin. The ids of the jobs are printed. Exits with 1 if nothing
 subscribes to the event.""")
     parser.add_argument("event_type", metavar="EVENT", type=_word, help="the type of the event")
-    parser.add_argument("--payload", metavar="JSON", help="the payload of the event (default: {})")
+    parser.add_argument("--payload", metavar="JSON", help="the payload of the event (default: {});"
+                        f" {_PAYLOAD_HELP}")
     parser.add_argument("--source", metavar="PLUGIN", type=_word, help="publish it as if this plugin had emitted it")
 
 
@@ -353,10 +383,11 @@ def _count(text: str) -> int:
 
 _COMMANDS: Mapping[str, Callable[[Commands, str], None]] = {
     "init": _add_init, "check": _add_check, "status": _add_status, "plugins": _add_plugins,
-    "pipelines": _add_pipelines, "queue": _add_queue, "run": _add_run, "emit": _add_emit, "logs": _add_logs,
-    "inspect": _add_inspect, "retry": _add_retry, "replay": _add_replay, "cancel": _add_cancel, "reset": _add_reset,
-    "health": _add_health, "test": _add_test, "reload": _add_reload, "wait": _add_wait, "state": _add_state,
-    "backup": _add_backup, "restore": _add_restore, "new-plugin": _add_new_plugin, "monitor": _add_monitor,
+    "pipelines": _add_pipelines, "queue": _add_queue, "jobs": _add_jobs, "run": _add_run, "emit": _add_emit,
+    "logs": _add_logs, "inspect": _add_inspect, "retry": _add_retry, "replay": _add_replay, "cancel": _add_cancel,
+    "reset": _add_reset, "health": _add_health, "test": _add_test, "reload": _add_reload, "wait": _add_wait,
+    "state": _add_state, "backup": _add_backup, "restore": _add_restore, "new-plugin": _add_new_plugin,
+    "monitor": _add_monitor,
 }
 # For programs: neither help nor an error names them.
 _HIDDEN: Mapping[str, Callable[[Commands, str], None]] = {"complete": _add_complete}

@@ -1,12 +1,14 @@
-"""JSON that the operator gives: in a file, on standard input or on the command line."""
+"""What the operator gives: JSON in a file, on standard input or on the command line, and moments."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ductile import safe_files, submit
+from ductile.ctl import times
 from ductile.ctl.lookup import quoted
 from ductile.ctl.session import Session
 from ductile.errors import EXIT_DATA, EXIT_USAGE, DuctileError, io_exit_code
@@ -58,24 +60,34 @@ def as_object(value: Any, where: str) -> Mapping[str, Any]:
     return value
 
 
+def moment(session: Session, option: str, text: str | None) -> datetime | None:
+    """Return the moment that an option names, None if it was not given. Raises DuctileError (64)."""
+    try:
+        return None if text is None else times.parse_moment(text, session.now(), session.zone)
+    except ValueError as error:
+        raise DuctileError(f"{option}: {error}", exit_code=EXIT_USAGE) from error
+
+
 CLI_SOURCE = "cli"
 
 
 def new_event(session: Session, event_type: str, payload: str | None, *, source: str, option: str) -> dict[str, Any]:
-    """Return an event with a payload given as JSON, `{}` if there is none.
+    """Return an event with a payload given as JSON, as `@FILE` or as `-`, `{}` if there is none.
 
-    `option` names where the type was given. Raises DuctileError: 64 for a reserved type, 65 for a payload that is not
-    strict JSON.
+    `option` names where the type was given. Raises DuctileError: 64 for a reserved type, else as `read_json` does.
     """
     reserved = reserved_prefix(event_type)
     if reserved is not None:
         raise DuctileError(f"{option} {quoted(event_type)}: types that start with {reserved!r} are reserved",
                            exit_code=EXIT_USAGE)
-    value = {} if payload is None else _decoded(payload)
+    value = {} if payload is None else read_payload(payload, session.stdin)
     return submit.new_event(event_type, value, source, new_id=session.new_id, now=session.now())
 
 
-def _decoded(payload: str) -> Any:
+def read_payload(payload: str, stdin: BinaryIO) -> Any:
+    """Return the value of `--payload`: JSON, `@FILE` or `-`. Raises DuctileError as `read_json` does."""
+    if payload == STDIN or payload.startswith("@"):
+        return read_json(payload.removeprefix("@"), stdin)
     try:
         return decode(payload)
     except JSONRefused as error:

@@ -1,13 +1,10 @@
-"""`ductilectl queue`, `retry` and `cancel`: jobs one by one."""
+"""`ductilectl retry` and `cancel`, and how a command finds the job that it is for."""
 
 from __future__ import annotations
 
 import sqlite3
-from datetime import datetime
-from typing import Any
 
 from ductile import submit
-from ductile.ctl import table
 from ductile.ctl.daemon_link import wake
 from ductile.ctl.lookup import enabled, quoted, runtime
 from ductile.ctl.session import Session
@@ -15,7 +12,6 @@ from ductile.db import transaction
 from ductile.errors import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_OK, EXIT_USAGE, DuctileError
 from ductile.queue import attempt_table, job_table
 from ductile.queue.job import Job, Status
-from ductile.units import format_duration, utc_text
 
 _SHORTEST_PREFIX = 4
 _CANDIDATES_SHOWN = 10
@@ -39,32 +35,6 @@ def find(conn: sqlite3.Connection, text: str) -> Job:
         more = ", …" if len(found) > _CANDIDATES_SHOWN else ""
         raise DuctileError(f"{quoted(text)} could be any of {names}{more}", exit_code=EXIT_USAGE)
     return found[0]
-
-
-def queue(session: Session, *, limit: int) -> int:
-    """Show up to `limit` jobs that have not ended, oldest first."""
-    now, page = session.now(), session.page
-    with session.reading() as conn:
-        rows = [_open_row(job, now) for job in job_table.open_jobs(conn, limit)]
-    header = ("job", "plugin", "command", "status", "attempt", "age", "submitted by")
-    session.emit(rows, table.lines(header, [
-        (table.short(row["job_id"]), row["plugin"], row["command"],
-         row["status"] if row["next_retry_at"] is None else f"{row['status']} {page.wait(row['next_retry_at'])}",
-         f"{row['attempt']}/{row['max_attempts']}", format_duration(row["age_seconds"]), row["submitted_by"])
-        for row in rows
-    ], page=page) if rows else "queue is empty\n")
-    return EXIT_OK
-
-
-def _open_row(job: Job, now: datetime) -> dict[str, Any]:
-    retry_at = job.next_retry_at
-    return {
-        "job_id": job.id, "plugin": job.plugin, "command": job.command,
-        "status": job.status if retry_at is None else "waiting",
-        "next_retry_at": None if retry_at is None else utc_text(retry_at),
-        "attempt": job.attempt, "max_attempts": job.max_attempts, "created_at": utc_text(job.created_at),
-        "age_seconds": max(0, int((now - job.created_at).total_seconds())), "submitted_by": job.submitted_by,
-    }
 
 
 def retry(session: Session, *, job: str) -> int:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import select
-import sqlite3
 from collections.abc import Callable, Iterable
 
-from ductile.ctl import attempts, queries
-from ductile.ctl.lookup import quoted
+from ductile.ctl import attempts
+from ductile.ctl.lookup import require_plugin
 from ductile.ctl.session import Session
-from ductile.errors import EXIT_NOT_FOUND, EXIT_OK, DuctileError
+from ductile.errors import EXIT_OK
 from ductile.queue import attempt_table
 from ductile.queue.attempt_table import Attempt
-from ductile.validation import nearest
 
 _LOOK_SECONDS = 0.5
 
@@ -24,11 +22,12 @@ def logs(session: Session, *, plugin: str | None, limit: int) -> int:
     Raises DuctileError (66) for a plugin that is not configured and has no attempts.
     """
     with session.reading() as conn:
-        _require(session, conn, plugin)
+        if plugin is not None:
+            require_plugin(session, conn, plugin)
         rows = [attempts.row(attempt) for attempt in attempt_table.latest(conn, plugin, limit)]
     of_plugin = "" if plugin is None else f" of plugin {plugin}"
     nothing = f"no attempt{of_plugin} has ended yet\n" if limit > 0 else ""
-    session.emit(rows, "".join(attempts.text(row, with_job=True) for row in rows) or nothing)
+    session.emit(rows, "".join(attempts.text(row, page=session.page, with_job=True) for row in rows) or nothing)
     return EXIT_OK
 
 
@@ -40,7 +39,8 @@ def follow(session: Session, *, plugin: str | None, limit: int, has_reader: Call
     """
     has_reader = has_reader or (lambda: _has_reader(session.out.fileno(), _LOOK_SECONDS))
     with session.reading() as conn:
-        _require(session, conn, plugin)
+        if plugin is not None:
+            require_plugin(session, conn, plugin)
         seen = attempt_table.last_seq(conn)
         latest = attempt_table.latest(conn, plugin, limit)
         _write(session, latest)
@@ -57,19 +57,11 @@ def follow(session: Session, *, plugin: str | None, limit: int, has_reader: Call
     return EXIT_OK
 
 
-def _require(session: Session, conn: sqlite3.Connection, plugin: str | None) -> None:
-    if plugin is None or plugin in session.plugins:
-        return
-    logged = queries.logged_plugins(conn)
-    if plugin not in logged:
-        hint = nearest(plugin, {*session.plugins, *logged})
-        raise DuctileError(f"no plugin {quoted(plugin)} is configured or in the log{hint}", exit_code=EXIT_NOT_FOUND)
-
-
 def _write(session: Session, found: Iterable[Attempt]) -> None:
     for attempt in found:
         row = attempts.row(attempt)
-        session.out.write(f"{json.dumps(row)}\n" if session.as_json else attempts.text(row, with_job=True))
+        session.out.write(f"{json.dumps(row)}\n" if session.as_json
+                          else attempts.text(row, page=session.page, with_job=True))
     session.out.flush()
 
 

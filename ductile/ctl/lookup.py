@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable
 
 from ductile import runtime_config
 from ductile.ctl import queries
+from ductile.ctl.queries import JobFilter
 from ductile.ctl.session import Session
 from ductile.errors import EXIT_CONFIG, EXIT_NOT_FOUND, EXIT_OK, DuctileError
 from ductile.plugin.discovery import ConfiguredPlugin
@@ -46,6 +48,16 @@ def enabled(known: RuntimeConfig, name: str) -> ConfiguredPlugin:
     if not plugin.settings.enabled:
         raise DuctileError(f"plugin {name} is disabled; set plugins.{name}.enabled to true", exit_code=EXIT_NOT_FOUND)
     return plugin
+
+
+def require_plugin(session: Session, conn: sqlite3.Connection, name: str) -> None:
+    """Refuse a plugin that is neither configured nor in the database. Raises DuctileError (66)."""
+    if name in session.plugins or queries.jobs(conn, JobFilter(plugin=name), 1):
+        return
+    logged = queries.logged_plugins(conn)
+    if name not in logged:
+        hint = nearest(name, {*session.plugins, *logged})
+        raise DuctileError(f"no plugin {quoted(name)} is configured or in the log{hint}", exit_code=EXIT_NOT_FOUND)
 
 
 def quoted(text: str) -> str:

@@ -29,7 +29,8 @@ from ductile.errors import (
 )
 
 # Commands that change nothing; `state` may, and `test` and `health` run plugins.
-_READ_ONLY = frozenset({"check", "status", "plugins", "pipelines", "queue", "logs", "inspect", "wait", "complete"})
+_READ_ONLY = frozenset({"check", "status", "plugins", "pipelines", "queue", "jobs", "logs", "inspect", "wait",
+                        "complete"})
 
 
 def run() -> None:
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str], *, out: TextIO, e
     try:
         options = parse(arguments, _nearest)
         session = Session(environ=environ, stdin=sys.stdin.buffer, out=out, err=err, as_json=options.json,
-                          config_option=options.config)
+                          utc=options.utc, config_option=options.config)
         doubt = "" if options.name in _READ_ONLY else "; the command may have taken effect"
         code = _call(session, options)
         out.flush()
@@ -114,8 +115,12 @@ def _command(session: Session, options: Namespace) -> int:
             from ductile.ctl.pipelines import pipelines
             return pipelines(session, name=options.pipeline, mermaid=options.mermaid)
         case "queue":
-            from ductile.ctl.job import queue
+            from ductile.ctl.jobs import queue
             return queue(session, limit=options.limit)
+        case "jobs":
+            from ductile.ctl.jobs import jobs
+            return jobs(session, status="dead" if options.failed else options.status, plugin=options.plugin,
+                        pipeline=options.pipeline, since=options.since, until=options.until, limit=options.limit)
         case "logs" if options.follow:
             from ductile.ctl.logs import follow
             return follow(session, plugin=options.plugin, limit=options.limit)

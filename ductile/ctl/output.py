@@ -6,9 +6,9 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, tzinfo
 from types import FrameType
 from typing import TextIO
 
@@ -17,7 +17,7 @@ from ductile.ctl.table import Terminal
 _USUAL_COLUMNS = 80
 
 
-def terminal(out: TextIO, environ: Mapping[str, str], now: datetime) -> Terminal:
+def terminal(out: TextIO, environ: Mapping[str, str], now: datetime, zone: tzinfo | None = None) -> Terminal:
     """Return the terminal that `out` is.
 
     Its width is `COLUMNS`, or what the terminal reports. It has colours unless `NO_COLOR` is set (no-color.org) or
@@ -25,7 +25,7 @@ def terminal(out: TextIO, environ: Mapping[str, str], now: datetime) -> Terminal
     """
     dumb = environ.get("TERM", "dumb") == "dumb"
     return Terminal(_columns(out, environ), colours=not dumb and not environ.get("NO_COLOR"),
-                    ascii_only=not out.encoding.lower().startswith("utf"), now=now)
+                    ascii_only=not out.encoding.lower().startswith("utf"), now=now, zone=zone)
 
 
 def _columns(out: TextIO, environ: Mapping[str, str]) -> int:
@@ -96,11 +96,23 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
+def handled(numbers: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Handle signals during the block. Those that the shell has set to be ignored stay ignored."""
+    before = {number: signal.signal(number, handler) for number in numbers
+              if signal.getsignal(number) is not signal.SIG_IGN}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+@contextmanager
 def deferred_signals(act: Callable[[], None] = lambda: None) -> Iterator[list[int]]:
     """Defer termination signals until the end of the block; the list has those received, and `act` is called for each.
 
     After the block, even one that raised, raises KeyboardInterrupt for SIGINT and SystemExit with 128 plus the number
-    for others. Signals that the shell has set to be ignored stay ignored.
+    for others.
     """
     received: list[int] = []
 
@@ -108,12 +120,9 @@ def deferred_signals(act: Callable[[], None] = lambda: None) -> Iterator[list[in
         received.append(number)
         act()
 
-    before = {number: signal.signal(number, note) for number in _ENDING
-              if signal.getsignal(number) is not signal.SIG_IGN}
     try:
-        yield received
+        with handled(_ENDING, note):
+            yield received
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         if received:
             raise KeyboardInterrupt if received[0] == signal.SIGINT else SystemExit(128 + received[0])

@@ -7,10 +7,12 @@ are cut to what a screen can show.
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
-from ductile.units import utc_text
+from ductile.units import parse_utc, utc_text
 
 _ERROR_CHARACTERS = 500
 _OUTPUT_CHARACTERS = 8000
@@ -22,7 +24,97 @@ Row = dict[str, Any]
 
 _JOB = (f"seq, id AS job_id, plugin, command, status, attempt, max_attempts, created_at, started_at, completed_at,"
         f" next_retry_at, substr(last_error, 1, {_ERROR_CHARACTERS}) AS last_error, parent_job_id, root_job_id,"
-        f" pipeline_name, step_id, replay_of")
+        f" pipeline_name, step_id, replay_of, submitted_by")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Which jobs `jobs` returns; None is any. `status` is one of STATUSES.
+
+    `since` and `until` are about when a job ended; with `until`, a job that has not ended does not match.
+    """
+
+    status: str | None = None
+    plugin: str | None = None
+    pipeline: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+_OPEN = ("running", "queued", "waiting")
+STATUSES = (*_OPEN, "succeeded", "dead", "deduped")
+
+
+def jobs(conn: sqlite3.Connection, wanted: JobFilter, limit: int) -> list[Row]:
+    """Return up to `limit` jobs: those that have not ended, the latest first, then the others by when they ended."""
+    waiting: list[Row] = []
+    ended: list[Row] = []
+    for status in STATUSES if wanted.status is None else (wanted.status,):
+        if status not in _OPEN:
+            ended += _jobs_of_status(conn, status, wanted, limit)
+        elif wanted.until is None:
+            waiting += _jobs_of_status(conn, status, wanted, limit)
+    waiting.sort(key=itemgetter("seq"), reverse=True)
+    ended.sort(key=itemgetter("completed_at", "seq"), reverse=True)
+    return [*waiting, *ended][:limit]
+
+
+def _jobs_of_status(conn: sqlite3.Connection, status: str, wanted: JobFilter, limit: int) -> list[Row]:
+    """Return the newest jobs of one status that match, each read along an index."""
+    index = _index(status, wanted)
+    # A partial index is used only if its condition is in the query word for word.
+    conditions = [_OF_STATUS.get(status, "completed_at IS NOT NULL"), *_PARTIAL.get(index, ())]
+    parameters: list[object] = []
+    found: tuple[tuple[str, object], ...] = (
+        # With a plain `status`, SQLite would sort again: the index has the time before it.
+        ("+status = ?" if index == "job_queue_ended" else "status = ?", None if status in _OPEN else status),
+        ("plugin = ?", wanted.plugin), ("pipeline_name = ?", wanted.pipeline))
+    if status not in _OPEN:
+        found += (("completed_at >= ?", wanted.since and utc_text(wanted.since)),
+                  ("completed_at < ?", wanted.until and utc_text(wanted.until)))
+    for condition, value in found:
+        if value is not None:
+            conditions.append(condition)
+            parameters.append(value)
+    # The order of the index, so that nothing is sorted.
+    order = "seq DESC" if status in _OPEN else "completed_at DESC, status DESC, seq DESC"
+    return rows(conn, f"SELECT {_JOB} FROM job_queue INDEXED BY {index} WHERE {' AND '.join(conditions)}"
+                      f" ORDER BY {order} LIMIT ?", *parameters, limit)
+
+
+_OF_STATUS = {
+    "running": "status = 'running'", "queued": "status = 'queued' AND next_retry_at IS NULL",
+    "waiting": "status = 'queued' AND next_retry_at IS NOT NULL",
+}
+_PARTIAL = {"job_queue_unsuccessful": ("status IN ('dead', 'deduped')",),
+            "job_queue_open_seq": ("completed_at IS NULL",)}
+
+
+def _index(status: str, wanted: JobFilter) -> str:
+    """Return the index along which jobs of a status are read, the narrowest there is."""
+    if status == "running":
+        return "job_queue_running"
+    if wanted.pipeline is not None:
+        return "job_queue_pipeline"
+    if status == "waiting":
+        return "job_queue_retry"
+    if status == "queued":
+        return "job_queue_open_seq" if wanted.plugin is None else "job_queue_ready"
+    if wanted.plugin is not None:
+        return "job_queue_plugin_ended"
+    return "job_queue_ended" if status == "succeeded" else "job_queue_unsuccessful"
+
+
+def status_of(job: Row) -> str:
+    """Return a job's status, `waiting` for one that waits for a retry."""
+    return "waiting" if job["status"] == "queued" and job["next_retry_at"] is not None else str(job["status"])
+
+
+def seconds(job: Row) -> float | None:
+    """Return how long the last attempt of an ended job took, None if that is unknown."""
+    if job["started_at"] is None or job["completed_at"] is None:
+        return None
+    return max(0.0, (parse_utc(job["completed_at"]) - parse_utc(job["started_at"])).total_seconds())
 
 
 def open_jobs(conn: sqlite3.Connection, limit: int) -> list[Row]:

@@ -111,7 +111,7 @@ def _wait(session: Session, conn: sqlite3.Connection, job_id: str, daemon: int) 
         for attempt in attempt_table.of_job(conn, job_id)[len(rows):]:
             rows.append(attempts.row(attempt))
             if not session.as_json:
-                session.out.write(attempts.text(rows[-1]))
+                session.out.write(attempts.text(rows[-1], page=session.page))
                 session.out.flush()
         if job.status.is_last:
             return _outcome(session, job, rows)

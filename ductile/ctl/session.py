@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, TextIO
@@ -18,7 +18,7 @@ from ductile.config import find
 from ductile.config.load import Loaded, load
 from ductile.config.model import Config, PluginConfig
 from ductile.ctl import output
-from ductile.ctl.table import PLAIN, Page
+from ductile.ctl.table import Page
 from ductile.errors import EXIT_CONFIG, EXIT_IO, EXIT_PERMISSION, EXIT_UNAVAILABLE, DuctileError
 from ductile.injected import NewId
 
@@ -41,6 +41,7 @@ class Session:
     out: TextIO
     err: TextIO
     as_json: bool = False
+    utc: bool = False
     config_option: str | None = None
     clock: Clock = field(default_factory=SystemClock)
     new_id: NewId = _uuid
@@ -48,7 +49,14 @@ class Session:
     @property
     def page(self) -> Page:
         """Return what tables are written on."""
-        return output.terminal(self.out, self.environ, self.now()) if self.out.isatty() else PLAIN
+        if self.out.isatty():
+            return output.terminal(self.out, self.environ, self.now(), self.zone)
+        return Page(self.zone)
+
+    @property
+    def zone(self) -> tzinfo | None:
+        """The zone in which people are shown times; None is the system's."""
+        return UTC if self.utc else None
 
     def now(self) -> datetime:
         """Return the time, aware, in UTC."""

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from ductile import db
 from ductile.config.model import PluginConfig
-from ductile.ctl import queries, table
+from ductile.ctl import queries, table, times
 from ductile.ctl.output import document
 from ductile.ctl.table import Page
 from ductile.errors import EXIT_OK
@@ -131,12 +131,13 @@ def _breaker(breaker: queries.Row, open_until: Mapping[str, datetime | None]) ->
 
 def text(found: Mapping[str, Any], now: datetime, page: Page) -> str:
     """Return what `read` returned as the operator reads it."""
-    lines = [*_daemon_lines(found["daemon"], now), *_load_lines(found["config_load"]), _queue_line(found, now)]
+    lines = [*_daemon_lines(found["daemon"], now, page), *_load_lines(found["config_load"], page),
+             _queue_line(found, now, page)]
     if found["held_log_bytes"] is not None:
         lines.append(f"write-ahead log: {format_size(found['held_log_bytes'])}; it grows as long as another program"
                      f" reads the database in one transaction")
     lines += [f"running: {table.short(job['job_id'])} {job['plugin']} {job['command']}, attempt {job['attempt']},"
-              f" {table.age(job['started_at'], now) if job['started_at'] else 'just started'}"
+              f" {times.age(job['started_at'], now) if job['started_at'] else 'just started'}"
               for job in found["running"]]
     ended = found["ended_24h"]
     lines.append(f"last 24h: {ended['succeeded']} succeeded, {ended['dead']} dead, {ended['deduped']} deduped")
@@ -147,24 +148,25 @@ def text(found: Mapping[str, Any], now: datetime, page: Page) -> str:
     return "".join(line + "\n" for line in lines) + plugins
 
 
-def _daemon_lines(daemon: Mapping[str, Any], now: datetime) -> list[str]:
+def _daemon_lines(daemon: Mapping[str, Any], now: datetime, page: Page) -> list[str]:
     if not daemon["running"]:
         return ["daemon: not running"]
-    line = f"daemon: running as PID {daemon['pid']} since {daemon['since']} ({table.age(daemon['since'], now)})"
+    since = f"{page.clock(daemon['since'])} ({times.age(daemon['since'], now)})"
+    line = f"daemon: running as PID {daemon['pid']} since {since}"
     return [line] if daemon["listen"] is None else [line, f"webhooks: listening on {daemon['listen']}"]
 
 
-def _load_lines(load: Mapping[str, Any] | None) -> list[str]:
+def _load_lines(load: Mapping[str, Any] | None, page: Page) -> list[str]:
     if load is None:
         return ["configuration: not loaded yet"]
     if load["ok"]:
-        return [f"configuration: loaded at {load['loaded_at']}"]
+        return [f"configuration: loaded at {page.clock(load['loaded_at'])}"]
     errors = table.block(load["errors"] or "", "  ").splitlines()
-    return [f"configuration: rejected at {load['loaded_at']}; still using the previous one", *errors]
+    return [f"configuration: rejected at {page.clock(load['loaded_at'])}; still using the previous one", *errors]
 
 
-def _queue_line(found: Mapping[str, Any], now: datetime) -> str:
+def _queue_line(found: Mapping[str, Any], now: datetime, page: Page) -> str:
     depth = found["queue"]
     line = f"queue: {depth['queued']} queued, {depth['waiting']} waiting for a retry, {depth['running']} running"
     oldest = found["oldest_waiting"]
-    return line if oldest is None else f"{line}; oldest waiting since {oldest} ({table.age(oldest, now)})"
+    return line if oldest is None else f"{line}; oldest waiting since {page.clock(oldest)} ({times.age(oldest, now)})"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, tzinfo
 
-from ductile.ctl import text_width
+from ductile.ctl import text_width, times
 from ductile.text import one_line
-from ductile.units import format_duration, parse_utc
 
 GAP = "  "
 NOTHING = "-"
@@ -17,7 +16,11 @@ _SHORT_ID = 8
 class Page:
     """Where a table is written: a file or a pipe, of any width, without colours, with whole times."""
 
-    __slots__ = ()
+    __slots__ = ("zone",)
+
+    def __init__(self, zone: tzinfo | None = None) -> None:
+        """Show times in a zone; None is the system's."""
+        self.zone = zone
 
     def grid(self, cells: Sequence[Sequence[str]]) -> str:
         """Return rows of cells, the header first, as lines, each column as wide as its widest cell."""
@@ -28,13 +31,17 @@ class Page:
         """Return lines for below the grid, with the full text of what it cut of a column. Nothing is cut here."""
         return ""
 
+    def clock(self, moment: str, *, seconds: bool = False) -> str:
+        """Return a moment, UTC text, as local time with its offset."""
+        return times.local(moment, self.zone, seconds=seconds)
+
     def time(self, moment: str | None) -> str | None:
-        """Return a moment, UTC text, as this page shows it."""
-        return moment
+        """Return a moment, UTC text, as a cell shows it."""
+        return None if moment is None else self.clock(moment)
 
     def wait(self, moment: str) -> str:
         """Return how long something waits that is due at a moment."""
-        return f"until {moment}"
+        return f"until {self.clock(moment)}"
 
 
 PLAIN = Page()
@@ -58,20 +65,6 @@ def cell(value: object) -> str:
 def short(job_id: str) -> str:
     """Return the first characters of a job id, enough to tell jobs apart."""
     return job_id[:_SHORT_ID]
-
-
-def relative(moment: str, now: datetime) -> str:
-    """Return a moment, UTC text, as `3m ago`, `in 2h` or `now`, in its largest unit."""
-    seconds = (parse_utc(moment) - now).total_seconds()
-    if abs(seconds) < 1:
-        return "now"
-    largest = format_duration(abs(seconds)).split()[0]
-    return f"in {largest}" if seconds > 0 else f"{largest} ago"
-
-
-def age(moment: str, now: datetime) -> str:
-    """Return how long ago a moment, UTC text, is: `2h 5m`."""
-    return format_duration((now - parse_utc(moment)).total_seconds())
 
 
 def block(text: str, indent: str) -> str:
@@ -102,8 +95,10 @@ class Terminal(Page):
 
     __slots__ = ("_ascii", "_colours", "_columns", "_now")
 
-    def __init__(self, columns: int, *, colours: bool, ascii_only: bool, now: datetime) -> None:
+    def __init__(self, columns: int, *, colours: bool, ascii_only: bool, now: datetime,
+                 zone: tzinfo | None = None) -> None:
         """`ascii_only` is for terminals that show no other characters."""
+        super().__init__(zone)
         self._columns, self._colours, self._ascii, self._now = columns, colours, ascii_only, now
 
     def grid(self, rows: Sequence[Sequence[str]]) -> str:
@@ -147,12 +142,12 @@ class Terminal(Page):
         return f"{line.rstrip()}\n"
 
     def time(self, moment: str | None) -> str | None:
-        """Return a moment as `relative` does."""
-        return None if moment is None else relative(moment, self._now)
+        """Return a moment as `times.relative` does."""
+        return None if moment is None else times.relative(moment, self._now)
 
     def wait(self, moment: str) -> str:
         """Return `for 2h`, or `for its turn` if that is past."""
-        left = relative(moment, self._now)
+        left = times.relative(moment, self._now)
         return f"for {left.removeprefix('in ')}" if left.startswith("in ") else "for its turn"
 
 

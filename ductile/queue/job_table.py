@@ -142,8 +142,9 @@ def next_ready(conn: sqlite3.Connection, plugins: Iterable[str], blocked: Iterab
 def succeeded_with_key(conn: sqlite3.Connection, job: NewJob | Job, since: datetime) -> str | None:
     """Return the id of the newest job with the same plugin, command, step and key that succeeded since `since`."""
     row = conn.execute(
-        "SELECT id FROM job_queue WHERE dedupe_key = ? AND plugin = ? AND command = ? AND pipeline_name IS ?"
-        " AND step_id IS ? AND status = 'succeeded' AND completed_at >= ? ORDER BY completed_at DESC LIMIT 1",
+        "SELECT id FROM job_queue INDEXED BY job_queue_dedupe WHERE dedupe_key = ? AND plugin = ? AND command = ?"
+        " AND pipeline_name IS ? AND step_id IS ? AND status = 'succeeded' AND completed_at >= ?"
+        " ORDER BY completed_at DESC LIMIT 1",
         (job.dedupe_key, job.plugin, job.command, job.pipeline_name, job.step_id, utc_text(since)),
     ).fetchone()
     return None if row is None else str(row[0])

@@ -137,8 +137,8 @@ class Desk:
 def start(*arguments: str, home: Path | None, become: Sequence[str] = (),
           **settings: Any) -> subprocess.Popen[str] | Started:
     """Start `ductilectl` on a configuration, if there is one, with an empty environment."""
-    given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": {}, "cwd": "/",
-             **settings}
+    given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": {"TZ": "UTC"},
+             "cwd": "/", **settings}
     words = (*(() if home is None else ("-c", home)), *arguments)
     if warm is not None and not become and set(given) <= _WARM_SETTINGS and warm.can_start(given["env"]):
         return warm.popen(words, given.pop("env"), **given)

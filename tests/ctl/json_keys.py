@@ -66,6 +66,8 @@ DOCUMENTS: dict[str, Any] = {
         {**keys("step_id plugin command workspace next"), "with": ANY}]},
     "queue": [keys("job_id plugin command status next_retry_at attempt max_attempts created_at age_seconds"
                    " submitted_by")],
+    "jobs": [keys("job_id plugin command status attempt max_attempts created_at started_at completed_at next_retry_at"
+                  " last_error parent_job_id root_job_id pipeline_name step_id replay_of submitted_by seconds")],
     "run PLUGIN": keys("job_id plugin command status"),
     "run PLUGIN --wait": {**keys("job_id plugin command status last_error"), "attempts": [_ATTEMPT]},
     "emit EVENT": {**keys("event_id"), "jobs": [keys("job_id plugin command step_id")]},

@@ -1,8 +1,7 @@
-"""`queue`, `retry` and `cancel`: one job at a time, by the beginning of its id."""
+"""`retry` and `cancel`: one job at a time, by the beginning of its id."""
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator
 from datetime import timedelta
@@ -11,10 +10,9 @@ import pytest
 
 from ctl.desk import Desk, Said, job_id
 from ductile import db
-from ductile.ctl import job as jobs
 from ductile.queue import attempt_table, job_table
 from ductile.queue.job import LogEntry, Status
-from support.clock import START, FakeClock
+from support.clock import START
 from support.ledger import put_job
 
 DOWN = "; it runs when ductiled does"
@@ -33,37 +31,6 @@ def log(conn: sqlite3.Connection, job: str, result: str | None = None, **fields:
              "completed_at": START + timedelta(seconds=2), **fields}
     with db.transaction(conn):
         attempt_table.append(conn, found, LogEntry(**entry), result)
-
-
-def test_open_jobs_are_shown_oldest_first(conn: sqlite3.Connection, desk: Desk) -> None:
-    for number, status in enumerate((Status.RUNNING, Status.QUEUED, Status.DEAD, Status.QUEUED)):
-        put_job(conn, job_id(number), status, now=START + timedelta(minutes=number))
-    conn.execute("UPDATE job_queue SET next_retry_at = '2026-02-08T12:00:00.000Z', attempt = 2 WHERE id = ?",
-                 (job_id(1),))
-    clock = FakeClock(START + timedelta(hours=2))
-    session = desk.session(clock=clock)
-    assert jobs.queue(session, limit=100) == 0
-    assert session.out.getvalue() == """\
-JOB       PLUGIN  COMMAND  STATUS                                  ATTEMPT  AGE     SUBMITTED BY
-00000000  echo    poll     running                                 1/4      2h      cli
-00000001  echo    poll     waiting until 2026-02-08T12:00:00.000Z  2/4      1h 59m  cli
-00000003  echo    poll     queued                                  1/4      1h 57m  cli
-"""
-    session = desk.session(clock=clock, as_json=True)
-    jobs.queue(session, limit=2)
-    assert json.loads(session.out.getvalue()) == [
-        {"job_id": job_id(0), "plugin": "echo", "command": "poll", "status": "running", "next_retry_at": None,
-         "attempt": 1, "max_attempts": 4, "created_at": "2026-02-08T10:00:00.000Z", "age_seconds": 7200,
-         "submitted_by": "cli"},
-        {"job_id": job_id(1), "plugin": "echo", "command": "poll", "status": "waiting",
-         "next_retry_at": "2026-02-08T12:00:00.000Z", "attempt": 2, "max_attempts": 4,
-         "created_at": "2026-02-08T10:01:00.000Z", "age_seconds": 7140, "submitted_by": "cli"},
-    ]
-
-
-def test_an_empty_queue_is_a_sentence_and_an_empty_list(conn: sqlite3.Connection, desk: Desk) -> None:
-    assert desk.call("queue") == Said(code=0, out="queue is empty\n", err="")
-    assert desk.call("queue", "--json").json == []
 
 
 @pytest.mark.parametrize(("text", "code", "expected"), [

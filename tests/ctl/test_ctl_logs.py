@@ -21,11 +21,11 @@ from support.clock import START
 from support.ledger import put_job
 
 FIRST = """\
-2026-02-08T10:00:01.500Z 00000001 echo poll attempt 1 succeeded in 1.500 s
+2026-02-08 10:00:01 +0000 00000001 echo poll attempt 1 succeeded in 1.500 s
     info: done\\x1b
 """
 SECOND = """\
-2026-02-08T10:00:02.000Z 00000002 other poll attempt 1 failed in 2.000 s: protocol error
+2026-02-08 10:00:02 +0000 00000002 other poll attempt 1 failed in 2.000 s: protocol error
     stderr:
         oh
     printed:

@@ -104,19 +104,19 @@ def running(desk: Desk) -> Iterator[None]:
 
 TEXT = """\
 daemon: not running
-configuration: loaded at 2026-02-08T10:00:00.000Z
-queue: 1 queued, 1 waiting for a retry, 1 running; oldest waiting since 2026-02-08T10:00:00.000Z (5m)
+configuration: loaded at 2026-02-08 10:00 +0000
+queue: 1 queued, 1 waiting for a retry, 1 running; oldest waiting since 2026-02-08 10:00 +0000 (5m)
 running: 00000011 g-well poll, attempt 1, 5m
 last 24h: 1 succeeded, 1 dead, 1 deduped
 
-PLUGIN      VERSION  LAST RUN                  OUTCOME  NEXT RUN                  STATE  BLOCKED
-a-disabled  0.1.0    -                         -        -                         0 B    disabled
-b-missing   -        -                         -        2026-02-08T11:00:00.000Z  0 B    not loaded: not\\nthere
-c-fresh     0.1.0    -                         -        -                         0 B    unhealthy: init has not succeeded
-d-tripped   0.1.0    -                         -        2026-02-08T11:00:00.000Z  0 B    breaker of poll open until 2026-02-08T10:30:00.000Z
-e-probed    0.1.0    -                         -        -                         0 B    breaker of poll half-open: a probe is out
-f-guarded   0.1.0    -                         -        2026-02-08T11:00:00.000Z  0 B    poll guard: 1 outstanding
-g-well      0.1.0    2026-02-08T10:01:00.000Z  failed   2026-02-08T11:00:00.000Z  12 B   -
+PLUGIN      VERSION  LAST RUN                OUTCOME  NEXT RUN                STATE  BLOCKED
+a-disabled  0.1.0    -                       -        -                       0 B    disabled
+b-missing   -        -                       -        2026-02-08 11:00 +0000  0 B    not loaded: not\\nthere
+c-fresh     0.1.0    -                       -        -                       0 B    unhealthy: init has not succeeded
+d-tripped   0.1.0    -                       -        2026-02-08 11:00 +0000  0 B    breaker of poll open until 2026-02-08T10:30:00.000Z
+e-probed    0.1.0    -                       -        -                       0 B    breaker of poll half-open: a probe is out
+f-guarded   0.1.0    -                       -        2026-02-08 11:00 +0000  0 B    poll guard: 1 outstanding
+g-well      0.1.0    2026-02-08 10:01 +0000  failed   2026-02-08 11:00 +0000  12 B   -
 """
 
 
@@ -238,7 +238,7 @@ def test_a_refused_configuration_shows_its_errors(conn: sqlite3.Connection, desk
     with db.transaction(conn):
         load_table.add(conn, digest="0", errors=("one\x1b", "two"), now=START)
     assert look(conn, desk).splitlines()[1:4] == [
-        "configuration: rejected at 2026-02-08T10:00:00.000Z; still using the previous one", "  one\\x1b", "  two"]
+        "configuration: rejected at 2026-02-08 10:00 +0000; still using the previous one", "  one\\x1b", "  two"]
 
 
 def test_a_running_daemon_is_seen_by_its_lock(conn: sqlite3.Connection, desk: Desk) -> None:

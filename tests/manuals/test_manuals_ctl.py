@@ -32,7 +32,7 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
 
 
 PARSERS = parsers()
-COMMON = {"-h", "--help", "-c", "--config", "--json"}
+COMMON = {"-h", "--help", "-c", "--config", "--json", "--utc"}
 
 
 def arguments(parser: argparse.ArgumentParser) -> list[str]:
@@ -59,7 +59,8 @@ def test_every_option_of_a_command_is_explained_and_no_other(name: str) -> None:
 @pytest.mark.parametrize("name", PARSERS)
 def test_an_option_with_a_value_says_so(name: str) -> None:
     takes = {spelling for action in PARSERS[name]._actions for spelling in action.option_strings if action.nargs != 0}
-    told = {entry.names[0] for entry in COMMANDS[name].entries if re.search(r" [A-Z]+$", entry.tag)}
+    told = {spelling for entry in COMMANDS[name].entries if re.search(r" [A-Z]+$", entry.tag)
+            for spelling in entry.names if spelling.startswith("-")}
     assert told == takes - COMMON
 
 

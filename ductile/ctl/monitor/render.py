@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ductile.ctl import table
+from ductile.ctl import table, times
 from ductile.ctl.monitor import state, tree
 from ductile.ctl.monitor.state import CHAIN, PANES, PLUGINS, QUEUE, RECENT, Snapshot, State
 from ductile.ctl.text_width import count, fit, pad
@@ -143,11 +143,11 @@ def _load(sight: Snapshot) -> tuple[str, str]:
     if load is None:
         return "not loaded yet", PLAIN
     if load["ok"]:
-        return f"loaded {table.relative(load['loaded_at'], sight.now)}, at {_clock(load['loaded_at'])}", PLAIN
+        return f"loaded {times.relative(load['loaded_at'], sight.now)}, at {_clock(load['loaded_at'])}", PLAIN
     errors = (load["errors"] or "").splitlines()
     more = f" (and {len(errors) - 1} more: ductilectl check)" if len(errors) > 1 else ""
     first = errors[0] if errors else "no reason stored"
-    when = table.relative(load["loaded_at"], sight.now)
+    when = times.relative(load["loaded_at"], sight.now)
     return f"! rejected {when}{more}; still using the previous one: {first}", BAD
 
 
@@ -180,7 +180,7 @@ def _running(sight: Snapshot, *, roomy: bool) -> tuple[str, str]:
 
 
 def _ago(sight: Snapshot, moment: str) -> str:
-    return table.age(moment, sight.now)
+    return times.age(moment, sight.now)
 
 
 def _clock(moment: str) -> str:
@@ -255,14 +255,14 @@ def _queue_row(sight: Snapshot, job: Mapping[str, Any], width: int, roomy: bool)
     if status == "running":
         when = "runs" if job["started_at"] is None else f"runs {_ago(sight, job['started_at'])}"
     elif status == "retry":
-        when = f"retry {tree.due(job['next_retry_at'], sight.now)}"
+        when = f"retry {times.due(job['next_retry_at'], sight.now)}"
     else:
         when = f"waits {_ago(sight, job['created_at'])}"
     return _job_row(job, status, width, roomy, pad(when, 16 if roomy else 14))
 
 
 def _recent_row(sight: Snapshot, job: Mapping[str, Any], width: int, roomy: bool) -> tuple[str, str]:
-    when = pad(table.relative(job["completed_at"], sight.now), 11)
+    when = pad(times.relative(job["completed_at"], sight.now), 11)
     if roomy:
         when += " " + pad(tree.took(job), 6)
     return _job_row(job, tree.status_of(job), width, roomy, when)
@@ -277,12 +277,12 @@ def _job_row(job: Mapping[str, Any], status: str, width: int, roomy: bool, when:
 
 def _plugin_row(sight: Snapshot, row: Mapping[str, Any], width: int, roomy: bool) -> tuple[str, str]:
     sign, style = _plugin_sign(row)
-    following = "-" if row["next_run"] is None else tree.due(row["next_run"], sight.now)
+    following = "-" if row["next_run"] is None else times.due(row["next_run"], sight.now)
     cells = [sign, pad(row["plugin"], width)]
     if roomy:
         last = "never ran"
         if row["last_run"] is not None:
-            last = f"{row['last_outcome']} {table.relative(row['last_run'], sight.now)}"
+            last = f"{row['last_outcome']} {times.relative(row['last_run'], sight.now)}"
         cells += [pad(last, 21), pad(f"next {following}", 15)]
     else:
         cells += [pad(following, 10)]

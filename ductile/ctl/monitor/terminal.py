@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from ductile.ctl.monitor import render
+from ductile.ctl.output import handled
 from ductile.ctl.text_width import ascii_only
 from ductile.errors import EXIT_USAGE, DuctileError
 
@@ -85,13 +86,10 @@ def _signals() -> Iterator[int]:
     """A descriptor that gives the number of each signal that has come, a byte each."""
     bell, rope = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     wakes_before = signal.set_wakeup_fd(rope, warn_on_full_buffer=False)
-    before = {number: signal.signal(number, _note) for number in _NOTED
-              if signal.getsignal(number) is not signal.SIG_IGN}
     try:
-        yield bell
+        with handled(_NOTED, _note):
+            yield bell
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         signal.set_wakeup_fd(wakes_before)
         os.close(bell)
         os.close(rope)

@@ -8,7 +8,7 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any, TypeVar
 
-from ductile.ctl import table
+from ductile.ctl import table, times
 from ductile.units import format_duration, format_size, parse_utc
 
 # Deeper jobs are not indented further: half of the smallest screen is left for text.
@@ -101,13 +101,8 @@ def title(job: Mapping[str, Any]) -> str:
 def _line(job: Mapping[str, Any], now: datetime) -> str:
     text = f"{title(job)}: {job['status']}, {job['attempt']}/{job['max_attempts']}"
     if status_of(job) == "retry":
-        return f"{text}, retry {due(job['next_retry_at'], now)}"
+        return f"{text}, retry {times.due(job['next_retry_at'], now)}"
     return f"{text}, {took(job)}" if took(job) else text
-
-
-def due(moment: str, now: datetime) -> str:
-    """Return when something is to happen: `in 2h`, or `due` if that is past."""
-    return table.relative(moment, now) if parse_utc(moment) > now else "due"
 
 
 def _below(job: Mapping[str, Any], chain: Mapping[str, Any]) -> Iterator[str]:
