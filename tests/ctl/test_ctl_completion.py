@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, Said, job_id
-from ductile.ctl import commandline
+from ductile.ctl import commandline, main
 from ductile.main import _parser as ductiled_parser
 from ductile.queue.job import Status
 from support.ledger import put_ended, put_job
@@ -26,14 +28,35 @@ printf '%s\\n' "${COMPREPLY[@]}"
 """
 
 
+# In place of ductilectl: says with what it was called.
+CALLED = "#!/bin/sh\nprintf 'called\\n'\nprintf '%s\\n' \"$@\"\n"
+
+
 def complete(*words: str, cwd: Path, program: str = "ductilectl", home: Path | None = None) -> list[str]:
-    """Return what the last word may become."""
-    script = (SCRIPTS / f"{program}.bash", f"_{program}", DUCTILECTL.with_name(program))
-    environ = {"PATH": os.defpath} if home is None else {"PATH": os.defpath, "HOME": str(home)}
-    done = subprocess.run(["bash", "-c", PROGRAM, "bash", *script, *words], cwd=cwd, env=environ, capture_output=True,
-                          text=True, timeout=PATIENCE_SECONDS)
+    """Return what the last word may become. What the script asks ductilectl is answered in this process."""
+    with tempfile.TemporaryDirectory() as place:
+        called = Path(place, program)
+        called.write_text(CALLED)
+        called.chmod(0o755)
+        found = completed(called, *words, cwd=cwd, home=home)
+    if found[:1] != ["called"]:
+        return found
+    out = io.StringIO()
+    assert main.main(found[1:], environment(home), out=out, err=io.StringIO()) in (0, 78)
+    return out.getvalue().split()
+
+
+def completed(program: Path, *words: str, cwd: Path, home: Path | None = None) -> list[str]:
+    """Return what the script for a program makes of the last word, calling this very program."""
+    script = (SCRIPTS / f"{program.name}.bash", f"_{program.name}", program)
+    done = subprocess.run(["bash", "-c", PROGRAM, "bash", *script, *words], cwd=cwd, env=environment(home),
+                          capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.split()
+    return done.stdout.removesuffix("\n").split("\n") if done.stdout.strip() else []
+
+
+def environment(home: Path | None) -> dict[str, str]:
+    return {"PATH": os.defpath} if home is None else {"PATH": os.defpath, "HOME": str(home)}
 
 
 @pytest.fixture
@@ -79,6 +102,20 @@ def test_what_is_configured_and_stored(filled: Desk, words: list[str], expected:
     assert complete("-c", str(filled.home), *words, cwd=Path("/")) == expected
 
 
+@pytest.mark.parametrize(("words", "expected"), [
+    (["run", ""], ["ebb", "echo"]), (["inspect", "0000abc0"], [QUEUED]), (["run", "x"], []),
+])
+def test_the_program_itself_is_asked(filled: Desk, words: list[str], expected: list[str]) -> None:
+    assert completed(DUCTILECTL, "-c", str(filled.home), *words, cwd=Path("/")) == expected
+
+
+@pytest.mark.parametrize("fault", ["no configuration", "no YAML"])
+def test_what_the_program_complains_about_is_not_shown(desk: Desk, fault: str) -> None:
+    (desk.home / "config.yaml").write_text("a: [\n")
+    place = "/no/such" if fault == "no configuration" else str(desk.home)
+    assert completed(DUCTILECTL, "-c", place, "run", "", cwd=Path("/")) == []
+
+
 @pytest.mark.parametrize("words", [("--config={}",), ("--config", "=", "{}"), ("--config", "{}")])
 def test_a_configuration_may_stand_behind_an_equals_sign(filled: Desk, words: tuple[str, ...]) -> None:
     named = [word.format(filled.home) for word in words]
@@ -118,8 +155,8 @@ def test_what_is_wrong_is_no_word_on_the_terminal(desk: Desk, fault: str, words:
 
 def test_a_hostile_name_is_never_run(desk: Desk) -> None:
     desk.configure(plugins={"$(touch made)": {}, "echo": {}})
-    complete("-c", str(desk.home), "run", "", cwd=desk.home)
-    complete("-c", str(desk.home), "run", "$(touch made)", cwd=desk.home)
+    completed(DUCTILECTL, "-c", str(desk.home), "run", "", cwd=desk.home)
+    completed(DUCTILECTL, "-c", str(desk.home), "run", "$(touch made)", cwd=desk.home)
     assert not (desk.home / "made").exists()
 
 

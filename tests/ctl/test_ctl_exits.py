@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, Said, job_id, start
+from ctl.desk import PATIENCE_SECONDS, Desk, Said, job_id, start
 from support import ordinary
 from support.gate import line_from
 from support.ledger import put_ended
@@ -95,10 +95,10 @@ def test_other_faults_of_the_configuration_do_not_hide_the_status(desk: Desk) ->
 
 
 def test_without_any_configuration_it_names_the_places(desk: Desk) -> None:
-    done = subprocess.run([DUCTILECTL, "status"], env={"HOME": str(desk.home)}, capture_output=True, text=True,
-                          timeout=PATIENCE_SECONDS, check=False)
-    assert (done.returncode, done.stdout) == (78, "")
-    assert done.stderr == (
+    process = start("status", home=None, env={"HOME": str(desk.home)})
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert (process.returncode, out) == (78, "")
+    assert err == (
         f"no configuration found (looked at $DUCTILE_CONFIG, {desk.home}/.config/ductile/config.yaml,"
         " /etc/ductile/config.yaml); `ductilectl init` writes a starter configuration\n")
 

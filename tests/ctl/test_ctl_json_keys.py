@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ctl.desk import DUCTILECTL, PATIENCE_SECONDS
+from ctl.desk import PATIENCE_SECONDS, start
 from ctl.json_keys import ANY, DOCUMENTS, WITHOUT, differences, keys, places
 from ductile import db
 from ductile.ctl import commandline, logs
@@ -42,10 +41,9 @@ class Calls:
         self.shown: dict[str, list[Any]] = {name: [] for name in DOCUMENTS}
 
     def __call__(self, promise: str, *arguments: str | Path) -> Any:
-        done = subprocess.run([DUCTILECTL, "-c", self.home, "--json", *arguments], env=self.environ, cwd="/",
-                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
-        assert done.stdout, done.stderr
-        self.shown[promise].append(json.loads(done.stdout))
+        out, err = start("--json", *arguments, home=self.home, env=self.environ).communicate(timeout=PATIENCE_SECONDS)
+        assert out, err
+        self.shown[promise].append(json.loads(out))
         return self.shown[promise][-1]
 
 

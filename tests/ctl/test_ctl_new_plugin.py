@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, Said
+from ctl.desk import PATIENCE_SECONDS, Desk, Said, start
 from ductile import shipped
 from ductile.plugin.discovery import discover, look_at
-from support import ordinary
 from support.daemon import RealDaemon
 
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
@@ -28,11 +27,13 @@ AWKWARD = ("true", "null", "1", "1e5", "0x10", "A-b_c", "x" * 64, "no")
 
 
 def make(place: Path, *arguments: str, **settings: object) -> Said:
-    become = settings.pop("become", ())
-    done = subprocess.run([*become, ordinary.program("ductilectl", become), "new-plugin", *arguments],
-                          **{"cwd": place, "env": {}, "capture_output": True, "text": True,
-                             "timeout": PATIENCE_SECONDS, **settings})
-    return Said(code=done.returncode, out=done.stdout, err=done.stderr)
+    return call("new-plugin", *arguments, cwd=place, **settings)
+
+
+def call(*arguments: str, **settings: object) -> Said:
+    process = start(*arguments, home=None, **settings)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    return Said(code=process.returncode, out=out, err=err)
 
 
 @every_language
@@ -64,10 +65,9 @@ def test_it_passes_the_test_at_once(tmp_path: Path, language: str, program: str,
     make(tmp_path, "mine", "--lang", language, "--dir", ".")
     (tmp_path / "event.json").write_text('{"text": "\\"command\\":\\"poll\\""}')
     event = ["--event", "event.json"] if command == "handle" else []
-    done = subprocess.run([DUCTILECTL, "test", "./mine", command, *event, "--json"], cwd=tmp_path,
-                          env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
-    found = json.loads(done.stdout)
-    assert (done.returncode, found["outcome"], found["faults"], found["ignored"], found["stderr"]) == (
+    said = call("test", "./mine", command, *event, "--json", cwd=tmp_path, env={"PATH": os.environ["PATH"]})
+    found = said.json
+    assert (said.code, found["outcome"], found["faults"], found["ignored"], found["stderr"]) == (
         0, "succeeded", [], [], "")
     if command == "poll":
         assert [event["type"] for event in found["response"]["events"]] == ["mine.polled"]
@@ -78,9 +78,8 @@ def test_it_passes_the_test_at_once(tmp_path: Path, language: str, program: str,
 def test_its_state_counts_on(tmp_path: Path, language: str) -> None:
     make(tmp_path, "mine", "--lang", language, "--dir", ".")
     (tmp_path / "state.json").write_text('{"runs": 6}')
-    done = subprocess.run([DUCTILECTL, "test", "./mine", "--state", "state.json", "--json"], cwd=tmp_path,
-                          env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
-    assert json.loads(done.stdout)["response"]["state_updates"] == {"runs": 7}
+    said = call("test", "./mine", "--state", "state.json", "--json", cwd=tmp_path, env={"PATH": os.environ["PATH"]})
+    assert said.json["response"]["state_updates"] == {"runs": 7}
 
 
 @pytest.mark.parametrize("name", AWKWARD)
