@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ductile.protocol import decode_response
-from support.notified import ENVIRON, SECRET, failure
+from support.notified import SECRET, failure
 from support.plugin_runs import Plugin, logged, readme_config, told
 from support.standin import HTML, LONG, PASSING, STALL, STALL_IN_BODY, Asked, Reply, Service, refusing, serving
 
@@ -297,14 +294,9 @@ def test_the_configurations_of_the_readme_work(tmp_path):
 # As a process of its own
 
 def test_it_runs_as_a_process(site):
-    plugin = site.plugin("/{n}", auth={"bearer": SECRET})
-    done = subprocess.run([HERE / "run.py"], input=plugin.request("handle", {"n": 1}), env=ENVIRON, cwd=site.workspace,
-                          capture_output=True, check=False, timeout=60)
-    assert (done.returncode, done.stderr, SECRET in done.stdout.decode()) == (0, b"", False)
-    assert told(decode_response(done.stdout)) == [("http_request.done", {"status": 200, "json": {"a": 1}})]
+    response = site.plugin("/{n}", auth={"bearer": SECRET}).run_process("handle", {"n": 1})
+    assert told(response) == [("http_request.done", {"status": 200, "json": {"a": 1}})]
 
 
 def test_a_wrong_configuration_exits_with_78(tmp_path):
-    done = subprocess.run([HERE / "run.py"], input=Plugin(HERE, tmp_path).request("poll"), env=ENVIRON, cwd=tmp_path,
-                          capture_output=True, check=False, timeout=60)
-    assert (done.returncode, json.loads(done.stdout)["error"]) == (78, "config: url missing")
+    assert failure(Plugin(HERE, tmp_path).run_process("poll", code=78)) == ("config: url missing", False)
