@@ -30,7 +30,6 @@ _ductilectl_options() {
         jobs) options+=' --failed --status --plugin --pipeline --since --until -n --limit' ;;
         run) options+=' --payload --type --wait' ;;
         emit) options+=' --payload --source' ;;
-        inspect) options+=' --context' ;;
         logs) options+=' -f --follow -n' ;;
         test) options+=' --event --state --request' ;;
         wait) options+=' --timeout' ;;
@@ -85,7 +84,7 @@ _ductilectl() {
     fi
     case $command:$position in
         :*) _ductilectl_words 'init check status plugins pipelines queue jobs run emit logs inspect retry replay cancel
-                reset health test reload wait state backup restore new-plugin monitor' ;;
+                reset health test reload wait state backup restore new-plugin webhook monitor' ;;
         init:0) _ductilectl_paths -d ;;
         backup:0 | restore:0) _ductilectl_paths -f ;;
         pipelines:0) _ductilectl_ask pipelines ;;
@@ -96,6 +95,7 @@ _ductilectl() {
         retry:0) _ductilectl_ask dead ;;
         replay:0) _ductilectl_ask ended ;;
         cancel:0) _ductilectl_ask queued ;;
+        webhook:0) _ductilectl_words presets ;;
     esac
 }
 

@@ -194,12 +194,36 @@ class RequestPlace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Handshake:
+    """How a sender that wants proof that the address is yours asks for it, and what it is answered.
+
+    A request of `method` is one if `when` is there, with `value` where that is set, and `take` is there, the place of
+    the challenge. With `token` that place must have the endpoint's verify token; with `signed` the request is verified
+    first. `answer` is `text`, `json` (the challenge under `name`), `header` (the same one) or `empty`; `mac` is `hex`
+    or `base64` for the MAC of the challenge, under `mac_name` behind `mac_prefix`.
+    """
+
+    method: str
+    when: RequestPlace | None = None
+    value: str | None = None
+    take: RequestPlace | None = None
+    answer: str = "text"
+    name: str = ""
+    mac: str | None = None
+    mac_name: str = ""
+    mac_prefix: str = ""
+    token: RequestPlace | None = None
+    signed: bool = False
+    logs_challenge: bool = False    # a person has to copy it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """A path for webhooks, which become jobs for `handle` of a plugin, or an `event` for the router.
 
-    `keys` are the decoded secrets, any of which verifies; they never belong in a message. `dedupe` lists places, of
-    which the first that is present identifies a delivery. `success_status` is 200, 202 or 204, without a body where
-    `answers_empty`; `refusal_status` answers a wrong signature.
+    `keys` are the decoded secrets, any of which verifies; they and the `verify_token` never belong in a message.
+    `dedupe` lists places, of which the first that is present identifies a delivery. `success_status` is 200, 202 or
+    204, without a body where `answers_empty`; `refusal_status` answers a wrong signature.
     """
 
     path: str
@@ -209,6 +233,8 @@ class Endpoint:
     scheme: Scheme
     preset: str | None = None
     dedupe: tuple[RequestPlace, ...] = ()
+    handshake: Handshake | None = None
+    verify_token: bytes | None = field(default=None, repr=False)
     success_status: int = 202
     answers_empty: bool = False
     refusal_status: int = 403

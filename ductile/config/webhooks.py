@@ -6,7 +6,8 @@ import ipaddress
 import re
 from typing import Any
 
-from ductile.config.model import Asked, AskedCommand, AskedEvent, Endpoint, RequestPlace, Scheme, Webhooks
+from ductile.config.handshakes import read_handshake
+from ductile.config.model import Asked, AskedCommand, AskedEvent, Endpoint, RequestPlace, Webhooks
 from ductile.config.presets import Preset
 from ductile.config.signing import PREFIX, decode_secret, read_scheme, same_text
 from ductile.config.values import as_header, as_plugins_event, as_size, sections
@@ -37,7 +38,7 @@ def read_webhooks(
     section = document.section("webhooks")
     host, port = section.read("listen", _SOME_ADDRESS, _as_address)
     endpoints: dict[str, Endpoint] = {}
-    secrets: dict[bytes, tuple[Scheme, Path]] = {}
+    secrets: dict[bytes, tuple[Endpoint, Path]] = {}
     for item in sections(section, "endpoints"):
         endpoint = _read_endpoint(item, authored, warnings)
         if endpoint.plugin is not None:
@@ -55,20 +56,28 @@ def read_webhooks(
     return Webhooks(host=host, port=port, endpoints=tuple(endpoints.values())) if listens else None
 
 
-def _check_secrets(section: Section, endpoint: Endpoint, known: dict[bytes, tuple[Scheme, Path]],
+def _check_secrets(section: Section, endpoint: Endpoint, known: dict[bytes, tuple[Endpoint, Path]],
                    warnings: list[Problem]) -> None:
     """Report a secret that another endpoint uses for another signed text.
 
     What is signed with a timestamp at one of them is, byte by byte, also a body, and would be valid at the other.
     """
     for key in endpoint.keys:
-        scheme, place = known.setdefault(key, (endpoint.scheme, section.path))
-        if same_text(scheme) == same_text(endpoint.scheme):
+        other, place = known.setdefault(key, (endpoint, section.path))
+        if _accepted(other) == _accepted(endpoint):
             continue
         problem = Problem((*section.path, "secret"), f"{dotted(place)} has the same secret for another signed text, so"
                           " that a request to one could be sent to the other; use another secret")
-        (warnings if scheme.is_legacy and endpoint.scheme.is_legacy else section.problems).append(problem)
+        (warnings if other.scheme.is_legacy and endpoint.scheme.is_legacy else section.problems).append(problem)
         return
+
+
+def _accepted(endpoint: Endpoint) -> tuple[Any, ...]:
+    """Return a value that is equal for two endpoints of which each accepts what the other's sender signs.
+
+    An endpoint that signs challenges accepts only what no challenge can be.
+    """
+    return *same_text(endpoint.scheme), endpoint.handshake is not None and endpoint.handshake.mac is not None
 
 
 def _read_endpoint(section: Section, authored: Any, warnings: list[Problem]) -> Endpoint:
@@ -77,6 +86,7 @@ def _read_endpoint(section: Section, authored: Any, warnings: list[Problem]) -> 
         got = "both" if section.has("event") else "neither"
         section.wrong(None, f"expected either 'plugin' or 'event', got {got}")
     scheme, encoding, preset = read_scheme(section)
+    token = _read_token(section, authored)
     status = section.read("success_status", preset.status if preset else 202, _as_status)
     endpoint = Endpoint(
         path=section.read("path", "", _as_endpoint_path),
@@ -86,6 +96,8 @@ def _read_endpoint(section: Section, authored: Any, warnings: list[Problem]) -> 
         scheme=scheme,
         preset=section.value("preset") if preset else None,
         dedupe=_read_dedupe(section, preset),
+        handshake=read_handshake(section, preset.handshake if preset else None, has_token=token is not None),
+        verify_token=token,
         success_status=status,
         answers_empty=status == 204 or bool(preset and preset.empty),
         refusal_status=preset.refusal if preset else 403,
@@ -93,6 +105,17 @@ def _read_endpoint(section: Section, authored: Any, warnings: list[Problem]) -> 
     )
     section.finish()
     return endpoint
+
+
+def _read_token(section: Section, authored: Any) -> bytes | None:
+    token = section.raw("verify_token")
+    if token is None:
+        return None
+    fault = _secret_fault(token, b"", "text", at(authored, (*section.path, "verify_token")))
+    if fault is not None:
+        section.wrong("verify_token", fault)
+        return None
+    return str(token).encode("utf-8", "surrogatepass")
 
 
 def _read_dedupe(section: Section, preset: Preset | None) -> tuple[RequestPlace, ...]:

@@ -203,12 +203,9 @@ standard error. `ductilectl inspect` shows events and results.""")
 
 
 def _add_inspect(commands: Commands, name: str) -> None:
-    parser = _command(commands, name, "show one job, its attempts, and the whole chain it belongs to", _A_JOB, """\
-The chain is a tree. For each job it shows the status, how its baggage differs
-from that of the job before it, the files it made, and where each event went,
-or why it went nowhere.""")
-    _take_job(parser)
-    parser.add_argument("--context", action="store_true", help="show the whole baggage of each job")
+    _take_job(_command(commands, name, "show one job, its attempts, and the whole chain it belongs to", _A_JOB, """\
+The chain is a tree. For each job it shows the status, the baggage it added,
+the files it made, and where each event went, or why it went nowhere."""))
 
 
 def _add_retry(commands: Commands, name: str) -> None:
@@ -351,6 +348,14 @@ change.""")
     change.add_argument("--clear", action="store_true", help="remove it")
 
 
+def _add_webhook(commands: Commands, name: str) -> None:
+    parser = _command(commands, name, "show the senders of webhooks that Ductile knows", "presets github", """\
+`webhook presets` lists the presets for `preset:` at an endpoint, each with
+what to enter at the sender. With NAME only that one.""")
+    parser.add_argument("action", metavar="ACTION", choices=("presets",), help="presets")
+    parser.add_argument("preset", metavar="NAME", nargs="?", type=_word, help="a preset")
+
+
 def _add_monitor(commands: Commands, name: str) -> None:
     about = "watch daemon, jobs and plugins on the whole screen; ? shows the keys"
     # It has no document: --json is accepted, so that the error can give a reason.
@@ -390,7 +395,7 @@ _COMMANDS: Mapping[str, Callable[[Commands, str], None]] = {
     "logs": _add_logs, "inspect": _add_inspect, "retry": _add_retry, "replay": _add_replay, "cancel": _add_cancel,
     "reset": _add_reset, "health": _add_health, "test": _add_test, "reload": _add_reload, "wait": _add_wait,
     "state": _add_state, "backup": _add_backup, "restore": _add_restore, "new-plugin": _add_new_plugin,
-    "monitor": _add_monitor,
+    "webhook": _add_webhook, "monitor": _add_monitor,
 }
 # For programs: neither help nor an error names them.
 _HIDDEN: Mapping[str, Callable[[Commands, str], None]] = {"complete": _add_complete}

@@ -129,7 +129,7 @@ def _command(session: Session, options: Namespace) -> int:
             return logs(session, plugin=options.plugin, limit=options.limit)
         case "inspect":
             from ductile.ctl.inspect import inspect
-            return inspect(session, job=options.job, context=options.context)
+            return inspect(session, job=options.job)
         case "run":
             from ductile.ctl.run import run
             return run(session, plugin=options.plugin, command=options.command, payload=options.payload,
@@ -175,6 +175,9 @@ def _command(session: Session, options: Namespace) -> int:
             from ductile.ctl.new_plugin import new_plugin
             return new_plugin(session, name=options.plugin, language=options.language,
                               parent=None if options.directory is None else Path(options.directory))
+        case "webhook":
+            from ductile.ctl.webhook import presets
+            return presets(session, name=options.preset)
         case "monitor":
             return _monitor(session, options)
         case _:

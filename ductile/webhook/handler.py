@@ -14,7 +14,7 @@ from blake3 import blake3
 
 from ductile import submit
 from ductile.clock import Clock
-from ductile.config.model import Endpoint
+from ductile.config.model import Endpoint, Handshake
 from ductile.db import NotWritten
 from ductile.errors import DuctileError
 from ductile.injected import NewId
@@ -25,6 +25,7 @@ from ductile.runtime_config import RuntimeConfig
 from ductile.strictjson import encode
 from ductile.submit import EventJob, Submitted
 from ductile.webhook.group_commit import QueueFull
+from ductile.webhook.handshake import answer, is_asked
 from ductile.webhook.http_head import Head, Refused, body_length
 from ductile.webhook.listener import Connection, Listener, Reply
 from ductile.webhook.places import find
@@ -35,6 +36,8 @@ HEALTH_PATH = "/healthz"
 _JSON = ("Content-Type", "application/json")
 _RETRY_AFTER = ("Retry-After", "30")
 _KEY_LIMIT = 200        # characters; a longer dedupe key is stored as its digest
+_HANDSHAKE_BYTES = 64 * 1024     # of an unsigned handshake with a body
+_NOTHING = Content(payload=None)
 _PERIOD_SECONDS = 60.0
 _LOGGED = 5             # refusals of a kind that get a line of their own in a period; the rest are counted
 _PATH_CHARACTERS = 200  # of a path in the log: the client has chosen it
@@ -58,6 +61,7 @@ class Handler:
         self._new_id = new_id
         self._submit = submit
         self._health = health
+        self._greeted: dict[str, float] = {}    # when the last handshake of a path was logged
         self.refusals = RefusalLog(clock)
 
     def listen(self, host: str, port: int) -> Listener:
@@ -79,11 +83,17 @@ class Handler:
             if endpoint is None:
                 raise Refused(HTTPStatus.NOT_FOUND, "no endpoint has this path")
             if head.method != "POST":
-                raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "the method is not POST", headers=(("Allow", "POST"),))
+                self._greet_or_refuse(connection, endpoint, head)
+                return
             body = connection.read_body(head, body_length(head, endpoint.max_body_size))
+            if self._greet_unsigned(connection, endpoint, head, body):
+                return
             digest = _verified(endpoint, head, body)
             connection.mark_verified()
             content = read_content(body, head, endpoint.max_body_size)
+            if self._greet(connection, endpoint, head, content, signed=True):
+                return
+            _refuse_challenge(endpoint, content)
             now = self._clock.now()
             jobs = self._jobs(runtime, endpoint, self._event(endpoint, head, content, digest, now))
             submitted = self._store(runtime, jobs, now)
@@ -94,6 +104,44 @@ class Handler:
             connection.send(_success(endpoint, submitted))
         finally:
             _log_submitted(endpoint, jobs, submitted)
+
+    def _greet(self, connection: Connection, endpoint: Endpoint, head: Head, content: Content, *,
+               signed: bool) -> bool:
+        """Answer the endpoint's handshake and return True if the request is one. Raises Refused."""
+        handshake = endpoint.handshake
+        if handshake is None or handshake.signed != signed or not is_asked(handshake, head, content):
+            return False
+        body, headers = answer(handshake, head, content, key=endpoint.keys[0], token=endpoint.verify_token)
+        try:
+            # The body of another method than POST was not read.
+            connection.send(Reply(status=HTTPStatus.OK, body=body, headers=headers, close=head.method != "POST"))
+        finally:
+            self._log_handshake(endpoint, handshake, head, content, connection.address)
+        return True
+
+    def _greet_or_refuse(self, connection: Connection, endpoint: Endpoint, head: Head) -> None:
+        if not self._greet(connection, endpoint, head, _NOTHING, signed=False):
+            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "the method is not POST", headers=(("Allow", "POST"),))
+
+    def _greet_unsigned(self, connection: Connection, endpoint: Endpoint, head: Head, body: bytes) -> bool:
+        """Answer an unsigned handshake with a body. What has a signature, or is large, is a delivery."""
+        handshake = endpoint.handshake
+        if handshake is None or handshake.signed or handshake.method != "POST" or len(body) > _HANDSHAKE_BYTES or any(
+                head.values(name.lower()) for name in endpoint.scheme.headers):
+            return False
+        return self._greet(connection, endpoint, head, read_content(body, head, _HANDSHAKE_BYTES), signed=False)
+
+    def _log_handshake(self, endpoint: Endpoint, handshake: Handshake, head: Head, content: Content,
+                       address: str) -> None:
+        """Log a handshake, at most one for each endpoint and minute: anybody may ask."""
+        now = self._clock.monotonic()
+        if now - self._greeted.get(endpoint.path, -_PERIOD_SECONDS) < _PERIOD_SECONDS:
+            return
+        self._greeted[endpoint.path] = now
+        challenge = {}
+        if handshake.logs_challenge and handshake.take is not None:
+            challenge = {"challenge": find(handshake.take, head, content)}
+        _log.info("webhook handshake answered", path=endpoint.path, address=address, **challenge)
 
     def _event(self, endpoint: Endpoint, head: Head, content: Content, digest: bytes, now: datetime) -> dict[str, Any]:
         event = submit.new_event(endpoint.event or DEFAULT_TYPE, content.payload, source_of(endpoint.path),
@@ -198,6 +246,16 @@ def _verified(endpoint: Endpoint, head: Head, body: bytes) -> bytes:
         return verify(body, head, endpoint.scheme, endpoint.keys)
     except Unverified as fault:
         raise Refused(HTTPStatus(endpoint.refusal_status), str(fault)) from fault
+
+
+def _refuse_challenge(endpoint: Endpoint, content: Content) -> None:
+    """Refuse what could be a challenge that the endpoint has signed. Raises Refused.
+
+    No challenge has a brace or bracket, so a JSON object or list is none.
+    """
+    signs = endpoint.handshake is not None and endpoint.handshake.mac is not None
+    if signs and not isinstance(content.json, dict | list):
+        raise Refused(HTTPStatus.FORBIDDEN, "the body is no JSON object or list, as the handshake requires")
 
 
 def _dedupe_key(endpoint: Endpoint, head: Head, content: Content, digest: bytes) -> str | None:

@@ -341,6 +341,37 @@ MALFORMED = [
         "10:22: webhooks.endpoints[0].dedupe_header: expected either 'dedupe' or 'dedupe_header', got both"]),
     (endpoint(success_status="201"), [
         "9:23: webhooks.endpoints[0].success_status: expected 200, 202 or 204, got 201"]),
+    (endpoint(handshake="slac"), [
+        "9:18: webhooks.endpoints[0].handshake: expected one of asana, dropbox, front, graph, head, linkedin, meta"
+        ", notion, okta, oura, slack, strava, twitch, woocommerce, x-crc, zoom, none, or a mapping, got 'slac'"
+        " (did you mean 'slack'?)"]),
+    (endpoint(handshake="meta"), [
+        "9:18: webhooks.endpoints[0].handshake: expected the key 'verify_token' beside it, which"
+        " query:hub.verify_token must have"]),
+    (endpoint(handshake="meta", verify_token="hunter2"), [
+        "9:18: webhooks.endpoints[0].handshake: expected the key 'verify_token' beside it, which"
+        " query:hub.verify_token must have",
+        "10:21: webhooks.endpoints[0].verify_token: expected one ${NAME} and nothing else, got a literal; put the"
+        " secret into service.env_file or the environment"]),
+    (endpoint(handshake="{method: POST}"), [
+        "9:27: webhooks.endpoints[0].handshake.method: expected 'when' or 'take' with POST, or every delivery would be"
+        " a handshake"]),
+    (endpoint(handshake="{method: GET, take: 'json:a'}"), [
+        "9:27: webhooks.endpoints[0].handshake.method: expected POST, as json:a is in a body, got 'GET'"]),
+    (endpoint(handshake="{method: GET, take: 'query:a', mac: hex}"), [
+        "9:54: webhooks.endpoints[0].handshake.mac: expected 'answer: json' and a 'mac_name' with it"]),
+    (endpoint(handshake="{method: GET, take: 'query:a', answer: header}"), [
+        "9:57: webhooks.endpoints[0].handshake.answer: expected a header in 'take' with the answer 'header'"]),
+    (endpoint(handshake="{method: GET, take: 'query:a', answer: json}"), [
+        "9:57: webhooks.endpoints[0].handshake.answer: expected a 'name' for the challenge with the answer 'json'"]),
+    (endpoint(handshake="{method: GET, answer: text}"), [
+        "9:40: webhooks.endpoints[0].handshake.answer: expected 'take', the place of the challenge, with the answer"
+        " 'text'"]),
+    (endpoint(handshake="{method: GET, take: 'query:a', signed: true}"), [
+        "9:57: webhooks.endpoints[0].handshake.signed: expected 'method: POST' with it, as GET has no body to sign"]),
+    (endpoint(handshake="{method: GET, take: 'body:a'}"), [
+        "9:38: webhooks.endpoints[0].handshake.take: expected query:NAME, json:PATH, header:NAME or form:NAME"
+        ", got 'body:a'"]),
     (endpoint(replay="5m"), ["9:7: webhooks.endpoints[0].replay: unknown key"]),
     (
         "webhooks: {listen: '${SECRET}'}\n",
@@ -405,6 +436,8 @@ def test_one_secret_for_two_signed_texts_is_an_error_with_a_new_key_and_else_a_w
     legacy = loaded("signature_format: slack")
     assert (lines(legacy), legacy.warnings) == ([], (
         f"{legacy.path}:9:40: webhooks.endpoints[1].secret: {SAME}",))
+    # The MAC of a challenge is one of a form at the other endpoint.
+    assert lines(loaded("preset: x")) == [f"9:40: webhooks.endpoints[1].secret: {SAME}"]
     for keys in ("preset: github", "preset: shopify", "signature_header: X-Other"):
         same = loaded(keys)
         assert (lines(same), same.warnings) == ([], ())

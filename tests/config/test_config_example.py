@@ -22,7 +22,7 @@ KEYS = """
     preferred_window timezone command config env retry max_attempts backoff_base backoff_max timeouts
     circuit_breaker threshold reset_after max_outstanding_polls webhooks listen endpoints plugin event secret
     preset signature_header signed signature_prefix signature_separator signature_format secret_encoding url
-    dedupe success_status max_body_size routes from event_type to id start end poll handle
+    dedupe success_status handshake verify_token max_body_size routes from event_type to id start end poll handle
     health init
 """.split()
 

@@ -10,10 +10,12 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from config.config_files import ECHO, SCHEDULE, SECRET, TWO_PLUGINS, endpoint, lines, load_text
+from ductile.config.handshakes import HANDSHAKES
 from ductile.config.model import (
     BreakerRule,
     Endpoint,
     Every,
+    Handshake,
     Piece,
     PieceKind,
     PluginConfig,
@@ -189,6 +191,27 @@ def test_a_preset_fills_in_what_is_not_said_otherwise(tmp_path):
     [other] = config_of(tmp_path, text + "      signature_header: X-Other\n      dedupe: []\n"
                                          "      success_status: 202\n").webhooks.endpoints
     assert (other.scheme.headers, other.success_status, other.dedupe) == (("X-Other",), 202, ())
+
+
+def test_every_key_of_a_handshake_is_read(tmp_path):
+    text = endpoint(verify_token="${SECRET}", handshake="{method: POST, when: 'json:a.b = c', take: 'header:X-C',"
+                                                         " answer: json, name: n, mac: hex, mac_name: m,"
+                                                         " mac_prefix: p=, token: 'query:t', signed: true}")
+    [read] = config_of(tmp_path, text).webhooks.endpoints
+    assert (read.verify_token, read.handshake) == (SECRET.encode(), Handshake(
+        method="POST", when=RequestPlace(kind="json", name="a.b"), value="c",
+        take=RequestPlace(kind="header", name="X-C"), answer="json", name="n", mac="hex", mac_name="m",
+        mac_prefix="p=", token=RequestPlace(kind="query", name="t"), signed=True))
+
+
+@pytest.mark.parametrize(("keys", "name"), [
+    ({"preset": "slack"}, "slack"), ({"preset": "slack", "handshake": "none"}, None), ({"preset": "github"}, None),
+    ({"preset": "github", "handshake": "dropbox"}, "dropbox"), ({"preset": "meta"}, None),
+    ({"preset": "meta", "verify_token": "${SECRET}"}, "meta"),
+])
+def test_a_preset_brings_its_handshake_unless_it_lacks_its_token(tmp_path, keys, name):
+    [read] = config_of(tmp_path, endpoint(signature_header=None, **keys)).webhooks.endpoints
+    assert read.handshake == (None if name is None else HANDSHAKES[name])
 
 
 def test_an_endpoint_has_defaults(tmp_path):

@@ -31,7 +31,7 @@ _JOB = {
 _CHAIN = {
     **keys("job_id parent_job_id plugin command pipeline_name step_id submitted_by replay_of status attempt"
            " max_attempts created_at started_at completed_at next_retry_at last_error depth asked"),
-    "baggage_added": ANY, "baggage_before": ANY,
+    "baggage_added": ANY,
     "attempts": [{
         **keys("attempt status started_at completed_at seconds last_error notes"),
         "passed_on": [keys("plugin job_id step_id")],
@@ -74,7 +74,6 @@ DOCUMENTS: dict[str, Any] = {
     "logs": [_ATTEMPT],
     "logs -f": _ATTEMPT,    # on each line
     "inspect JOB": {**_JOB, "attempts": [_ATTEMPT], "chain": [_CHAIN]},
-    "inspect JOB --context": {**_JOB, "attempts": [_ATTEMPT], "chain": [{**_CHAIN, "context": ANY}]},
     "retry JOB": keys("job_id status attempt max_attempts"),
     "replay JOB": keys("job_id replay_of"),
     "cancel JOB": keys("job_id status last_error"),
@@ -92,6 +91,8 @@ DOCUMENTS: dict[str, Any] = {
     "backup FILE": keys("file bytes taken_at removed"),
     "restore FILE": keys("file database version queued running replaced"),
     "new-plugin NAME": keys("plugin directory files"),
+    "webhook presets": [keys("preset senders enter docs needs signature_header signed dedupe success_status"
+                             " handshake")],
 }
 
 # What has no document, and why.

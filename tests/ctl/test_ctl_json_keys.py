@@ -66,6 +66,7 @@ def shown(daemon: RealDaemon, gate: Gate) -> Iterator[dict[str, list[Any]]]:
     call("(any that only reads, before ductiled has run)", "status")
     call("init DIR", "init", daemon.home / "other")
     call("new-plugin NAME", "new-plugin", "mine")
+    call("webhook presets", "webhook", "presets")
     call("test PLUGIN", "test", "source")
     daemon.start()
     daemon.until("SELECT count(*) FROM job_queue WHERE step_id = 'two' AND status = 'succeeded'", [(1,)])
@@ -76,7 +77,6 @@ def shown(daemon: RealDaemon, gate: Gate) -> Iterator[dict[str, list[Any]]]:
     call.shown["logs -f"] = followed(daemon)
     for job_id, in daemon.rows("SELECT id FROM job_queue WHERE plugin IN ('source', 'fails') AND command = 'poll'"):
         call("inspect JOB", "inspect", job_id)
-        call("inspect JOB --context", "inspect", job_id, "--context")
     call("retry JOB", "retry", dead)
     call("replay JOB", "replay", daemon.rows("SELECT id FROM job_queue WHERE step_id = 'two'")[0][0])
     again = call("run PLUGIN", "run", "again")["job_id"]

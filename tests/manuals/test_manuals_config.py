@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from ductile import units
+from ductile.config.handshakes import HANDSHAKES
 from ductile.config.load import Loaded, load
-from ductile.config.model import DEFAULT_TIMEOUTS, Config, Endpoint
+from ductile.config.model import DEFAULT_TIMEOUTS, Config, Endpoint, Handshake
 from ductile.config.read import read_config
 from ductile.webhook.http_head import Head
 from ductile.webhook.request import SECRET_HEADERS, http_of
@@ -165,6 +166,13 @@ def test_every_signature_format_is_explained_with_the_header_that_it_has_by_defa
         given = loaded(tmp_path, document)
         header = next(iter(given.config.webhooks.endpoints[0].scheme.headers), "")
         assert (not given.problems) == (" by default." in explained.text) == (header in explained.bold and header != "")
+
+
+def test_every_handshake_and_every_key_of_one_is_explained() -> None:
+    found = section(PAGE, "HANDSHAKES")
+    assert set(HANDSHAKES) <= set(found.bold)
+    keys = {each.name for each in fields(Handshake)} - {"value", "logs_challenge"}
+    assert {each.names[0] for each in found.entries} == keys
 
 
 @pytest.mark.parametrize("name", ["gitlab", "discord", "ed25519"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import sqlite3
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from ductile import db
+from ductile.config.handshakes import HANDSHAKES
 from ductile.config.model import Endpoint, Piece, PieceKind, RequestPlace, Scheme, Webhooks
 from ductile.config.webhooks import as_place
 from ductile.queue import job_table
@@ -450,3 +452,104 @@ def test_a_smaller_depth_holds_at_once(conn: Failing) -> None:
     assert desk.post("/plugin", b"{}").status == 503
     desk.deepen(3)
     assert [desk.post("/plugin", b"{}").status for _ in range(2)] == [202, 503]
+
+
+# Handshakes
+
+ZOOM = HANDSHAKES["zoom"]
+
+
+def test_an_unsigned_handshake_is_answered_and_has_no_effect(desk: Desk, tmp_path: Path) -> None:
+    desk.change("/plugin", handshake=HANDSHAKES["dropbox"])
+    desk.deepen(1)
+    desk.post("/plugin", b"{}")
+    with logs.kept(tmp_path) as log:
+        answers = [desk.send(head("GET", "/plugin?challenge=abc")) for _ in range(3)]
+        said = [(line["message"], line["path"]) for line in logs.lines(log)]
+    # The queue is full.
+    assert desk.post("/plugin", b"{}").status == 503
+    assert {(each.status, each.body, each.headers["content-type"], each.headers["x-content-type-options"])
+            for each in answers} == {(200, b"abc", "text/plain; charset=utf-8", "nosniff")}
+    assert (said, len(desk.jobs())) == ([("webhook handshake answered", "/plugin")], 1)
+
+
+@pytest.mark.parametrize(("method", "target", "status"), [
+    ("GET", "/plugin", 405), ("GET", "/plugin?challenge=", 405), ("GET", "/plugin?challenge=a&challenge=b", 405),
+    ("HEAD", "/plugin?challenge=a", 405), ("PUT", "/plugin?challenge=a", 405), ("GET", "/event?challenge=a", 405),
+    ("GET", "/plugin?challenge=<b>", 400), ("GET", "/plugin?challenge=%0d%0aX:1", 400),
+    ("GET", "/plugin?challenge=" + "a" * 1025, 400), ("GET", "/plugin?challenge=" + "a" * 1024, 200),
+])
+def test_what_is_not_quite_a_handshake_is_refused(desk: Desk, method: str, target: str, status: int) -> None:
+    desk.change("/plugin", handshake=HANDSHAKES["dropbox"])
+    assert desk.send(head(method, target), to_head=method == "HEAD").status == status
+
+
+@pytest.mark.parametrize(("token", "status"), [("right", 200), ("wrong", 403), ("", 403), ("right&x=1", 200)])
+def test_a_verify_token_must_be_right(desk: Desk, token: str, status: int) -> None:
+    desk.change("/plugin", handshake=HANDSHAKES["meta"], verify_token=b"right")
+    target = f"/plugin?hub.mode=subscribe&hub.challenge=7&hub.verify_token={token}"
+    answer = desk.send(head("GET", target))
+    assert (answer.status, answer.body) == (status, b"7" if status == 200 else b"")
+
+
+def test_a_signed_handshake_is_verified_before_it_is_answered(desk: Desk) -> None:
+    desk.change("/plugin", handshake=HANDSHAKES["slack"], dedupe=(as_place("json:type"),))
+    body = b'{"type": "url_verification", "challenge": "c", "token": "t"}'
+    forged = head("POST", "/plugin", f"Content-Length: {len(body)}", "X-Sig: " + "0" * 64) + body
+    assert [(desk.post("/plugin", body).body, desk.send(forged).status) for _ in range(2)] == [(b"c", 403)] * 2
+    assert desk.jobs() == []
+    assert desk.post("/plugin", b'{"type": "event_callback"}').status == 202
+
+
+def test_the_answer_to_a_challenge_never_signs_a_delivery(desk: Desk) -> None:
+    desk.change("/plugin", handshake=HANDSHAKES["x-crc"])
+    for challenge in ('%7B"a":1%7D', "%5B1%5D", "v0:1:x", "a b", "a" * 257):
+        assert desk.send(head("GET", f"/plugin?crc_token={challenge}")).status == 400
+    signed_by_us = desk.send(head("GET", "/plugin?crc_token=a=1")).json["response_token"].removeprefix("sha256=")
+    digest = base64.b64decode(signed_by_us).hex()
+    assert digest == signature(b"a=1")
+    request = head("POST", "/plugin", "Content-Length: 3", f"X-Sig: {digest}",
+                   "Content-Type: application/x-www-form-urlencoded") + b"a=1"
+    assert (desk.send(request).status, desk.jobs()) == (403, [])
+    assert desk.post("/plugin", b"{}").status == 202
+
+
+def test_zooms_challenge_is_guarded_even_when_it_is_signed(desk: Desk) -> None:
+    desk.change("/plugin", handshake=ZOOM)
+
+    def asked(challenge: str) -> Answer:
+        return desk.post("/plugin", json.dumps({"event": "endpoint.url_validation",
+                                                "payload": {"plainToken": challenge}}).encode())
+
+    assert asked("abc").json == {"plainToken": "abc", "encryptedToken": signature(b"abc")}
+    assert [asked(text).status for text in ("v0:1796065700:{}", "{}", "[1]")] == [400] * 3
+    assert desk.jobs() == []
+
+
+def test_an_unsigned_handshake_with_a_body_gives_way_to_a_signature(desk: Desk, tmp_path: Path) -> None:
+    desk.change("/plugin", handshake=HANDSHAKES["notion"])
+    body = b'{"verification_token": "secret_x"}'
+    with logs.kept(tmp_path) as log:
+        answer = desk.send(head("POST", "/plugin", f"Content-Length: {len(body)}") + body)
+        assert [line.get("challenge") for line in logs.lines(log)] == ["secret_x"]
+    assert (answer.status, answer.body, desk.jobs()) == (200, b"", [])
+    assert desk.post("/plugin", body).status == 202
+    large = b'{"verification_token": "secret_x", "a": "' + b"a" * 70_000 + b'"}'
+    assert desk.send(head("POST", "/plugin", f"Content-Length: {len(large)}") + large).status == 403
+
+
+def test_a_header_or_a_form_may_be_the_handshake(desk: Desk) -> None:
+    desk.change("/plugin", handshake=HANDSHAKES["asana"])
+    answer = desk.send(head("POST", "/plugin", "Content-Length: 2", "x-hook-secret: abc") + b"{}")
+    assert (answer.status, answer.headers["x-hook-secret"], answer.body) == (200, "abc", b"")
+    # It changes no secret.
+    assert desk.post("/plugin", b"{}").status == 202
+    desk.change("/plugin", handshake=HANDSHAKES["woocommerce"])
+    form = head("POST", "/plugin", "Content-Length: 12", "Content-Type: application/x-www-form-urlencoded")
+    assert (desk.send(form + b"webhook_id=7").status, len(desk.jobs())) == (200, 1)
+
+
+def test_a_handshake_without_a_challenge_has_an_empty_answer(desk: Desk) -> None:
+    desk.change("/plugin", handshake=HANDSHAKES["head"])
+    assert desk.send(head("HEAD", "/plugin"), to_head=True).status == 200
+    assert desk.send(head("GET", "/plugin")).status == 405
