@@ -111,8 +111,9 @@ def test_a_day_out_of_reach_is_a_warning_and_costs_nothing(plugin, day):
 
 
 @pytest.mark.parametrize("payload", [
-    None, [], {}, {"values": []}, data("soon", ("a", 1, "")), data(ago(1), ("a b", 1, "")), data(ago(1), ("a", True, "")),
-    data(ago(1), ("a", 1e10, "")), data(ago(1), ("a", 1, "x" * 21)), data(ago(1), ("a", 1, ""), source="../x"),
+    None, [], {}, {"values": []}, data("soon", ("a", 1, "")), data(ago(1), ("a b", 1, "")),
+    data(ago(1), ("a", True, "")), data(ago(1), ("a", 1e10, "")),
+    data(ago(1), ("a", 1, "x" * 21)), data(ago(1), ("a", 1, ""), source="../x"),
     data(ago(1), *[("a", 1, "")] * 101), data(ago(1), ("a", 1, "")) | {"date": 5}])
 def test_what_is_no_health_data_is_refused(plugin, payload):
     assert not failure(plugin.run("handle", payload))[1]

@@ -183,16 +183,19 @@ def write_file(path, data):
 
 
 @contextlib.contextmanager
-def within(seconds, what):
-    """Raise Permanent, which begins with `what`, where the block takes longer: for regular expressions, which may.
+def within(seconds, what, error=Permanent):
+    """Raise an error, which begins with `what`, where the block takes longer.
 
-    It works in the main thread alone, as signals do.
+    It is for regular expressions, and for protocols whose libraries have a time limit only for each read. It works in
+    the main thread alone, as signals do.
     """
     import signal
 
     def stop(*_):
-        raise Permanent(f"{what} took more than {seconds:.3g} s")
+        raise error(f"{what} took more than {seconds:.3g} s")
 
+    if seconds <= 0:
+        stop()
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:

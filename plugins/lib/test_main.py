@@ -106,6 +106,8 @@ def test_what_takes_too_long_is_given_up():
     before = signal.getsignal(signal.SIGALRM)
     with pytest.raises(lib.Permanent, match=r"^rule 1 took more than 0.05 s$"), lib.within(0.05, "rule 1"):
         re.search("(a+)+$", "a" * 40 + "b")
+    with pytest.raises(lib.Retry), lib.within(0, "this", lib.Retry):
+        raise AssertionError("there was no time left")
     with lib.within(30, "this"):
         pass
     assert (signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)) == (before, (0.0, 0.0))
