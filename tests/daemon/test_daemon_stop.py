@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import time
 
 import pytest
 
+from support import hooks
 from support.daemon import RealDaemon
 from support.gate import Gate
 
@@ -163,3 +165,24 @@ def test_a_stop_during_the_start_is_a_clean_stop(daemon: RealDaemon, number: int
     daemon.await_file(daemon.pid_file, r"\d+\n")
     daemon.stop(number)
     assert daemon.pid_file.read_text() == ""
+
+
+def test_the_last_signal_of_each_kind_in_a_storm_beside_webhooks_is_obeyed(daemon: RealDaemon) -> None:
+    rng = random.Random(0)
+    hooks.install_waiting_hook(daemon)
+    address = hooks.listen(daemon)
+    daemon.plugin("other", "#!/bin/sh\necho '{\"status\": \"ok\"}'\n")
+    # Nothing but a signal wakes the loop in time.
+    daemon.configure(service={"tick_interval": "1h", "max_hops": 6})
+    daemon.start()
+    with hooks.Senders(address, range(100_000), threads=2).sending() as senders:
+        for _ in range(5000):
+            daemon.send(signal.SIGUSR1 if rng.random() < 0.9 else signal.SIGHUP)
+        daemon.await_job(daemon.submit("other"), "succeeded")
+        daemon.configure(service={"tick_interval": "1h", "max_hops": 7})
+        daemon.send(signal.SIGHUP)
+        daemon.await_log("configuration reloaded", changes=["setting service.max_hops 6 -> 7"])
+        assert senders.answers
+        senders.stop()
+        daemon.send(signal.SIGTERM)
+        daemon.ends(0)

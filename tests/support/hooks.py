@@ -77,6 +77,10 @@ class Senders:
         with self._lock:
             assert self._lock.wait_for(lambda: len(self.answers) >= count, _SECONDS)
 
+    def stop(self) -> None:
+        """Send no more. Posts on their way are answered, or cut off."""
+        self._is_over = True
+
     def nobody_is_there(self) -> None:
         """Let senders that are cut off wait."""
         self._is_up.clear()
