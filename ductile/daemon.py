@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -66,6 +67,7 @@ class Daemon:
         self._new_id = new_id
         self._notifier = notifier
         self._workspaces = workspaces
+        self._locks = locks
         self._inbox = inbox
         self._started_at = self._turned_at = clock.monotonic()
         self._webhooks = WebhookServer(runtime.config.state_path, clock=clock, new_id=new_id, health=self._health,
@@ -102,6 +104,7 @@ class Daemon:
 
     def _prepare(self, now: datetime) -> None:
         self._dispatcher.open()
+        self._locks.remove_all_stderr()
         try:
             self._dispatcher.blocked = self._recovery.recover(self._runtime, now, patience=_PATIENCE_SECONDS)
         except OSError as error:
@@ -179,11 +182,15 @@ class Daemon:
         return self._runtime if may_claim else None
 
     def _obey(self, number: int) -> None:
-        # SIGUSR1 only wakes the loop: the database has changed.
         if number in STOP_SIGNALS:
             self._begin_stop(number)
         elif number == signal.SIGHUP:
             self._reload()
+        else:
+            # SIGUSR1: an operator has changed the database.
+            with suppress(NotWritten):
+                # If it cannot be read now, the end of the attempt reads it again.
+                self._dispatcher.obey_cancel()
 
     def _reload(self) -> None:
         """Read everything again and use it. If anything is wrong, nothing changes."""

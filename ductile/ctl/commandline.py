@@ -215,8 +215,9 @@ has not failed permanently. See `ductilectl replay` to rerun other jobs."""))
 
 
 def _add_cancel(commands: Commands, name: str) -> None:
-    _take_job(_command(commands, name, "end a queued job", _A_JOB, """\
-The job becomes dead, and can be retried. Exits with 1 for a running job."""))
+    _take_job(_command(commands, name, "end a queued or running job", _A_JOB, """\
+The job becomes dead, and can be retried. A running plugin is ended as at its
+deadline. Exits with 1 if the job succeeded first."""))
 
 
 def _add_replay(commands: Commands, name: str) -> None:

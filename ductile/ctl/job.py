@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 
 from ductile import submit
 from ductile.ctl.daemon_link import wake
 from ductile.ctl.lookup import enabled, quoted, runtime
 from ductile.ctl.session import Session
 from ductile.db import transaction
+from ductile.dispatch.outcome import CANCELLED
 from ductile.errors import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_OK, EXIT_USAGE, DuctileError
 from ductile.queue import attempt_table, job_table
 from ductile.queue.job import Job, Status
 
 _SHORTEST_PREFIX = 4
 _CANDIDATES_SHOWN = 10
-_CANCELLED = "cancelled by operator"
+# A plugin has five seconds between SIGTERM and SIGKILL.
+_CANCEL_SECONDS = 12
+_LOOK_SECONDS = 0.02
 
 
 def find(conn: sqlite3.Connection, text: str) -> Job:
@@ -59,18 +63,43 @@ def retry(session: Session, *, job: str) -> int:
     return EXIT_OK
 
 
-def cancel(session: Session, *, job: str) -> int:
-    """End a queued job. Raises DuctileError as `find` does, 1 for a job that is not queued."""
+def cancel(session: Session, *, job: str, sleep: Callable[[float], None]) -> int:
+    """End a queued job, or have the daemon end a running one and wait for that.
+
+    Raises DuctileError as `find` does; 1 for a job that has ended, or that does not end in 12 seconds.
+    """
     with session.changing() as conn:
         with transaction(conn):
             found = find(conn, job)
-            _require(found, Status.QUEUED, "only a queued job can be cancelled")
-            job_table.move(conn, found, Status.DEAD, session.now(), error=_CANCELLED)
-        # This job may be the one that blocked a scheduled run.
-        wake(session)
-    session.emit({"job_id": found.id, "status": Status.DEAD, "last_error": _CANCELLED},
-                 f"job {found.id} is cancelled\n")
+            if found.status.is_last:
+                raise DuctileError(f"job {found.id} is {found.status}: only a queued or running job can be cancelled",
+                                   exit_code=EXIT_FAILED)
+            if found.status is Status.RUNNING:
+                job_table.request_cancel(conn, found.id, session.now())
+            else:
+                job_table.move(conn, found, Status.DEAD, session.now(), error=CANCELLED)
+        # A queued job may be the one that blocked a scheduled run.
+        is_up = wake(session)
+        is_stored = found.status is Status.RUNNING and not is_up
+        if found.status is Status.RUNNING and is_up:
+            _await_end(session, conn, found.id, sleep)
+    session.emit({"job_id": found.id, "status": Status.RUNNING if is_stored else Status.DEAD, "last_error": CANCELLED},
+                 f"job {found.id} {'will be cancelled when ductiled starts' if is_stored else 'is cancelled'}\n")
     return EXIT_OK
+
+
+def _await_end(session: Session, conn: sqlite3.Connection, job_id: str, sleep: Callable[[float], None]) -> None:
+    """Wait until a job that is being cancelled is dead. Raises DuctileError (1) for any other end."""
+    deadline = session.clock.monotonic() + _CANCEL_SECONDS
+    while session.clock.monotonic() < deadline:
+        job = job_table.get(conn, job_id)
+        if job is not None and job.status is Status.DEAD:
+            return
+        if job is not None and job.status is Status.SUCCEEDED:
+            raise DuctileError(f"job {job_id} had already succeeded", exit_code=EXIT_FAILED)
+        sleep(_LOOK_SECONDS)
+    raise DuctileError(f"job {job_id} has not ended after {_CANCEL_SECONDS} s; it is cancelled when it ends",
+                       exit_code=EXIT_FAILED)
 
 
 def _require(job: Job, status: Status, rule: str) -> None:

@@ -145,7 +145,7 @@ def _command(session: Session, options: Namespace) -> int:
             return replay(session, job=options.job)
         case "cancel":
             from ductile.ctl.job import cancel
-            return cancel(session, job=options.job)
+            return cancel(session, job=options.job, sleep=time.sleep)
         case "reset":
             from ductile.ctl.plugin import reset
             return reset(session, plugin=options.plugin)

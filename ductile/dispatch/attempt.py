@@ -6,7 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,8 @@ def start(job: Job, plugin: ConfiguredPlugin, inputs: Inputs, *, environ: Mappin
         lock = locks.take()
         try:
             workspace = cloned or workspaces.create(job.id)
-            run = Run(_launch(job, plugin, loaded, inputs, environ=environ, workspace=workspace, lock=lock, now=now))
+            launch = _launch(job, plugin, loaded, inputs, environ=environ, workspace=workspace, lock=lock, now=now)
+            run = Run(replace(launch, stderr_file=locks.stderr_file(job.id)))
             locks.mark(job.id, run.pid)
             return run
         finally:

@@ -16,7 +16,17 @@ from ductile.dispatch.followups import (
     follow_up_jobs,
     reserved_keys,
 )
-from ductile.dispatch.outcome import Interrupted, Outcome, Refused, Succeeded, log_status, overruled, retryable
+from ductile.dispatch.outcome import (
+    Cancelled,
+    Interrupted,
+    Outcome,
+    Refused,
+    Succeeded,
+    cancelled,
+    log_status,
+    overruled,
+    retryable,
+)
 from ductile.dispatch.result_record import Delivery
 from ductile.injected import Chance, NewId
 from ductile.pipeline.graph import Position, lost
@@ -49,13 +59,15 @@ class Rules:
 class Before:
     """What the database held when the attempt ended.
 
-    `interruptions` counts this job's interrupted attempts. `context` is the job's baggage, None for the first job of a
+    `interruptions` counts this job's interrupted attempts. `cancel_requested`: an operator cancelled the job while it
+    ran; that counts unless it succeeded. `context` is the job's baggage, None for the first job of a
     chain. `position` is its step in the pipeline version that it began with, None outside or if that is unknown.
     """
 
     state: Mapping[str, Any]
     breaker: Breaker
     interruptions: int
+    cancel_requested: bool = False
     context: Context | None = None
     position: Position | None = None
 
@@ -110,12 +122,15 @@ class _NextStatus:
 def conclude(job: Job, outcome: Outcome, before: Before, rules: Rules, *, now: datetime, rng: Chance,
              new_id: NewId) -> Conclusion:
     """Return everything that follows from the outcome of a job's attempt."""
+    if before.cancel_requested and not isinstance(outcome, Succeeded):
+        outcome = cancelled(outcome)
     state, outcome = _state_after(outcome, before.state)
     follow_ups, outcome = _follow_ups(job, outcome, before, rules, now, new_id)
     if outcome.is_overruled:
         state = _credentials_after(outcome, before.state, rules.routing.private_state)
     after = _next_status(job, outcome, before, rules, now, rng)
-    breaker = _breaker_after(job, after.status, before, rules, now)
+    # Cancelling says nothing about the plugin.
+    breaker = None if isinstance(outcome, Cancelled) else _breaker_after(job, after.status, before, rules, now)
     events = _core_events(job, after, outcome, before, breaker)
     reserved = () if outcome.response is None else reserved_keys(job, outcome.response, before.context)
     return Conclusion(
@@ -199,8 +214,8 @@ def _breaker_after(job: Job, status: Status, before: Before, rules: Rules, now: 
 
 def _core_events(job: Job, after: _NextStatus, outcome: Outcome, before: Before,
                  breaker: Breaker | None) -> list[Event]:
-    """Return the core's own events about this end; none for a job that follows from such an event."""
-    if job.core_event is not None:
+    """Return the core's own events about this end; none for a cancelled job or one that follows from such an event."""
+    if job.core_event is not None or isinstance(outcome, Cancelled):
         return []
     events = []
     if after.status is Status.DEAD:

@@ -9,14 +9,15 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from ductile.clock import Clock
-from ductile.db import NotWritten, path_of
+from ductile.db import NotWritten, database_errors, path_of
 from ductile.dispatch import attempt, job_workspace, transactions
 from ductile.dispatch.attempt import AttemptEnd, NotNow
 from ductile.dispatch.conclude import Conclusion, Rules
 from ductile.dispatch.job_workspace import Inherited
-from ductile.dispatch.outcome import Failed, Outcome, Succeeded, Unrunnable, overruled
+from ductile.dispatch.outcome import CANCELLED, Cancelled, Failed, Outcome, Succeeded, Unrunnable, overruled
 from ductile.dispatch.report import report_end
 from ductile.dispatch.run_lock import RunLocks
 from ductile.dispatch.runner import Run
@@ -26,6 +27,7 @@ from ductile.errors import DuctileError
 from ductile.injected import Chance, NewId
 from ductile.log import Component
 from ductile.plugin.discovery import ConfiguredPlugin
+from ductile.queue import job_table
 from ductile.queue.job import Job, StaleJob, Status
 from ductile.runtime_config import RuntimeConfig
 from ductile.workspace.manager import ClonedWorkspace, Workspaces
@@ -275,14 +277,30 @@ class Dispatcher:
 
     def interrupt(self) -> None:
         """End the running plugin as at its deadline. Its job goes back to the queue."""
+        self._cut_short("stop", job_workspace.stopped())
+
+    def obey_cancel(self) -> None:
+        """End the running plugin as at its deadline if an operator cancels its job. Raises NotWritten."""
+        job = self.job
+        if job is not None:
+            with database_errors(self._conn):
+                is_requested = job_table.is_cancel_requested(self._conn, job.id)
+            if is_requested:
+                _log.info("cancelling the running job", job_id=job.id, plugin=job.plugin)
+                self._cut_short("cancel", Cancelled(error=CANCELLED))
+
+    def _cut_short(self, by: Literal["stop", "cancel"], outcome: Outcome) -> None:
         state = self._state
         if state is None or isinstance(state, _Ended):
             return
+        if by == "cancel" and isinstance(state, _Collecting):
+            # The plugin has ended; if it succeeded, that came first.
+            return
         state.task.aborted.set()
         if isinstance(state, _Running):
-            state.run.end()
+            state.run.end(by)
         elif isinstance(state, _Starting):
-            self._end_unstarted(state.task, job_workspace.stopped())
+            self._end_unstarted(state.task, outcome)
 
     def close(self) -> None:
         """End the running plugin and the worker, without a write: the next start recovers the job."""
@@ -388,10 +406,12 @@ class Dispatcher:
             return
         except StaleJob as error:
             self._state = None
+            self._locks.remove_stderr(job.id)
             _log.error("job result dropped: another program has changed the job's row", job_id=job.id,
                        error=str(error))
             return
         self._state = None
+        self._locks.remove_stderr(job.id)
         self.received_jobs.update(each.job.plugin for each in conclusion.jobs)
         if conclusion.status is Status.QUEUED:
             self.received_jobs.add(job.plugin)

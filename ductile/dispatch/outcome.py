@@ -16,6 +16,8 @@ STDERR_LIMIT_BYTES = 64 * 1024
 PRINTED_LIMIT_BYTES = 64 * 1024
 EVENTS_LIMIT = 1000
 
+CANCELLED = "cancelled by operator"
+
 # EX_CONFIG of sysexits.h: a retry would change nothing.
 _EXIT_CONFIG = 78
 
@@ -82,13 +84,18 @@ class Unrunnable(_Ended):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cancelled(_Ended):
+    """An operator cancelled the job while it ran."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Interrupted(_Ended):
     """It was interrupted by a stop or a crash of the daemon."""
 
     by: Literal["stop", "crash"]
 
 
-Outcome: TypeAlias = Succeeded | Failed | Refused | TimedOut | Unrunnable | Interrupted
+Outcome: TypeAlias = Succeeded | Failed | Refused | TimedOut | Unrunnable | Cancelled | Interrupted
 
 
 def overruled(outcome: Outcome, by: type[Failed] | type[Refused], error: str) -> Failed | Refused:
@@ -97,9 +104,15 @@ def overruled(outcome: Outcome, by: type[Failed] | type[Refused], error: str) ->
               printed=outcome.printed, is_overruled=True)
 
 
+def cancelled(outcome: Outcome) -> Cancelled:
+    """Return what an attempt counts as if its job was cancelled meanwhile; it keeps what a failure keeps."""
+    return Cancelled(error=CANCELLED, response=outcome.response, exit_code=outcome.exit_code, stderr=outcome.stderr,
+                     printed=outcome.printed, is_overruled=outcome.is_overruled)
+
+
 def retryable(outcome: Outcome) -> bool:
     """Return whether the job may be retried."""
-    return not isinstance(outcome, Succeeded | Refused)
+    return not isinstance(outcome, Succeeded | Refused | Cancelled)
 
 
 def log_status(outcome: Outcome) -> Literal["succeeded", "failed", "timed_out", "orphaned", "interrupted"]:
@@ -113,7 +126,7 @@ def log_status(outcome: Outcome) -> Literal["succeeded", "failed", "timed_out", 
             return "orphaned"
         case Interrupted():
             return "interrupted"
-        case Failed() | Refused() | Unrunnable():
+        case Failed() | Refused() | Unrunnable() | Cancelled():
             return "failed"
 
 
@@ -135,6 +148,8 @@ def classify(facts: Facts, *, timeout: int, workspace_dir: str | None = None) ->
         "response": response, "exit_code": facts.exit_code, "stderr": portable(_stderr(facts)),
         "printed": portable(printed),
     }
+    if facts.ended_by == "cancel":
+        return Cancelled(error=CANCELLED, **seen)
     if facts.ended_by == "stop":
         return Interrupted(error="interrupted by a stop of the daemon", by="stop", **seen)
     if facts.ended_by == "deadline":

@@ -25,6 +25,7 @@ JOB_ID_VARIABLE = "DUCTILE_JOB_ID"
 _MODE = 0o600
 _DIRECTORY_MODE = 0o700
 _CURRENT = "current"
+_STDERR_SUFFIX = ".stderr"
 # All marks have this length and overwrite each other: a run creates, truncates and removes no file.
 _MARK_BYTES = 160
 
@@ -40,7 +41,7 @@ class _Mark:
 
 
 class RunLocks:
-    """The directory of lock files of runs that may have live processes.
+    """The directory `running`: lock files of runs that may have live processes, and the running job's standard error.
 
     One file, `current`, serves run after run. If a process still holds the lock when its run has ended, the file is
     renamed to the job's id and stays until the lock is free.
@@ -94,13 +95,29 @@ class RunLocks:
     def job_ids(self) -> list[str]:
         """Return the ids of jobs that may have live processes. Raises OSError."""
         try:
-            kept = sorted(set(os.listdir(self._directory)) - {_CURRENT})
+            kept = sorted(name for name in os.listdir(self._directory)
+                          if name != _CURRENT and not name.endswith(_STDERR_SUFFIX))
         except FileNotFoundError:
             return []
         mark = _read_mark(self._current)
         if mark is not None and not _is_free(self._current):
             kept.append(mark.job_id)
         return kept
+
+    def stderr_file(self, job_id: str) -> Path:
+        """Return the file that shows a job's standard error while it runs."""
+        return self._directory / f"{job_id}{_STDERR_SUFFIX}"
+
+    def remove_stderr(self, job_id: str) -> None:
+        """Remove that file if there is one."""
+        with suppress(OSError):
+            os.unlink(self.stderr_file(job_id))
+
+    def remove_all_stderr(self) -> None:
+        """Remove what an earlier daemon left of such files."""
+        for path in self._directory.glob(f"*{_STDERR_SUFFIX}"):
+            with suppress(OSError):
+                path.unlink()
 
     def end(self, job_id: str, seconds: float) -> tuple[bool, list[int]]:
         """Kill the processes of a run, for at most `seconds`. Return whether surely none is left, and the killed PIDs.

@@ -26,12 +26,16 @@ _SWEEP_SECONDS = 0.003    # between two searches for strays
 _READ_BYTES = 64 * 1024
 _READS_AT_ONCE = 16       # so that a plugin that never stops printing does not hold the loop
 _LONGEST_WAIT_SECONDS = 0.1
+_STDERR_MODE = 0o600
 _PR_SET_CHILD_SUBREAPER = 36   # prctl(2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """What to start. `keep_open` is a descriptor that the process inherits; `timeout` is in seconds."""
+    """What to start. `keep_open` is a descriptor that the process inherits; `timeout` is in seconds.
+
+    `stderr_file` gets what is kept of standard error, as it comes.
+    """
 
     entrypoint: Path
     cwd: Path
@@ -39,6 +43,7 @@ class Launch:
     stdin: bytes
     timeout: int
     keep_open: int | None = None
+    stderr_file: Path | None = None
 
 
 def become_subreaper() -> None:
@@ -83,6 +88,8 @@ class Run:
         self._stdout = bytearray()
         self._stderr = bytearray()
         self._stderr_dropped = 0
+        self._stderr_file = launch.stderr_file
+        self._stderr_fd: int | None = None
         self._overflowed = False
         self._ended_by: EndedBy | None = None
         # In monotonic seconds, None for what is not planned: SIGTERM, SIGKILL, the end of reading, the next search for
@@ -192,6 +199,18 @@ class Run:
         kept = data[:STDERR_LIMIT_BYTES - len(self._stderr)]
         self._stderr += kept
         self._stderr_dropped += len(data) - len(kept)
+        if kept and self._stderr_file is not None:
+            self._show(kept, self._stderr_file)
+
+    def _show(self, data: bytes, path: Path) -> None:
+        """Append to the file for those who watch the job. Its loss changes no outcome."""
+        try:
+            if self._stderr_fd is None:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+                self._stderr_fd = _close_later(self._open, os.open(path, flags, _STDERR_MODE))
+            os.write(self._stderr_fd, data)
+        except OSError:
+            self._stderr_file = None
 
     def _keep_stdout(self, data: bytes) -> None:
         if self._overflowed:

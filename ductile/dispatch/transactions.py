@@ -13,7 +13,7 @@ from ductile.db import database_errors, transaction
 from ductile.dispatch.attempt import Inputs
 from ductile.dispatch.conclude import Before, Conclusion, Rules, conclude
 from ductile.dispatch.followups import FollowUp, RoutingContext
-from ductile.dispatch.outcome import Interrupted, Outcome
+from ductile.dispatch.outcome import Interrupted, Outcome, Succeeded
 from ductile.dispatch.result_record import Delivery, encode_result
 from ductile.injected import Chance, NewId
 from ductile.pipeline import version_table
@@ -160,6 +160,7 @@ def _read(conn: sqlite3.Connection, job: Job, outcome: Outcome, rules: Rules) ->
     return Before(
         state=state_table.get(conn, job.plugin) if has_updates else {},
         breaker=schedule_table.breaker(conn, job.plugin, job.command) if scheduled else CLOSED,
+        cancel_requested=not isinstance(outcome, Succeeded) and job_table.is_cancel_requested(conn, job.id),
         interruptions=attempt_table.count_interruptions(conn, job.id) if isinstance(outcome, Interrupted) else 0,
         context=_context(conn, job),
         position=version_table.position_of(conn, job, rules.routing.router.pipelines),

@@ -83,12 +83,25 @@ def move(conn: sqlite3.Connection, job: Job, to: Status, now: datetime, *, attem
         raise ValueError(f"a job cannot go from {job.status} to {to}")
     moved = conn.execute(
         "UPDATE job_queue SET status = ?, attempt = ?, max_attempts = ?, next_retry_at = ?, last_error = ?,"
-        " started_at = iif(? = 'running', ?, started_at), completed_at = ? WHERE id = ? AND status = ? AND attempt = ?",
+        " started_at = iif(? = 'running', ?, started_at), completed_at = ?, cancel_requested_at = NULL"
+        " WHERE id = ? AND status = ? AND attempt = ?",
         (to, attempt or job.attempt, max_attempts or job.max_attempts, retry_at and utc_text(retry_at),
          error, to, utc_text(now), utc_text(now) if to.is_last else None, job.id, job.status, job.attempt),
     ).rowcount
     if moved != 1:
         raise StaleJob(f"job {job.id} is no longer {job.status} in attempt {job.attempt}")
+
+
+def request_cancel(conn: sqlite3.Connection, job_id: str, now: datetime) -> None:
+    """Note that an operator cancels a running job. The next move of the job clears it."""
+    conn.execute("UPDATE job_queue SET cancel_requested_at = ? WHERE id = ? AND status = 'running'",
+                 (utc_text(now), job_id))
+
+
+def is_cancel_requested(conn: sqlite3.Connection, job_id: str) -> bool:
+    """Return whether an operator cancels the job, which runs."""
+    return conn.execute("SELECT 1 FROM job_queue WHERE id = ? AND cancel_requested_at IS NOT NULL",
+                        (job_id,)).fetchone() is not None
 
 
 def release_due_retries(conn: sqlite3.Connection, now: datetime) -> None:

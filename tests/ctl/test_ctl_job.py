@@ -106,10 +106,9 @@ def test_init_gets_one_attempt_more_and_others_what_is_configured(conn: sqlite3.
     ("retry", "running", "only a dead job can be retried"),
     ("retry", "succeeded", "only a dead job can be retried"),
     ("retry", "deduped", "only a dead job can be retried"),
-    ("cancel", "running", "only a queued job can be cancelled"),
-    ("cancel", "succeeded", "only a queued job can be cancelled"),
-    ("cancel", "dead", "only a queued job can be cancelled"),
-    ("cancel", "deduped", "only a queued job can be cancelled"),
+    ("cancel", "succeeded", "only a queued or running job can be cancelled"),
+    ("cancel", "dead", "only a queued or running job can be cancelled"),
+    ("cancel", "deduped", "only a queued or running job can be cancelled"),
 ])
 def test_a_job_in_another_status_is_left_as_it_is(conn: sqlite3.Connection, desk: Desk, command: str, status: str,
                                                   rule: str) -> None:
@@ -138,6 +137,14 @@ def test_a_queued_job_is_cancelled(conn: sqlite3.Connection, desk: Desk) -> None
     assert desk.call("cancel", "00000001") == Said(code=0, out=f"job {job_id(1)} is cancelled\n", err="")
     job = job_table.get(conn, job_id(1))
     assert (job.status, job.last_error, job.completed_at is None) == ("dead", "cancelled by operator", False)
+
+
+def test_a_job_that_ran_when_the_daemon_ended_is_cancelled_at_the_next_start(conn: sqlite3.Connection,
+                                                                             desk: Desk) -> None:
+    put_job(conn, job_id(1), Status.RUNNING)
+    assert desk.call("cancel", "00000001") == Said(
+        code=0, out=f"job {job_id(1)} will be cancelled when ductiled starts\n", err="")
+    assert (job_table.get(conn, job_id(1)).status, job_table.is_cancel_requested(conn, job_id(1))) == ("running", True)
 
 
 def test_a_cancelled_job_that_waited_for_its_retry_waits_no_more(conn: sqlite3.Connection, desk: Desk) -> None:

@@ -61,10 +61,11 @@ class Half:
 
 
 def concluded(outcome: Outcome, *, state: dict[str, Any] | None = None, breaker: Breaker = CLOSED,
-              interruptions: int = 0,
+              interruptions: int = 0, cancel_requested: bool = False,
               rules: Rules = RULES, context: Context | None = None, position: Position | None = None,
               **job: Any) -> Conclusion:
-    before = Before(state=state or {}, breaker=breaker, interruptions=interruptions, context=context, position=position)
+    before = Before(state=state or {}, breaker=breaker, interruptions=interruptions, cancel_requested=cancel_requested,
+                    context=context, position=position)
     return conclude(replace(JOB, **job), outcome, before, rules, now=START, rng=Half(), new_id=ids())
 
 
@@ -110,6 +111,27 @@ def test_the_outcome_and_the_attempts_left_decide(name: str, attempt: int, expec
     assert (found.max_attempts, found.error, found.log.error) == (4, outcome.error, outcome.error)
     assert (found.log.status, found.log.completed_at) == (logged, START)
     assert (found.state, found.breaker, found.init) == (None, None, None)
+
+
+@pytest.mark.parametrize("name", set(OUTCOMES) - {"succeeded"})
+@pytest.mark.parametrize("submitted_by", list(Submitter))
+def test_a_cancelled_job_is_dead_and_raises_no_event_and_counts_for_no_breaker(name: str,
+                                                                               submitted_by: Submitter) -> None:
+    found = concluded(OUTCOMES[name][0], cancel_requested=True, submitted_by=submitted_by)
+    assert (found.status, found.attempt, found.retry_at) == (Status.DEAD, 1, None)
+    assert (found.error, found.log.status) == ("cancelled by operator", "failed")
+    assert (found.jobs, found.breaker) == ((), None)
+
+
+def test_a_success_comes_before_its_cancelling() -> None:
+    outcome = OUTCOMES["succeeded"][0]
+    assert concluded(outcome, cancel_requested=True) == concluded(outcome)
+
+
+def test_a_cancelled_attempt_keeps_what_a_failed_one_keeps() -> None:
+    outcome = Failed(error="it failed", response=response(state_updates={"token": "new"}), exit_code=1, stderr="why")
+    found = concluded(outcome, cancel_requested=True)
+    assert (found.state, found.log.exit_code, found.log.stderr) == ({"token": "new"}, 1, "why")
 
 
 @pytest.mark.parametrize("name", OUTCOMES)
