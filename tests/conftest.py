@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support import processes
+from support import newcomer, processes
 from support.daemon import RealDaemon
 from support.gate import Gate
 from support.warm import Warm
@@ -78,6 +78,12 @@ def warm(_orphans_come_to_us: None) -> Iterator[Warm]:
     made = Warm("ductiled")
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def python_that_copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interpreter that makes virtual environments at once."""
+    return newcomer.python_that_copies(tmp_path_factory.mktemp("python").resolve())
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from support import ordinary
-from support.newcomer import make_clone
+from support.newcomer import make_clone, system_python
 from support.wheels import make_wheels, needed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,9 +106,9 @@ def account(root: Path) -> tuple[int, int]:
 
 
 @pytest.fixture(scope="module")
-def installed(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(wheels: Path, python_that_copies: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root, before = make_tree(tmp_path_factory.mktemp("installed").resolve()), built_in_the_checkout()
-    done = install("--root", root, PIP_FIND_LINKS=wheels)
+    done = install("--root", root, PYTHON=python_that_copies, PIP_FIND_LINKS=wheels)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [line for line in done.stdout.splitlines() if line.startswith("wrote ")] == [
         f"wrote {root}/etc/ductile/config.yaml", f"wrote {root}/etc/ductile/secrets.env",
@@ -214,7 +214,12 @@ def test_the_configuration_is_the_example_with_the_places_of_the_machine(install
 
 
 @as_root
-def test_an_update_replaces_programs_and_leaves_settings_alone(tree: Path, wheels: Path) -> None:
+def test_an_update_replaces_programs_and_leaves_settings_alone(
+    tree: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    python = tmp_path_factory.mktemp("new") / "python3"
+    python.write_text(PYTHON_WITHOUT_PIP)
+    python.chmod(0o755)
     settings = [tree / name for name in ("etc/ductile/config.yaml", "etc/ductile/secrets.env", "etc/default/ductiled",
                                          "etc/logrotate.d/ductile")]
     for path in settings:
@@ -224,7 +229,7 @@ def test_an_update_replaces_programs_and_leaves_settings_alone(tree: Path, wheel
     unit = tree / "usr/local/lib/systemd/system/ductiled.service"
     unit.write_text("of the version before")
     passwd = (tree / "etc/passwd").read_text()
-    done = install("--root", tree, PIP_FIND_LINKS=wheels)
+    done = install("--root", tree, PYTHON=python)
     assert (done.returncode, len(done.stdout.splitlines()), done.stderr) == (0, 1, "")
     assert {path.read_text() for path in settings} == {"changed by the operator\n"}
     assert (tree / "etc/ductile/plugins/own").exists()
@@ -405,9 +410,7 @@ def why_not_here() -> str | None:
             return f"{program} is not installed"
     if Path("/opt/ductile").exists() or Path("/etc/ductile").exists():
         return "Ductile is installed on this machine"
-    wanted = f"import ensurepip, sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})"
-    if not Path("/usr/bin/python3").exists() or subprocess.run(
-            ["/usr/bin/python3", "-c", wanted], check=False, capture_output=True).returncode != 0:
+    if system_python() is None:
         return f"/usr/bin/python3 is not Python {sys.version_info[0]}.{sys.version_info[1]} with its venv module"
     with tempfile.TemporaryDirectory() as directory:
         done = subprocess.run([*NAMESPACE, "sh", "-ec", "\n".join(machine(Path(directory)))], check=False,
@@ -429,7 +432,8 @@ def steps(mark: str) -> list[str]:
     ("steps", ["grep -q '^GITHUB_WEBHOOK_SECRET=..' /etc/ductile/secrets.env", "service ductiled stop"]),
     ("hand", ["ductiled --version", "runuser -u ductile -- ductilectl --version"]),
 ])
-def test_the_guides_steps_work_line_by_line(tmp_path: Path, wheels: Path, mark: str, then: list[str]) -> None:
+def test_the_guides_steps_work_line_by_line(tmp_path: Path, wheels: Path, python_that_copies: Path, mark: str,
+                                            then: list[str]) -> None:
     taken, clone, layers = [*steps(mark), *then], make_clone(tmp_path / "clone"), tmp_path / "layers"
     layers.mkdir()
     script = "\n".join(["set -e", *machine(layers), "set +e",
@@ -437,7 +441,8 @@ def test_the_guides_steps_work_line_by_line(tmp_path: Path, wheels: Path, mark: 
     done = subprocess.run(
         [*NAMESPACE, "bash", "-c", script], check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True,
         timeout=PATIENCE_SECONDS, cwd=clone,
-        env={"PATH": f"/usr/local/bin:{SYSTEM_PATH}", "HOME": "/root", "USER": "root", "LANG": "C.UTF-8",
+        env={"PATH": f"{python_that_copies.parent}:/usr/local/bin:{SYSTEM_PATH}", "HOME": "/root",
+             "PYTHON": str(python_that_copies), "USER": "root", "LANG": "C.UTF-8",
              "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "PIP_CONFIG_FILE": os.devnull,
              "PIP_ROOT_USER_ACTION": "ignore"})
     assert (len(taken) > 5, done.stdout.count("\0")) == (True, len(taken)), done.stdout + done.stderr

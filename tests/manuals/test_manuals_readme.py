@@ -44,10 +44,11 @@ def test_the_commands_of_the_first_screen_are_there() -> None:
     assert all(os.access(ROOT / command, os.X_OK) for command in commands)
 
 
-def test_each_fence_pasted_in_turn_prints_what_the_readme_shows(tmp_path: Path) -> None:
+def test_each_fence_pasted_in_turn_prints_what_the_readme_shows(tmp_path: Path, python_that_copies: Path) -> None:
     clone, wheels = make_clone(tmp_path / "clone"), tmp_path / "wheels"
     wheels.mkdir()
-    shell = Shell(clone, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(make_wheels(wheels)), PIP_CONFIG_FILE=os.devnull,
+    path = f"{python_that_copies.parent}:{os.environ['PATH']}"
+    shell = Shell(clone, PATH=path, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(make_wheels(wheels)), PIP_CONFIG_FILE=os.devnull,
                   PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_CACHE_DIR="1")
     printed: list[tuple[str, list[str]]] = []
     shown: list[tuple[str, list[str]]] = []

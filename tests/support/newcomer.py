@@ -13,6 +13,18 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 60
 _NOT_CLONED = (".*", "__pycache__", "*.egg-info", "build", "dist", "tests")
 _PASTED = "pasted-to-here"
+# Copies an environment that is there, as ensurepip takes seven seconds; the rest is the interpreter's own business.
+_COPIES_ENVIRONMENTS = """\
+#!/bin/sh
+case $1$2 in
+    -c*realpath*) echo "$0" ;;
+    -mvenv)
+        for place; do :; done
+        mkdir -p "$place" && cp -a {made}/. "$place" &&
+            grep -rlIZ -F -e {made} -- "$place/bin" "$place/pyvenv.cfg" | xargs -0 sed -i "s|{made}|$(realpath "$place")|g" ;;
+    *) exec {python} "$@" ;;
+esac
+"""
 
 
 def make_clone(directory: Path) -> Path:
@@ -31,6 +43,26 @@ def killed_when_late(process: subprocess.Popen, seconds: float = PATIENCE_SECOND
     watchdog = threading.Timer(seconds, process.kill)
     watchdog.start()
     return watchdog
+
+
+def python_that_copies(directory: Path) -> Path:
+    """Make a `python3` that makes virtual environments of one that it has, pip included."""
+    made, python = directory / "made", directory / "python3"
+    real = system_python() or Path(sys.executable)
+    subprocess.run([real, "-m", "venv", made], check=True, timeout=PATIENCE_SECONDS)
+    python.write_text(_COPIES_ENVIRONMENTS.format(made=made, python=real), encoding="utf-8")
+    python.chmod(0o755)
+    return python
+
+
+def system_python() -> Path | None:
+    """Return the machine's own interpreter, if it is like this one and can make environments."""
+    python = Path("/usr/bin/python3")
+    wanted = f"import ensurepip, sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})"
+    if python.exists() and subprocess.run([python, "-c", wanted], check=False, capture_output=True,
+                                          timeout=PATIENCE_SECONDS).returncode == 0:
+        return python
+    return None
 
 
 class Shell:
