@@ -57,7 +57,9 @@ def test_an_output_that_is_full_is_74(desk: Desk, command: tuple[str, ...], line
     ends_with_74(desk, command, line, {})
 
 
-@pytest.mark.parametrize(("command", "line"), [(("queue",), FULL), (("--help",), FULL), (("run", "echo"), FULL + DOUBT)])
+@pytest.mark.parametrize(("command", "line"), [
+    (("queue",), FULL), (("--help",), FULL), (("run", "echo"), FULL + DOUBT),
+])
 def test_an_output_that_is_full_is_74_without_a_buffer_too(desk: Desk, command: tuple[str, ...], line: str) -> None:
     ends_with_74(desk, command, line, UNBUFFERED)
 

@@ -34,6 +34,8 @@ PLUGINS = Path(__file__).resolve().parents[1] / "plugins"
 # Far more than anything takes; a test that waits this long has failed.
 PATIENCE_SECONDS = 20.0
 _LOOK_SECONDS = 0.005
+# With others than these, a program is executed and not forked.
+_WARM_SETTINGS = {"stdin", "stdout", "stderr", "cwd", "env"}
 _MANIFEST = """\
 name: {name}
 version: 0.1.0
@@ -176,18 +178,22 @@ class RealDaemon:
 
     def run(self, *options: str, **settings: Any) -> subprocess.CompletedProcess[str]:
         """Run the daemon where it should end by itself, on a terminal so to speak: without NOTIFY_SOCKET."""
-        if self.warm is not None and not settings and not self.become and self.warm.can_start(self.environ):
-            return self._run_warm(options or ("-c", self.home))
-        return subprocess.run(
-            [*self.become, ordinary.program("ductiled", self.become), *(options or ("-c", self.home))],
-            **{"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "cwd": "/", "env": self.environ,
-               "timeout": PATIENCE_SECONDS, "check": False, **settings},
-        )
+        words = options or ("-c", self.home)
+        given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": "/",
+                 "env": self.environ, **settings}
+        if self.warm is not None and not self.become and set(given) <= _WARM_SETTINGS \
+                and self.warm.can_start(given["env"]):
+            return self._run_warm(words, **given)
+        return subprocess.run([*self.become, ordinary.program("ductiled", self.become), *words], **given, text=True,
+                              timeout=PATIENCE_SECONDS, check=False)
 
-    def _run_warm(self, options: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
-        words = [*map(os.fspath, options)]
-        with open(os.devnull, "rb") as given, TemporaryFile() as output, TemporaryFile() as errors:
-            started = self.warm.start(words, self.environ, [stream.fileno() for stream in (given, output, errors)])
+    def _run_warm(self, words: Sequence[str | Path], *, stdout: int, stderr: int,
+                  **given: Any) -> subprocess.CompletedProcess[str]:
+        # In files: the end of what it starts is not waited for.
+        with TemporaryFile() as output, TemporaryFile() as errors:
+            streams = {"stdout": output.fileno() if stdout == subprocess.PIPE else stdout,
+                       "stderr": errors.fileno() if stderr == subprocess.PIPE else stderr}
+            started = self.warm.popen(words, given.pop("env"), **streams, **given)
             try:
                 code = started.wait(PATIENCE_SECONDS)
             finally:
