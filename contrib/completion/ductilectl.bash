@@ -30,6 +30,7 @@ _ductilectl_options() {
         jobs) options+=' --failed --status --plugin --pipeline --since --until -n --limit' ;;
         run) options+=' --payload --type --wait' ;;
         emit) options+=' --payload --source' ;;
+        inspect) options+=' --context' ;;
         logs) options+=' -f --follow -n' ;;
         test) options+=' --event --state --request' ;;
         wait) options+=' --timeout' ;;

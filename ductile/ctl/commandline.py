@@ -203,9 +203,12 @@ standard error. `ductilectl inspect` shows events and results.""")
 
 
 def _add_inspect(commands: Commands, name: str) -> None:
-    _take_job(_command(commands, name, "show one job, its attempts, and the whole chain it belongs to", _A_JOB, """\
-The chain is a tree. For each job it shows the status, the baggage it added,
-the files it made, and where each event went, or why it went nowhere."""))
+    parser = _command(commands, name, "show one job, its attempts, and the whole chain it belongs to", _A_JOB, """\
+The chain is a tree. For each job it shows the status, how its baggage differs
+from that of the job before it, the files it made, and where each event went,
+or why it went nowhere.""")
+    _take_job(parser)
+    parser.add_argument("--context", action="store_true", help="show the whole baggage of each job")
 
 
 def _add_retry(commands: Commands, name: str) -> None:

@@ -10,23 +10,29 @@ from typing import Any
 from ductile.ctl import attempts, chain, table
 from ductile.ctl.job import find
 from ductile.ctl.session import Session
+from ductile.ctl.table import Page
 from ductile.errors import EXIT_OK
 from ductile.queue import attempt_table
 from ductile.queue.job import Job
 from ductile.text import counted
 from ductile.units import utc_text
 
+_INDENT = "    "
 
-def inspect(session: Session, *, job: str) -> int:
-    """Show one job with all its attempts, and its chain. Raises DuctileError as `find` does."""
+
+def inspect(session: Session, *, job: str, context: bool) -> int:
+    """Show one job with all its attempts, and its chain; with `context` the whole baggage of each job.
+
+    Raises DuctileError as `find` does.
+    """
     with session.reading() as conn:
         found = find(conn, job)
         tried = [attempts.row(attempt) for attempt in attempt_table.of_job(conn, found.id)]
-        links = chain.rows(conn, found)
-    row = _row(found)
+        links = chain.rows(conn, found, contexts=context)
+    row, page = _row(found), session.page
     session.emit({**row, "attempts": tried, "chain": links}, "".join([
-        _facts(found, row), *(f"\n{attempts.text(attempt)}" for attempt in tried),
-        f"\nchain of {counted(len(links), 'job')}:\n", *map(chain.text, links)]))
+        _facts(found, row, page), *(f"\n{attempts.text(attempt, page=page)}" for attempt in tried),
+        f"\nchain of {counted(len(links), 'job')}:\n", *(chain.text(link, page) for link in links), chain.LEGEND]))
     return EXIT_OK
 
 
@@ -36,11 +42,12 @@ def _row(job: Job) -> dict[str, Any]:
     return {**row, "payload": None if job.payload is None else json.loads(job.payload)}
 
 
-def _facts(job: Job, row: dict[str, Any]) -> str:
-    facts = {name: value for name, value in row.items() if value is not None}
-    facts["payload"] = None if job.payload is None else json.dumps(row["payload"])
+def _facts(job: Job, row: dict[str, Any], page: Page) -> str:
+    facts = {name: page.clock(value, seconds=True) if name.endswith("_at") else value
+             for name, value in row.items() if value is not None}
+    facts.pop("payload", None)
     facts["attempt"] = f"{job.attempt} of {job.max_attempts}"
     del facts["max_attempts"]
     width = max(map(len, facts))
-    return "".join(f"{name.replace('_', ' '):<{width}}  {table.cell(value)}\n"
-                   for name, value in facts.items() if value is not None)
+    lines = "".join(f"{name.replace('_', ' '):<{width}}  {table.cell(value)}\n" for name, value in facts.items())
+    return lines if job.payload is None else f"{lines}payload\n{table.block(table.json_text(row['payload']), _INDENT)}"

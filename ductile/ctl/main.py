@@ -129,7 +129,7 @@ def _command(session: Session, options: Namespace) -> int:
             return logs(session, plugin=options.plugin, limit=options.limit)
         case "inspect":
             from ductile.ctl.inspect import inspect
-            return inspect(session, job=options.job)
+            return inspect(session, job=options.job, context=options.context)
         case "run":
             from ductile.ctl.run import run
             return run(session, plugin=options.plugin, command=options.command, payload=options.payload,

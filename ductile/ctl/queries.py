@@ -16,15 +16,14 @@ from ductile.units import parse_utc, utc_text
 
 _ERROR_CHARACTERS = 500
 _OUTPUT_CHARACTERS = 8000
-_CHAIN_JOBS = 300
 _FILES = 200
 
 # A row, by the names of its columns.
 Row = dict[str, Any]
 
-_JOB = (f"seq, id AS job_id, plugin, command, status, attempt, max_attempts, created_at, started_at, completed_at,"
-        f" next_retry_at, substr(last_error, 1, {_ERROR_CHARACTERS}) AS last_error, parent_job_id, root_job_id,"
-        f" pipeline_name, step_id, replay_of, submitted_by")
+_FACTS = ("seq, id AS job_id, plugin, command, status, attempt, max_attempts, created_at, started_at, completed_at,"
+          " next_retry_at, parent_job_id, root_job_id, pipeline_name, step_id, replay_of, submitted_by")
+_JOB = f"{_FACTS}, substr(last_error, 1, {_ERROR_CHARACTERS}) AS last_error"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,24 +139,30 @@ def logged_plugins(conn: sqlite3.Connection) -> set[str]:
         " SELECT name FROM p WHERE name IS NOT NULL")}
 
 
-def chain(conn: sqlite3.Connection, job_id: str) -> Row | None:
-    """Return a job's chain, the output of its last attempt and its files; None if there is no such job.
+def chain_jobs(conn: sqlite3.Connection, root_job_id: str, limit: int | None = None) -> list[Row]:
+    """Return the jobs of a chain in the order of the queue, the first `limit` of them if that is given."""
+    return rows(conn, f"SELECT {_FACTS}, last_error, event_context_id FROM job_queue"
+                      " WHERE root_job_id = ? ORDER BY seq LIMIT ?", root_job_id, -1 if limit is None else limit)
 
-    `jobs` are the first of the chain in the order of the queue, and always the asked one; `total` counts all of them.
-    """
-    asked = rows(conn, f"SELECT {_JOB} FROM job_queue WHERE id = ?", job_id)
-    if not asked:
-        return None
-    root = asked[0]["root_job_id"]
-    jobs = rows(conn, f"SELECT {_JOB} FROM job_queue WHERE root_job_id = ? ORDER BY seq LIMIT {_CHAIN_JOBS}", root)
-    if job_id not in {job["job_id"] for job in jobs}:
-        jobs += asked
-    said = rows(conn, f"SELECT attempt, status, exit_code, substr(stderr, 1, {_OUTPUT_CHARACTERS}) AS stderr,"
-                      f" substr(printed, 1, {_OUTPUT_CHARACTERS}) AS printed FROM job_log WHERE job_id = ?"
-                      " ORDER BY attempt DESC, seq DESC LIMIT 1", job_id)
+
+def chain_job(conn: sqlite3.Connection, job_id: str) -> Row | None:
+    """Return one job with the columns of `chain_jobs`."""
+    return _first(conn, f"SELECT {_FACTS}, last_error, event_context_id FROM job_queue WHERE id = ?",
+                  job_id)
+
+
+def chain_length(conn: sqlite3.Connection, root_job_id: str) -> int:
+    """Return how many jobs a chain has."""
+    return int(conn.execute("SELECT count(*) FROM job_queue WHERE root_job_id = ?", (root_job_id,)).fetchone()[0])
+
+
+def output(conn: sqlite3.Connection, job_id: str) -> Row:
+    """Return the output of a job's last attempt, None if it has none, and its first files with the number of all."""
     return {
-        "job_id": job_id, "jobs": jobs, "attempt": said[0] if said else None,
-        "total": conn.execute("SELECT count(*) FROM job_queue WHERE root_job_id = ?", (root,)).fetchone()[0],
+        "attempt": _first(
+            conn, f"SELECT attempt, status, exit_code, substr(stderr, 1, {_OUTPUT_CHARACTERS}) AS stderr,"
+            f" substr(printed, 1, {_OUTPUT_CHARACTERS}) AS printed FROM job_log WHERE job_id = ?"
+            " ORDER BY attempt DESC, seq DESC LIMIT 1", job_id),
         "files": rows(conn, f"SELECT path, size FROM artifacts WHERE job_id = ? ORDER BY path LIMIT {_FILES}", job_id),
         "files_total": conn.execute("SELECT count(*) FROM artifacts WHERE job_id = ?", (job_id,)).fetchone()[0],
     }

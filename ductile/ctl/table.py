@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, tzinfo
+from typing import Any
 
 from ductile.ctl import text_width, times
 from ductile.text import one_line
@@ -11,6 +13,10 @@ from ductile.text import one_line
 GAP = "  "
 NOTHING = "-"
 _SHORT_ID = 8
+# Of a string in JSON, in characters.
+_LONG_STRING = 100
+_STRING_SHOWN = 80
+_MOST_JSON_LINES = 200
 
 
 class Page:
@@ -70,6 +76,23 @@ def short(job_id: str) -> str:
 def block(text: str, indent: str) -> str:
     """Return a text of many lines, indented, each without control characters."""
     return "".join(f"{indent}{_margin(line)}{one_line(line)}".rstrip() + "\n" for line in text.splitlines())
+
+
+def shortened(value: Any) -> Any:
+    """Return a JSON value with long strings cut; the cut ones end with their length."""
+    if isinstance(value, str) and len(value) > _LONG_STRING:
+        return f"{value[:_STRING_SHOWN]}… ({len(value):,} characters)"
+    if isinstance(value, dict):
+        return {key: shortened(item) for key, item in value.items()}
+    return [shortened(item) for item in value] if isinstance(value, list) else value
+
+
+def json_text(value: Any) -> str:
+    """Return a JSON value as indented lines, with long strings cut, and what is beyond the first lines counted."""
+    lines = json.dumps(shortened(value), indent=2, ensure_ascii=False).splitlines()
+    if len(lines) > _MOST_JSON_LINES:
+        lines = [*lines[:_MOST_JSON_LINES], f"and {len(lines) - _MOST_JSON_LINES:,} lines more: use --json"]
+    return "\n".join(lines)
 
 
 def _margin(line: str) -> str:

@@ -31,7 +31,7 @@ _JOB = {
 _CHAIN = {
     **keys("job_id parent_job_id plugin command pipeline_name step_id submitted_by replay_of status attempt"
            " max_attempts created_at started_at completed_at next_retry_at last_error depth asked"),
-    "baggage_added": ANY,
+    "baggage_added": ANY, "baggage_before": ANY,
     "attempts": [{
         **keys("attempt status started_at completed_at seconds last_error notes"),
         "passed_on": [keys("plugin job_id step_id")],
@@ -74,6 +74,7 @@ DOCUMENTS: dict[str, Any] = {
     "logs": [_ATTEMPT],
     "logs -f": _ATTEMPT,    # on each line
     "inspect JOB": {**_JOB, "attempts": [_ATTEMPT], "chain": [_CHAIN]},
+    "inspect JOB --context": {**_JOB, "attempts": [_ATTEMPT], "chain": [{**_CHAIN, "context": ANY}]},
     "retry JOB": keys("job_id status attempt max_attempts"),
     "replay JOB": keys("job_id replay_of"),
     "cancel JOB": keys("job_id status last_error"),

@@ -48,13 +48,15 @@ def plugin(name: str, **fields: Any) -> dict[str, Any]:
 
 def chain_of(asked: Mapping[str, Any], *others: Mapping[str, Any], stderr: str | None = None,
              printed: str | None = None, files: Sequence[tuple[str, int]] = (),
-             total: int | None = None) -> dict[str, Any]:
-    """What `glance.chain` gives of a job."""
+             total: int | None = None, added: Mapping[str, Any] | None = None,
+             before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What `chain.glance` gives of a job."""
     jobs = sorted([asked, *others], key=lambda row: row["seq"])
     return {
         "job_id": asked["job_id"], "jobs": jobs, "total": total or len(jobs), "files_total": len(files),
         "attempt": {"attempt": 1, "status": "failed", "exit_code": 1, "stderr": stderr, "printed": printed},
         "files": [{"path": path, "size": size} for path, size in files],
+        "baggage_added": dict(added or {}), "baggage_before": dict(before or {}),
     }
 
 

@@ -59,33 +59,40 @@ def follow(conn: sqlite3.Connection, number: int, parent: int, status: Status = 
 # The asked job
 
 
-INSPECTED = """\
+INSPECTED = f"""\
 id               00000001-0000-4000-8000-000000000000
 plugin           echo
 command          handle
-payload          {"type": "t", "payload": {"a": "\\u009b"}}
 status           queued
 attempt          1 of 4
 submitted by     webhook
 dedupe key       k\\x1b[2J
-created at       2026-02-08T10:00:00.000Z
+created at       2026-02-08 10:00:00 +0000
 root job id      00000001-0000-4000-8000-000000000000
 source event id  e1
+payload
+    {{
+      "type": "t",
+      "payload": {{
+        "a": "\\x9b"
+      }}
+    }}
 
-2026-02-08T10:00:02.000Z attempt 1 failed: no\\x07
+2026-02-08 10:00:02 +0000 attempt 1 failed: no\\x07
     warn: line\\x1b one
     note: the key 'x' is refused\\x07
     result: almost
-    event made {"b": 1}
+    event made {{"b": 1}}
     stderr:
         Traceback:
           at\\x1b home
 
 chain of 1 job:
 * 00000001 echo handle: queued, attempt 1 of 4
-    queued 2026-02-08T10:00:00.000Z
+    queued 2026-02-08 10:00:00 +0000
+      ! the key 'x' is refused\\x07
       event made -> dropped: the attempt failed
-"""
+{chain.LEGEND}"""
 NOTES = ["the key 'x' is refused\x07"]
 RESULT = {"status": "error", "result": "almost", "events": [{"type": "made", "payload": {"b": 1}}],
           "logs": [{"level": "warn", "message": "line\x1b one"}], "notes": NOTES}
@@ -141,7 +148,8 @@ def put_chain(conn: sqlite3.Connection) -> None:
     conn.execute("UPDATE job_queue SET next_retry_at = '2026-02-08T11:00:00.000Z', attempt = 2,"
                  " started_at = created_at, last_error = 'tired' WHERE id = ?", (job_id(2),))
     follow(conn, 3, 1, Status.SUCCEEDED, plugin="mail", command="handle",
-           event_context_id=carry(conn, "c2", {"origin_plugin": "scale", "kg": 81, "unit": "kg", "to": "a\x1b"}))
+           event_context_id=carry(conn, "c2", {"origin_plugin": "scale", "kg": 81, "unit": "kg", "to": "a\x1b",
+                                              "gone": [1]}))
     follow(conn, 4, 3, Status.DEDUPED, plugin="log", command="handle", replay_of=job_id(7), event_context_id=carry(
         conn, "c3", {"origin_plugin": "scale", "kg": 81.0, "unit": "x" * 200, "to": "a\x1b", "k" * 70: None}, "c2"))
 
@@ -149,32 +157,34 @@ def put_chain(conn: sqlite3.Connection) -> None:
 CHAIN = f"""\
 chain of 4 jobs:
 - 00000001 scale poll: succeeded, attempt 1 of 4
-    queued 2026-02-08T10:00:00.000Z, started 2026-02-08T10:00:00.000Z, ended 2026-02-08T10:00:00.000Z
-    2026-02-08T10:00:02.000Z attempt 1 succeeded in 2.000 s
-      note: the key 'x' is refused\\x07
+    queued 2026-02-08 10:00:00 +0000, started 2026-02-08 10:00:00 +0000, ended 2026-02-08 10:00:00 +0000
+    2026-02-08 10:00:02 +0000 attempt 1 succeeded in 2.000 s
+      ! the key 'x' is refused\\x07
       event weighed -> job 00000002 analyse, step look
       event weighed -> job 00000003 mail
       event weighed -> mail: a duplicate of job 00000009
       event weighed -> note, step s: a duplicate of job 00000008
       event unheard -> no subscribers
-  - 00000002 analyse handle, step weight/look: waiting until 2026-02-08T11:00:00.000Z, attempt 2 of 4
-      queued 2026-02-08T10:00:00.000Z, started 2026-02-08T10:00:00.000Z
+  - 00000002 analyse handle, step weight/look: waiting until 2026-02-08 11:00:00 +0000, attempt 2 of 4
+      queued 2026-02-08 10:00:00 +0000, started 2026-02-08 10:00:00 +0000
       error: tired
       + origin_plugin: "scale"
       + kg: 81
       + unit: "kg"
   * 00000003 mail handle: succeeded, attempt 1 of 4
-      queued 2026-02-08T10:00:00.000Z, started 2026-02-08T10:00:00.000Z, ended 2026-02-08T10:00:00.000Z
+      queued 2026-02-08 10:00:00 +0000, started 2026-02-08 10:00:00 +0000, ended 2026-02-08 10:00:00 +0000
       + origin_plugin: "scale"
       + kg: 81
       + unit: "kg"
       + to: "a\\u001b"
+      + gone: [1]
     - 00000004 log handle, replay of 00000007: deduped, attempt 1 of 4
-        queued 2026-02-08T10:00:00.000Z, ended 2026-02-08T10:00:00.000Z
-        + kg: 81.0
-        + unit: "{"x" * 158}…
+        queued 2026-02-08 10:00:00 +0000, ended 2026-02-08 10:00:00 +0000
+        ~ kg: 81.0 (was 81)
+        ~ unit: "{"x" * 80}… (200 characters)" (was "kg")
         + {"k" * 59}…: null
-"""
+        x gone
+{chain.LEGEND}"""
 
 
 def test_the_chain_is_a_tree_with_the_asked_job_marked(conn: sqlite3.Connection, desk: Desk) -> None:
@@ -203,10 +213,29 @@ def test_the_document_has_the_chain_with_the_root_first(conn: sqlite3.Connection
         "attempt": 2, "max_attempts": 4, "created_at": "2026-02-08T10:00:00.000Z",
         "started_at": "2026-02-08T10:00:00.000Z", "completed_at": None, "next_retry_at": "2026-02-08T11:00:00.000Z",
         "last_error": "tired", "depth": 1, "asked": False,
-        "baggage_added": {"origin_plugin": "scale", "kg": 81, "unit": "kg"}, "attempts": [],
-        "files": [],
+        "baggage_added": {"origin_plugin": "scale", "kg": 81, "unit": "kg"}, "baggage_before": {},
+        "attempts": [], "files": [],
     }
     assert chain[3]["baggage_added"] == {"kg": 81.0, "unit": "x" * 200, "k" * 70: None}
+    assert chain[3]["baggage_before"] == {"kg": 81, "unit": "kg", "gone": [1]}
+
+
+def test_with_context_the_whole_baggage_is_shown(conn: sqlite3.Connection, desk: Desk) -> None:
+    put_chain(conn)
+    links = desk.call("inspect", "00000003", "--context", "--json").json["chain"]
+    assert [link["context"] for link in links[:2]] == [None, {"origin_plugin": "scale", "kg": 81, "unit": "kg"}]
+    assert "".join([
+        '      context: {\n', '        "origin_plugin": "scale",\n', '        "kg": 81,\n', '        "unit": "kg"\n',
+        '      }\n']) in desk.call("inspect", "00000003", "--context").out
+
+
+def test_a_long_payload_is_cut_in_its_strings_and_its_lines(conn: sqlite3.Connection, desk: Desk) -> None:
+    payload = {"text": "é" * 5000, "list": list(range(300)), "short": "x" * 100}
+    put_job(conn, job_id(1), payload=json.dumps({"type": "t", "payload": payload}))
+    out = desk.call("inspect", "00000001").out
+    assert f'\n        "text": "{"é" * 80}… (5,000 characters)",\n' in out
+    assert "\n    and 109 lines more: use --json\n" in out
+    assert desk.call("inspect", "00000001", "--json").json["payload"]["payload"] == payload
 
 
 def put_step(conn: sqlite3.Connection, number: int, parent: int | None, **fields: Any) -> None:
@@ -220,23 +249,23 @@ def give(conn: sqlite3.Connection, number: int, **digests: str) -> None:
         Artifact(path=path, size=1536, mtime_ns=1, digest=digest * 64) for path, digest in digests.items()])
 
 
-FILES = """\
+FILES = f"""\
 chain of 3 jobs:
 * 00000001 echo poll, step p/s1: succeeded, attempt 1 of 4
-    queued 2026-02-08T10:00:00.000Z, started 2026-02-08T10:00:00.000Z, ended 2026-02-08T10:00:00.000Z
+    queued 2026-02-08 10:00:00 +0000, started 2026-02-08 10:00:00 +0000, ended 2026-02-08 10:00:00 +0000
     file a  1.5 KB  aaaaaaaaaaaa
     file b\\x1b[31m  1.5 KB  bbbbbbbbbbbb
       no event -> job 00000002 echo, step s2
       no event -> note, step s9: a duplicate of job 00000009
   - 00000002 echo poll, step p/s2: succeeded, attempt 1 of 4
-      queued 2026-02-08T10:00:00.000Z, started 2026-02-08T10:00:00.000Z, ended 2026-02-08T10:00:00.000Z
+      queued 2026-02-08 10:00:00 +0000, started 2026-02-08 10:00:00 +0000, ended 2026-02-08 10:00:00 +0000
       file a  1.5 KB  cccccccccccc
       file new  1.5 KB  aaaaaaaaaaaa
       and 1 file of the job before it
     - 00000003 echo poll, step p/s3: succeeded, attempt 1 of 4
-        queued 2026-02-08T10:00:00.000Z, started 2026-02-08T10:00:00.000Z, ended 2026-02-08T10:00:00.000Z
+        queued 2026-02-08 10:00:00 +0000, started 2026-02-08 10:00:00 +0000, ended 2026-02-08 10:00:00 +0000
         and 3 files of the job before it
-"""
+{chain.LEGEND}"""
 
 
 def put_steps(conn: sqlite3.Connection) -> None:

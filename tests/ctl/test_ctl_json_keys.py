@@ -77,6 +77,7 @@ def shown(daemon: RealDaemon, gate: Gate) -> Iterator[dict[str, list[Any]]]:
     call.shown["logs -f"] = followed(daemon)
     for job_id, in daemon.rows("SELECT id FROM job_queue WHERE plugin IN ('source', 'fails') AND command = 'poll'"):
         call("inspect JOB", "inspect", job_id)
+        call("inspect JOB --context", "inspect", job_id, "--context")
     call("retry JOB", "retry", dead)
     call("replay JOB", "replay", daemon.rows("SELECT id FROM job_queue WHERE step_id = 'two'")[0][0])
     again = call("run PLUGIN", "run", "again")["job_id"]

@@ -11,7 +11,7 @@ import pytest
 
 from ctl.desk import job_id
 from ductile import db
-from ductile.ctl import queries
+from ductile.ctl import chain, queries
 from ductile.queue import attempt_table, job_table
 from ductile.queue.job import LogEntry, Status
 from ductile.units import utc_text
@@ -87,27 +87,27 @@ def test_a_chain_has_what_the_job_said_last_and_its_files(conn: sqlite3.Connecti
             id="log", status="timed_out", completed_at=START, exit_code=3, stderr="s" * 9000, printed="{"), None)
         conn.executemany("INSERT INTO artifacts (job_id, path, size, mtime_ns, digest) VALUES (?, ?, ?, 0, '')",
                          [(job_id(1), f"f{number:03}", number) for number in range(201)])
-    found = queries.chain(conn, job_id(1))
+    found = chain.glance(conn, job_id(1))
     assert ids(found["jobs"]) == [job_id(1), job_id(2)]
     assert (found["job_id"], found["total"], found["files_total"]) == (job_id(1), 2, 201)
     assert found["files"][:2] == [{"path": "f000", "size": 0}, {"path": "f001", "size": 1}]
     assert len(found["files"]) == 200
     assert found["attempt"] == {"attempt": 1, "status": "timed_out", "exit_code": 3, "stderr": "s" * 8000,
                                 "printed": "{"}
-    assert (queries.chain(conn, job_id(2))["attempt"], queries.chain(conn, job_id(2))["files"]) == (None, [])
-    assert queries.chain(conn, job_id(9)) is None
+    assert (chain.glance(conn, job_id(2))["attempt"], chain.glance(conn, job_id(2))["files"]) == (None, [])
+    assert chain.glance(conn, job_id(9)) is None
 
 
 def test_of_a_chain_without_end_the_chosen_job_is_there_in_any_case(conn: sqlite3.Connection) -> None:
     for number in range(400):
         put_job(conn, job_id(number), root_job_id=job_id(0))
-    found = queries.chain(conn, job_id(399))
+    found = chain.glance(conn, job_id(399))
     assert (len(found["jobs"]), found["total"], found["jobs"][-1]["job_id"]) == (301, 400, job_id(399))
 
 
 @pytest.mark.parametrize("look", [
     lambda conn: queries.open_jobs(conn, 20), lambda conn: queries.ended_jobs(conn, 20),
-    lambda conn: queries.chain(conn, job_id(1)), queries.logged_plugins,
+    lambda conn: chain.glance(conn, job_id(1)), queries.logged_plugins,
 ])
 def test_a_look_costs_the_same_however_much_there_is(conn: sqlite3.Connection, look: Callable) -> None:
     def fill(first: int, last: int) -> None:

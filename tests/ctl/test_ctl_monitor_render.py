@@ -219,6 +219,15 @@ def test_a_chain_is_a_tree_with_what_the_chosen_job_said_below_it() -> None:
         " and 996 more: ductilectl inspect 00000002"]
 
 
+def test_the_baggage_of_the_chosen_job_is_compared_with_that_before_it() -> None:
+    chosen = job(1, "succeeded")
+    chain = chain_of(chosen, added={"kg": 81, "unit": "kg"}, before={"unit": "lb", "gone\x1b": "x" * 200})
+    shown = text(sight(chain=chain), State(focus="chain", job=chosen["job_id"]), 200, 30)
+    lines = [line.split("|")[1].strip() for line in shown.splitlines() if "|" in line]
+    assert [line for line in lines if line.startswith(("+", "~", "x"))] == [
+        "+ kg: 81", '~ unit: "kg" (was "lb")', "x gone\\x1b"]
+
+
 def test_a_deep_chain_stays_on_the_screen() -> None:
     jobs = [job(number, parent_job_id=job(number - 1)["job_id"]) for number in range(1, 100)]
     shown = text(sight(chain=chain_of(jobs[98], *jobs[:98])), State(focus="chain", job=jobs[98]["job_id"]), 40, 10)

@@ -47,8 +47,8 @@ def words_of(module: str) -> set[str]:
 
 def request(protocol: int) -> dict:
     return json.loads(encode_request(
-        protocol=protocol, job_id="1", command="poll", config={}, state={}, event={"payload": {}}, deadline_at="", context={},
-        workspace_dir=""))
+        protocol=protocol, job_id="1", command="poll", config={}, state={}, event={"payload": {}}, deadline_at="",
+        context={}, workspace_dir=""))
 
 
 def test_every_key_of_a_manifest_is_explained() -> None:

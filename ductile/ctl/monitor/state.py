@@ -25,8 +25,8 @@ _COMMAND_RUN = "poll"
 class Snapshot:
     """What the database and the daemon said at one moment.
 
-    `status` is what `status --json` shows; `open`, `ended` and `chain` come from `queries`; `timeouts` are the seconds
-    that an attempt may take, by job, as far as they are known.
+    `status` is what `status --json` shows; `open` and `ended` come from `queries`, `chain` from `chain.glance`;
+    `timeouts` are the seconds that an attempt may take, by job, as far as they are known.
     """
 
     now: datetime

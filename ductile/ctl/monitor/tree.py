@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,6 +10,7 @@ from operator import itemgetter
 from typing import Any, TypeVar
 
 from ductile.ctl import table, times
+from ductile.text import one_line
 from ductile.units import format_duration, format_size, parse_utc
 
 # Deeper jobs are not indented further: half of the smallest screen is left for text.
@@ -16,6 +18,8 @@ _DEEPEST_INDENT = 8
 _STEP = "  "
 _BELOW = "    "
 _OUTPUT_LINES = 60
+_KEY_LIMIT = 60
+_VALUE_LIMIT = 160
 
 T = TypeVar("T")
 
@@ -33,7 +37,7 @@ class TreeEntry:
 
 
 def entries(chain: Mapping[str, Any] | None, now: datetime) -> list[TreeEntry]:
-    """Return the lines of what `queries.chain` returned."""
+    """Return the lines of what `chain.glance` returned."""
     if chain is None:
         return []
     lines = []
@@ -108,6 +112,7 @@ def _line(job: Mapping[str, Any], now: datetime) -> str:
 def _below(job: Mapping[str, Any], chain: Mapping[str, Any]) -> Iterator[str]:
     if job["last_error"]:
         yield f"error: {job['last_error'].strip()}"
+    yield from baggage_lines(chain)
     attempt = chain["attempt"]
     if attempt is not None:
         for name in ("stderr", "printed"):
@@ -116,6 +121,24 @@ def _below(job: Mapping[str, Any], chain: Mapping[str, Any]) -> Iterator[str]:
         yield f"file: {file['path']} ({format_size(file['size'])})"
     if chain["files_total"] > len(chain["files"]):
         yield f"and {chain['files_total'] - len(chain['files'])} more files"
+
+
+def baggage_lines(link: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line for each key of the baggage that was added, changed or removed.
+
+    The legend of `inspect` explains the signs.
+    """
+    before = link["baggage_before"]
+    for key, value in link["baggage_added"].items():
+        was = f" (was {_value(before[key])})" if key in before else ""
+        yield f"{'~' if key in before else '+'} {one_line(key, _KEY_LIMIT)}: {_value(value)}{was}"
+    for key in before:
+        if key not in link["baggage_added"]:
+            yield f"x {one_line(key, _KEY_LIMIT)}"
+
+
+def _value(value: Any) -> str:
+    return one_line(json.dumps(table.shortened(value), ensure_ascii=False), _VALUE_LIMIT)
 
 
 def _output(name: str, text: str | None) -> Iterator[str]:

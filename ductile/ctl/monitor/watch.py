@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from ductile import db
 from ductile.config.model import PluginConfig
-from ductile.ctl import queries, status
+from ductile.ctl import chain, queries, status
 from ductile.ctl.monitor import render, state
 from ductile.ctl.monitor.state import Message, Snapshot, State
 from ductile.ctl.monitor.terminal import Terminal, opened
@@ -115,7 +115,7 @@ class Watch:
         with _one_moment(self._conn):
             sight = self._read(now)
             job = state.chosen_job(seen, sight)
-            sight = replace(sight, chain=None if job is None else queries.chain(self._conn, job))
+            sight = replace(sight, chain=None if job is None else chain.glance(self._conn, job))
         self._sight, self._mark, self._job = sight, mark, job
         return sight
 
