@@ -18,7 +18,7 @@ from ductile.validation import Path, dotted
 _MOST_LINES = 200
 _SHOWN = 60
 # Compared separately, under names of their own.
-_SEPARATE = ("plugins", "routes", "webhooks.endpoints")
+_SEPARATE = ("plugins", "routes", "webhooks.endpoints", "pipelines")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from ductile.config.variables import at, holds_variable
 from ductile.errors import EXIT_CONFIG, EXIT_FAILED, DuctileError
 from ductile.pipeline.compiler import Compiled, compile_all
 from ductile.pipeline.files import Authored, read_pipelines
-from ductile.pipeline.spec import PipelineFault
+from ductile.pipeline.spec import PipelineFault, PipelineFile
 from ductile.plugin.discovery import ConfiguredPlugin, Registry, bind, discover, summary
 from ductile.plugin.entrypoint import writable_libraries
 from ductile.routing.router import Router
@@ -116,7 +116,9 @@ def _look(loaded: Loaded) -> tuple[RuntimeConfig, Authored, list[Problem], list[
     config = loaded.config
     registry = _without_values(discover(config.plugins_dirs), loaded)
     plugins = {name: _shown(bind(settings, registry), loaded) for name, settings in config.plugins.items()}
-    authored = read_pipelines(config.pipelines_dir, must_exist=at(loaded.document.value, _PIPELINES_DIR) is not None)
+    authored = read_pipelines(config.pipelines_dir, config=PipelineFile(
+        name=printable(loaded.path), document=loaded.document),
+        must_exist=at(loaded.document.value, _PIPELINES_DIR) is not None)
     compiled = _compile(authored, config, plugins)
     runtime = RuntimeConfig(
         config=config, written=loaded.document.value, environ=dict(loaded.environ), plugins=plugins, registry=registry,
@@ -185,8 +187,7 @@ def _doubts(loaded: Loaded, runtime: RuntimeConfig) -> Iterator[str]:
 
 def _lines(loaded: Loaded, problems: Sequence[Problem]) -> Iterator[str]:
     """Yield all problems of a configuration, in the order of the file."""
-    ordered = sorted(problems, key=lambda problem: loaded.document.where(problem.path, problem.at_key))
-    return map(loaded.locate, ordered)
+    return map(loaded.locate, sorted(problems, key=loaded.document.order))
 
 
 def _first(lines: Iterator[str], count: int) -> tuple[str, ...]:

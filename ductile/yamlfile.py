@@ -6,7 +6,7 @@ import codecs
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -37,13 +37,16 @@ _UNFIT = re.compile("[\0\ud800-\udfff]")
 class Document:
     """What a YAML file says. `problems` are what YAML allows and Ductile does not; `value` is the rest.
 
-    The last value of a repeated key counts.
+    The last value of a repeated key counts. `names` are further files that were merged into it; `sources` have the
+    number of the file, from 1, that a value and all below it come from.
     """
 
     value: Any
     problems: tuple[Problem, ...]
     positions: Mapping[Path, tuple[int, int]]
     key_positions: Mapping[Path, tuple[int, int]]
+    names: tuple[str, ...] = ()
+    sources: Mapping[Path, int] = field(default_factory=dict)
 
     def where(self, path: Path, at_key: bool = False) -> tuple[int, int]:
         """Return line and column, from 1, of the value at `path`, or of its key.
@@ -56,10 +59,26 @@ class Document:
             path = path[:-1]
         return self.positions.get(path, (1, 1))
 
+    def source(self, path: Path) -> int:
+        """Return the number of the file that the value at `path` comes from, 0 for the file itself."""
+        if not self.sources:
+            return 0
+        return next((self.sources[path[:length]] for length in range(len(path), 0, -1)
+                     if path[:length] in self.sources), 0)
+
+    def order(self, problem: Problem) -> tuple[int, int, int]:
+        """Return a key that sorts problems by their places."""
+        return self.source(problem.path), *self.where(problem.path, problem.at_key)
+
+    def place(self, name: str, path: Path, at_key: bool = False) -> str:
+        """Return where a value, or its key, is: `file:line:column`. `name` is that of the file itself."""
+        line, column = self.where(path, at_key)
+        number = self.source(path)
+        return f"{self.names[number - 1] if number else name}:{line}:{column}"
+
     def locate(self, name: str, problem: Problem) -> str:
         """Return a problem as the operator reads it: `file:line:column: path.to.key: text`."""
-        line, column = self.where(problem.path, problem.at_key)
-        return f"{name}:{line}:{column}: {problem}"
+        return f"{self.place(name, problem.path, problem.at_key)}: {problem}"
 
 
 def read_yaml(text: bytes, name: str, *, most_values: int = MOST_VALUES) -> Document:

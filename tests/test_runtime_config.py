@@ -468,3 +468,45 @@ def test_more_problems_than_anybody_reads_are_counted(directory):
     found = problems(directory, text)
     assert (len(found), found[-1]) == (501, "and 9,500 more problems")
     assert found[0] == "config.yaml:3:3: service.tick_intervl0: unknown key (did you mean 'tick_interval'?)"
+
+
+# Pipelines in the configuration, and files that it includes
+
+
+def test_pipelines_stand_in_the_configuration_and_in_what_it_includes_and_in_files(directory: Path) -> None:
+    write(directory / "plugins" / "echo" / "manifest.yaml", MANIFEST.format(version="1", commands="handle"))
+    (directory / "more.yaml").write_text(
+        "pipelines:\n  - {name: second, on: go, steps: [{uses: echo, with: {price: '${price} or ${NOT_SET}'}}]}\n")
+    (directory / "pipelines").mkdir()
+    (directory / "pipelines" / "a.yaml").write_text("name: third\non: go\nsteps: [call: second]\n")
+    result = read(directory, "include: [more.yaml]\npipelines:\n  - {name: first, on: go, steps: [uses: echo]}\n" + ONE)
+    assert result.problems == ()
+    found = result.runtime.router.pipelines
+    assert list(found) == ["first", "second", "third"]
+    assert found["second"].nodes["echo.1"].template == {"price": "${price} or ${NOT_SET}"}
+    before = result.runtime.digest
+    (directory / "more.yaml").write_text("service: {name: other}\n")
+    assert read(directory).runtime.digest != before
+
+
+def test_a_problem_of_a_pipeline_is_where_the_pipeline_is(directory: Path) -> None:
+    write(directory / "plugins" / "echo" / "manifest.yaml", MANIFEST.format(version="1", commands="handle"))
+    (directory / "more.yaml").write_text("pipelines:\n  - {name: a, on: b, steps: [uses: ecko]}\n")
+    (directory / "pipelines").mkdir()
+    (directory / "pipelines" / "a.yaml").write_text("name: a\non: c\nsteps: [uses: echo]\n")
+    assert problems(directory, "include: [more.yaml]\n" + ONE + "pipelines:\n  - {name: x, on: 'a.*', steps: []}\n") == [
+        "config.yaml:5:19: pipelines[0].on: expected one event type, as types match exactly and not by patterns, got"
+        " 'a.*'",
+        "config.yaml:5:33: pipelines[0].steps: expected at least one step, got an empty list",
+        "more.yaml:2:36: pipelines[1].steps[0].uses: expected a configured plugin, got 'ecko' (did you mean 'echo'?)",
+        "pipelines/a.yaml:1:7: name: expected a name of its own, got 'a', which the pipeline at more.yaml:2:12 has",
+    ]
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("pipelines: {name: a}\n", "3:12: pipelines: expected a list, got a mapping"),
+    ("pipelines: []\n", "3:12: pipelines: expected at least one pipeline, got an empty list"),
+    ("pipelines: [a]\n", "3:13: pipelines[0]: expected a mapping, got 'a'"),
+])
+def test_pipelines_of_the_configuration_are_a_list(directory: Path, text: str, expected: str) -> None:
+    assert problems(directory, ONE + text) == [f"config.yaml:{expected}"]

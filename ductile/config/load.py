@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from ductile import safe_files
 from ductile.config.find import CONFIG_LIMIT_BYTES
+from ductile.config.include import included
 from ductile.config.model import Config
 from ductile.config.path_conflicts import path_conflicts
 from ductile.config.read import read_config
@@ -64,8 +65,7 @@ class Loaded:
 
     def located(self, place: Place, text: str) -> str:
         """Return a text that names what it is about, with the file, line and column of its place before it."""
-        line, column = self.document.where(place, at_key=True)
-        return f"{printable(self.path)}:{line}:{column}: {text}"
+        return f"{self.document.place(printable(self.path), place, at_key=True)}: {text}"
 
 
 def load(path: Path, environ: Mapping[str, str], *, keep_unset: bool = False) -> Loaded:
@@ -75,32 +75,38 @@ def load(path: Path, environ: Mapping[str, str], *, keep_unset: bool = False) ->
     Raises DuctileError (78), with one line, where the file cannot be read or is not YAML.
     """
     content = _content(path)
-    document = read_yaml(content, printable(path))
-    # A reading is of now, zone data too: what an earlier one has cached may have been updated since.
-    ZoneInfo.clear_cache()
     # Absolute, because the daemon leaves its working directory; not resolved, so a linked file keeps its neighbours.
     base = Path(os.path.abspath(path.parent))
-    variables, env_file_faults, env_file_warnings = _variables(document.value, base, environ)
+    merged = included(read_yaml(content, printable(path)), base / path.name)
+    document = merged.document
+
+    def base_of(place: Place) -> Path:
+        return merged.directory(place, base)
+
+    # A reading is of now, zone data too: what an earlier one has cached may have been updated since.
+    ZoneInfo.clear_cache()
+    variables, env_file_faults, env_file_warnings = _variables(document.value, base_of(_ENV_FILE), environ)
     value, faults, unset = resolve(document.value, variables)
     zone, zone_warning = local_zone(environ)
-    config, problems, warnings = read_config(value, authored=document.value, base=base, local_zone=zone)
+    config, problems, warnings = read_config(value, authored=document.value, base_of=base_of, local_zone=zone)
     # What an unset variable would have said is not known, so nothing else is said about its value.
     unknown = frozenset(problem.path for problem in unset + faults)
     problems = [problem for problem in problems if problem.at_key or problem.path not in unknown]
     doubtful = unknown.union(problem.path for problem in problems)
     if document.value in ({}, None) and not document.problems:
         problems.append(Problem((), "expected a configuration, got an empty file; `ductilectl init` writes one"))
-    found = [*document.problems, *faults, *problems, *path_conflicts(config, path, value, doubtful)]
+    found = [*document.problems, *merged.problems, *faults, *problems,
+             *path_conflicts(config, (path, *merged.paths), value, doubtful)]
     if not keep_unset:
         found += [*env_file_faults, *(problem for problem in unset if problem.path != _ENV_FILE)]
-    found.sort(key=lambda problem: document.where(problem.path, problem.at_key))
+    found.sort(key=document.order)
     warnings += _padded(document.value, variables)
     places = [*(document.locate(printable(path), warning) for warning in warnings), *env_file_warnings]
     return Loaded(
         config=config,
         path=path,
         environ=variables,
-        files=((path.name, content),),
+        files=((path.name, content), *merged.files),
         problems=tuple(found),
         warnings=tuple(places if zone_warning is None else [*places, zone_warning]),
         document=document,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,11 @@ class _Item:
         return self.real.is_relative_to(other.real)
 
 
-def path_conflicts(config: Config, file: Path, value: Any, doubtful: Collection[KeyPath]) -> list[Problem]:
+def path_conflicts(config: Config, files: Sequence[Path], value: Any, doubtful: Collection[KeyPath]) -> list[Problem]:
     """Return at most one problem for each of `state.path`, `service.log` and `workspace.path`.
 
-    `file` is the configuration file, `value` its document with the variables replaced. Settings at `doubtful` key
-    paths are wrong in another way and are not compared.
+    `files` are the configuration file and those that it includes; `value` is the document with the variables replaced.
+    Settings at `doubtful` key paths are wrong in another way and are not compared.
     """
     def is_known(key_path: KeyPath) -> bool:
         return not any(key_path[:length] in doubtful for length in range(1, len(key_path) + 1))
@@ -48,7 +48,7 @@ def path_conflicts(config: Config, file: Path, value: Any, doubtful: Collection[
         yield Problem(key_path, f"{text}, got {got}")
 
     database = _database_files(config.state_path) if is_known(_STATE) else []
-    operator = [_item("the configuration file", file)]
+    operator = [_item("the configuration file", files[0]), *(_item("an included file", file) for file in files[1:])]
     if config.service.env_file is not None and is_known(("service", "env_file")):
         operator.append(_item("service.env_file", config.service.env_file))
     problems: list[Problem] = []

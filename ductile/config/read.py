@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import tzinfo
 from pathlib import Path
 from typing import Any
@@ -37,18 +37,21 @@ from ductile.protocol import HANDLE
 from ductile.validation import MOST_HINTS, Problem, Section, as_text, kind_of, nearest
 from ductile.validation import Path as Place
 
+# The directory at which a relative path at a key starts.
+BaseOf = Callable[[Place], Path]
+
 _LOG_LEVELS = ("debug", "info", "warn", "error")
 _LOG_WORDS = ("stdout", "syslog")
 
 
 def read_config(
-    document: Any, *, authored: Any, base: Path, local_zone: tzinfo
+    document: Any, *, authored: Any, base_of: BaseOf, local_zone: tzinfo
 ) -> tuple[Config, list[Problem], list[Problem]]:
     """Return the configuration, all problems, and the warnings.
 
     `document` is `authored` with its variables replaced; no message shows the value of a variable. Relative paths
-    start at `base`; `local_zone` is for schedules without a time zone. Invalid values are read as their defaults, so
-    that checking goes on.
+    start at the `base_of` their key; `local_zone` is for schedules without a time zone. Invalid values are read as
+    their defaults, so that checking goes on.
     """
     problems: list[Problem] = []
     warnings: list[Problem] = []
@@ -56,15 +59,15 @@ def read_config(
     root = Section(document, (), problems)
     state = root.section("state")
     workspace = root.section("workspace")
-    plugins_dirs = _read_plugins_dirs(root, base)
+    plugins_dirs = _read_plugins_dirs(root, base_of)
     config = Config(
-        service=_read_service(root.section("service"), base),
-        state_path=state.read("path", base / model.STATE_PATH, lambda value: as_file_path(value, base)),
-        workspace_path=_path(workspace, "path", model.WORKSPACE_PATH, base),
+        service=_read_service(root.section("service"), base_of),
+        state_path=_path(state, "path", model.STATE_PATH, base_of, as_file_path),
+        workspace_path=_path(workspace, "path", model.WORKSPACE_PATH, base_of),
         workspace_ttl=_duration(workspace, "ttl", units.DAY, least=1),
         plugins_dirs=tuple(plugins_dirs.values()),
         plugins_places=tuple(plugins_dirs),
-        pipelines_dir=_path(root, "pipelines_dir", "./pipelines", base),
+        pipelines_dir=_path(root, "pipelines_dir", "./pipelines", base_of),
         plugins=_read_plugins(root, local_zone, asked),
         webhooks=read_webhooks(root, authored, warnings, asked),
         routes=_read_routes(root, asked),
@@ -72,6 +75,9 @@ def read_config(
     )
     state.finish()
     workspace.finish()
+    # Read elsewhere: included files are merged before, and pipelines are read together with those in files.
+    root.has("include")
+    root.has("pipelines")
     root.finish(misnamed.ROOT)
     problems += _unknown_plugins(config.plugins, document)
     shown = [without_values(problem, authored) for problem in problems]
@@ -82,11 +88,12 @@ def _duration(section: Section, key: str, default: int, *, least: int) -> int:
     return section.read(key, default, lambda value: as_duration(value, least=least))
 
 
-def _path(section: Section, key: str, default: str, base: Path) -> Path:
-    return section.read(key, base / default, lambda value: as_path(value, base))
+def _path(section: Section, key: str, default: str, base_of: BaseOf,
+          parse: Callable[[Any, Path], Path] = as_path) -> Path:
+    return section.read(key, base_of(()) / default, lambda value: parse(value, base_of((*section.path, key))))
 
 
-def _read_service(section: Section, base: Path) -> Service:
+def _read_service(section: Section, base_of: BaseOf) -> Service:
     default = Service()
     problems_before = len(section.problems)
     dedupe_ttl = _duration(section, "dedupe_ttl", default.dedupe_ttl, least=0)
@@ -99,13 +106,14 @@ def _read_service(section: Section, base: Path) -> Service:
         name=section.text("name", default.name),
         tick_interval=_duration(section, "tick_interval", default.tick_interval, least=1),
         log_level=section.choice("log_level", default.log_level, _LOG_LEVELS),
-        log=section.read("log", default.log, lambda value: _as_log(value, base)),
+        log=section.read("log", default.log, lambda value: _as_log(value, base_of((*section.path, "log")))),
         dedupe_ttl=dedupe_ttl,
         job_log_retention=job_log_retention,
         max_hops=section.integer("max_hops", default.max_hops, least=1, most=1000),
         max_queue_depth=section.integer("max_queue_depth", default.max_queue_depth, least=1, most=10_000_000),
         shutdown_grace=_duration(section, "shutdown_grace", default.shutdown_grace, least=0),
-        env_file=section.read("env_file", None, lambda value: as_file_path(value, base)),
+        env_file=section.read("env_file", None, lambda value: as_file_path(
+            value, base_of((*section.path, "env_file")))),
     )
     section.finish(misnamed.SERVICE)
     return service
@@ -116,13 +124,19 @@ def _as_log(value: Any, base: Path) -> str | Path:
     return text if text in _LOG_WORDS else as_file_path(text, base)
 
 
-def _read_plugins_dirs(root: Section, base: Path) -> dict[Place, Path]:
+def _read_plugins_dirs(root: Section, base_of: BaseOf) -> dict[Place, Path]:
     value = root.raw("plugins_dir", "./plugins")
     if isinstance(value, list):
         if not value:
             root.wrong("plugins_dir", "expected at least one directory, got an empty list")
-        return texts(root, "plugins_dir", lambda each: as_path(each, base))
-    return {("plugins_dir",): _path(root, "plugins_dir", "./plugins", base)}
+        paths = {}
+        for place, text in texts(root, "plugins_dir", as_text).items():
+            try:
+                paths[place] = as_path(text, base_of(place))
+            except ValueError as error:
+                root.problems.append(Problem(place, str(error)))
+        return paths
+    return {("plugins_dir",): _path(root, "plugins_dir", "./plugins", base_of)}
 
 
 def _read_plugins(root: Section, local_zone: tzinfo, asked: list[Asked]) -> Mapping[str, PluginConfig]:

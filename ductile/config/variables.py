@@ -10,6 +10,8 @@ from typing import Any
 from ductile.validation import Path, Problem, nearest
 
 _NAME = "[A-Za-z_][A-Za-z0-9_]*"
+# No variable is replaced in pipelines, as in files of their own: their definitions are stored.
+_UNTOUCHED: Path = ("pipelines",)
 # Characters.
 _SHORTEST_TELLING = 4
 _WHOLE = re.compile(r"\$\{(" + _NAME + r")\}")
@@ -41,6 +43,8 @@ def references(document: Any) -> Iterator[tuple[Path, str]]:
     left: list[tuple[Path, Any]] = [((), document)]
     while left:
         path, value = left.pop()
+        if path == _UNTOUCHED:
+            continue
         if isinstance(value, dict):
             left += (((*path, key), item) for key, item in value.items())
         elif isinstance(value, list):
@@ -89,6 +93,8 @@ class _Resolver:
         self._variables = variables
 
     def value(self, value: Any, path: Path) -> Any:
+        if path == _UNTOUCHED:
+            return value
         if isinstance(value, str):
             return self._text(value, path)
         if isinstance(value, list):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ductile import safe_files
 from ductile.errors import DuctileError
-from ductile.pipeline.spec import PipelineFault, PipelineFile, PipelineSpec, read_specs
+from ductile.pipeline.spec import PipelineFault, PipelineFile, PipelineSpec, read_inline, read_specs
 from ductile.safe_files import printable
 from ductile.yamlfile import read_yaml
 
@@ -32,20 +32,19 @@ class Authored:
     unlisted: str | None
 
 
-def read_pipelines(directory: Path, *, must_exist: bool = False) -> Authored:
-    """Return every pipeline in the `*.yaml` and `*.yml` files of a directory, except hidden ones.
+def read_pipelines(directory: Path, *, config: PipelineFile | None = None, must_exist: bool = False) -> Authored:
+    """Return the pipelines of a configuration, and of each `*.yaml` and `*.yml` file in a directory that is not hidden.
 
     A missing directory is an empty one unless it `must_exist`. Nothing on disk makes this raise.
     """
-    specs: list[PipelineSpec] = []
-    problems: list[PipelineFault] = []
+    specs, problems = ([], []) if config is None else read_inline(config)
     files: list[tuple[str, bytes]] = []
     try:
         names = os.listdir(directory)
     except OSError as error:
         none_needed = isinstance(error, FileNotFoundError) and not must_exist
         unlisted = None if none_needed else safe_files.why_not_listed(directory, error)
-        return Authored(specs=(), problems=(), files=(), unlisted=unlisted)
+        return Authored(specs=tuple(specs), problems=tuple(sorted(problems)), files=(), unlisted=unlisted)
     # Editors give hidden names to their locks and copies.
     names = sorted(name for name in names if name.endswith(_ENDINGS) and not name.startswith("."))
     problems += _same_stems(directory, names)

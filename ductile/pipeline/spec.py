@@ -39,12 +39,13 @@ class PipelineFile:
     def fault(self, problem: Problem) -> PipelineFault:
         """Return a problem in this file as a fault."""
         line, column = self.document.where(problem.path, problem.at_key)
-        return PipelineFault(file=self.name, line=line, column=column, text=self.document.locate(self.name, problem))
+        number = self.document.source(problem.path)
+        return PipelineFault(file=self.document.names[number - 1] if number else self.name, line=line, column=column,
+                             text=self.document.locate(self.name, problem))
 
     def location(self, path: Path) -> str:
         """Return where a value is: `file:line:column`."""
-        line, column = self.document.where(path)
-        return f"{self.name}:{line}:{column}"
+        return self.document.place(self.name, path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +134,16 @@ def read_specs(file: PipelineFile) -> tuple[list[PipelineSpec], list[PipelineFau
     return specs, [file.fault(problem) for problem in problems]
 
 
+def read_inline(file: PipelineFile) -> tuple[list[PipelineSpec], list[PipelineFault]]:
+    """Return the pipelines in the list `pipelines` of a configuration, and every problem with them."""
+    problems: list[Problem] = []
+    value = file.document.value
+    if not isinstance(value, Mapping) or value.get("pipelines") is None:
+        return [], []
+    specs = _read_list(file, Section({"pipelines": value["pipelines"]}, (), problems))
+    return specs, [file.fault(problem) for problem in problems]
+
+
 def _read_list(file: PipelineFile, root: Section) -> list[PipelineSpec]:
     value = root.raw("pipelines")
     if not isinstance(value, list):
@@ -173,7 +184,7 @@ def _read_pipeline(file: PipelineFile, section: Section) -> PipelineSpec:
 def _as_trigger(value: Any) -> str:
     event_type = as_text(value)
     if "*" in event_type:
-        raise ValueError(f"expected one event type, as patterns are not supported, got {event_type!r}")
+        raise ValueError(f"expected one event type, as types match exactly and not by patterns, got {event_type!r}")
     if reserved_prefix(event_type) is not None and event_type not in ANNOUNCED:
         hint = nearest(event_type, ANNOUNCED)
         raise ValueError(f"expected a plugin's event or one of {', '.join(ANNOUNCED)}, got {event_type!r}{hint}")

@@ -198,7 +198,7 @@ def _load(directory: Path, path: Path, document: Document) -> tuple[Plugin | Non
 
 def placed(document: Document, name: str, problems: Sequence[Problem]) -> list[str]:
     """Return problems as lines, in the order of the file."""
-    ordered = sorted(problems, key=lambda problem: document.where(problem.path, problem.at_key))
+    ordered = sorted(problems, key=document.order)
     return [document.locate(name, problem) for problem in ordered]
 
 

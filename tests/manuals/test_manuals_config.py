@@ -90,7 +90,7 @@ def beyond(bound: str, step: int) -> Any:
 
 def test_every_key_that_is_read_is_explained_and_no_other() -> None:
     document = Recorder.of(whole())
-    read_config(document, authored=document, base=Path("/"), local_zone=UTC)
+    read_config(document, authored=document, base_of=lambda key: Path("/"), local_zone=UTC)
     known = {part: at(document, path).asked for part, path in SECTIONS.items()}
     known["plugins.NAME.timeouts"] = set(DEFAULT_TIMEOUTS)
     # Only read to say what to write instead.
