@@ -31,7 +31,7 @@ _ductilectl_options() {
         run) options+=' --payload --type --wait' ;;
         emit) options+=' --payload --source' ;;
         inspect) options+=' --context' ;;
-        logs) options+=' -f --follow -n' ;;
+        logs) options+=' -f --follow -n --since --until --failed --grep' ;;
         test) options+=' --event --state --request' ;;
         wait) options+=' --timeout' ;;
         backup) options+=' --keep' ;;
@@ -47,7 +47,7 @@ _ductilectl() {
     local program=$1 cur=${COMP_WORDS[COMP_CWORD]}
     local command= option= config= position=0 index word
     local valued=' -c --config -n --payload --type --source --set --event --state --request --lang --dir
-        --timeout --keep --status --plugin --pipeline --since --until --limit '
+        --timeout --keep --status --plugin --pipeline --since --until --limit --grep '
     COMPREPLY=()
     for ((index = 1; index < COMP_CWORD; index++)); do
         word=${COMP_WORDS[index]}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 
 from ductile.ctl import table
 from ductile.ctl.queries import Row
 from ductile.ctl.table import Page
 from ductile.queue.attempt_table import Attempt
+from ductile.units import parse_utc
 
 _INDENT = "    "
 _JOB_FACTS = ("seq", "created_at", "submitted_by", "parent_job_id", "source_event_id")
@@ -49,27 +51,56 @@ def line(attempt: Row, *, page: Page = table.PLAIN, with_job: bool = False) -> s
     return text
 
 
-def text(attempt: Row, *, page: Page = table.PLAIN, with_job: bool = False) -> str:
-    """Return a row of `row` as text: one line, and below it the plugin's output. `with_job` names the job too."""
-    return line(attempt, page=page, with_job=with_job) + "\n" + "".join(_said(attempt, events=not with_job))
+def whole(columns: Row) -> Row:
+    """Return a row of `queries.attempts` with `whole`, as `row` does."""
+    result = columns["result"]
+    return {**columns, "result": None if result is None else json.loads(result), "seconds": _seconds(columns)}
 
 
-def _said(attempt: Row, *, events: bool) -> list[str]:
-    """Return the log lines, the notes, the result, the events and the standard error of an attempt, each indented."""
+def parts(columns: Row) -> Row:
+    """Return a row of `queries.attempts`, which has only parts of the response, as `text` takes it."""
+    result = {"result": columns.pop("text"), **{name: json.loads(columns.pop(name) or "null")
+                                                for name in ("logs", "notes")}}
+    return {**columns, "result": result, "seconds": _seconds(columns)}
+
+
+def _seconds(attempt: Row) -> float | None:
+    if attempt["started_at"] is None:
+        return None
+    return (parse_utc(attempt["completed_at"]) - parse_utc(attempt["started_at"])).total_seconds()
+
+
+def text(attempt: Row, *, page: Page = table.PLAIN, with_job: bool = False, events: bool = True) -> str:
+    """Return a row of `row` or `parts` as text: one line, and below it the output of the plugin.
+
+    `with_job` names the job too; without `events` those are left out.
+    """
+    return line(attempt, page=page, with_job=with_job) + "\n" + "".join(_output(attempt, events=events))
+
+
+def _output(attempt: Row, *, events: bool) -> Iterator[str]:
+    """Yield the log lines, the notes, the result, the events and the standard error of an attempt, each indented."""
     result = attempt["result"] if isinstance(attempt["result"], dict) else {}
-    parts = [table.block(f"{each.get('level', 'info')}: {table.cell(each.get('message'))}", _INDENT)
-             for each in _objects(result.get("logs"))]
+    for each in _objects(result.get("logs")):
+        yield _labelled(str(each.get("level", "info")), each.get("message"))
     if isinstance(result.get("notes"), list):
-        parts += [table.block(f"note: {table.cell(each)}", _INDENT) for each in result["notes"]]
+        yield from (_labelled("note", each) for each in result["notes"])
+    if isinstance(result.get("result"), str):
+        yield _labelled("result", result["result"])
     if events:
-        if isinstance(result.get("result"), str):
-            parts.append(table.block(f"result: {table.cell(result['result'])}", _INDENT))
-        parts += [table.block(f"event {table.cell(each.get('type'))} {json.dumps(each.get('payload', {}))}", _INDENT)
-                  for each in _objects(result.get("events"))]
+        yield from (table.block(f"event {table.cell(each.get('type'))} {json.dumps(each.get('payload', {}))}", _INDENT)
+                    for each in _objects(result.get("events")))
     for name in ("stderr", "printed"):
         if attempt[name]:
-            parts.append(f"{_INDENT}{name}:\n" + table.block(attempt[name], _INDENT * 2))
-    return parts
+            yield _labelled(name, attempt[name])
+
+
+def _labelled(label: str, value: object) -> str:
+    """Return `label: text`, or a text of several lines below its label."""
+    text = str(value)
+    if "\n" in text.strip():
+        return f"{_INDENT}{table.cell(label)}:\n{table.block(text, _INDENT * 2)}"
+    return table.block(f"{table.cell(label)}: {table.cell(value)}", _INDENT)
 
 
 def _objects(value: object) -> list[Row]:

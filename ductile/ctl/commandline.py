@@ -192,14 +192,20 @@ subscribes to the event.""")
 
 
 def _add_logs(commands: Commands, name: str) -> None:
-    parser = _command(commands, name, "show finished attempts with their output", "echo -f", """\
-For each attempt: the time, the job, the outcome, its log lines and its
-standard error. `ductilectl inspect` shows events and results.""")
-    parser.add_argument("plugin", metavar="PLUGIN", nargs="?", type=_word, help="only attempts of this plugin")
+    parser = _command(commands, name, "show finished attempts with their output",
+                      f"echo -f\n--failed --since 1d\n{_A_JOB} --grep timeout", """\
+For each attempt: the time, the job, the outcome, its log lines, its result
+and its standard error. Of the running job it shows the standard error so far.
+`ductilectl inspect` shows events.""")
+    parser.add_argument("target", metavar="PLUGIN|JOB", nargs="?", type=_word,
+                        help="only attempts of this plugin, or of this job")
     parser.add_argument("-f", "--follow", action="store_true",
-                        help="follow new attempts; with --json, one document a line")
-    parser.add_argument("-n", metavar="N", dest="limit", type=_count, default=_LOG_ROWS,
-                        help=f"show the last N attempts (default: {_LOG_ROWS})")
+                        help="follow new attempts and the running job; with --json, one document a line")
+    parser.add_argument("-n", metavar="N", dest="limit", type=_count,
+                        help=f"show the last N attempts (default: {_LOG_ROWS}, with --since all)")
+    _take_times(parser, "only attempts that ended at this time or later", "only attempts that ended before this time")
+    parser.add_argument("--failed", action="store_true", help="only attempts that did not succeed")
+    parser.add_argument("--grep", metavar="REGEX", help="only attempts whose output or error matches")
 
 
 def _add_inspect(commands: Commands, name: str) -> None:

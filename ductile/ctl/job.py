@@ -15,7 +15,7 @@ from ductile.errors import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_OK, EXIT_USAGE, Duc
 from ductile.queue import attempt_table, job_table
 from ductile.queue.job import Job, Status
 
-_SHORTEST_PREFIX = 4
+SHORTEST_PREFIX = 4
 _CANDIDATES_SHOWN = 10
 # A plugin has five seconds between SIGTERM and SIGKILL.
 _CANCEL_SECONDS = 12
@@ -28,8 +28,8 @@ def find(conn: sqlite3.Connection, text: str) -> Job:
     Raises DuctileError: 66 if there is none, 64 if `text` is too short or there are several.
     """
     prefix = text.strip().lower()
-    if len(prefix) < _SHORTEST_PREFIX:
-        raise DuctileError(f"{quoted(text)} is too short for a job: give {_SHORTEST_PREFIX} characters of its id",
+    if len(prefix) < SHORTEST_PREFIX:
+        raise DuctileError(f"{quoted(text)} is too short for a job: give {SHORTEST_PREFIX} characters of its id",
                            exit_code=EXIT_USAGE)
     found = job_table.with_prefix(conn, prefix, _CANDIDATES_SHOWN + 1)
     if not found:

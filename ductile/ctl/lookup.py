@@ -52,12 +52,15 @@ def enabled(known: RuntimeConfig, name: str) -> ConfiguredPlugin:
 
 def require_plugin(session: Session, conn: sqlite3.Connection, name: str) -> None:
     """Refuse a plugin that is neither configured nor in the database. Raises DuctileError (66)."""
-    if name in session.plugins or queries.jobs(conn, JobFilter(plugin=name), 1):
-        return
-    logged = queries.logged_plugins(conn)
-    if name not in logged:
-        hint = nearest(name, {*session.plugins, *logged})
+    if not is_known(session, conn, name):
+        hint = nearest(name, {*session.plugins, *queries.logged_plugins(conn)})
         raise DuctileError(f"no plugin {quoted(name)} is configured or in the log{hint}", exit_code=EXIT_NOT_FOUND)
+
+
+def is_known(session: Session, conn: sqlite3.Connection, name: str) -> bool:
+    """Return whether a plugin is configured, has jobs or is in the log."""
+    return (name in session.plugins or bool(queries.jobs(conn, JobFilter(plugin=name), 1))
+            or name in queries.logged_plugins(conn))
 
 
 def quoted(text: str) -> str:

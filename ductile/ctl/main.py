@@ -121,12 +121,11 @@ def _command(session: Session, options: Namespace) -> int:
             from ductile.ctl.jobs import jobs
             return jobs(session, status="dead" if options.failed else options.status, plugin=options.plugin,
                         pipeline=options.pipeline, since=options.since, until=options.until, limit=options.limit)
-        case "logs" if options.follow:
-            from ductile.ctl.logs import follow
-            return follow(session, plugin=options.plugin, limit=options.limit)
         case "logs":
-            from ductile.ctl.logs import logs
-            return logs(session, plugin=options.plugin, limit=options.limit)
+            from ductile.ctl.logs import Asked, follow, logs
+            asked = Asked(target=options.target, since=options.since, until=options.until, failed=options.failed,
+                          grep=options.grep, limit=options.limit)
+            return (follow if options.follow else logs)(session, asked=asked)
         case "inspect":
             from ductile.ctl.inspect import inspect
             return inspect(session, job=options.job, context=options.context)

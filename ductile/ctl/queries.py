@@ -6,7 +6,9 @@ are cut to what a screen can show.
 
 from __future__ import annotations
 
+import re
 import sqlite3
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from operator import itemgetter
@@ -16,6 +18,7 @@ from ductile.units import parse_utc, utc_text
 
 _ERROR_CHARACTERS = 500
 _OUTPUT_CHARACTERS = 8000
+_PRINTED_CHARACTERS = 64 * 1024
 _FILES = 200
 
 # A row, by the names of its columns.
@@ -128,6 +131,108 @@ def ended_jobs(conn: sqlite3.Connection, limit: int) -> list[Row]:
     """Return the `limit` jobs that ended last, the latest first."""
     return rows(conn, f"SELECT {_JOB} FROM job_queue INDEXED BY job_queue_ended WHERE completed_at IS NOT NULL"
                       " ORDER BY completed_at DESC, status DESC, seq DESC LIMIT ?", limit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptFilter:
+    """Which attempts `attempts` yields; None is any. `after_seq` and `last_seq` are bounds of `job_log.seq`."""
+
+    plugin: str | None = None
+    job_id: str | None = None
+    failed: bool = False
+    since: datetime | None = None
+    until: datetime | None = None
+    grep: re.Pattern[str] | None = None
+    after_seq: int | None = None
+    last_seq: int | None = None
+
+
+def attempts(conn: sqlite3.Connection, wanted: AttemptFilter, *, last: int | None = None,
+             whole: bool = False) -> Iterator[Row]:
+    """Yield attempts in the order they ended, only the `last` ones if that is given.
+
+    Of a response only what `logs` shows is read (`text` is its result), or with `whole` all of it as JSON.
+    """
+    if wanted.grep is not None:
+        pattern = wanted.grep
+        conn.create_function("has_match", -1, lambda *texts: any(pattern.search(text) for text in texts if text))
+    conditions, parameters = _attempt_conditions(conn, wanted)    # the first parameter is before the first row
+    source = f"FROM job_log{_attempt_index(wanted)} WHERE {' AND '.join(conditions)}"
+    if last == 0:
+        return
+    if last is not None:
+        # Where they begin, so that they are read one at a time, oldest first.
+        first = conn.execute(f"SELECT seq {source} ORDER BY seq DESC LIMIT 1 OFFSET ?",
+                             (*parameters, last - 1)).fetchone()
+        if first is not None:
+            parameters[0] = first[0] - 1
+    cursor = conn.execute(f"SELECT {_WHOLE if whole else _PARTS} {source} ORDER BY seq", parameters)
+    names = [column[0] for column in cursor.description]
+    for row in cursor:
+        yield dict(zip(names, row, strict=True))
+
+
+_ATTEMPT = "id, job_id, attempt, plugin, command, status, started_at, completed_at, exit_code, last_error"
+_WHOLE = f"{_ATTEMPT}, stderr, printed, result"
+
+
+def _of_response(key: str) -> str:
+    return f"CASE WHEN json_valid(result) THEN json_extract(result, '$.{key}') END"
+
+
+def _list_of(key: str) -> str:
+    return (f"CASE WHEN json_valid(result) AND json_type(result, '$.{key}') = 'array'"
+            f" THEN json_extract(result, '$.{key}') END")
+
+
+_PARTS = (f"{_ATTEMPT}, stderr, substr(printed, 1, {_PRINTED_CHARACTERS}) AS printed,"
+          f" CASE WHEN json_valid(result) AND json_type(result, '$.result') = 'text'"
+          f" THEN substr(json_extract(result, '$.result'), 1, {_PRINTED_CHARACTERS}) END AS text,"
+          f" {_list_of('logs')} AS logs, {_list_of('notes')} AS notes")
+
+
+def _attempt_index(wanted: AttemptFilter) -> str:
+    if wanted.job_id is not None:
+        return " INDEXED BY job_log_job"
+    if wanted.failed:
+        return " INDEXED BY job_log_failed"
+    return "" if wanted.plugin is None else " INDEXED BY job_log_plugin"
+
+
+def _attempt_conditions(conn: sqlite3.Connection, wanted: AttemptFilter) -> tuple[list[str], list[object]]:
+    before, after = _seq_bounds(conn, wanted)
+    # One lower bound: SQLite would use the first of several, and read all rows from there.
+    conditions = ["seq > ?"]
+    parameters: list[object] = [max(before or 0, wanted.after_seq or 0)]
+    for condition, value in (
+            ("seq <= ?", wanted.last_seq), ("seq < ?", after), ("plugin = ?", wanted.plugin),
+            ("job_id = ?", wanted.job_id), ("completed_at >= ?", wanted.since and utc_text(wanted.since)),
+            ("completed_at < ?", wanted.until and utc_text(wanted.until))):
+        if value is not None:
+            conditions.append(condition)
+            parameters.append(value)
+    if wanted.failed:
+        conditions.append("status != 'succeeded'")
+    if wanted.grep is not None:
+        conditions.append(f"has_match(last_error, stderr, printed, {_of_response('result')}, {_of_response('logs')})")
+    return conditions, parameters
+
+
+# How far a clock may have been set back without hiding an attempt.
+_CLOCK_SLACK = timedelta(hours=1)
+
+
+def _seq_bounds(conn: sqlite3.Connection, wanted: AttemptFilter) -> tuple[int | None, int | None]:
+    """Return between which rows the attempts of a time are: they are in the order they ended, give or take a clock."""
+    before = after = None
+    if wanted.since is not None:
+        before = conn.execute("SELECT seq FROM job_log INDEXED BY job_log_completed WHERE completed_at < ?"
+                              " ORDER BY completed_at DESC LIMIT 1",
+                              (utc_text(wanted.since - _CLOCK_SLACK),)).fetchone()
+    if wanted.until is not None:
+        after = conn.execute("SELECT seq FROM job_log INDEXED BY job_log_completed WHERE completed_at >= ?"
+                             " ORDER BY completed_at LIMIT 1", (utc_text(wanted.until + _CLOCK_SLACK),)).fetchone()
+    return before and before[0], after and after[0]
 
 
 def logged_plugins(conn: sqlite3.Connection) -> set[str]:

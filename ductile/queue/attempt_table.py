@@ -73,22 +73,6 @@ def of_jobs(conn: sqlite3.Connection, jobs: Iterable[str]) -> Iterator[Attempt]:
                  json.dumps(list(jobs)))
 
 
-def latest(conn: sqlite3.Connection, plugin: str | None, limit: int) -> list[Attempt]:
-    """Return the last `limit` attempts, of one plugin or of all, oldest first."""
-    if plugin is None:
-        rows = _attempts(conn, "ORDER BY seq DESC LIMIT ?", limit)
-    else:
-        rows = _attempts(conn, "WHERE plugin = ? ORDER BY seq DESC LIMIT ?", plugin, limit)
-    return rows[::-1]
-
-
-def after(conn: sqlite3.Connection, seq: int, plugin: str | None) -> list[Attempt]:
-    """Return the attempts that ended after the row `seq`, of one plugin or of all, oldest first."""
-    if plugin is None:
-        return _attempts(conn, "WHERE seq > ? ORDER BY seq", seq)
-    return _attempts(conn, "WHERE plugin = ? AND seq > ? ORDER BY seq", plugin, seq)
-
-
 def last_seq(conn: sqlite3.Connection) -> int:
     """Return the `seq` of the newest attempt, 0 if there is none."""
     return int(conn.execute("SELECT coalesce(max(seq), 0) FROM job_log").fetchone()[0])

@@ -81,7 +81,7 @@ QUEUED, RUNNING, DEAD, SUCCEEDED = (job_id(number) for number in range(0xabc0, 0
     (["st"], ["status", "state"]), (["--json", "re"], ["retry", "replay", "reset", "reload", "restore"]),
     (["-c", "x", "pl"], ["plugins"]), (["--config", "=", "x", "pl"], ["plugins"]), (["new"], ["new-plugin"]),
     (["--v"], ["--version"]), (["run", "echo", "--p"], ["--payload"]),
-    (["logs", "--"], ["--help", "--config", "--json", "--utc", "--follow"]),
+    (["wait", "--"], ["--help", "--config", "--json", "--utc", "--timeout"]),
     (["run", "echo", "h"], ["handle", "health"]), (["run", "echo", "--payload", "x", "h"], ["handle", "health"]),
     (["new-plugin", "--lang", "p"], ["python"]), (["new-plugin", "--lang", "=", "n"], ["node"]),
     (["queue", "-n", "1"], []), (["reload", ""], []), (["what", ""], []),

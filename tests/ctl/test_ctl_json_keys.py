@@ -6,7 +6,6 @@ import argparse
 import io
 import json
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,8 @@ import pytest
 
 from ctl.desk import PATIENCE_SECONDS, start
 from ctl.json_keys import ANY, DOCUMENTS, WITHOUT, differences, keys, places
-from ductile import db
 from ductile.ctl import commandline, logs
 from ductile.ctl.session import Session
-from ductile.queue.attempt_table import latest
 from support.daemon import RealDaemon
 from support.gate import Gate
 
@@ -112,9 +109,8 @@ def followed(daemon: RealDaemon) -> list[Any]:
     out = io.StringIO()
     session = Session(environ={}, stdin=io.BytesIO(), out=out, err=io.StringIO(), as_json=True,
                       config_option=str(daemon.home))
-    logs.follow(session, plugin=None, limit=20, has_reader=lambda: False)
-    with closing(db.connect_again(daemon.database)) as conn:
-        assert len(latest(conn, None, 20)) == len(out.getvalue().splitlines())
+    logs.follow(session, asked=logs.Asked(), has_reader=lambda: False)
+    assert daemon.rows("SELECT min(20, count(*)) FROM job_log") == [(len(out.getvalue().splitlines()),)]
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
 

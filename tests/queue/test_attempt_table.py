@@ -60,19 +60,6 @@ def several(conn):
     return conn
 
 
-def test_the_latest_are_shown_oldest_first(several):
-    assert named(attempt_table.latest(several, None, 3)) == ["log-3", "log-4", "log-5"]
-    assert named(attempt_table.latest(several, "other", 1)) == ["log-4"]
-    assert named(attempt_table.latest(several, "echo", 10)) == ["log-1", "log-3", "log-5"]
-    assert attempt_table.latest(several, "unknown", 10) == []
-
-
-def test_following_goes_on_after_the_last_one_seen(several):
-    assert named(attempt_table.after(several, 3, None)) == ["log-4", "log-5"]
-    assert named(attempt_table.after(several, 3, "echo")) == ["log-5"]
-    assert attempt_table.after(several, 5, None) == []
-
-
 def test_the_attempts_of_a_job_are_in_the_order_in_which_they_ended(several):
     assert named(attempt_table.of_job(several, "a")) == ["log-1", "log-3", "log-5"]
 
@@ -103,4 +90,4 @@ def test_a_status_that_no_attempt_has_is_refused(conn):
 
 def test_the_rows_of_jobs_are_removed_and_no_others(several):
     attempt_table.remove(several, ["a", "unknown"])
-    assert named(attempt_table.latest(several, None, 10)) == ["log-2", "log-4"]
+    assert (attempt_table.of_job(several, "a"), named(attempt_table.of_job(several, "b"))) == ([], ["log-2", "log-4"])

@@ -131,12 +131,9 @@ ON_DEMAND: list[Callable] = [
     lambda conn: job_table.of_chain(conn, "running"),
     lambda conn: job_table.count_waiting(conn, 100),
     lambda conn: job_table.count_queued_outside(conn, ["echo"]),
-    lambda conn: attempt_table.latest(conn, "echo", 10),
     lambda conn: attempt_table.of_job(conn, "running"),
     lambda conn: list(attempt_table.of_jobs(conn, ["running"])),
     lambda conn: list(context_table.with_parents(conn, ["context"])),
-    lambda conn: attempt_table.after(conn, 5, None),
-    lambda conn: attempt_table.after(conn, 5, "echo"),
 ]
 
 
