@@ -34,21 +34,26 @@ def _script(number: int) -> str:
 
 def missing(conn: sqlite3.Connection) -> list[str]:
     """Return the columns and indexes that a database lacks for its version, a line each."""
+    columns, indexes = expected(conn.execute("PRAGMA user_version").fetchone()[0])
+    return ([f"table {table} has no column {column}" for table, column in sorted(columns - _columns(conn))]
+            + [f"table {table} has no index {index}" for table, index in sorted(indexes - _indexes(conn))])
+
+
+@cache
+def expected(version: int) -> tuple[frozenset[tuple[str, str]], frozenset[tuple[str, str]]]:
+    """Return the columns and the indexes of a version, each with its table. Takes milliseconds the first time."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
-        for number in range(1, conn.execute("PRAGMA user_version").fetchone()[0] + 1):
+        for number in range(1, version + 1):
             for statement in statements(number):
                 model.execute(statement)
-        columns = _columns(model) - _columns(conn)
-        indexes = _indexes(model) - _indexes(conn)
-    return ([f"table {table} has no column {column}" for table, column in sorted(columns)]
-            + [f"table {table} has no index {index}" for table, index in sorted(indexes)])
+        return _columns(model), _indexes(model)
 
 
-def _columns(conn: sqlite3.Connection) -> set[tuple[str, str]]:
-    return set(conn.execute(
+def _columns(conn: sqlite3.Connection) -> frozenset[tuple[str, str]]:
+    return frozenset(conn.execute(
         "SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE m.type = 'table'"
     ))
 
 
-def _indexes(conn: sqlite3.Connection) -> set[tuple[str, str]]:
-    return set(conn.execute("SELECT tbl_name, name FROM sqlite_master WHERE type = 'index'"))
+def _indexes(conn: sqlite3.Connection) -> frozenset[tuple[str, str]]:
+    return frozenset(conn.execute("SELECT tbl_name, name FROM sqlite_master WHERE type = 'index'"))

@@ -176,10 +176,10 @@ def test_a_migration_that_fails_anywhere_leaves_the_version_before():
             tables = conn.execute("SELECT count(*) FROM sqlite_master").fetchone()
             conn.close()
         # Each step is a transaction of its own: what fails in the second leaves the first.
-        assert (version, tables > (0,)) in ((0, False), (1, True), (2, True))
+        assert (tables > (0,)) == (version > 0)
         versions.add(version)
     assert refused > 20
-    assert versions == {0, 1, 2}
+    assert versions == set(range(schema.VERSION))
     assert version == schema.VERSION
 
 

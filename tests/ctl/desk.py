@@ -21,6 +21,7 @@ from ductile.plugin import plugin_table
 from ductile.plugin.plugin_table import PluginLoad
 from support import ordinary
 from support.clock import START, FakeClock
+from support.ledger import place_fresh
 from support.warm import Started, Warm
 
 DUCTILECTL = Path(sys.executable).with_name("ductilectl")
@@ -93,6 +94,7 @@ class Desk:
     def ledger(self) -> Iterator[sqlite3.Connection]:
         """The database as the daemon makes it."""
         db.make_directory(self.database)
+        place_fresh(self.database)
         conn = db.open_for_daemon(self.database)
         try:
             yield conn

@@ -12,8 +12,10 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,7 @@ from ductile.ctl.backup import backup
 from ductile.errors import DuctileError
 from support.daemon import RealDaemon
 from support.killing import killed_at
-from support.ledger import put_ended
+from support.ledger import opened, put_ended
 
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes an ordinary user, which takes root")
@@ -37,9 +39,18 @@ COUNTS = ('#!/bin/sh\nprintf \'{"status":"ok","result":"%s","state_updates":{"la
 @pytest.fixture
 def filled(desk: Desk) -> Desk:
     """A database with enough in it for several pieces."""
-    with desk.ledger() as conn:
-        put_ended(conn, range(1000), at="2026-02-08T10:00:00.000Z", result=json.dumps({"x": "y" * 7000}))
+    desk.database.parent.mkdir(mode=0o700)
+    desk.database.write_bytes(_thousand_jobs())
+    desk.database.chmod(0o600)
     return desk
+
+
+@cache
+def _thousand_jobs() -> bytes:
+    with tempfile.TemporaryDirectory() as directory:
+        with opened(Path(directory)) as conn:
+            put_ended(conn, range(1000), at="2026-02-08T10:00:00.000Z", result=json.dumps({"x": "y" * 7000}))
+        return Path(directory, "state.db").read_bytes()
 
 
 @contextmanager

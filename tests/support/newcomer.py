@@ -20,8 +20,8 @@ case $1$2 in
     -c*realpath*) echo "$0" ;;
     -mvenv)
         for place; do :; done
-        mkdir -p "$place" && cp -a {made}/. "$place" &&
-            grep -rlIZ -F -e {made} -- "$place/bin" "$place/pyvenv.cfg" | xargs -0 sed -i "s|{made}|$(realpath "$place")|g" ;;
+        mkdir -p "$place" && cp -a {made}/. "$place" && cd "$place" &&
+            grep -rlIZ -F -e {made} -- bin pyvenv.cfg | xargs -0 sed -i "s|{made}|$(pwd -P)|g" ;;
     *) exec {python} "$@" ;;
 esac
 """

@@ -7,6 +7,7 @@ run adopts orphans. Only the command line of the process, and its name, differ f
 from __future__ import annotations
 
 import fcntl
+import gc
 import importlib
 import io
 import json
@@ -155,6 +156,9 @@ class Warm:
 
 def _serve(wire: socket.socket) -> None:
     """Fork for each order. Returns in the process that is to become the program, and when there are no more orders."""
+    # Nothing that is here is looked through again, and copied by that, in each fork.
+    gc.collect()
+    gc.freeze()
     while True:
         data, streams, _, _ = socket.recv_fds(wire, _LARGEST_ORDER, 3)
         if not data:
@@ -201,7 +205,11 @@ def _open_streams() -> None:
 
 
 def _imported(program: str) -> Callable[[], None]:
-    """Import a program and return its entry point."""
+    """Import a program, have at hand what it would find out first, and return its entry point."""
+    for name in ("shutil", "zlib", "bz2", "lzma"):
+        importlib.import_module(name)
+    schema = importlib.import_module("ductile.schema")
+    schema.expected(schema.VERSION)
     if program == "ductiled":
         return importlib.import_module("ductile.main").run
     package = importlib.import_module("ductile.ctl")
