@@ -44,22 +44,22 @@ def measurement(payload: object) -> dict:
 
 
 def add(series: dict, found: dict, today: date) -> tuple[dict, list[str]]:
-    """Return the series with the values of a measurement, and the names of those that there was no room for."""
+    """Return the series that a measurement changes, and the names of those that there was no room for."""
     day = date.fromisoformat(found["date"])
     if not today - timedelta(days=KEPT_DAYS - 1) <= day <= today + timedelta(days=1):
-        return series, [found["date"]]
-    series, refused = dict(series), []
+        return {}, [found["date"]]
+    changed, refused = {}, []
     takes_largest = found["kind"] in _LARGEST_COUNTS and found.get("id") != found["date"]
     for value in found["values"]:
         name = f"{found['source']}.{value['metric']}"
-        if name not in series and len(series) >= MOST_SERIES:
+        if name not in series | changed and len(series | changed) >= MOST_SERIES:
             refused.append(name)
             continue
-        by_day = days_of(series.get(name))
+        by_day = days_of(changed.get(name, series.get(name)))
         number = round(value["value"], 3)
         by_day[day] = max(number, by_day.get(day, number)) if takes_largest else number
-        series[name] = _series(by_day, value.get("unit", ""), today)
-    return series, refused
+        changed[name] = _series(by_day, value.get("unit", ""), today)
+    return changed, refused
 
 
 def days_of(series: dict | None) -> dict[date, float]:

@@ -29,7 +29,8 @@ KEYS = {
 
 def respond(request: dict) -> dict:
     config = settings(request, KEYS)
-    series = (request.get("state") or {}).get("series") or {}
+    # Each series is a key of the state, so that an event stores only those that it changes.
+    series = request.get("state") or {}
     day = today(config["timezone"])
     command = request.get("command")
     if command == "health":
@@ -54,10 +55,10 @@ def keep(request: dict, series: dict, day: date) -> dict:
     found = daily.measurement(event.get("payload") if isinstance(event, dict) else None)
     if found["kind"] == "workout":
         return {"status": "ok", "result": "workouts are not kept"}
-    series, refused = daily.add(series, found, day)
+    changed, refused = daily.add(series, found, day)
     if refused:
         log(f"not kept, it is too old, in the future, or one series too many: {', '.join(refused)[:300]}", "warn")
-    return {"status": "ok", "result": f"kept values of {found['date']}", "state_updates": {"series": series}}
+    return {"status": "ok", "result": f"kept values of {found['date']}", "state_updates": changed}
 
 
 def summarize(request: dict, config: dict, series: dict, day: date) -> dict:

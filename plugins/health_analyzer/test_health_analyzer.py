@@ -36,8 +36,7 @@ class Plugin:
     def fill(self, metric: str, values: list[float | None], *, unit: str = "kg", end: int = 0) -> None:
         """Keep one value a day; the last is that of `end` days ago."""
         start = ago(end + len(values) - 1)
-        series = self.state.setdefault("series", {})
-        series[f"withings.{metric}"] = {"unit": unit, "start": start.isoformat(), "values": values}
+        self.state[f"withings.{metric}"] = {"unit": unit, "start": start.isoformat(), "values": values}
 
     def summary(self) -> dict:
         (event,) = self.run().events
@@ -67,10 +66,16 @@ def test_each_day_has_one_value_for_each_source_and_metric(plugin):
     plugin.keep(ago(1), ("weight", 80.2, "kg"))
     # It came late.
     plugin.keep(ago(4), ("weight", 81, "kg"))
-    assert plugin.state["series"] == {
+    assert plugin.state == {
         "withings.weight": {"unit": "kg", "start": str(ago(4)), "values": [81, 80.1, None, 80.2]},
         "withings.fat_ratio": {"unit": "%", "start": str(ago(3)), "values": [21.5]},
         "garmin.weight": {"unit": "kg", "start": str(ago(1)), "values": [79]}}
+
+
+def test_an_event_stores_only_what_it_changes(plugin):
+    plugin.fill("weight", [80.0] * 400)
+    plugin.fill("steps", [9000.0] * 400)
+    assert set(plugin.keep(ago(0), ("weight", 79, "kg")).state_updates) == {"withings.weight"}
 
 
 def test_a_nap_does_not_replace_a_night_and_a_summary_of_the_day_replaces_itself(plugin):
@@ -78,7 +83,7 @@ def test_a_nap_does_not_replace_a_night_and_a_summary_of_the_day_replaces_itself
         plugin.keep(ago(0), ("sleep", seconds, "s"), kind="sleep")
     for steps_so_far in (9000, 8000):
         plugin.keep(ago(1), ("steps", steps_so_far, ""), kind="activity", id=str(ago(1)))
-    values = {name: series["values"] for name, series in plugin.state["series"].items()}
+    values = {name: series["values"] for name, series in plugin.state.items()}
     assert values == {"withings.sleep": [27_000], "withings.steps": [8000]}
 
 
@@ -92,12 +97,12 @@ def test_an_event_again_changes_nothing(plugin):
 def test_the_state_is_bounded(plugin):
     plugin.fill("weight", [80.123] * 500, end=3)
     plugin.keep(ago(0), ("weight", 80.1, "kg"))
-    assert len(plugin.state["series"]["withings.weight"]["values"]) == 400
+    assert len(plugin.state["withings.weight"]["values"]) == 400
     for number in range(12):
         response = plugin.keep(ago(0), *((f"m{number}_{index}", -123_456_789.123, "kg") for index in range(10)))
-    assert len(plugin.state["series"]) == 60
+    assert len(plugin.state) == 60
     assert [line.level for line in response.logs] == ["warn"]
-    for series in plugin.state["series"].values():
+    for series in plugin.state.values():
         series |= {"start": str(ago(399)), "values": [-123_456_789.123] * 400}
     assert len(json.dumps(plugin.state)) < 500_000
 
@@ -154,7 +159,7 @@ def test_a_gap_and_a_record_are_told(plugin):
 def test_the_files_are_a_table_and_a_chart(plugin, tmp_path):
     plugin.fill("weight", [80.0, None, 81.0, *[None] * 20, 82.0])
     plugin.fill("x<y", [1.0], unit="&")
-    plugin.state["series"]["garmin.weight"] = plugin.state["series"]["withings.weight"]
+    plugin.state["garmin.weight"] = plugin.state["withings.weight"]
     plugin.config["metrics"] = ["weight", "x<y"]
     found = plugin.summary()
     table = Path(found["summary_path"]).read_text(encoding="utf-8")
@@ -175,7 +180,7 @@ def test_an_attempt_has_the_same_key_and_another_job_another(plugin):
 
 def test_without_a_value_there_is_nothing_to_say(plugin):
     assert (plugin.run().events, plugin.run().result) == ((), "no values yet")
-    plugin.state["series"] = {"withings.weight": {"unit": "kg", "start": "x", "values": [1]}}
+    plugin.state = {"withings.weight": {"unit": "kg", "start": "x", "values": [1]}}
     assert plugin.run().events == ()
 
 

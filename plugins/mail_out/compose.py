@@ -67,7 +67,7 @@ def compose(request: dict, config: dict) -> EmailMessage:
     mail.set_content(_clean(_text(payload) if config["text"] is None else filled("text")))
     if config["html"] is not None:
         mail.add_alternative(_clean(filled("html", escape=html.escape)), subtype="html")
-    _attach(mail, config["attach"], payload, context, request.get("workspace_dir"))
+    _attach(mail, _paths(config["attach"], payload, context), str(request.get("workspace_dir")))
     return mail
 
 
@@ -98,14 +98,24 @@ def _clean(value: str) -> str:
     return value.encode("utf-8", "replace").decode().replace("\0", "") + "\n"
 
 
-def _attach(mail: EmailMessage, templates: list, payload: object, context: object, workspace: object) -> None:
+def _paths(templates: list | None, payload: object, context: object) -> list[str]:
+    """Return the paths to attach, without the empty ones. Raises Permanent."""
+    if templates is not None:
+        paths = [as_text(fill(each, payload, context, name=f"attach[{index}]"))
+                 for index, each in enumerate(templates)]
+    else:
+        paths = payload.get("attach") if isinstance(payload, dict) else None
+    if paths is None:
+        return []
+    if not isinstance(paths, list) or not all(isinstance(each, str) for each in paths):
+        raise Permanent("attach: expected a list of paths in the payload")
+    return [path for path in paths if path]
+
+
+def _attach(mail: EmailMessage, paths: list[str], workspace: str) -> None:
     left = MOST_ATTACHED_BYTES
-    for index, template in enumerate(templates):
-        name = f"attach[{index}]"
-        path = as_text(fill(template, payload, context, name=name))
-        if not path:
-            continue
-        data = _read(path, str(workspace), name, left)
+    for index, path in enumerate(paths):
+        data = _read(path, workspace, f"attach[{index}]", left)
         left -= len(data)
         kind = (mimetypes.guess_type(path)[0] or "application/octet-stream").split("/")
         mail.add_attachment(data, maintype=kind[0], subtype=kind[1], filename=one_line(os.path.basename(path), 150))

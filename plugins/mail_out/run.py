@@ -60,7 +60,7 @@ KEYS = {
     "cc": (is_recipients, ADDRESSES, None),
     "subject": (is_text, "a template", None), "text": (is_text, "a template", None),
     "html": (is_text, "a template", None),
-    "attach": (is_list, "a list of templates that give paths in the workspace", []),
+    "attach": (is_list, "a list of templates that give paths in the workspace", None),
 }
 
 

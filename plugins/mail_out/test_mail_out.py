@@ -80,6 +80,15 @@ def test_files_of_the_workspace_are_attached(server, tmp_path):
     assert found == [("chärt.svg", "image/svg+xml", b"<svg/>"), ("x", "application/octet-stream", b"\0\1")]
 
 
+def test_a_step_says_in_its_payload_what_is_attached(server, tmp_path):
+    (tmp_path / "{x}").write_bytes(b"1")
+    send(server, tmp_path, {"attach": [str(tmp_path / "{x}"), ""]})
+    assert [part.get_filename() for part in server.mails[0].message.iter_attachments()] == ["{x}"]
+    for wrong in ("x", [5], {"a": 1}):
+        assert failure(send(server, tmp_path, {"attach": wrong})) == (
+            "attach: expected a list of paths in the payload", False)
+
+
 @pytest.mark.parametrize("path", ["/etc/passwd", "../x", "gone", "link", "."])
 def test_nothing_else_is_attached(server, tmp_path, path):
     (tmp_path / "link").symlink_to("/etc/passwd")

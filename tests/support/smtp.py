@@ -125,7 +125,7 @@ class Smtp:
                         raise EOFError
                     data += line
                 data = data.removesuffix(b".\r\n").replace(b"\r\n..", b"\r\n.")
-                if self.answers.get(".", b"250").startswith((b"250", HANG_UP)):
+                if self.answers.get(".", b"250").startswith((b"250", HANG_UP, STALL)):
                     self.mails.append(Mail(sender=sender, recipients=recipients, data=data))
                 self._say(sock, ".", b"250 taken")
             else:

@@ -48,6 +48,27 @@ class Asked:
 Reply = tuple[int, Any] | tuple[int, Any, dict[str, str]]
 
 
+class Held:
+    """The answers of a service, of which one is kept until `release`."""
+
+    def __init__(self, reply: Callable[[Asked], Reply], path: str) -> None:
+        self._reply, self._path = reply, path
+        self._first, self.arrived, self._released = threading.Lock(), threading.Event(), threading.Event()
+
+    def __call__(self, asked: Asked) -> Reply:
+        reply = self._reply(asked)
+        if asked.path == self._path and self._first.acquire(blocking=False):
+            self.arrived.set()
+            self._released.wait(30)
+        return reply
+
+    def await_request(self) -> None:
+        assert self.arrived.wait(20), f"nobody asked for {self._path}"
+
+    def release(self) -> None:
+        self._released.set()
+
+
 class Service:
     """An HTTP server on this machine that records the requests and answers each with `reply(asked)`.
 
@@ -85,6 +106,12 @@ class Service:
         self._http.server_close()
         self._thread.join()
 
+    def hold(self, path: str) -> Held:
+        """Keep the answer to the next request for a path, after all that it does to the service."""
+        held = Held(self.reply, path)
+        self.reply = held
+        return held
+
     def release(self) -> None:
         """Let go of the requests that are stalled; they get no answer."""
         self._over.set()
@@ -120,17 +147,17 @@ class Service:
 def _send(handler: BaseHTTPRequestHandler, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
     data = body if isinstance(body, bytes) else (
         body.encode() if isinstance(body, str) else json.dumps(body).encode())
-    handler.send_response(status)
     kind = "application/json" if not isinstance(body, str | bytes) else "text/plain; charset=utf-8"
+    handler.send_response(status)
     for name, value in {"Content-Type": kind, "Content-Length": str(len(data)), **(headers or {})}.items():
         handler.send_header(name, value)
-    handler.end_headers()
-    if handler.command != "HEAD":
-        try:
+    try:
+        handler.end_headers()
+        if handler.command != "HEAD":
             handler.wfile.write(data)
-        except ConnectionError:
-            # The client has read enough.
-            return
+    except ConnectionError:
+        # The client has read enough, or was killed.
+        return
 
 
 @contextmanager
