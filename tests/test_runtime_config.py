@@ -494,7 +494,8 @@ def test_a_problem_of_a_pipeline_is_where_the_pipeline_is(directory: Path) -> No
     (directory / "more.yaml").write_text("pipelines:\n  - {name: a, on: b, steps: [uses: ecko]}\n")
     (directory / "pipelines").mkdir()
     (directory / "pipelines" / "a.yaml").write_text("name: a\non: c\nsteps: [uses: echo]\n")
-    assert problems(directory, "include: [more.yaml]\n" + ONE + "pipelines:\n  - {name: x, on: 'a.*', steps: []}\n") == [
+    text = "include: [more.yaml]\n" + ONE + "pipelines:\n  - {name: x, on: 'a.*', steps: []}\n"
+    assert problems(directory, text) == [
         "config.yaml:5:19: pipelines[0].on: expected one event type, as types match exactly and not by patterns, got"
         " 'a.*'",
         "config.yaml:5:33: pipelines[0].steps: expected at least one step, got an empty list",

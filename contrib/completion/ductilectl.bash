@@ -29,7 +29,7 @@ _ductilectl_options() {
         queue) options+=' -n' ;;
         jobs) options+=' --failed --status --plugin --pipeline --since --until -n --limit' ;;
         run) options+=' --payload --type --wait' ;;
-        emit) options+=' --payload --source' ;;
+        emit) options+=' --payload --source --dry-run' ;;
         inspect) options+=' --context' ;;
         logs) options+=' -f --follow -n --since --until --failed --grep' ;;
         test) options+=' --event --state --request' ;;

@@ -189,6 +189,8 @@ subscribes to the event.""")
     parser.add_argument("--payload", metavar="JSON", help="the payload of the event (default: {});"
                         f" {_PAYLOAD_HELP}")
     parser.add_argument("--source", metavar="PLUGIN", type=_word, help="publish it as if this plugin had emitted it")
+    parser.add_argument("--dry-run", action="store_true", dest="dry_run",
+                        help="show the jobs and their payloads; queue nothing")
 
 
 def _add_logs(commands: Commands, name: str) -> None:

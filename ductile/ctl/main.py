@@ -135,7 +135,8 @@ def _command(session: Session, options: Namespace) -> int:
                        event_type=options.event_type, wait=options.wait)
         case "emit":
             from ductile.ctl.emit import emit
-            return emit(session, event_type=options.event_type, payload=options.payload, source=options.source)
+            return emit(session, event_type=options.event_type, payload=options.payload, source=options.source,
+                        dry_run=options.dry_run)
         case "retry":
             from ductile.ctl.job import retry
             return retry(session, job=options.job)

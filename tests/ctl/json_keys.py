@@ -71,6 +71,7 @@ DOCUMENTS: dict[str, Any] = {
     "run PLUGIN": keys("job_id plugin command status"),
     "run PLUGIN --wait": {**keys("job_id plugin command status last_error"), "attempts": [_ATTEMPT]},
     "emit EVENT": {**keys("event_id"), "jobs": [keys("job_id plugin command step_id")]},
+    "emit EVENT --dry-run": {"jobs": [{**keys("plugin command pipeline_name step_id error"), "payload": ANY}]},
     "logs": [_ATTEMPT],
     "logs -f": _ATTEMPT,    # on each line
     "inspect JOB": {**_JOB, "attempts": [_ATTEMPT], "chain": [_CHAIN]},

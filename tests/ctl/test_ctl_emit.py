@@ -139,3 +139,40 @@ def test_the_daemon_runs_at_once_what_an_event_became(daemon: RealDaemon) -> Non
     assert (code, job["plugin"]) == (0, "mail")
     daemon.await_job(job["job_id"], "succeeded")
     daemon.stop()
+
+
+def test_a_dry_run_shows_each_job_with_the_payload_of_its_plugin_and_stores_nothing(desk: Desk) -> None:
+    for name in ("scale", "mail", "analyse"):
+        desk.plugin(name)
+    desk.configure(routes=ROUTES[:1], pipelines=[{"name": "p", "on": "weighed", "steps": [{"split": [
+        {"id": "look", "uses": "analyse", "with": {"text": "{who}: {kg} kg", "kg": "{kg}"}},
+        {"id": "tell", "uses": "mail", "with": {"text": "{whom}"}}]}]}])
+    arguments = ("emit", "weighed", "--source", "scale", "--payload", '{"kg": 81, "who": "é"}', "--dry-run")
+    said = desk.call(*arguments)
+    ids = [line.split('"')[3] for line in said.out.splitlines() if "origin_job_id" in line]
+    payload = """\
+    {{
+      "origin_plugin": "scale",
+      "origin_event_type": "weighed",
+      "origin_job_id": "{}",
+      "kg": 81,
+      "who": "é"{}
+    }}
+"""
+    assert (said.code, said.err) == (1, "")
+    assert said.out == "".join([
+        "analyse handle, step p/look\n", payload.format(ids[0], ',\n      "text": "é: 81 kg"'),
+        "mail handle, step p/tell: would fail: with.text: no 'whom' in the payload or the context\n",
+        "mail handle\n", payload.format(ids[1], "")])
+    rows = desk.call(*arguments, "--json").json["jobs"]
+    assert [(row["plugin"], row["pipeline_name"], row["step_id"], row["error"] is None) for row in rows] == [
+        ("analyse", "p", "look", True), ("mail", "p", "tell", False), ("mail", None, None, True)]
+    assert (rows[0]["payload"]["text"], rows[0]["payload"]["kg"]) == ("é: 81 kg", 81)
+    assert not (desk.home / "data").exists()
+
+
+def test_a_dry_run_of_an_event_without_subscribers_exits_with_1(desk: Desk) -> None:
+    desk.plugin("scale")
+    said = desk.call("emit", "weighed", "--dry-run")
+    assert (said.code, said.out) == (1, "")
+    assert said.err.startswith("no pipeline subscribes to the event 'weighed'; nothing was stored")

@@ -82,6 +82,7 @@ def shown(daemon: RealDaemon, gate: Gate) -> Iterator[dict[str, list[Any]]]:
     call("run PLUGIN", "run", "waits")
     gate.arrived()
     call("emit EVENT", "emit", "made", "--payload", '{"b": 2}')
+    call("emit EVENT --dry-run", "emit", "made", "--payload", '{"b": 2}', "--dry-run")
     call("cancel JOB", "cancel", call("run PLUGIN", "run", "source")["job_id"])
     daemon.write("INSERT INTO circuit_breakers (plugin, command, state, failure_count, updated_at)"
                  " VALUES ('fails', 'poll', 'closed', 1, '2026-02-08T10:00:00.000Z')")
