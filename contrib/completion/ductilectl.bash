@@ -36,6 +36,7 @@ _ductilectl_options() {
         wait) options+=' --timeout' ;;
         backup) options+=' --keep' ;;
         reload) options+=' --yes' ;;
+        retry) options+=' --all-failed --plugin --since --yes' ;;
         state) options+=' --set --clear' ;;
         new-plugin) options+=' --lang --dir' ;;
         monitor) options=${options/ --json/} ;;

@@ -19,6 +19,7 @@ _CONFIG_HELP = "a config.yaml, or the directory that holds it"
 _JSON_HELP = "show one JSON document"
 _UTC_HELP = "show times in UTC, not in local time"
 _PAYLOAD_HELP = "@FILE reads it from a file, - from standard input"
+_JOB_HELP = "its id, or at least the first four characters of it"
 _A_JOB = "1a2b3c4d"
 _STATUSES = ("queued", "waiting", "running", "succeeded", "dead", "deduped")
 _LANGUAGES = ("sh", "python", "node")
@@ -220,9 +221,18 @@ or why it went nowhere.""")
 
 
 def _add_retry(commands: Commands, name: str) -> None:
-    _take_job(_command(commands, name, "put a dead job back in its place in the queue", _A_JOB, """\
+    parser = _command(commands, name, "put a dead job back in its place in the queue, or all of them",
+                      f"{_A_JOB}\n--all-failed --plugin echo --since 1d", """\
 It gets as many further attempts as its plugin has. Exits with 1 if the job
-has not failed permanently. See `ductilectl replay` to rerun other jobs."""))
+has not failed permanently. See `ductilectl replay` to rerun other jobs.
+
+--all-failed says how many jobs there are and asks. Cancelled jobs stay dead.""")
+    parser.add_argument("job", metavar="JOB", nargs="?", type=_word, help=_JOB_HELP)
+    parser.add_argument("--all-failed", action="store_true", help="retry all jobs that failed permanently")
+    parser.add_argument("--plugin", metavar="PLUGIN", type=_word, help="with --all-failed: only jobs of this plugin")
+    parser.add_argument("--since", metavar="TIME", help="with --all-failed: only jobs that failed at this time or"
+                        " later, such as 1d or 07:30")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
 def _add_cancel(commands: Commands, name: str) -> None:
@@ -247,7 +257,7 @@ The hash of a pipeline changes when anything that it does changes.""")
 
 
 def _take_job(parser: Parser) -> None:
-    parser.add_argument("job", metavar="JOB", type=_word, help="its id, or at least the first four characters of it")
+    parser.add_argument("job", metavar="JOB", type=_word, help=_JOB_HELP)
 
 
 def _add_reset(commands: Commands, name: str) -> None:

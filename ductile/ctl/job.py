@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable
 
 from ductile import submit
+from ductile.ctl import queries, table
 from ductile.ctl.daemon_link import wake
+from ductile.ctl.inputs import moment
 from ductile.ctl.lookup import enabled, quoted, runtime
+from ductile.ctl.queries import JobFilter
 from ductile.ctl.session import Session
 from ductile.db import transaction
 from ductile.dispatch.outcome import CANCELLED
 from ductile.errors import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_OK, EXIT_USAGE, DuctileError
+from ductile.plugin.discovery import ConfiguredPlugin
 from ductile.queue import attempt_table, job_table
 from ductile.queue.job import Job, Status
+from ductile.text import counted
 
 SHORTEST_PREFIX = 4
 _CANDIDATES_SHOWN = 10
 # A plugin has five seconds between SIGTERM and SIGKILL.
 _CANCEL_SECONDS = 12
 _LOOK_SECONDS = 0.02
+_ALL = -1    # LIMIT without a limit
 
 
 def find(conn: sqlite3.Connection, text: str) -> Job:
@@ -51,16 +58,62 @@ def retry(session: Session, *, job: str) -> int:
         with transaction(conn):
             found = find(conn, job)
             _require(found, Status.DEAD, "only a dead job can be retried")
-            plugin = enabled(known, found.plugin)
-            used_up = attempt_table.has_attempt(conn, found.id, found.attempt)
-            attempt = found.attempt + 1 if used_up else found.attempt
-            most = attempt - 1 + submit.max_attempts(plugin, found.command)
-            job_table.move(conn, found, Status.QUEUED, session.now(), attempt=attempt, max_attempts=most,
-                           error=found.last_error)
+            attempt, most = _requeue(session, conn, found, enabled(known, found.plugin))
         later = "" if wake(session) else "; it runs when ductiled does"
     session.emit({"job_id": found.id, "status": Status.QUEUED, "attempt": attempt, "max_attempts": most},
                  f"job {found.id} is queued again, attempt {attempt} of {most}{later}\n")
     return EXIT_OK
+
+
+def _requeue(session: Session, conn: sqlite3.Connection, job: Job, plugin: ConfiguredPlugin) -> tuple[int, int]:
+    """Queue a dead job again. Return its next attempt, and how many it may have."""
+    used_up = attempt_table.has_attempt(conn, job.id, job.attempt)
+    attempt = job.attempt + 1 if used_up else job.attempt
+    most = attempt - 1 + submit.max_attempts(plugin, job.command)
+    job_table.move(conn, job, Status.QUEUED, session.now(), attempt=attempt, max_attempts=most, error=job.last_error)
+    return attempt, most
+
+
+def retry_all_failed(session: Session, *, plugin: str | None, since: str | None, ask: bool) -> int:
+    """Retry every job that failed permanently, in one transaction; cancelled ones are not retried.
+
+    With `ask` the operator confirms. Raises DuctileError: 64 without a terminal to ask on or for a time that is none,
+    66 for a plugin that is not configured or disabled, 1 if the operator declines.
+    """
+    known = runtime(session)
+    if plugin is not None:
+        enabled(known, plugin)
+    wanted = JobFilter(status=Status.DEAD, plugin=plugin, since=moment(session, "--since", since))
+    with session.changing() as conn:
+        failed = [row for row in queries.jobs(conn, wanted, _ALL) if row["last_error"] != CANCELLED]
+        counts = Counter(row["plugin"] for row in failed if row["plugin"] in known.enabled)
+        skipped = Counter(row["plugin"] for row in failed if row["plugin"] not in known.enabled)
+        for name, count in sorted(skipped.items()):
+            session.err.write(f"warning: {counted(count, 'job')} of plugin {table.cell(name)} cannot be retried: the"
+                              " plugin is disabled or not configured\n")
+        if counts and ask:
+            _confirm_retry(session, counts)
+        retried = []
+        with transaction(conn):
+            for row in failed:
+                job = job_table.get(conn, row["job_id"])
+                # It may have been retried, or pruned, since it was counted.
+                if job is not None and job.status is Status.DEAD and job.plugin in counts:
+                    _requeue(session, conn, job, known.plugins[job.plugin])
+                    retried.append(job.id)
+        later = "" if not retried or wake(session) else "; they run when ductiled does"
+    session.emit({"retried": retried, "skipped": skipped.total()},
+                 f"{counted(len(retried), 'job')} queued again{later}\n" if retried else "no failed job to retry\n")
+    return EXIT_OK
+
+
+def _confirm_retry(session: Session, counts: Counter[str]) -> None:
+    if not session.can_ask:
+        raise DuctileError(f"this would retry {counted(counts.total(), 'job')}; give --yes to do it without a terminal",
+                           exit_code=EXIT_USAGE)
+    by_plugin = ", ".join(f"{count:,} of {table.cell(name)}" for name, count in sorted(counts.items()))
+    if not session.ask(f"Retry {counted(counts.total(), 'failed job')} ({by_plugin})?"):
+        raise DuctileError("nothing was changed", exit_code=EXIT_FAILED)
 
 
 def cancel(session: Session, *, job: str, sleep: Callable[[float], None]) -> int:

@@ -137,7 +137,15 @@ def _command(session: Session, options: Namespace) -> int:
             from ductile.ctl.emit import emit
             return emit(session, event_type=options.event_type, payload=options.payload, source=options.source,
                         dry_run=options.dry_run)
+        case "retry" if options.all_failed:
+            from ductile.ctl.job import retry_all_failed
+            if options.job is not None:
+                raise DuctileError("ductilectl retry: give JOB or --all-failed, not both", exit_code=EXIT_USAGE)
+            return retry_all_failed(session, plugin=options.plugin, since=options.since, ask=not options.yes)
         case "retry":
+            if options.job is None or options.plugin is not None or options.since is not None:
+                raise DuctileError("ductilectl retry: give JOB, or --all-failed with --plugin and --since",
+                                   exit_code=EXIT_USAGE)
             from ductile.ctl.job import retry
             return retry(session, job=options.job)
         case "replay":

@@ -48,7 +48,7 @@ STATUSES = (*_OPEN, "succeeded", "dead", "deduped")
 
 
 def jobs(conn: sqlite3.Connection, wanted: JobFilter, limit: int) -> list[Row]:
-    """Return up to `limit` jobs: those that have not ended, the latest first, then the others by when they ended."""
+    """Return up to `limit` jobs, all for -1: those that have not ended, the latest first, then by when they ended."""
     waiting: list[Row] = []
     ended: list[Row] = []
     for status in STATUSES if wanted.status is None else (wanted.status,):
@@ -58,7 +58,7 @@ def jobs(conn: sqlite3.Connection, wanted: JobFilter, limit: int) -> list[Row]:
             waiting += _jobs_of_status(conn, status, wanted, limit)
     waiting.sort(key=itemgetter("seq"), reverse=True)
     ended.sort(key=itemgetter("completed_at", "seq"), reverse=True)
-    return [*waiting, *ended][:limit]
+    return [*waiting, *ended][:limit if limit >= 0 else None]
 
 
 def _jobs_of_status(conn: sqlite3.Connection, status: str, wanted: JobFilter, limit: int) -> list[Row]:

@@ -68,15 +68,12 @@ def _unavailable(conn: sqlite3.Connection) -> dict[str, str]:
 def _confirm(session: Session, conn: sqlite3.Connection, known: RuntimeConfig) -> None:
     """Ask if queued jobs would end, on a terminal only. Raises DuctileError (1) if the operator declines."""
     ending = job_table.count_queued_outside(conn, known.enabled)
-    if not ending or not (session.stdin.isatty() and session.err.isatty()):
+    if not ending or not session.can_ask:
         return
     jobs = ", ".join(f"{counted(count, 'queued job')} of plugin {one_line(name)},"
                      f" which is {'disabled' if name in known.plugins else 'not configured'}"
                      for name, count in ending.items())
-    session.err.write(f"This ends {jobs}. Reload? [y/N] ")
-    session.err.flush()
-    # The end of input is no answer, and no answer means no.
-    if session.stdin.readline().strip().lower() not in (b"y", b"yes"):
+    if not session.ask(f"This ends {jobs}. Reload?"):
         raise DuctileError("not reloaded; nothing was changed", exit_code=EXIT_FAILED)
 
 

@@ -73,6 +73,17 @@ class Session:
         """Write one JSON document."""
         self.out.write(output.document(document))
 
+    @property
+    def can_ask(self) -> bool:
+        """Whether somebody is there to answer a question."""
+        return self.stdin.isatty() and self.err.isatty()
+
+    def ask(self, question: str) -> bool:
+        """Ask on standard error. The end of input is no answer, and no answer means no."""
+        self.err.write(f"{question} [y/N] ")
+        self.err.flush()
+        return self.stdin.readline().strip().lower() in (b"y", b"yes")
+
     @cached_property
     def config_path(self) -> Path:
         """The configuration file. Raises DuctileError: 78 if there is none, 77 if it cannot be looked at."""

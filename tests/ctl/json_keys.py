@@ -77,6 +77,7 @@ DOCUMENTS: dict[str, Any] = {
     "inspect JOB": {**_JOB, "attempts": [_ATTEMPT], "chain": [_CHAIN]},
     "inspect JOB --context": {**_JOB, "attempts": [_ATTEMPT], "chain": [{**_CHAIN, "context": ANY}]},
     "retry JOB": keys("job_id status attempt max_attempts"),
+    "retry --all-failed": keys("retried skipped"),
     "replay JOB": keys("job_id replay_of"),
     "cancel JOB": keys("job_id status last_error"),
     "reset PLUGIN": keys("plugin breakers_cleared init_job_id"),

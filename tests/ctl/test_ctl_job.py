@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sqlite3
 from collections.abc import Iterator
 from datetime import timedelta
@@ -10,6 +11,9 @@ import pytest
 
 from ctl.desk import Desk, Said, job_id
 from ductile import db
+from ductile.ctl import job as jobs
+from ductile.dispatch.outcome import CANCELLED
+from ductile.errors import DuctileError
 from ductile.queue import attempt_table, job_table
 from ductile.queue.job import LogEntry, Status
 from support.clock import START
@@ -130,6 +134,75 @@ def test_a_job_that_would_be_ended_at_once_is_not_retried(conn: sqlite3.Connecti
     before = desk.dump()
     assert desk.call("retry", "00000001") == Said(code=66, out="", err=expected)
     assert desk.dump() == before
+
+
+def dead(conn: sqlite3.Connection, number: int, plugin: str = "echo", error: str = "why", minutes: int = 0) -> None:
+    job = put_job(conn, job_id(number), Status.RUNNING, plugin=plugin)
+    with db.transaction(conn):
+        job_table.move(conn, job, Status.DEAD, START + timedelta(minutes=minutes), error=error)
+
+
+def put_failures(conn: sqlite3.Connection, desk: Desk) -> None:
+    desk.plugin("other")
+    for number, plugin, error, minutes in ((1, "echo", "why", 0), (2, "other", "why", 1), (3, "echo", CANCELLED, 2),
+                                           (4, "gone", "why", 3), (5, "echo", "why", 4)):
+        dead(conn, number, plugin, error, minutes)
+    put_job(conn, job_id(6), Status.SUCCEEDED)
+
+
+@pytest.mark.parametrize(("options", "expected"), [
+    ((), [5, 2, 1]), (("--plugin", "echo"), [5, 1]), (("--since", "2026-02-08T10:01Z"), [5, 2]),
+    (("--plugin", "other", "--since", "2026-02-08T10:02Z"), []),
+])
+def test_all_failed_jobs_are_retried_at_once(conn: sqlite3.Connection, desk: Desk, options: tuple[str, ...],
+                                             expected: list[int]) -> None:
+    put_failures(conn, desk)
+    said = desk.call("retry", "--all-failed", "--yes", "--json", *options)
+    assert (said.code, said.json["retried"]) == (0, [job_id(number) for number in expected])
+    assert {job_id(number) for number in expected} == {
+        name for name, in conn.execute("SELECT id FROM job_queue WHERE status = 'queued'")}
+    if not options:
+        assert (said.json["skipped"], said.err) == (1, "warning: 1 job of plugin gone cannot be retried: the plugin is"
+                                                       " disabled or not configured\n")
+
+
+def test_without_a_terminal_it_asks_for_yes(conn: sqlite3.Connection, desk: Desk) -> None:
+    dead(conn, 1)
+    before = desk.dump()
+    with pytest.raises(DuctileError) as caught:
+        jobs.retry_all_failed(desk.session(), plugin=None, since=None, ask=True)
+    assert (caught.value.exit_code, str(caught.value)) == (
+        64, "this would retry 1 job; give --yes to do it without a terminal")
+    assert desk.dump() == before
+
+
+class OnTerminal(io.BytesIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Shown(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("answer", "queued"), [(b"y\n", 1), (b"n\n", 0), (b"", 0)])
+def test_on_a_terminal_it_says_how_many_and_asks(conn: sqlite3.Connection, desk: Desk, answer: bytes,
+                                                 queued: int) -> None:
+    dead(conn, 1)
+    session = desk.session(stdin=OnTerminal(answer), err=Shown())
+    if queued:
+        assert jobs.retry_all_failed(session, plugin="echo", since=None, ask=True) == 0
+    else:
+        with pytest.raises(DuctileError, match="^nothing was changed$"):
+            jobs.retry_all_failed(session, plugin="echo", since=None, ask=True)
+    assert session.err.getvalue().startswith("Retry 1 failed job (1 of echo)? [y/N] ")
+    assert conn.execute("SELECT count(*) FROM job_queue WHERE status = 'queued'").fetchone() == (queued,)
+
+
+@pytest.mark.parametrize("arguments", [(), ("1a2b3c4d", "--all-failed"), ("1a2b3c4d", "--plugin", "echo")])
+def test_retry_takes_a_job_or_all(conn: sqlite3.Connection, desk: Desk, arguments: tuple[str, ...]) -> None:
+    assert desk.call("retry", *arguments).code == 64
 
 
 def test_a_queued_job_is_cancelled(conn: sqlite3.Connection, desk: Desk) -> None:

@@ -76,6 +76,7 @@ def shown(daemon: RealDaemon, gate: Gate) -> Iterator[dict[str, list[Any]]]:
         call("inspect JOB", "inspect", job_id)
         call("inspect JOB --context", "inspect", job_id, "--context")
     call("retry JOB", "retry", dead)
+    call("retry --all-failed", "retry", "--all-failed", "--yes", "--plugin", "source")
     call("replay JOB", "replay", daemon.rows("SELECT id FROM job_queue WHERE step_id = 'two'")[0][0])
     again = call("run PLUGIN", "run", "again")["job_id"]
     daemon.until("SELECT attempt FROM job_queue WHERE id = ?", [(2,)], again)
