@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from support import newcomer, processes
+from support import warm as warm_programs
 from support.daemon import RealDaemon
 from support.gate import Gate
 from support.warm import Warm
@@ -85,6 +86,15 @@ def warm(_orphans_come_to_us: None) -> Iterator[Warm]:
     made = Warm("ductiled")
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def forks_ductilectl(_orphans_come_to_us: None) -> Iterator[None]:
+    """Have a process that has imported ductilectl, from which `ctl.desk.start` forks."""
+    warm_programs.ductilectl = Warm("ductilectl")
+    yield
+    warm_programs.ductilectl.close()
+    warm_programs.ductilectl = None
 
 
 @pytest.fixture(scope="session")

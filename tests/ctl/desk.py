@@ -19,15 +19,14 @@ from ductile.ctl import main
 from ductile.ctl.session import Session
 from ductile.plugin import plugin_table
 from ductile.plugin.plugin_table import PluginLoad
-from support import ordinary
+from support import ordinary, warm
 from support.clock import START, FakeClock
 from support.ledger import place_fresh
-from support.warm import Started, Warm
+from support.warm import Started
 
 DUCTILECTL = Path(sys.executable).with_name("ductilectl")
 PATIENCE_SECONDS = 20.0
-# The process from which `start` forks, where a fixture has made one; without it, or with other settings, it executes.
-warm: Warm | None = None
+# With others than these, a program is executed and not forked.
 _WARM_SETTINGS = {"stdin", "stdout", "stderr", "env", "cwd", "controls"}
 _MANIFEST = """\
 name: {name}
@@ -142,8 +141,9 @@ def start(*arguments: str, home: Path | None, become: Sequence[str] = (),
     given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": {"TZ": "UTC"},
              "cwd": "/", **settings}
     words = (*(() if home is None else ("-c", home)), *arguments)
-    if warm is not None and not become and set(given) <= _WARM_SETTINGS and warm.can_start(given["env"]):
-        return warm.popen(words, given.pop("env"), **given)
+    if warm.ductilectl is not None and not become and set(given) <= _WARM_SETTINGS \
+            and warm.ductilectl.can_start(given["env"]):
+        return warm.ductilectl.popen(words, given.pop("env"), **given)
     return subprocess.Popen([*become, ordinary.program("ductilectl", become), *words], **{"text": True, **given})
 
 

@@ -19,7 +19,7 @@ import pytest
 
 from ctl import desk
 from ctl.desk import DUCTILECTL, PATIENCE_SECONDS
-from support import processes
+from support import processes, warm
 from support.daemon import until
 
 _LANGUAGE = "C.UTF-8"
@@ -43,7 +43,7 @@ class Pty:
         settings = {"stdin": self._slave if keyboard is None else keyboard, "stdout": self._slave,
                     "stderr": self._slave if shows_errors else subprocess.PIPE,
                     "env": {"TERM": "xterm", "LANG": _LANGUAGE, **(environ or {})}}
-        if desk.warm is not None and desk.warm.can_start(settings["env"]):
+        if warm.ductilectl is not None and warm.ductilectl.can_start(settings["env"]):
             self.process = desk.start(*arguments, home=home, **settings, controls=controls)
         else:
             self.process = desk.start(*arguments, home=home, **settings, start_new_session=True,

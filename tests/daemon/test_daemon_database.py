@@ -6,17 +6,17 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from ctl import desk
 from support import hooks
 from support.daemon import PATIENCE_SECONDS, RealDaemon
 from support.wire import ask, signed
 
-DUCTILECTL = Path(sys.executable).with_name("ductilectl")
+pytestmark = pytest.mark.usefixtures("forks_ductilectl")
 JOBS = 20
 RESTORE = "restore a backup with `ductilectl restore FILE`"
 
@@ -42,8 +42,9 @@ def index(daemon: RealDaemon) -> Path:
 
 
 def ctl(daemon: RealDaemon, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([DUCTILECTL, "-c", daemon.home, *arguments], env=daemon.environ, capture_output=True,
-                          text=True, timeout=PATIENCE_SECONDS, check=False)
+    process = desk.start(*arguments, home=daemon.home, env=daemon.environ)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 
 def refused(daemon: RealDaemon, text: str) -> None:

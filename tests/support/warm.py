@@ -30,6 +30,10 @@ _READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "MALLOC_", "GLIBC_")
 _ENVIRON = {"PATH": os.defpath, "LANG": "C.UTF-8"}
 
 
+# The process from which calls of ductilectl are forked, where the fixture of that name has made it.
+ductilectl: Warm | None = None
+
+
 class Started:
     """A child of this process, as far as Popen's attributes and methods are needed. Our ends of its pipes are text."""
 
