@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from support import newcomer, processes
+from support import newcomer, processes, wheels
 from support import warm as warm_programs
 from support.daemon import RealDaemon
 from support.gate import Gate
 from support.warm import Warm
+from support.wheels import Built
 
 # What was told to end may take this long; what nobody has told to end lasts longer.
 _PATIENCE_SECONDS = 2.0
@@ -101,6 +102,12 @@ def forks_ductilectl(_orphans_come_to_us: None) -> Iterator[None]:
 def python_that_copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An interpreter that makes virtual environments at once."""
     return newcomer.python_that_copies(tmp_path_factory.mktemp("python").resolve())
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Ductile's wheel, and where it is installed."""
+    return wheels.build(tmp_path_factory.mktemp("built").resolve())
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 from contrib.benchmarks.figures import Figure, table
 from support import processes
 from support.newcomer import PATIENCE_SECONDS, ROOT, Shell, environment, killed_when_late, make_clone
+from support.wheels import Built
 
 CONTRIB = ROOT / "contrib"
 HAS_COMPILER = shutil.which("cc", path=os.defpath) is not None
@@ -111,33 +111,11 @@ def test_the_table_is_aligned_and_shows_what_a_figure_was_made_from() -> None:
 # The quickstart
 
 
-@pytest.fixture(scope="module")
-def installed_clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone as the quickstart leaves it: installed, by pip, from what the machine has already."""
-    clone = make_clone(tmp_path_factory.mktemp("installed") / "clone")
-    source = make_clone(tmp_path_factory.mktemp("source") / "clone")
-    venv, wheels = clone / ".venv-quickstart", source / "wheels"
-    pip("wheel", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", wheels, source)
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=PATIENCE_SECONDS)
-    pip("--python", venv / "bin" / "python", "install", "--no-deps", "--no-index", *wheels.iterdir())
-    (library,) = venv.glob("lib/python3*/site-packages")
-    # The dependencies; a path in such a file brings no other .pth file with it, so Ductile itself is the clone's.
-    (library / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
-    (venv / "quickstart.stamp").touch()
-    return clone
-
-
-def pip(*arguments: str | Path) -> None:
-    """Run this interpreter's pip, deaf to the settings of the machine, with no index to ask."""
-    quiet = ("--isolated", "--disable-pip-version-check", "--no-cache-dir")
-    done = run([sys.executable, "-m", "pip", *quiet, *arguments], ROOT)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 @pytest.fixture
-def clone(installed_clone: Path) -> Iterator[Path]:
-    yield installed_clone
-    shutil.rmtree(installed_clone / ".quickstart", ignore_errors=True)
+def clone(built: Built) -> Iterator[Path]:
+    """A clone as the quickstart leaves it: installed."""
+    yield built.clone
+    shutil.rmtree(built.clone / ".quickstart", ignore_errors=True)
 
 
 def files_of(directory: Path) -> set[Path]:

@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 
 from ductile import __version__
+from support.wheels import Built
 
 ROOT = Path(__file__).resolve().parent.parent
 TREES = ("plugins", "pipelines", "etc", "contrib")
-NOT_BUILT_FROM = (".*", "__pycache__", "*.egg-info", "build", "tests")
 FOR_A_CHECKOUT = ("bench", "benchmarks", "demo", "install", "quickstart", "run-tests", "lint", "requirements*.txt",
                   "try-on", "drive", "try-under-systemd", "faults", "injection")
 # The manuals have their place beside those of other programs, where man(1) looks for them.
@@ -50,30 +50,16 @@ def manuals(source: Path) -> dict[str, bool]:
     return {f"share/man/man{page.suffix[1:]}/{page.name}": False for page in pages}
 
 
-def pip(*arguments: str | Path) -> None:
-    """Run this interpreter's pip, deaf to the settings of the machine, with no index to ask."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "--isolated", "--disable-pip-version-check", "--no-cache-dir", *arguments],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+@pytest.fixture(scope="module")
+def source(built: Built) -> Path:
+    """What the wheel was built from: a copy, so that the checkout stays clean and nothing stale in it gets in."""
+    return built.source
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy to build from, so that the checkout stays clean and nothing stale in it gets in."""
-    copy = tmp_path_factory.mktemp("source")
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*NOT_BUILT_FROM), dirs_exist_ok=True)
-    return copy
-
-
-@pytest.fixture(scope="module")
-def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheel(built: Built) -> Path:
     """A wheel. Needs, beside pytest, the build tools that pyproject.toml asks for: contrib/run-tests has them."""
-    target = tmp_path_factory.mktemp("wheel")
-    pip("wheel", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", target, source)
-    (built,) = target.iterdir()
-    return built
+    return built.wheel
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +81,9 @@ def metadata(wheel: Path) -> zipfile.Path:
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh virtual environment that holds nothing but the wheel."""
-    venv = tmp_path_factory.mktemp("installed").resolve() / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=30)
-    pip("--python", venv / "bin" / "python", "install", "--no-deps", "--no-index", wheel)
-    return venv
+def installed(built: Built) -> Path:
+    """A virtual environment in which pip has installed the wheel and nothing else."""
+    return built.venv
 
 
 def test_the_wheel_holds_the_package_and_the_shipped_trees_and_nothing_else(

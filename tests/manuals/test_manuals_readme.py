@@ -48,7 +48,8 @@ def test_each_fence_pasted_in_turn_prints_what_the_readme_shows(tmp_path: Path, 
     clone, wheels = make_clone(tmp_path / "clone"), tmp_path / "wheels"
     wheels.mkdir()
     path = f"{python_that_copies.parent}:{os.environ['PATH']}"
-    shell = Shell(clone, PATH=path, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(make_wheels(wheels)), PIP_CONFIG_FILE=os.devnull,
+    shell = Shell(clone, PATH=path, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(make_wheels(wheels)),
+                  PIP_CONFIG_FILE=os.devnull,
                   PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_CACHE_DIR="1")
     printed: list[tuple[str, list[str]]] = []
     shown: list[tuple[str, list[str]]] = []

@@ -2,11 +2,51 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+import sysconfig
 from email.parser import Parser
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 from zipfile import ZipFile
+
+from support.newcomer import PATIENCE_SECONDS, make_clone
+
+_QUIET = ("--isolated", "--disable-pip-version-check", "--no-cache-dir")
+
+
+class Built(NamedTuple):
+    """A clone that Ductile was built from, its wheel, and another clone with the wheel in its .venv-quickstart."""
+
+    source: Path
+    wheel: Path
+    clone: Path
+    venv: Path
+
+
+def build(directory: Path) -> Built:
+    """Build Ductile, and install it as the quickstart does, from what the machine has already."""
+    source, clone, wheels = make_clone(directory / "source"), make_clone(directory / "clone"), directory / "wheels"
+    venv = clone / ".venv-quickstart"
+    _pip("wheel", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", wheels, source)
+    (wheel,) = wheels.iterdir()
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=PATIENCE_SECONDS)
+    _pip("--python", venv / "bin" / "python", "install", "--no-deps", "--no-index", wheel)
+    (library,) = venv.glob("lib/python3*/site-packages")
+    # The dependencies; a path in such a file brings no other .pth file with it, so Ductile itself is the clone's.
+    (library / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    (venv / "quickstart.stamp").touch()
+    return Built(source, wheel, clone, venv)
+
+
+def _pip(*arguments: str | Path) -> None:
+    """Run this interpreter's pip, deaf to the settings of the machine, with no index to ask."""
+    done = subprocess.run([sys.executable, "-m", "pip", *_QUIET, *arguments], stdin=subprocess.DEVNULL, cwd=os.sep,
+                          capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def make_wheels(directory: Path) -> Path:
