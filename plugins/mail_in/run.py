@@ -1,0 +1,217 @@
+#!/usr/bin/env python3
+"""Emits an event for each mail that arrives in an IMAP folder; marks or moves it once that is stored."""
+
+from __future__ import annotations
+
+import contextlib
+import imaplib
+import os
+import re
+import ssl
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+# The library is beside this file, or in the lib of the directory of plugins.
+sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib"))
+
+import oauth
+import parse
+from box import PORTS, Box
+from ductile_plugin import (
+    MIB,
+    ConfigError,
+    Failed,
+    Permanent,
+    Retry,
+    is_line,
+    is_number,
+    log,
+    main,
+    seconds_left,
+    settings,
+    within,
+)
+
+LOCAL = ("localhost", "127.0.0.1", "::1")
+TIMEOUT_SECONDS = 120
+FLAGS = {"none": None, "seen": r"\Seen", "flagged": r"\Flagged"}
+# How many mails wait to be marked, and how many are known by what they say.
+MOST_DONE, MOST_KNOWN = 1000, 300
+DAY = 86_400
+# Characters in one response, which may have 10 MiB.
+MOST_TEXT = 1_000_000
+KEYS = {
+    "host": (lambda value: is_line(value) and re.fullmatch(r"[A-Za-z0-9.:-]+", value), "the name of an IMAP server"),
+    "username": (is_line, "one line"),
+    "password": (lambda value: is_line(value) and value.isascii(), "one line of ASCII", None),
+    "oauth": (oauth.is_settings, oauth.EXPECTED, None),
+    "port": (is_number(1, 65_535, whole=True), "a port", None),
+    "security": (tuple(PORTS), None, "tls"),
+    "ca_file": (is_line, "a file of certificates", None),
+    "folder": (is_line, "the name of a folder", "INBOX"),
+    "mark": (tuple(FLAGS), None, "none"),
+    "move_to": (is_line, "the name of a folder", None),
+    "max_messages": (is_number(1, 200, whole=True), "a whole number, 1 to 200", 20),
+    "max_size": (is_number(1, 200), "a number of MiB, 1 to 200", 25),
+}
+
+
+def checked(request: dict) -> dict:
+    """Return the configuration. Raises ConfigError."""
+    config = settings(request, KEYS)
+    if (config["password"] is None) == (config["oauth"] is None):
+        raise ConfigError("password, oauth: expected one of them")
+    if config["security"] == "none" and config["host"] not in LOCAL:
+        raise ConfigError("security: a password is not sent in the clear; expected tls or starttls")
+    return config | {"port": config["port"] or PORTS[config["security"]]}
+
+
+def respond(request: dict) -> dict:
+    config, now = checked(request), time.time()
+    command, state = request.get("command"), request.get("state") or {}
+    if command not in ("poll", "health"):
+        raise Permanent("mail_in has no such command")
+    if command == "health" and config["oauth"]:
+        # A renewed token would be lost.
+        return {"status": "ok", "result": "the token is tried at the next poll"}
+    tokens = {} if config["oauth"] is None else oauth.token(config["oauth"], state, now)
+    try:
+        with opened(request, config, (state | tokens).get("access_token") if config["oauth"] else None) as box:
+            if command == "health":
+                box.open(readonly=True)
+                return {"status": "ok", "result": f"{config['host']} accepts the login, {config['folder']} is there"}
+            response = poll(request, config, state, box, now)
+    except Failed as error:
+        if not tokens or isinstance(error, ConfigError):
+            raise
+        # A refresh token may have taken the place of the last.
+        return {"status": "error", "error": str(error), "retry": error.retry, "state_updates": tokens}
+    return response | {"state_updates": tokens | response["state_updates"]}
+
+
+@contextlib.contextmanager
+def opened(request: dict, config: dict, token: str | None) -> Iterator[Box]:
+    """Give a connection that is logged in. Raises Failed for whatever goes wrong on it."""
+    place = f"{config['host']}:{config['port']}"
+    seconds = min(TIMEOUT_SECONDS, seconds_left(request))
+    box = Box(config, place, max(seconds, 0.1))
+    try:
+        # Each read has a limit of its own; all of them together have this one.
+        with within(seconds, place, Retry):
+            box.connect()
+            box.log_in(token)
+            yield box
+    except ssl.SSLError as error:
+        reason = getattr(error, "verify_message", None) or "the encrypted connection failed"
+        raise Retry(f"{place}: {reason}") from None
+    except imaplib.IMAP4.error:
+        raise Retry(f"{place} broke off, or its answer is not IMAP") from None
+    except OSError as error:
+        raise Retry(f"{place}: {error.strerror or 'the connection failed'}") from None
+    except (ValueError, IndexError, AttributeError, TypeError):
+        # The library stumbles over answers that it does not know.
+        raise Retry(f"{place} answered something that is not IMAP") from None
+    finally:
+        box.close()
+
+
+def poll(request: dict, config: dict, state: dict, box: Box, now: float) -> dict:
+    """Return the events for new mails, with the state after them; mark those that the last poll emitted."""
+    done = state.get("done") or []
+    validity, following = box.open(readonly=not done)
+    updates = {"uidvalidity": validity, "polled_at": int(now), "done": []}
+    if state.get("uidvalidity") is None:
+        return {"status": "ok", "result": "started: mails from now on are emitted",
+                "state_updates": updates | {"uid": following - 1, "known": []}}
+    known = state.get("known") or []
+    if validity == state["uidvalidity"]:
+        updates["done"] = mark(config, box, done)
+        new, floor = box.since(state["uid"] + 1), state["uid"]
+    else:
+        log("the server has numbered the mails of the folder anew", "warn")
+        since = datetime.fromtimestamp(state.get("polled_at", now) - DAY, UTC)
+        # English whatever the locale says; a day has the server's zone, so it is only a coarse filter.
+        month = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()[since.month - 1]
+        new, floor = box.search("SINCE", f"{since.day}-{month}-{since.year}"), 0
+    events, last, seen = collect(request, config, box, new, set(known))
+    is_complete = not new or last == new[-1]
+    # All numbers below the next one are dealt with, also those of mails that were removed.
+    uid = max(following - 1, last or 0, floor) if is_complete else last
+    if config["mark"] != "none" or config["move_to"]:
+        updates["done"] = (updates["done"] + [event["payload"]["uid"] for event in events])[-MOST_DONE:]
+    updates |= {"uid": uid, "known": (known + [mark for mark in seen if mark not in known])[-MOST_KNOWN:]}
+    more = "" if is_complete else ", more at the next poll"
+    return {"status": "ok", "result": f"{len(events)} new{more}", "events": events, "state_updates": updates}
+
+
+def mark(config: dict, box: Box, uids: list[int]) -> list[int]:
+    """Mark or move the mails whose events are stored: they stand in the state. Return those to be tried again."""
+    if not uids:
+        return []
+    try:
+        # Mails that have gone meanwhile are none to mark.
+        present = box.search("UID", ",".join(map(str, uids)))
+        if present and FLAGS[config["mark"]]:
+            box.flag(present, FLAGS[config["mark"]])
+        if present and config["move_to"] and not box.move(present, config["move_to"]):
+            log(f"moved mails stay in {config['folder']}, marked as deleted: the server cannot remove them alone",
+                "warn")
+    except Failed as error:
+        log(f"{error}; it is tried again at the next poll", "warn")
+        return uids
+    return []
+
+
+def collect(request: dict, config: dict, box: Box, uids: list[int],
+            skipped: set[str]) -> tuple[list[dict], int | None, list[str]]:
+    """Return the events for mails, the last UID that was dealt with, and the identities of these mails.
+
+    It stops early when half of the time or of the space is gone; the rest is for the next poll.
+    """
+    events, last, seen, size_left, text_left = [], None, [], 4 * config["max_size"] * MIB, MOST_TEXT
+    begun, half = time.monotonic(), seconds_left(request) / 2
+    for uid in uids:
+        if len(events) == config["max_messages"] or (events and (
+                min(size_left, text_left) <= 0 or time.monotonic() - begun > half)):
+            break
+        found = box.describe(uid)
+        if found is not None:
+            size, arrived = found
+            is_large = size > config["max_size"] * MIB
+            data = box.fetch(uid, header_only=is_large)
+            if data is not None:
+                size_left -= len(data)
+                identity = parse.identity(data, size)
+                seen.append(identity)
+                if identity not in skipped:
+                    events.append(event(request, config, (uid, size, arrived, is_large), data, identity))
+                    text_left -= len(events[-1]["payload"]["text"])
+        last = uid
+    return events, last, seen
+
+
+def event(request: dict, config: dict, about: tuple, data: bytes, identity: str) -> dict:
+    uid, size, arrived, is_large = about
+    payload = parse.read(data, Path(request["workspace_dir"], f"mail-{uid}"))
+    payload |= {"uid": uid, "folder": config["folder"], "size": size, "received": received(arrived)}
+    if is_large:
+        payload["too_large"] = True
+    return {"type": "mail.received", "payload": payload, "dedupe_key": f"mail:{config['username']}:{identity}"}
+
+
+def received(arrived: str | None) -> str | None:
+    """Return the server's date of a mail in ISO 8601; that of the sender may be absurd."""
+    if arrived is None:
+        return None
+    try:
+        parsed = imaplib.Internaldate2tuple(f'INTERNALDATE "{arrived}"'.encode())
+        return None if parsed is None else datetime.fromtimestamp(time.mktime(parsed), UTC).isoformat()
+    except (ValueError, LookupError, OverflowError):
+        return None
+
+
+if __name__ == "__main__":
+    main(respond)
