@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import select
 import signal
 import subprocess
@@ -17,6 +16,7 @@ import pytest
 from ductile.protocol import Response, decode_response, encode_request
 from support import steps
 from support.notified import ENVIRON, failure
+from support.plugin_runs import readme_config
 
 HERE = Path(__file__).resolve().parent
 LIMIT = 64 * 1024
@@ -339,9 +339,4 @@ def test_another_command_is_refused(workspace, command):
 
 
 def test_the_example_of_the_readme_is_a_good_configuration(tmp_path):
-    (example,) = re.findall(r"```yaml\n(.*?)```", (HERE / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    (tmp_path / "config.yaml").write_text(f"plugins_dir: {HERE.parent}\n{example}", encoding="utf-8")
-    done = subprocess.run(
-        [Path(sys.executable).parent / "ductiled", "-t", "-c", tmp_path],
-        env=ENVIRON, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert readme_config(HERE, tmp_path)

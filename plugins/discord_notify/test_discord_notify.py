@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 from ductile.protocol import Response
 from support import in_process, steps
 from support.notified import ENVIRON, SECRET, Answer, Server, answer, failure
+from support.plugin_runs import readme_config
 from support.steps import said
 
 HERE = Path(__file__).resolve().parent
@@ -360,9 +359,4 @@ def test_another_command_is_refused(workspace, command):
 
 
 def test_the_example_of_the_readme_is_a_good_configuration(tmp_path):
-    (example,) = re.findall(r"```yaml\n(.*?)```", (HERE / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    (tmp_path / "config.yaml").write_text(f"plugins_dir: {HERE.parent}\n{example}", encoding="utf-8")
-    done = subprocess.run(
-        [Path(sys.executable).parent / "ductiled", "-t", "-c", tmp_path],
-        env=ENVIRON | {"DISCORD_BOT_TOKEN": SECRET}, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert readme_config(HERE, tmp_path, {"DISCORD_BOT_TOKEN": SECRET})

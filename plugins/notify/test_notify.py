@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 from ductile.protocol import LogLine
 from support import in_process
 from support.notified import ENVIRON, SECRET, Server, answer, encoded, failure, run, run_process, send
+from support.plugin_runs import readme_config
 
 HERE = Path(__file__).resolve().parent
 
@@ -232,9 +231,4 @@ def test_a_message_for_the_log_is_a_warning_there_and_goes_nowhere_else(server):
 
 
 def test_the_example_of_the_readme_is_a_good_configuration(tmp_path):
-    (example,) = re.findall(r"```yaml\n(.*?)```", (HERE / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    (tmp_path / "config.yaml").write_text(f"plugins_dir: {HERE.parent}\n{example}", encoding="utf-8")
-    done = subprocess.run(
-        [Path(sys.executable).parent / "ductiled", "-t", "-c", tmp_path],
-        env=ENVIRON | {"NOTIFY_URL": "https://example.net/x"}, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert readme_config(HERE, tmp_path, {"NOTIFY_URL": "https://example.net/x"})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from ductile.protocol import Response
 from support import steps
 from support.notified import ENVIRON, failure
+from support.plugin_runs import readme_config
 
 HERE = Path(__file__).resolve().parent
 LECTURE = """Welcome to the kitchen. Today we bake sourdough bread at home. Sourdough bread needs a starter.
@@ -352,12 +352,6 @@ def test_another_command_is_refused(workspace, command):
     assert failure(steps.run(HERE, given, workspace)) == ("summarize has no such command", False)
 
 
-def test_the_examples_of_the_readme_are_good_configurations(tmp_path):
-    examples = re.findall(r"```yaml\n(.*?)```", (HERE / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert len(examples) == 2
-    for example in examples:
-        (tmp_path / "config.yaml").write_text(f"plugins_dir: {HERE.parent}\n{example}", encoding="utf-8")
-        done = subprocess.run(
-            [Path(sys.executable).parent / "ductiled", "-t", "-c", tmp_path], env=ENVIRON | {"MODEL_API_KEY": "k"},
-            capture_output=True, text=True, check=False, timeout=60)
-        assert done.returncode == 0, done.stdout + done.stderr
+@pytest.mark.parametrize("example", [0, 1])
+def test_the_examples_of_the_readme_are_good_configurations(tmp_path, example):
+    assert readme_config(HERE, tmp_path, {"MODEL_API_KEY": "k"}, example=example)

@@ -7,12 +7,12 @@ import os
 import re
 import stat
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from ductile.protocol import Response, decode_response, encode_request
+from support.plugin_runs import readme_config
 
 HERE = Path(__file__).resolve().parent
 RUN = HERE / "run.sh"
@@ -159,10 +159,4 @@ def test_what_is_no_request_is_refused(shell, tmp_path, request_):
 
 
 def test_the_example_of_the_readme_is_a_good_configuration(tmp_path):
-    (example,) = re.findall(r"```yaml\n(.*?)```", (HERE / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    (tmp_path / "config.yaml").write_text(f"plugins_dir: {HERE.parent}\n{example}", encoding="utf-8")
-    done = subprocess.run(
-        [Path(sys.executable).parent / "ductiled", "-t", "-c", tmp_path],
-        env={"PATH": os.environ["PATH"], "WEBHOOK_SECRET": "long enough for no warning"},
-        capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert readme_config(HERE, tmp_path, {"WEBHOOK_SECRET": "long enough for no warning"})

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import re
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from support.plugin_runs import readme_config
 from support.transcripts import (
     DETAILS,
-    ENVIRON,
     ID,
     LINK,
     Site,
@@ -412,9 +410,4 @@ def test_a_request_without_a_workspace_is_refused(workspace, place):
 
 
 def test_the_example_of_the_readme_is_a_good_configuration(tmp_path):
-    (example,) = re.findall(r"```yaml\n(.*?)```", (HERE / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    (tmp_path / "config.yaml").write_text(f"plugins_dir: {HERE.parent}\n{example}", encoding="utf-8")
-    done = subprocess.run(
-        [Path(sys.executable).parent / "ductiled", "-t", "-c", tmp_path],
-        env=ENVIRON, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert readme_config(HERE, tmp_path)

@@ -37,7 +37,7 @@ class Channel:
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = False
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05})
+        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.005})
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
 

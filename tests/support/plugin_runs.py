@@ -92,11 +92,12 @@ def logged(response: Response, level: str = "warn") -> list[str]:
     return [line.message for line in response.logs if line.level == level]
 
 
-def readme_config(directory: Path, home: Path, environ: Mapping[str, str] | None = None) -> Mapping[str, Any]:
-    """Return by name the `config` of the plugins in the README's first configuration, which loads without a word."""
+def readme_config(directory: Path, home: Path, environ: Mapping[str, str] | None = None, *,
+                  example: int = 0) -> Mapping[str, Any]:
+    """Return by name the `config` of the plugins in an example of the README, which loads without a word."""
     blocks = re.findall(r"```yaml\n(.*?)```", (directory / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     file = home / "config.yaml"
-    file.write_text(f"plugins_dir: {directory.parent}\n{blocks[0]}", encoding="utf-8")
+    file.write_text(f"plugins_dir: {directory.parent}\n{blocks[example]}", encoding="utf-8")
     loaded = runtime_config.read(file, {"TZ": "UTC", "HOME": str(home), **(environ or {})})
     assert (loaded.problems, loaded.faults, loaded.warnings) == ((), (), ())
     return {name: plugin.settings.config for name, plugin in loaded.runtime.plugins.items()}
