@@ -5,6 +5,7 @@ from __future__ import annotations
 # Exit codes follow sysexits.h where it has a name for the case.
 EXIT_OK = 0
 EXIT_FAILED = 1
+EXIT_DOWN = 3    # of `ductilectl status`, as systemctl does
 EXIT_USAGE = 64
 EXIT_DATA = 65
 EXIT_NOT_FOUND = 66

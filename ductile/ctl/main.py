@@ -19,6 +19,7 @@ from ductile import db, stdio
 from ductile.ctl.commandline import parse
 from ductile.ctl.session import NoDatabase, Session
 from ductile.errors import (
+    EXIT_DOWN,
     EXIT_INTERRUPTED,
     EXIT_IO,
     EXIT_OK,
@@ -91,7 +92,7 @@ def _call(session: Session, options: Namespace) -> int:
         return _command(session, options)
     except NoDatabase as nothing:
         session.emit({"database": None, "message": str(nothing)}, f"{nothing}\n")
-        return EXIT_OK
+        return EXIT_DOWN if options.name == "status" else EXIT_OK
 
 
 def _command(session: Session, options: Namespace) -> int:
@@ -105,9 +106,7 @@ def _command(session: Session, options: Namespace) -> int:
             return check(session, database=options.database)
         case "status":
             from ductile.ctl.status import status
-            with session.reading() as conn:
-                return status(conn, state_path=session.state_path, plugins=session.plugins, now=session.now(),
-                              as_json=session.as_json, out=session.out, page=session.page)
+            return status(session, digest=lambda: _digest(session))
         case "plugins":
             from ductile.ctl.plugin import plugins
             return plugins(session)
@@ -191,6 +190,12 @@ def _command(session: Session, options: Namespace) -> int:
         case _:
             from ductile.ctl.lookup import complete
             return complete(session, kind=options.kind, prefix=options.prefix)
+
+
+def _digest(session: Session) -> str:
+    """Return the digest of all files on disk. Raises DuctileError (78)."""
+    from ductile import runtime_config
+    return runtime_config.read(session.config_path, session.environ, keep_unset=True).runtime.digest
 
 
 def _monitor(session: Session, options: Namespace) -> int:

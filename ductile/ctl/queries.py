@@ -290,6 +290,7 @@ def status(conn: sqlite3.Connection, now: datetime) -> dict[str, Any]:
         "queue": _depth(conn, len(running)),
         "oldest_waiting": _oldest_waiting(conn),
         "ended_24h": _ended(conn, now - _RECENT),
+        "busy_24h": _busy(conn, now - _RECENT, now),
         "running": running,
         "plugins": _plugins(conn),
     }
@@ -330,6 +331,25 @@ def _ended(conn: sqlite3.Connection, since: datetime) -> dict[str, Any]:
         conn, "SELECT count(*) FILTER (WHERE status = 'succeeded') AS succeeded,"
         " count(*) FILTER (WHERE status = 'dead') AS dead, count(*) FILTER (WHERE status = 'deduped') AS deduped"
         " FROM job_queue WHERE completed_at >= ?", utc_text(since))[0]
+
+
+# Some four a second for a day; the share of a busier daemon is of the time that so many take.
+_MOST_ATTEMPTS = 20_000
+
+
+def _busy(conn: sqlite3.Connection, since: datetime, now: datetime) -> float:
+    """Return which part of the time since then a plugin ran, from 0 to 1."""
+    count, first, days = conn.execute(
+        "SELECT count(*), min(completed_at), sum(julianday(completed_at) - julianday(max(started_at, ?1))) FROM"
+        " (SELECT completed_at, started_at FROM job_log INDEXED BY job_log_completed WHERE completed_at >= ?1"
+        " AND started_at IS NOT NULL ORDER BY completed_at DESC LIMIT ?2)",
+        (utc_text(since), _MOST_ATTEMPTS)).fetchone()
+    if count == _MOST_ATTEMPTS:
+        since = parse_utc(first)
+    running = conn.execute("SELECT started_at FROM job_queue WHERE status = 'running' AND started_at IS NOT NULL")
+    busy = timedelta(days=days or 0) + sum((max(timedelta(0), now - max(since, parse_utc(at))) for at, in running),
+                                           timedelta(0))
+    return round(min(1.0, max(0.0, busy / max(now - since, timedelta(seconds=1)))), 6)
 
 
 def _plugins(conn: sqlite3.Connection) -> list[Row]:

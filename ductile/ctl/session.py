@@ -102,6 +102,11 @@ class Session:
         return load(self.config_path, self.environ, keep_unset=True)
 
     @property
+    def config_files(self) -> list[Path]:
+        """The files that were read for the configuration. Raises as `config` does."""
+        return [self.config_path.parent / name for name, _ in self._loaded.files]
+
+    @property
     def plugins(self) -> Mapping[str, PluginConfig]:
         """The configured plugins; none if the file is not valid YAML."""
         try:

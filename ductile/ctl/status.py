@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from ductile import db
+from ductile.config import load_table
+from ductile.config.load_table import ConfigLoad
 from ductile.config.model import PluginConfig
 from ductile.ctl import queries, table, times
-from ductile.ctl.output import document
+from ductile.ctl.session import Session
 from ductile.ctl.table import Page
-from ductile.errors import EXIT_OK
+from ductile.errors import EXIT_DOWN, EXIT_OK, DuctileError
 from ductile.pidfile import pid_file, running_pid
 from ductile.scheduler.schedule import next_in_window
 from ductile.units import format_size, parse_utc, utc_text
 
+# How much later than the change of a file the daemon may have read it, by the clocks of both.
+_CLOCK_SLACK = timedelta(seconds=2)
+_MANIFESTS = ("manifest.yaml", "manifest.yml")
 # Reasons that the scheduler stores with a schedule, but that `status` itself knows better at this moment.
 _KNOWN_HERE = ("not loaded", "unhealthy", "breaker")
 
 
-def status(conn: sqlite3.Connection, *, state_path: Path, plugins: Mapping[str, PluginConfig], now: datetime,
-           as_json: bool, out: TextIO, page: Page = table.PLAIN) -> int:
-    """Show what `read` returns."""
-    found = read(conn, state_path=state_path, plugins=plugins, now=now)
-    out.write(document(found) if as_json else text(found, now, page))
-    return EXIT_OK
+def status(session: Session, *, digest: Callable[[], str]) -> int:
+    """Show what `read` returns. `digest` reads all files and returns their digest, if a change is suspected.
+
+    Return 3 if the daemon is down. Raises NoDatabase.
+    """
+    now = session.now()
+    with session.reading() as conn:
+        found = read(conn, state_path=session.state_path, plugins=session.plugins, now=now)
+        if found["daemon"]["running"] and found["config_load"] is not None:
+            loaded = load_table.after(conn, load_table.last_id(conn) - 1)
+            found["config_load"]["edited_at"] = loaded and _edited_at(session, loaded, digest)
+    session.emit(found, text(found, now, session.page))
+    return EXIT_OK if found["daemon"]["running"] else EXIT_DOWN
 
 
 def read(conn: sqlite3.Connection, *, state_path: Path, plugins: Mapping[str, PluginConfig],
@@ -38,8 +51,46 @@ def read(conn: sqlite3.Connection, *, state_path: Path, plugins: Mapping[str, Pl
     PID file cannot be read.
     """
     found = queries.status(conn, now)
+    load = found["config_load"]
     return {"daemon": _daemon(state_path, found.pop("listen")), **found, "held_log_bytes": db.held_log_bytes(conn),
+            "config_load": load and {**load, "edited_at": None},
             "plugins": [_plugin(row, plugins.get(row["plugin"]), now) for row in found["plugins"]]}
+
+
+def _edited_at(session: Session, loaded: ConfigLoad, digest: Callable[[], str]) -> str | None:
+    """Return when files were last changed, if they are others than those that the daemon read last."""
+    newest = max((change for path in _files(session) if (change := _changed_at(path)) is not None), default=None)
+    if newest is None or newest < parse_utc(loaded.loaded_at) - _CLOCK_SLACK:
+        return None
+    try:
+        is_same = digest() == loaded.digest
+    except DuctileError:
+        is_same = newest < parse_utc(loaded.loaded_at)
+    return None if is_same else utc_text(newest)
+
+
+def _files(session: Session) -> Iterator[Path]:
+    """Yield the files of the configuration, the pipelines and the plugins, and their directories."""
+    yield session.config_path
+    try:
+        config = session.config
+    except DuctileError:
+        return
+    yield from session.config_files
+    for directory in (config.pipelines_dir, *config.plugins_dirs):
+        yield directory
+        with suppress(OSError):
+            for entry in sorted(directory.iterdir()):
+                yield entry
+                yield from (entry / name for name in _MANIFESTS)
+
+
+def _changed_at(path: Path) -> datetime | None:
+    """Return when a file or its inode changed, which a copy that keeps the file's own times does not hide."""
+    try:
+        return datetime.fromtimestamp(path.stat().st_ctime, UTC)
+    except OSError:
+        return None
 
 
 def _daemon(state_path: Path, listen: str | None) -> dict[str, Any]:
@@ -131,7 +182,7 @@ def _breaker(breaker: queries.Row, open_until: Mapping[str, datetime | None]) ->
 
 def text(found: Mapping[str, Any], now: datetime, page: Page) -> str:
     """Return what `read` returned as the operator reads it."""
-    lines = [*_daemon_lines(found["daemon"], now, page), *_load_lines(found["config_load"], page),
+    lines = [*_daemon_lines(found["daemon"], now, page), *_load_lines(found["config_load"], now, page),
              _queue_line(found, now, page)]
     if found["held_log_bytes"] is not None:
         lines.append(f"write-ahead log: {format_size(found['held_log_bytes'])}; it grows as long as another program"
@@ -140,12 +191,23 @@ def text(found: Mapping[str, Any], now: datetime, page: Page) -> str:
               f" {times.age(job['started_at'], now) if job['started_at'] else 'just started'}"
               for job in found["running"]]
     ended = found["ended_24h"]
-    lines.append(f"last 24h: {ended['succeeded']} succeeded, {ended['dead']} dead, {ended['deduped']} deduped")
-    header = ("plugin", "version", "last run", "outcome", "next run", "state", "blocked")
-    rows = [(row["plugin"], row["version"], page.time(row["last_run"]), row["last_outcome"], page.time(row["next_run"]),
-             f"{row['state_bytes']} B", "; ".join(row["held"]) or None) for row in found["plugins"]]
-    plugins = "\n" + table.lines(header, rows, page=page, whole="blocked") if rows else ""
-    return "".join(line + "\n" for line in lines) + plugins
+    lines.append(f"last 24h: {ended['succeeded']} succeeded, {ended['dead']} dead, {ended['deduped']} deduped; busy"
+                 f" {found['busy_24h']:.1%}")
+    return "".join(line + "\n" for line in lines) + _plugins_text(found["plugins"], now, page)
+
+
+def _plugins_text(plugins: Sequence[Mapping[str, Any]], now: datetime, page: Page) -> str:
+    """Return the table of the plugins, and below it the last error of each whose last attempt failed."""
+    if not plugins:
+        return ""
+    header = ("plugin", "last run", "outcome", "next run", "state", "blocked")
+    rows = [(row["plugin"], page.time(row["last_run"]), row["last_outcome"], page.time(row["next_run"]),
+             format_size(row["state_bytes"]), times.localized("; ".join(row["held"]), page.zone) or None)
+            for row in plugins]
+    errors = [page.paragraph(f"{row['plugin']}: {row['last_outcome']} {times.relative(row['last_run'], now)} (job"
+                             f" {table.short(row['last_job_id'])}): {row['last_error']}")
+              for row in plugins if row["last_error"]]
+    return "".join(["\n", table.lines(header, rows, page=page, whole="blocked"), *(["\n"] if errors else []), *errors])
 
 
 def _daemon_lines(daemon: Mapping[str, Any], now: datetime, page: Page) -> list[str]:
@@ -156,13 +218,16 @@ def _daemon_lines(daemon: Mapping[str, Any], now: datetime, page: Page) -> list[
     return [line] if daemon["listen"] is None else [line, f"webhooks: listening on {daemon['listen']}"]
 
 
-def _load_lines(load: Mapping[str, Any] | None, page: Page) -> list[str]:
+def _load_lines(load: Mapping[str, Any] | None, now: datetime, page: Page) -> list[str]:
     if load is None:
         return ["configuration: not loaded yet"]
+    edited = load["edited_at"]
+    suffix = "" if edited is None else f"; edited {times.relative(edited, now)}, not reloaded"
     if load["ok"]:
-        return [f"configuration: loaded at {page.clock(load['loaded_at'])}"]
+        return [f"configuration: loaded at {page.clock(load['loaded_at'])}{suffix}"]
     errors = table.block(load["errors"] or "", "  ").splitlines()
-    return [f"configuration: rejected at {page.clock(load['loaded_at'])}; still using the previous one", *errors]
+    return [f"configuration: rejected at {page.clock(load['loaded_at'])}; still using the previous one{suffix}",
+            *errors]
 
 
 def _queue_line(found: Mapping[str, Any], now: datetime, page: Page) -> str:

@@ -41,6 +41,10 @@ class Page:
         """Return a moment, UTC text, as local time with its offset."""
         return times.local(moment, self.zone, seconds=seconds)
 
+    def paragraph(self, text: str) -> str:
+        """Return a line of text that may be long."""
+        return f"{one_line(text)}\n"
+
     def time(self, moment: str | None) -> str | None:
         """Return a moment, UTC text, as a cell shows it."""
         return None if moment is None else self.clock(moment)
@@ -163,6 +167,11 @@ class Terminal(Page):
                    for index, (text, width) in enumerate(zip(row, widths, strict=False))]
         line = GAP.join(_paint(text, row[index]) if index in coloured else text for index, text in enumerate(fitting))
         return f"{line.rstrip()}\n"
+
+    def paragraph(self, text: str) -> str:
+        """Return a text as lines that fit."""
+        (harmless,), = _harmless([[text]])
+        return "".join(f"{self._known(line)}\n" for line in wrapped(harmless, self._columns))
 
     def time(self, moment: str | None) -> str | None:
         """Return a moment as `times.relative` does."""

@@ -7,12 +7,18 @@ from datetime import UTC, datetime, timedelta, tzinfo
 
 from ductile.units import format_duration, parse_duration, parse_utc
 
+_UTC = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 _CLOCK = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?")
 
 
 def local(moment: str, zone: tzinfo | None, *, seconds: bool = False) -> str:
     """Return a moment, UTC text, as `2026-12-01 07:30 +0100`. The zone of None is the system's."""
     return parse_utc(moment).astimezone(zone).strftime(f"%Y-%m-%d %H:%M{':%S' if seconds else ''} %z")
+
+
+def localized(text: str, zone: tzinfo | None) -> str:
+    """Return a text with each moment in it, UTC text, as local time."""
+    return _UTC.sub(lambda match: local(match[0], zone), text)
 
 
 def relative(moment: str, now: datetime) -> str:

@@ -48,10 +48,11 @@ DOCUMENTS: dict[str, Any] = {
     "check": keys("problems faults warnings database"),
     "status": {
         "daemon": keys("running pid since listen"),
-        "config_load": keys("loaded_at ok errors"),
+        "config_load": keys("loaded_at ok errors edited_at"),
         "queue": keys("queued waiting running"),
         "oldest_waiting": VALUE,
         "ended_24h": keys("succeeded dead deduped"),
+        "busy_24h": VALUE,
         "held_log_bytes": VALUE,
         "running": [keys("job_id plugin command attempt started_at")],
         "plugins": [{

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import json
+import re
 import sqlite3
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, job_id, load
-from ductile import db
+from ductile import db, runtime_config
 from ductile.config import load_table
 from ductile.config.model import BreakerRule, PluginConfig
+from ductile.ctl import queries
 from ductile.ctl.queries import _oldest_waiting
-from ductile.ctl.status import read, status
+from ductile.ctl.status import read, text
+from ductile.ctl.table import Page
 from ductile.pidfile import PidLock, pid_file
 from ductile.plugin import plugin_table
 from ductile.queue.job import Status
@@ -84,11 +86,10 @@ def settings(name: str, reset_after: int, *schedules: Schedule) -> PluginConfig:
 
 
 def look(conn: sqlite3.Connection, desk: Desk, *, as_json: bool = False, resets: dict[str, int] | None = None) -> str:
-    out = io.StringIO()
     known = {name: settings(name, seconds) for name, seconds in ({"d-tripped": 1800}
                                                                  if resets is None else resets).items()}
-    assert status(conn, state_path=desk.database, plugins=known, now=NOW, as_json=as_json, out=out) == 0
-    return out.getvalue()
+    found = read(conn, state_path=desk.database, plugins=known, now=NOW)
+    return json.dumps(found) if as_json else text(found, NOW, Page())
 
 
 @contextmanager
@@ -107,16 +108,18 @@ daemon: not running
 configuration: loaded at 2026-02-08 10:00 +0000
 queue: 1 queued, 1 waiting for a retry, 1 running; oldest waiting since 2026-02-08 10:00 +0000 (5m)
 running: 00000011 g-well poll, attempt 1, 5m
-last 24h: 1 succeeded, 1 dead, 1 deduped
+last 24h: 1 succeeded, 1 dead, 1 deduped; busy 0.3%
 
-PLUGIN      VERSION  LAST RUN                OUTCOME  NEXT RUN                STATE  BLOCKED
-a-disabled  0.1.0    -                       -        -                       0 B    disabled
-b-missing   -        -                       -        2026-02-08 11:00 +0000  0 B    not loaded: not\\nthere
-c-fresh     0.1.0    -                       -        -                       0 B    unhealthy: init has not succeeded
-d-tripped   0.1.0    -                       -        2026-02-08 11:00 +0000  0 B    breaker of poll open until 2026-02-08T10:30:00.000Z
-e-probed    0.1.0    -                       -        -                       0 B    breaker of poll half-open: a probe is out
-f-guarded   0.1.0    -                       -        2026-02-08 11:00 +0000  0 B    poll guard: 1 outstanding
-g-well      0.1.0    2026-02-08 10:01 +0000  failed   2026-02-08 11:00 +0000  12 B   -
+PLUGIN      LAST RUN                OUTCOME  NEXT RUN                STATE  BLOCKED
+a-disabled  -                       -        -                       0 B    disabled
+b-missing   -                       -        2026-02-08 11:00 +0000  0 B    not loaded: not\\nthere
+c-fresh     -                       -        -                       0 B    unhealthy: init has not succeeded
+d-tripped   -                       -        2026-02-08 11:00 +0000  0 B    breaker of poll open until 2026-02-08 10:30 +0000
+e-probed    -                       -        -                       0 B    breaker of poll half-open: a probe is out
+f-guarded   -                       -        2026-02-08 11:00 +0000  0 B    poll guard: 1 outstanding
+g-well      2026-02-08 10:01 +0000  failed   2026-02-08 11:00 +0000  12 B   -
+
+g-well: failed 4m ago (job 00000010): out of luck
 """
 
 
@@ -143,7 +146,8 @@ def test_the_document_has_what_the_text_has(conn: sqlite3.Connection, desk: Desk
     fill(conn)
     found = json.loads(look(conn, desk, as_json=True))
     assert found["daemon"] == {"running": False, "pid": None, "since": None, "listen": None}
-    assert found["config_load"] == {"loaded_at": "2026-02-08T10:00:00.000Z", "ok": True, "errors": None}
+    assert found["config_load"] == {"loaded_at": "2026-02-08T10:00:00.000Z", "ok": True, "errors": None,
+                                    "edited_at": None}
     assert found["queue"] == {"queued": 1, "waiting": 1, "running": 1}
     assert found["oldest_waiting"] == "2026-02-08T10:00:00.000Z"
     assert found["ended_24h"] == {"succeeded": 1, "dead": 1, "deduped": 1}
@@ -269,6 +273,57 @@ def test_the_breaker_is_asked_of_the_configuration(desk: Desk) -> None:
             schedule_table.put_breaker(conn, "echo", "poll", OPEN, START)
     held = desk.call("status", "--json").json["plugins"][0]["held"]
     assert held == ["breaker of poll open until 2126-01-15T10:00:00.000Z"]
+
+
+def test_3_says_that_the_daemon_is_down(desk: Desk) -> None:
+    assert (desk.call("status").code, desk.call("status", "--json").code) == (3, 3)
+    with desk.ledger() as conn:
+        desk.loaded(conn)
+    assert desk.call("status").code == 3
+    with running(desk):
+        assert desk.call("status").code == 0
+
+
+def edited(desk: Desk, act: Callable[[], object], *, digest: str = "") -> tuple[str | None, str]:
+    """Return what `status` says of the files after an act since the daemon has read them."""
+    with desk.ledger() as conn, running(desk):
+        read_here = runtime_config.read(desk.home / "config.yaml", {}).runtime.digest
+        with db.transaction(conn):
+            load_table.add(conn, digest=digest or read_here, errors=(), now=datetime.now(UTC) + timedelta(seconds=3))
+        act()
+        # As if the daemon had read them a moment ago.
+        conn.execute("UPDATE config_loads SET loaded_at = '2026-02-08T10:00:00.000Z'")
+        found = desk.call("status", "--json").json["config_load"]["edited_at"]
+        return found, next(line for line in desk.call("status").out.splitlines() if line.startswith("configuration"))
+
+
+@pytest.mark.parametrize("act", [
+    lambda desk: desk.configure(service={"name": "other"}),
+    lambda desk: (desk.home / "config.yaml").write_text("a: ["),
+    lambda desk: (desk.home / "plugins" / "echo" / "manifest.yaml").unlink(),
+])
+def test_files_that_were_edited_and_not_reloaded_are_told(desk: Desk, act: Callable[[Desk], object]) -> None:
+    desk.plugin("echo")
+    at, line = edited(desk, lambda: act(desk))
+    assert at is not None
+    assert re.fullmatch(r"configuration: loaded at 2026-02-08 10:00 \+0000; edited (now|.*s ago), not reloaded", line)
+
+
+def test_a_file_that_was_only_touched_is_not_edited(desk: Desk) -> None:
+    desk.plugin("echo")
+    assert edited(desk, (desk.home / "config.yaml").touch) == (
+        None, "configuration: loaded at 2026-02-08 10:00 +0000")
+
+
+def test_the_busy_share_is_of_the_last_24_hours(conn: sqlite3.Connection) -> None:
+    put_ended(conn, range(3), at="2026-02-08T09:00:00.000Z")
+    for seq, started, ended in ((1, "2026-02-08T09:00:00.000Z", "2026-02-08T12:00:00.000Z"),
+                                (2, "2026-02-07T11:00:00.000Z", "2026-02-07T13:00:00.000Z"),
+                                (3, "2026-02-06T11:00:00.000Z", "2026-02-06T13:00:00.000Z")):
+        conn.execute("UPDATE job_log SET started_at = ?, completed_at = ? WHERE seq = ?", (started, ended, seq))
+    put_job(conn, job_id(9), Status.RUNNING, now=parse_utc("2026-02-08T10:00:00.000Z"))
+    # Three hours, one of the two that began before, and two of the job that runs.
+    assert queries._busy(conn, parse_utc("2026-02-07T12:00:00.000Z"), parse_utc("2026-02-08T12:00:00.000Z")) == 0.25
 
 
 def test_the_real_daemon_is_up_since_its_start(daemon: RealDaemon) -> None:
