@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
+import socket
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -60,7 +61,8 @@ class Daemon:
 
     def __init__(self, runtime: RuntimeConfig, conn: sqlite3.Connection, *, clock: Clock, rng: Chance, new_id: NewId,
                  workspaces: Workspaces, locks: RunLocks, notifier: Notifier, inbox: Inbox[Note],
-                 source: ConfigSource) -> None:
+                 source: ConfigSource, passed: Sequence[socket.socket] = ()) -> None:
+        """`passed` are listening sockets of systemd."""
         self._runtime = runtime
         self._conn = conn
         self._clock = clock
@@ -71,7 +73,7 @@ class Daemon:
         self._inbox = inbox
         self._started_at = self._turned_at = clock.monotonic()
         self._webhooks = WebhookServer(runtime.config.state_path, clock=clock, new_id=new_id, health=self._health,
-                                       post=self._on_webhook)
+                                       post=self._on_webhook, passed=passed)
         self._reloader = Reload(conn, source=source, webhooks=self._webhooks)
         self._dispatcher = Dispatcher(conn, clock=clock, rng=rng, new_id=new_id, locks=locks, workspaces=workspaces,
                                       post=inbox.put)

@@ -7,6 +7,7 @@ import gc
 import os
 import random
 import signal
+import socket
 import sqlite3
 import sys
 import traceback
@@ -15,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import ductile
-from ductile import config_report, daemon_run_table, db, log, runtime_config, stdio
+from ductile import config_report, daemon_run_table, db, listen_fds, log, runtime_config, stdio
 from ductile.arguments import Parser
 from ductile.clock import SystemClock
 from ductile.config.find import find
@@ -77,6 +78,9 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         if options.daemon and not options.check and environ.get("NOTIFY_SOCKET"):
             raise DuctileError("-d cannot be used under systemd's Type=notify: remove it from the unit",
                                exit_code=EXIT_USAGE)
+        if options.daemon and not options.check and listen_fds.count(environ):
+            raise DuctileError("-d cannot be used with sockets that systemd passes: remove it from the unit",
+                               exit_code=EXIT_USAGE)
         path = find(options.config, environ, denied=EXIT_CONFIG)
         if options.check:
             return _check(path, environ)
@@ -85,7 +89,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         # Absolute, because a daemon changes its working directory.
         source = ConfigSource(path=path.absolute(), environ=environ, stdout=stdout)
         report = detach() if options.daemon else None
-        serve(loaded, source, report)
+        serve(loaded, source, report, listen_fds.take(environ))
         return EXIT_OK
     except DuctileError as error:
         exit_code, lines = error.exit_code, tuple(map(stdio.as_line, error.lines))
@@ -144,7 +148,8 @@ def _report_failure(report: Report | None, exit_code: int, lines: tuple[str, ...
         print(line, file=sys.stderr)
 
 
-def serve(loaded: runtime_config.LoadResult, source: ConfigSource, report: Report | None) -> None:
+def serve(loaded: runtime_config.LoadResult, source: ConfigSource, report: Report | None,
+          passed: Sequence[socket.socket] = ()) -> None:
     """Start in the documented order and run until a signal stops it. Raises DuctileError."""
     config = loaded.runtime.config
     clock = SystemClock()
@@ -172,7 +177,7 @@ def serve(loaded: runtime_config.LoadResult, source: ConfigSource, report: Repor
             daemon = Daemon(
                 loaded.runtime, conn, clock=clock, rng=random.Random(), new_id=lambda: str(uuid.uuid4()),
                 workspaces=workspaces, locks=RunLocks(run_locks(config.state_path)),
-                notifier=notifier, inbox=inbox, source=source,
+                notifier=notifier, inbox=inbox, source=source, passed=passed,
             )
             try:
                 daemon.prepare()

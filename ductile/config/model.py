@@ -6,6 +6,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import time, tzinfo
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -242,12 +243,33 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Webhooks:
-    """Where to listen; `host` is an address without brackets, or `localhost`."""
+class Address:
+    """Where to listen: `host` (an address without brackets or a name) and `port`, or the `path` of a Unix socket."""
 
-    host: str
-    port: int
-    endpoints: tuple[Endpoint, ...]
+    host: str = ""
+    port: int = 0
+    path: Path | None = None
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Webhooks:
+    """Where to listen, for webhooks and for `/healthz`, and what is served there.
+
+    Without `listen` the listener has the sockets that systemd passed. At most `connections` are served at once.
+    `trusted_proxies` are believed which client they forward.
+    """
+
+    listen: tuple[Address, ...] = ()
+    health_listen: tuple[Address, ...] = ()
+    has_metrics: bool = False
+    connections: int = 64
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,7 +303,7 @@ Asked = AskedCommand | AskedEvent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Everything that the configuration file says. `webhooks` is None where nothing is to be listened on.
+    """Everything that the configuration file says. `webhooks` is None without that section.
 
     `plugins_places` are the places in the file where `plugins_dirs` stand, one for each. `asked` is what the file
     relies on and cannot tell itself; entries that are wrong in another way, and so left out elsewhere, ask too.

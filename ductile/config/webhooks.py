@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
 from typing import Any
 
 from ductile.config.handshakes import read_handshake
-from ductile.config.model import Asked, AskedCommand, AskedEvent, Endpoint, RequestPlace, Webhooks
+from ductile.config.model import Address, Asked, AskedCommand, AskedEvent, Endpoint, RequestPlace, Webhooks
 from ductile.config.presets import Preset
 from ductile.config.signing import PREFIX, decode_secret, read_scheme, same_text
-from ductile.config.values import as_header, as_plugins_event, as_size, sections
+from ductile.config.values import as_file_path, as_header, as_plugins_event, as_size, sections
 from ductile.config.variables import at, is_variable
 from ductile.protocol import HANDLE
 from ductile.text import one_line
-from ductile.validation import Path, Problem, Section, as_text, dotted, kind_of
+from ductile.validation import Path as Place
+from ductile.validation import Problem, Section, as_text, dotted, kind_of
+
+Network = IPv4Network | IPv6Network
 
 _DEFAULT_BODY_SIZE = 1024**2
 _LARGEST_BODY = "64MB"
@@ -22,23 +27,23 @@ _LARGEST_BODY = "64MB"
 _SHORT_SECRET_BYTES = 16
 _RESERVED_PATH = "/healthz"
 _PORT = re.compile("[0-9]{1,5}")
-_LISTEN = "expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081"
-# Stands in where `listen` is wrong, so that everything else can still be checked.
-_SOME_ADDRESS = ("127.0.0.1", 8081)
+_HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
+_LISTEN = "expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081, or unix:PATH"
+_SOCKET_BYTES = 107     # sun_path without its NUL, see unix(7)
 
 
 def read_webhooks(
-    document: Section, authored: Any, warnings: list[Problem], asked: list[Asked]
+    document: Section, authored: Any, base: Path, warnings: list[Problem], asked: list[Asked]
 ) -> Webhooks | None:
-    """Return the section `webhooks` of the document, None where nothing is to be listened on.
+    """Return the section `webhooks` of the document, None if it is empty.
 
-    `authored` is the whole document before variables were replaced: a secret is judged by what was written. `asked`
-    gets what every endpoint asks for, whatever else is wrong with it and whether or not anything is listened on.
+    `authored` is the whole document before variables were replaced: a secret is judged by what was written. Relative
+    paths start at `base`. `asked` gets what every endpoint asks for, whatever else is wrong with it and whether or not
+    anything is listened on.
     """
     section = document.section("webhooks")
-    host, port = section.read("listen", _SOME_ADDRESS, _as_address)
     endpoints: dict[str, Endpoint] = {}
-    secrets: dict[bytes, tuple[Endpoint, Path]] = {}
+    secrets: dict[bytes, tuple[Endpoint, Place]] = {}
     for item in sections(section, "endpoints"):
         endpoint = _read_endpoint(item, authored, warnings)
         if endpoint.plugin is not None:
@@ -49,14 +54,43 @@ def read_webhooks(
             item.wrong("path", f"expected a path that no other endpoint has, got {endpoint.path!r}")
         endpoints.setdefault(endpoint.path, endpoint)
         _check_secrets(item, endpoint, secrets, warnings)
-    listens = section.has("listen")
+    webhooks = Webhooks(
+        listen=section.read("listen", (), lambda value: _as_addresses(value, base)),
+        health_listen=section.read("health_listen", (), lambda value: _as_addresses(value, base)),
+        has_metrics=section.boolean("metrics", False),
+        connections=section.integer("connections", 64, least=1, most=10_000),
+        trusted_proxies=section.read("trusted_proxies", (), _as_networks),
+        endpoints=tuple(endpoints.values()),
+    )
+    if set(webhooks.listen) & set(webhooks.health_listen):
+        section.wrong("health_listen", "expected an address that 'listen' does not have")
+    if endpoints and not section.has("listen"):
+        warnings.append(Problem((*section.path, "endpoints"), "nothing is served, as webhooks.listen is absent, unless"
+                                " systemd passes a socket"))
     section.finish()
-    if endpoints and not listens:
-        warnings.append(Problem((*section.path, "endpoints"), "nothing is served, as webhooks.listen is absent"))
-    return Webhooks(host=host, port=port, endpoints=tuple(endpoints.values())) if listens else None
+    return webhooks if webhooks != Webhooks() else None
 
 
-def _check_secrets(section: Section, endpoint: Endpoint, known: dict[bytes, tuple[Endpoint, Path]],
+def _as_addresses(value: Any, base: Path) -> tuple[Address, ...]:
+    addresses = tuple(_as_address(each, base) for each in (value if isinstance(value, list) else [value]))
+    if not addresses:
+        raise ValueError("expected at least one address, got an empty list")
+    if len(set(addresses)) < len(addresses):
+        raise ValueError("expected each address once, got one that is repeated")
+    return addresses
+
+
+def _as_networks(value: Any) -> tuple[Network, ...]:
+    networks = []
+    for each in value if isinstance(value, list) else [value]:
+        try:
+            networks.append(ipaddress.ip_network(as_text(each)))
+        except ValueError:
+            raise ValueError(f"expected addresses such as 192.0.2.7 or 10.0.0.0/8, got {kind_of(each)}") from None
+    return tuple(networks)
+
+
+def _check_secrets(section: Section, endpoint: Endpoint, known: dict[bytes, tuple[Endpoint, Place]],
                    warnings: list[Problem]) -> None:
     """Report a secret that another endpoint uses for another signed text.
 
@@ -158,7 +192,7 @@ def _read_secrets(section: Section, encoding: str, authored: Any, warnings: list
     if isinstance(value, list):
         if not value:
             section.wrong("secret", "expected at least one ${NAME}, got an empty list")
-        places: list[tuple[Path, Any]] = [((*path, index), item) for index, item in enumerate(value)]
+        places: list[tuple[Place, Any]] = [((*path, index), item) for index, item in enumerate(value)]
     else:
         places = [(path, value)] if value is not None else []
     keys = []
@@ -195,22 +229,33 @@ def _secret_fault(secret: Any, key: bytes | None, encoding: str, written: Any) -
     return None
 
 
-def _as_address(value: Any) -> tuple[str, int]:
+def _as_address(value: Any, base: Path) -> Address:
     text = value if isinstance(value, str) else ""
+    if text.startswith("unix:"):
+        path = as_file_path(text.removeprefix("unix:"), base)
+        if len(str(path).encode("utf-8", "surrogateescape")) > _SOCKET_BYTES:
+            raise ValueError(f"expected the path of a socket in at most {_SOCKET_BYTES} bytes, got {str(path)!r}")
+        return Address(path=path)
     host, _, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     name = host[1:-1] if bracketed else host
     if not _PORT.fullmatch(port) or not 1 <= int(port) <= 65535:
         raise ValueError(f"{_LISTEN}, got {kind_of(value)}")
-    if host == "localhost":
-        return host, int(port)
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        raise ValueError(f"{_LISTEN}, got {kind_of(value)}") from None
-    if (address.version == 6) != bracketed:
+    if not (_is_ip(name, 6) if bracketed else _is_ip(name, 4) or _is_host_name(name)):
         raise ValueError(f"{_LISTEN}, got {kind_of(value)}")
-    return name, int(port)
+    return Address(host=name, port=int(port))
+
+
+def _is_ip(text: str, version: int) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == version
+    except ValueError:
+        return False
+
+
+def _is_host_name(text: str) -> bool:
+    # It is looked up when the daemon listens. One of digits alone would be a mistyped address.
+    return _HOST_NAME.fullmatch(text) is not None and not text.replace(".", "").isdigit()
 
 
 def _as_endpoint_path(value: Any) -> str:

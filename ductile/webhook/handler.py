@@ -26,11 +26,12 @@ from ductile.strictjson import encode
 from ductile.submit import EventJob, Submitted
 from ductile.webhook.group_commit import QueueFull
 from ductile.webhook.handshake import answer, is_asked
-from ductile.webhook.http_head import Head, Refused, body_length
-from ductile.webhook.listener import Connection, Listener, Reply
+from ductile.webhook.http_head import Head, Refused
+from ductile.webhook.listener import Connection, Reply
 from ductile.webhook.places import find
 from ductile.webhook.request import DEFAULT_TYPE, Content, http_of, read_content, source_of
 from ductile.webhook.signature import Unverified, verify
+from ductile.webhook.sockets import UNIX_CLIENT
 
 HEALTH_PATH = "/healthz"
 _JSON = ("Content-Type", "application/json")
@@ -64,10 +65,6 @@ class Handler:
         self._greeted: dict[str, float] = {}    # when the last handshake of a path was logged
         self.refusals = RefusalLog(clock)
 
-    def listen(self, host: str, port: int) -> Listener:
-        """Return a listener for this handler, not started. Raises DuctileError (71) if the address is not available."""
-        return Listener(host, port, self.handle)
-
     def handle(self, connection: Connection) -> None:
         """Answer one request. A reload in the meantime does not affect it.
 
@@ -76,8 +73,8 @@ class Handler:
         runtime = self._current()
         try:
             head = connection.read_head()
-            if head.path == HEALTH_PATH:
-                connection.send(self._health_reply(head, connection.address))
+            if head.path == HEALTH_PATH or connection.is_health:
+                connection.send(self._health_reply(connection, head))
                 return
             endpoint = _find(runtime, head.path)
             if endpoint is None:
@@ -85,7 +82,7 @@ class Handler:
             if head.method != "POST":
                 self._greet_or_refuse(connection, endpoint, head)
                 return
-            body = connection.read_body(head, body_length(head, endpoint.max_body_size))
+            body = connection.read_body(head, endpoint.max_body_size)
             if self._greet_unsigned(connection, endpoint, head, body):
                 return
             digest = _verified(endpoint, head, body)
@@ -116,7 +113,7 @@ class Handler:
             # The body of another method than POST was not read.
             connection.send(Reply(status=HTTPStatus.OK, body=body, headers=headers, close=head.method != "POST"))
         finally:
-            self._log_handshake(endpoint, handshake, head, content, connection.address)
+            self._log_handshake(endpoint, handshake, head, content, _client(self._current(), connection))
         return True
 
     def _greet_or_refuse(self, connection: Connection, endpoint: Endpoint, head: Head) -> None:
@@ -182,12 +179,14 @@ class Handler:
         finally:
             path = connection.request_path
             self.refusals.add(refused, path=path, is_endpoint=_find(runtime, path) is not None,
-                              address=connection.address)
+                              address=_client(runtime, connection))
 
-    def _health_reply(self, head: Head, address: str) -> Reply:
-        """Answer `/healthz` to this machine only; for others the path does not exist."""
-        if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
-            raise Refused(HTTPStatus.NOT_FOUND, "health is shown to this machine only")
+    def _health_reply(self, connection: Connection, head: Head) -> Reply:
+        """Answer `/healthz` on `health_listen`, or to this machine itself; for others the path does not exist."""
+        if head.path != HEALTH_PATH:
+            raise Refused(HTTPStatus.NOT_FOUND, "only health is served on this address")
+        if not connection.is_health and (head.is_forwarded or not _is_local(connection.address)):
+            raise Refused(HTTPStatus.NOT_FOUND, "health is shown to this machine and on health_listen only")
         if head.method not in ("GET", "HEAD"):
             raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "the method is not GET or HEAD",
                           headers=(("Allow", "GET, HEAD"),))
@@ -233,6 +232,40 @@ class RefusalLog:
             if count > _LOGGED:
                 _log.at(level, "more webhooks refused", path=path, status=status, reason=reason,
                         count=count - _LOGGED, seconds=round(seconds))
+
+
+def _is_local(address: str) -> bool:
+    return address == UNIX_CLIENT or ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
+def _client(runtime: RuntimeConfig, connection: Connection) -> str:
+    """Return the address of the client, which a trusted proxy tells for its own clients."""
+    webhooks = runtime.config.webhooks
+    proxies = () if webhooks is None else webhooks.trusted_proxies
+    address = connection.address
+    if not proxies and address != UNIX_CLIENT:
+        return address
+    for told in reversed(connection.forwarded_for):
+        if address != UNIX_CLIENT and not _is_in(address, proxies):
+            break
+        if not _is_address(told):
+            break
+        address = told
+    return address
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_in(address: str, networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+    found = ipaddress.ip_address(address.partition("%")[0])
+    mapped = getattr(found, "ipv4_mapped", None)
+    return any((mapped or found) in network for network in networks)
 
 
 def _find(runtime: RuntimeConfig, path: str | None) -> Endpoint | None:

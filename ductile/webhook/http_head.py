@@ -12,7 +12,14 @@ _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"    # RFC 9110, section 5.6.2
 _FIELD = "(" + _TOKEN + r"):([\t -~\x80-\xff]*)\r\n"
 _FIELDS = re.compile(_FIELD)
 _HEAD = re.compile("(" + _TOKEN + r") ([!-~]+) (HTTP/1\.[0-9])\r\n((?:" + _FIELD + r")*)\r\n")
-_TARGET = re.compile(rb"[^ \r\n]+ ([^ ?\r\n]+)[^ \r\n]* HTTP/")
+_TARGET = re.compile(rb"(?:\r\n)?[^ \r\n]+ ([^ \r\n]+) HTTP/")
+# The absolute form of a target (RFC 9112, section 3.2.2).
+_ORIGIN = re.compile("https?://[^/?#]*", re.IGNORECASE)
+# RFC 9112, section 7.1. Nobody here knows an extension, so they are ignored.
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,10})(?:[ \t]*;[\t -~\x80-\xff]*)?\r\n")
+_TRAILER = re.compile(_FIELD.encode())
+# Of a request that came through a proxy.
+_FORWARDED = ("x-forwarded-for", "forwarded", "x-real-ip", "via")
 
 
 class Refused(Exception):
@@ -59,6 +66,11 @@ class Head:
         return values[0] if len(values) == 1 else None
 
     @property
+    def is_forwarded(self) -> bool:
+        """True if a proxy says that it has forwarded the request."""
+        return any(map(self.values, _FORWARDED))
+
+    @property
     def keeps_connection(self) -> bool:
         """True if the client may send another request on this connection (RFC 9112, section 9.3)."""
         if self.version == "HTTP/1.0":
@@ -82,29 +94,67 @@ def parse(data: bytes) -> Head | None:
     match = _HEAD.fullmatch(data.decode("latin-1"))
     if match is None:
         return None
-    path, _, query = match[2].partition("?")
+    path, _, query = _origin_form(match[2]).partition("?")
     headers = tuple((name, value.strip(" \t")) for name, value in _FIELDS.findall(match[4]))
     return Head(method=match[1], path=path, query=query, version=match[3], headers=headers)
+
+
+def _origin_form(target: str) -> str:
+    origin = _ORIGIN.match(target)
+    if origin is None:
+        return target
+    rest = target[origin.end():]
+    return rest if rest.startswith("/") else f"/{rest}"
 
 
 def path_of(data: bytes) -> str | None:
     """Return the path in the first line of a head, even if the rest is malformed; None if there is no path."""
     match = _TARGET.match(data)
-    return None if match is None else match[1].decode("latin-1")
+    path = "" if match is None else _origin_form(match[1].decode("latin-1")).partition("?")[0]
+    return path or None
 
 
-def body_length(head: Head, limit: int) -> int:
-    """Return the length of the body in bytes. Raises Refused: 411, 400, or 413 if it is over `limit`.
+def body_length(head: Head, limit: int) -> int | None:
+    """Return the length of the body in bytes, None if it comes in chunks.
 
-    The length is given once, in one to ten digits (RFC 9112, section 6.3). Any `Transfer-Encoding` is refused, because
-    two readers may disagree on where such a body ends.
+    Raises Refused: 411, 400, or 413 if it is over `limit`. Either the length is given once, in one to ten digits, or
+    `Transfer-Encoding` is just `chunked` (RFC 9112, section 6). Both, or anything else, is refused, because two readers
+    may disagree on where such a body ends.
     """
-    lengths = head.values("content-length")
-    if not lengths:
+    lengths, codings = head.values("content-length"), head.values("transfer-encoding")
+    if not lengths and not codings:
         raise Refused(HTTPStatus.LENGTH_REQUIRED, "Content-Length is missing")
-    if head.values("transfer-encoding") or len(lengths) > 1 or _LENGTH.fullmatch(lengths[0]) is None:
+    if codings:
+        if lengths or len(codings) > 1 or codings[0].lower() != "chunked" or head.version == "HTTP/1.0":
+            raise Refused(HTTPStatus.BAD_REQUEST, "Content-Length or Transfer-Encoding is invalid")
+        return None
+    if len(lengths) > 1 or _LENGTH.fullmatch(lengths[0]) is None:
         raise Refused(HTTPStatus.BAD_REQUEST, "Content-Length or Transfer-Encoding is invalid")
     length = int(lengths[0])
     if length > limit:
-        raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is larger than max_body_size")
+        raise too_large()
     return length
+
+
+def chunk_size(line: bytes) -> int:
+    """Return the size in the first line of a chunk. Raises Refused (400)."""
+    match = _CHUNK.fullmatch(line)
+    if match is None:
+        raise bad_chunk()
+    return int(match[1], 16)
+
+
+def check_trailer(line: bytes) -> None:
+    """Raise Refused (400) unless a line after the last chunk is a header."""
+    if _TRAILER.fullmatch(line) is None:
+        raise bad_chunk()
+
+
+def too_large() -> Refused:
+    """Return the refusal of a large body."""
+    return Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is larger than max_body_size")
+
+
+def bad_chunk() -> Refused:
+    """Return the refusal of a body whose chunks are malformed."""
+    return Refused(HTTPStatus.BAD_REQUEST, "a chunk of the body is malformed")

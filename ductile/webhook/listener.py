@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import http.server
 import io
+import math
 import os
 import select
 import socket
@@ -13,16 +15,26 @@ import socketserver
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
 from ductile.errors import EXIT_SYSTEM, DuctileError
-from ductile.inbox import start_thread
 from ductile.log import Component
-from ductile.webhook.http_head import Head, Refused, parse, path_of
+from ductile.webhook.http_head import (
+    Head,
+    Refused,
+    bad_chunk,
+    body_length,
+    check_trailer,
+    chunk_size,
+    parse,
+    path_of,
+    too_large,
+)
+from ductile.webhook.sockets import UNIX_CLIENT, ServerSocket
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -31,8 +43,9 @@ _HEAD_LIMIT_BYTES = 64 * 1024
 _HEADERS_LIMIT = 100
 # Not Python's own size: from 3.14 on it is larger than a head may be.
 _BUFFER_BYTES = 8 * 1024
+_CHUNK_LINE_BYTES = 4 * 1024
+_TRAILERS_LIMIT = 100
 _LINGER_BYTES = 8 * 1024**2     # more than most bodies: a client that sends everything first still gets its answer
-_BACKLOG = 128
 _PAUSE_SECONDS = 0.1            # when the process is out of descriptors or threads
 
 _log = Component("webhook")
@@ -43,13 +56,15 @@ class Limits:
     """Limits for clients. Each time is a total, however slowly the bytes arrive.
 
     `idle_seconds` is the time between two requests on a connection, `linger_seconds` the time that a refused client has
-    to read its answer.
+    to read its answer, `grace_seconds` the time that a client has to show a verified request before it may be closed
+    to make room.
     """
 
     head_seconds: float = 10.0
     body_seconds: float = 10.0
     idle_seconds: float = 60.0
     linger_seconds: float = 1.0
+    grace_seconds: float = 0.2
     connections: int = 64
 
 
@@ -109,15 +124,16 @@ class _DeadlineStream(io.RawIOBase):
 class Connection(http.server.BaseHTTPRequestHandler):
     """One connection. For each request it calls the listener's `handle`, which reads and answers it here.
 
-    `request_path` is the path of the current request; None if the client has not sent one.
+    `request_path` is the path of the current request; None if the client has not sent one. `forwarded_for` is what
+    proxies say of where it came from, the nearest proxy last.
     """
 
-    disable_nagle_algorithm = True
-
-    def __init__(self, connection: socket.socket, address: tuple[Any, ...], listener: Listener) -> None:
+    def __init__(self, connection: socket.socket, address: Any, listener: Listener, peer: Peer) -> None:
         self._listener = listener
         self._limits = listener.limits
+        self._peer = peer
         self.request_path: str | None = None
+        self.forwarded_for: list[str] = []
         self._is_first = True
         self._is_answered = False
         # The base class serves the connection in here; it only stores its server.
@@ -125,11 +141,18 @@ class Connection(http.server.BaseHTTPRequestHandler):
 
     @property
     def address(self) -> str:
-        """The IP address of the client."""
-        return str(self.client_address[0])
+        """The IP address of the client, or `unix` on a Unix socket."""
+        return UNIX_CLIENT if self.connection.family == socket.AF_UNIX else str(self.client_address[0])
+
+    @property
+    def is_health(self) -> bool:
+        """True if only health is served on the address that the client has connected to."""
+        return self._peer.server is not None and self._peer.server.is_health
 
     def setup(self) -> None:
         super().setup()
+        if self.connection.family != socket.AF_UNIX:
+            self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         self._stream = _DeadlineStream(self.connection)
         self._reader = self.rfile = io.BufferedReader(self._stream, _BUFFER_BYTES)
 
@@ -142,7 +165,7 @@ class Connection(http.server.BaseHTTPRequestHandler):
 
     def handle_one_request(self) -> None:
         self.close_connection = True
-        self.command, self.request_path, self._is_answered = "", None, False
+        self.command, self.request_path, self.forwarded_for, self._is_answered = "", None, [], False
         if not self._await_request():
             return
         try:
@@ -162,14 +185,14 @@ class Connection(http.server.BaseHTTPRequestHandler):
         """
         begun = time.monotonic()
         self._stream.until = begun + (self._limits.head_seconds if self._is_first else self._limits.idle_seconds)
-        self._listener.mark_idle(self.connection)
+        self._listener.mark_idle(self._peer)
         try:
             if not self._reader.peek(1):
                 return False
         except TimeoutError:
             return False
         finally:
-            self._listener.mark_busy(self.connection)
+            self._listener.mark_busy(self._peer)
         self._stream.until = (begun if self._is_first else time.monotonic()) + self._limits.head_seconds
         self._is_first = False
         return True
@@ -177,9 +200,11 @@ class Connection(http.server.BaseHTTPRequestHandler):
     def read_head(self) -> Head:
         """Read the head of the request. Raises Refused, and OSError when the client is gone."""
         try:
-            # Usually the head has arrived as a whole.
-            length = self._reader.peek(1).find(b"\r\n\r\n") + 4
+            # Usually the head has arrived as a whole. An empty line before it is skipped (RFC 9112, section 2.2), and
+            # not searched for here.
+            length = self._reader.peek(1).find(b"\r\n\r\n", 1) + 4
             data = self._reader.read(length) if length >= 4 else self._read_lines()
+            data = data.removeprefix(b"\r\n")
         except TimeoutError as error:
             raise Refused(HTTPStatus.REQUEST_TIMEOUT, "the head did not arrive in time") from error
         self.request_path = path_of(data)
@@ -189,13 +214,14 @@ class Connection(http.server.BaseHTTPRequestHandler):
         if head is None:
             raise _malformed(HTTPStatus.BAD_REQUEST)
         self.command = head.method
+        self.forwarded_for = [each.strip() for value in head.values("x-forwarded-for") for each in value.split(",")]
         self.close_connection = not head.keeps_connection
         return head
 
     def _read_lines(self) -> bytes:
         """Read a head line by line, so that a malformed line is refused before the next one arrives."""
         data = bytearray()
-        while data != b"\r\n" and not data.endswith(b"\r\n\r\n"):
+        while not data.endswith(b"\r\n\r\n"):
             line = self._reader.readline(_HEAD_LIMIT_BYTES + 1 - len(data))
             if len(data) + len(line) > _HEAD_LIMIT_BYTES:
                 raise _malformed(
@@ -207,27 +233,53 @@ class Connection(http.server.BaseHTTPRequestHandler):
             data += line
         return bytes(data)
 
-    def read_body(self, head: Head, length: int) -> bytes:
-        """Read the body of the request. Raises Refused, and OSError when the client is gone."""
+    def read_body(self, head: Head, limit: int) -> bytes:
+        """Read the body of the request, at most `limit` bytes. Raises Refused, and OSError when the client is gone."""
+        length = body_length(head, limit)
         self._stream.until = time.monotonic() + self._limits.body_seconds
         try:
             if head.expects_continue:
                 self._stream.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-            body = self._reader.read(length)
+            return self._read_chunks(limit) if length is None else self._read_bytes(length)
         except TimeoutError as error:
             raise Refused(HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive in time") from error
-        if len(body) < length:
+
+    def _read_bytes(self, length: int) -> bytes:
+        data = self._reader.read(length)
+        if len(data) < length:
             raise Refused(HTTPStatus.BAD_REQUEST, "the body ended early")
-        return body
+        return data
+
+    def _read_chunks(self, limit: int) -> bytes:
+        """Read a body in chunks, and discard its trailers (RFC 9112, section 7.1). Raises Refused."""
+        body = bytearray()
+        while size := chunk_size(self._read_line()):
+            if len(body) + size > limit:
+                raise too_large()
+            body += self._read_bytes(size)
+            if self._read_bytes(2) != b"\r\n":
+                raise bad_chunk()
+        for _ in range(_TRAILERS_LIMIT):
+            line = self._read_line()
+            if line == b"\r\n":
+                return bytes(body)
+            check_trailer(line)
+        raise bad_chunk()
+
+    def _read_line(self) -> bytes:
+        return self._reader.readline(_CHUNK_LINE_BYTES)
 
     def mark_verified(self) -> None:
-        """Note that the signature of the request is valid: this connection is among the last to be closed for room."""
-        self._listener.mark_verified(self.connection)
+        """Note that the signature of the request is valid: the connection is not closed for room until it is answered.
+
+        Raises OSError if it has been closed already, so that nothing is stored whose sender gets no answer.
+        """
+        self._listener.mark_verified(self._peer)
 
     def send(self, reply: Reply) -> None:
         """Answer the request. Raises OSError when the client is gone."""
         self._is_answered = True
-        self.close_connection |= reply.close or self._listener.closing
+        self.close_connection |= reply.close or self._peer.is_last
         fields = "".join([f"{name}: {value}\r\n" for name, value in reply.headers])
         end = "Connection: close\r\n\r\n" if self.close_connection else "\r\n"
         head = (f"{_status_line(reply.status)}Date: {_date(int(time.time()))}\r\n{fields}"
@@ -250,69 +302,108 @@ def _malformed(status: HTTPStatus) -> Refused:
     return Refused(status, "the head is malformed or too large")
 
 
-class Listener:
-    """A listening socket, a thread that accepts, and a thread for each connection."""
+class Peer:
+    """What the listener knows of a connection. `verified_at` is None until it has sent a verified request."""
 
-    def __init__(self, host: str, port: int, handle: Callable[[Connection], None], *, limits: Limits = _LIMITS) -> None:
-        """Bind and listen; `handle` answers one request on a connection. Raises DuctileError (71)."""
+    __slots__ = ("connected_at", "connection", "is_answering", "is_cut", "is_fresh", "is_idle", "is_last", "server",
+                 "verified_at")
+
+    def __init__(self, connection: socket.socket, server: ServerSocket | None = None) -> None:
+        self.connection = connection
+        self.server = server            # whose client it is
+        self.connected_at = time.monotonic()
+        self.verified_at: float | None = None
+        self.is_answering = False       # a verified request is being answered
+        self.is_fresh = True            # no byte of a request has arrived yet
+        self.is_idle = False            # before a request
+        self.is_cut = False             # closed to make room
+        self.is_last = False            # the request in progress is the last one: nobody listens on its address now
+
+    @property
+    def worth(self) -> tuple[bool, float]:
+        """Whom to close first for room: the least. Strangers, however many, do not drive out a sender."""
+        return self.verified_at is not None, self.connected_at if self.verified_at is None else self.verified_at
+
+
+class Listener:
+    """Listening sockets, a thread that accepts, and a thread for each connection."""
+
+    def __init__(self, handle: Callable[[Connection], None], *, limits: Limits = _LIMITS) -> None:
+        """`handle` answers one request on a connection. Nothing is accepted before `serve`."""
         self.handle = handle
         self.limits = limits
         self.closing = False
-        # For each connection: whether it has sent a verified request, and when it last did, or else connected.
-        self._verified: dict[socket.socket, tuple[bool, float]] = {}
-        self._idle: set[socket.socket] = set()          # connections between two requests
-        self._served = 0                                # connections with a thread, closed ones among them
+        self._peers: set[Peer] = set()                  # connections that count; those that were cut do not
+        self._served = 0                                # connections with a thread, cut ones among them
         self._is_exhausted = False                      # the last accept failed for lack of resources
         self._lock = threading.Lock()
         self._has_ended = threading.Condition(self._lock)
-        self._socket = _listen(host, port)
+        self._sockets: tuple[ServerSocket, ...] = ()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._accept, name="listener", daemon=True)
 
-    @property
-    def address(self) -> str:
-        """The listening address, such as 127.0.0.1:8081 or [::1]:8081."""
-        return _format_address(*self._socket.getsockname()[:2])
+    def serve(self, sockets: Sequence[ServerSocket], limits: Limits | None = None) -> None:
+        """Accept on these sockets from now on, and on no other.
 
-    def start(self) -> None:
-        """Start to accept. Raises DuctileError (71) and closes the socket if no thread can be started."""
+        Idle connections of other sockets are closed; requests in progress are still answered. Raises DuctileError (71)
+        if no thread can be started.
+        """
+        with self._lock:
+            self._sockets = tuple(sockets)
+            self.limits = limits or self.limits
+            self._dismiss()
+        if self._thread.is_alive():
+            os.eventfd_write(self._wake, 1)
+            return
         try:
-            start_thread(self._thread)
+            self._thread.start()
         except RuntimeError as error:
-            address = self.address
-            self.close()
-            raise DuctileError(f"cannot listen on {address}: {error}; check the limits on memory and processes",
+            raise DuctileError(f"cannot listen: {error}; check the limits on memory and processes",
                                exit_code=EXIT_SYSTEM) from error
 
     def close(self) -> None:
-        """Stop listening. Idle connections are closed; requests in progress are still answered."""
+        """Accept no more, for ever. Idle connections are closed; requests in progress are still answered."""
         self.closing = True
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
         if self._thread.is_alive():
+            os.eventfd_write(self._wake, 1)
             self._thread.join()
-        self._socket.close()
         with self._lock:
-            for connection in self._idle:
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RD)
+            self._sockets = ()
+            self._dismiss()
 
-    def mark_idle(self, connection: socket.socket) -> None:
-        """Let `close` end the connection: no byte of a request has arrived."""
+    def _dismiss(self) -> None:
+        """Let the connections end on whose sockets nothing is accepted any more.
+
+        One that has just been accepted still has its time for a first request.
+        """
+        youngest = time.monotonic() - self.limits.grace_seconds
+        for peer in self._peers:
+            peer.is_last = peer.server not in self._sockets
+            if peer.is_last and peer.is_idle and not (peer.is_fresh and peer.connected_at > youngest):
+                _stop_reading(peer)
+
+    def mark_idle(self, peer: Peer) -> None:
+        """Note that no byte of another request has arrived: `close` ends the connection."""
         with self._lock:
-            self._idle.add(connection)
-            if self.closing:
-                connection.shutdown(socket.SHUT_RD)
+            peer.is_idle = True
+            if peer.is_answering:
+                peer.is_answering = False
+                self._wake_if_full()
+            if peer.is_last and not peer.is_fresh:
+                _stop_reading(peer)
 
-    def mark_busy(self, connection: socket.socket) -> None:
+    def mark_busy(self, peer: Peer) -> None:
         """End the effect of `mark_idle`."""
         with self._lock:
-            self._idle.discard(connection)
+            peer.is_idle = peer.is_fresh = False
 
-    def mark_verified(self, connection: socket.socket) -> None:
-        """Note that the connection has just sent a request with a valid signature."""
+    def mark_verified(self, peer: Peer) -> None:
+        """Note that the connection has sent a request with a valid signature. Raises OSError if it was cut."""
         with self._lock:
-            if connection in self._verified:
-                self._verified[connection] = True, time.monotonic()
+            if peer.is_cut:
+                raise ConnectionAbortedError
+            peer.verified_at = time.monotonic()
+            peer.is_answering = True
 
     @property
     def is_quiet(self) -> bool:
@@ -320,35 +411,67 @@ class Listener:
         return self._served == 0
 
     def wait_until_quiet(self, seconds: float) -> None:
-        """Wait until no connection is left, for at most `seconds`."""
+        """Wait until no connection is left, for at most `seconds`. Call it after `close`."""
+        until = time.monotonic() + seconds
         with self._lock:
-            self._has_ended.wait_for(lambda: self._served == 0, seconds)
+            self._has_ended.wait_for(lambda: self._served == 0, min(seconds, self.limits.grace_seconds))
+            self._dismiss()
+            self._has_ended.wait_for(lambda: self._served == 0, max(0.0, until - time.monotonic()))
 
     def _accept(self) -> None:
+        while not self.closing:
+            with self._lock:
+                seconds = self._seconds_to_room()
+                sockets = self._sockets
+            # Without room, new clients wait in the backlog.
+            for each in self._await(sockets, None) if seconds == 0 else self._await((), seconds):
+                self._accept_on(each)
+                break
+
+    def _await(self, sockets: Sequence[ServerSocket], seconds: float | None) -> list[ServerSocket]:
+        """Wait until a client connects, `_wake` is written or the time is over. Return the sockets with a client."""
         # accept(2) reserves a descriptor before it waits, and would fail without a client.
         incoming = select.poll()
-        incoming.register(self._socket, select.POLLIN)
-        while not self.closing:
-            incoming.poll()
-            try:
-                connection, address = self._socket.accept()
-            except OSError as error:
+        incoming.register(self._wake, select.POLLIN)
+        try:
+            for each in sockets:
+                incoming.register(each.socket, select.POLLIN)
+        except ValueError:
+            # It has just been closed, and `_sockets` has changed.
+            return []
+        ready = {descriptor for descriptor, _ in incoming.poll(None if seconds is None else math.ceil(seconds * 1000))}
+        if self._wake in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._wake)
+            return []
+        return [each for each in sockets if each.socket.fileno() in ready]
+
+    def _accept_on(self, server: ServerSocket) -> None:
+        try:
+            connection, address = server.socket.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            # The client has gone again.
+            return
+        except OSError as error:
+            # Unless it has just been closed.
+            if error.errno not in (errno.EBADF, errno.EINVAL):
                 self._pause(error)
-                continue
+            return
+        peer = Peer(connection, server)
+        with self._lock:
             self._make_room(self.limits.connections - 1)
-            with self._lock:
-                self._verified[connection] = False, time.monotonic()
-                self._served += 1
-            thread = threading.Thread(target=self._serve, args=(connection, address), name="connection", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError as error:
-                self._forget(connection)
-                self._pause(error)
-                continue
-            if self._is_exhausted:
-                self._is_exhausted = False
-                _log.info("connections accepted again")
+            self._peers.add(peer)
+            self._served += 1
+        thread = threading.Thread(target=self._serve, args=(peer, address), name="connection", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self._forget(peer)
+            self._pause(error)
+            return
+        if self._is_exhausted:
+            self._is_exhausted = False
+            _log.info("connections accepted again")
 
     def _pause(self, error: Exception) -> None:
         """Close one connection and wait a moment when the process is out of resources. Logged once."""
@@ -357,36 +480,57 @@ class Listener:
         if not self._is_exhausted:
             self._is_exhausted = True
             _log.warn("connections not accepted", error=str(error))
-        self._make_room(max(0, len(self._verified) - 1))
+        with self._lock:
+            self._make_room(max(0, len(self._peers) - 1))
         time.sleep(_PAUSE_SECONDS)
 
+    def _seconds_to_room(self) -> float | None:
+        """Return how long until a connection may be closed for another, None while all are being answered."""
+        victim = self._victim() if len(self._peers) >= self.limits.connections else None
+        if victim is None:
+            return None if len(self._peers) >= self.limits.connections else 0
+        if victim.verified_at is not None:
+            return 0
+        # What it has sent may not have been read yet.
+        return max(0.0, victim.connected_at + self.limits.grace_seconds - time.monotonic())
+
+    def _victim(self) -> Peer | None:
+        """Return whom to close first to make room; None if every connection has a verified request to be answered."""
+        return min((peer for peer in self._peers if not peer.is_answering), key=lambda peer: peer.worth, default=None)
+
+    def _wake_if_full(self) -> None:
+        if len(self._peers) >= self.limits.connections:
+            os.eventfd_write(self._wake, 1)
+
     def _make_room(self, limit: int) -> None:
-        """Close connections until `limit` are left: the one first whose last verified request is longest ago.
+        """Close connections until `limit` are left, or only such whose verified request is being answered."""
+        while len(self._peers) > limit and (victim := self._victim()) is not None:
+            victim.is_cut = True
+            self._peers.discard(victim)
+            with contextlib.suppress(OSError):
+                victim.connection.shutdown(socket.SHUT_RDWR)
 
-        Those without any go before all others: strangers, however many, do not drive out a sender.
-        """
-        with self._lock:
-            while len(self._verified) > limit:
-                victim = min(self._verified, key=self._verified.__getitem__)
-                del self._verified[victim]
-                with contextlib.suppress(OSError):
-                    victim.shutdown(socket.SHUT_RDWR)
-
-    def _serve(self, connection: socket.socket, address: tuple[Any, ...]) -> None:
+    def _serve(self, peer: Peer, address: Any) -> None:
         try:
-            Connection(connection, address, self)
+            Connection(peer.connection, address, self, peer)
         except OSError:
             # The client is gone: nobody is left to answer.
             pass
         finally:
-            self._forget(connection)
+            self._forget(peer)
 
-    def _forget(self, connection: socket.socket) -> None:
-        connection.close()
+    def _forget(self, peer: Peer) -> None:
+        peer.connection.close()
         with self._lock:
-            self._verified.pop(connection, None)
+            self._wake_if_full()
+            self._peers.discard(peer)
             self._served -= 1
             self._has_ended.notify_all()
+
+
+def _stop_reading(peer: Peer) -> None:
+    with contextlib.suppress(OSError):
+        peer.connection.shutdown(socket.SHUT_RD)
 
 
 @functools.cache
@@ -398,17 +542,3 @@ def _status_line(status: HTTPStatus) -> str:
 def _date(second: int) -> str:
     return formatdate(second, usegmt=True)
 
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address, family=family, backlog=_BACKLOG)
-    except OSError as error:
-        # The text of create_server repeats the address.
-        why = os.strerror(error.errno) if error.errno and not isinstance(error, socket.gaierror) else error.strerror
-        raise DuctileError(f"cannot listen on {_format_address(host, port)}: {why}; set webhooks.listen to a free"
-                           f" address", exit_code=EXIT_SYSTEM) from error
-
-
-def _format_address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

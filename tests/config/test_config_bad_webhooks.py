@@ -10,45 +10,64 @@ MALFORMED = [
     (
         "webhooks: {listen: 8081}\n",
         [
-            "1:20: webhooks.listen: expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081, got 8081",
+            "1:20: webhooks.listen: expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081, or unix:PATH"
+            ", got 8081",
         ],
     ),
     (
         "webhooks: {listen: localhost}\n",
         [
-            "1:20: webhooks.listen: expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081, got 'localhost'",
+            "1:20: webhooks.listen: expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081, or unix:PATH"
+            ", got 'localhost'",
         ],
     ),
     (
         "webhooks: {listen: '::1:8081'}\n",
         [
-            "1:20: webhooks.listen: expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081, got '::1:8081'",
+            "1:20: webhooks.listen: expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081, or unix:PATH"
+            ", got '::1:8081'",
         ],
     ),
     (
         "webhooks: {listen: '[127.0.0.1]:8081'}\n",
         [
-            "1:20: webhooks.listen: expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081, got '[127.0.0.1]:8081'",
+            "1:20: webhooks.listen: expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081, or unix:PATH"
+            ", got '[127.0.0.1]:8081'",
         ],
     ),
     (
         "webhooks: {listen: '127.0.0.1:0'}\n",
         [
-            "1:20: webhooks.listen: expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081, got '127.0.0.1:0'",
+            "1:20: webhooks.listen: expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081, or unix:PATH"
+            ", got '127.0.0.1:0'",
         ],
     ),
     (
         "webhooks: {listen: '127.0.0.1:99999'}\n",
         [
-            "1:20: webhooks.listen: expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081, got '127.0.0.1:99999'",
+            "1:20: webhooks.listen: expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081, or unix:PATH"
+            ", got '127.0.0.1:99999'",
         ],
     ),
-    (
-        "webhooks: {listen: 'example.org:80'}\n",
+    *[(
+        f"webhooks: {{listen: '{text}'}}\n",
         [
-            "1:20: webhooks.listen: expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081, got 'example.org:80'",
+            "1:20: webhooks.listen: expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081, or unix:PATH"
+            f", got '{text}'",
         ],
-    ),
+    ) for text in ("10.0.0:80", "a..b:80", "-a:80", "[a]:80", "a b:80", ":80", "http://a:80")],
+    ("webhooks: {listen: []}\n", ["1:20: webhooks.listen: expected at least one address, got an empty list"]),
+    ("webhooks: {listen: ['a:1', 'a:1']}\n", [
+        "1:20: webhooks.listen: expected each address once, got one that is repeated"]),
+    ("webhooks: {listen: 'a:1', health_listen: ['b:1', 'a:1']}\n", [
+        "1:42: webhooks.health_listen: expected an address that 'listen' does not have"]),
+    ("webhooks: {listen: 'unix:/run/'}\n", [
+        "1:20: webhooks.listen: expected the path of a file, got '/run/', which is a directory"]),
+    (f"webhooks: {{listen: 'unix:/{'a' * 107}'}}\n", [
+        f"1:20: webhooks.listen: expected the path of a socket in at most 107 bytes, got '/{'a' * 107}'"]),
+    ("webhooks: {trusted_proxies: [10.0.0.1/8]}\n", [
+        "1:29: webhooks.trusted_proxies: expected addresses such as 192.0.2.7 or 10.0.0.0/8, got '10.0.0.1/8'"]),
+    ("webhooks: {connections: 0}\n", ["1:25: webhooks.connections: expected a number from 1 to 10000, got 0"]),
     ("webhooks: {endpoint: []}\n", ["1:12: webhooks.endpoint: unknown key (did you mean 'endpoints'?)"]),
     ("webhooks: {endpoints: {path: /a}}\n", ["1:23: webhooks.endpoints: expected a list, got a mapping"]),
     ("webhooks: {endpoints: [/a]}\n", ["1:24: webhooks.endpoints[0]: expected a mapping, got '/a'"]),
@@ -376,7 +395,7 @@ MALFORMED = [
     (
         "webhooks: {listen: '${SECRET}'}\n",
         [
-            "1:20: webhooks.listen: expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081"
+            "1:20: webhooks.listen: expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081, or unix:PATH"
             ", got the value of '${SECRET}'",
         ],
     ),

@@ -125,7 +125,7 @@ routes:
         "9:35: plugins.echo.schedule.jitter: expected no more than the interval in 'every', got '1h'",
         "10:21: plugins.echo.config.token: the variable TOKEN is not set",
         "11:3: plugins.1: expected a string as key, got 1",
-        "13:11: webhooks.listen: expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081, got 'here'",
+        "13:11: webhooks.listen: expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081, or unix:PATH, got 'here'",
         "15:7: webhooks.endpoints[0]: the key 'signature_header' is missing",
         "15:14: webhooks.endpoints[0].path: expected a path that starts with '/', in ASCII without spaces, got 'hook'",
         "15:28: webhooks.endpoints[0].plugin: expected a configured plugin, got 'ecko' (did you mean 'echo'?)",

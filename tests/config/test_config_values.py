@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import ipaddress
 from datetime import time
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -12,6 +13,7 @@ import pytest
 from config.config_files import ECHO, SCHEDULE, SECRET, TWO_PLUGINS, endpoint, lines, load_text
 from ductile.config.handshakes import HANDSHAKES
 from ductile.config.model import (
+    Address,
     BreakerRule,
     Endpoint,
     Every,
@@ -26,6 +28,7 @@ from ductile.config.model import (
     Scheme,
     Service,
     Unit,
+    Webhooks,
     Window,
 )
 
@@ -157,7 +160,7 @@ def test_a_list_of_schedules_keeps_its_order_and_ids(tmp_path):
 def test_every_key_of_an_endpoint_is_read(tmp_path):
     text = endpoint(signature_format="base64", dedupe_header="X-Id", max_body_size="64MB", plugin=None, event="a.b")
     webhooks = config_of(tmp_path, text).webhooks
-    assert (webhooks.host, webhooks.port) == ("127.0.0.1", 8081)
+    assert webhooks.listen == (Address(host="127.0.0.1", port=8081),)
     assert webhooks.endpoints == (
         Endpoint(
             path="/a", plugin=None, event="a.b", keys=(SECRET.encode(),),
@@ -233,20 +236,31 @@ def test_a_format_with_a_header_of_its_own_needs_none(tmp_path, signature_format
     ("listen", "host", "port"),
     [
         ("0.0.0.0:80", "0.0.0.0", 80), ("'[::1]:8081'", "::1", 8081), ("'[::]:65535'", "::", 65535),
-        ("localhost:8081", "localhost", 8081),
+        ("localhost:8081", "localhost", 8081), ("hooks.example.org:80", "hooks.example.org", 80),
     ],
 )
 def test_the_listener_takes_an_address_of_either_family(tmp_path, listen, host, port):
     webhooks = config_of(tmp_path, f"webhooks: {{listen: {listen}}}\n").webhooks
-    assert (webhooks.host, webhooks.port, webhooks.endpoints) == (host, port, ())
+    assert (webhooks.listen, webhooks.endpoints) == ((Address(host=host, port=port),), ())
 
 
-def test_without_an_address_there_is_no_listener_and_a_warning(tmp_path):
+def test_every_key_of_a_listener_is_read(tmp_path):
+    text = ("webhooks: {listen: ['[::]:80', 'unix:run/a.sock', 'unix:/b'], health_listen: 127.0.0.1:9, metrics: true,"
+            " connections: 7, trusted_proxies: [192.0.2.7, 10.0.0.0/8, '::1']}\n")
+    assert config_of(tmp_path, text).webhooks == Webhooks(
+        listen=(Address(host="::", port=80), Address(path=tmp_path / "run/a.sock"), Address(path=Path("/b"))),
+        health_listen=(Address(host="127.0.0.1", port=9),), has_metrics=True, connections=7,
+        trusted_proxies=tuple(map(ipaddress.ip_network, ("192.0.2.7", "10.0.0.0/8", "::1"))))
+
+
+def test_without_an_address_there_is_a_warning(tmp_path):
     loaded = load_text(tmp_path, endpoint().replace("  listen: 127.0.0.1:8081\n", ""))
-    assert (lines(loaded), loaded.config.webhooks) == ([], None)
+    assert (lines(loaded), loaded.config.webhooks.listen) == ([], ())
     assert loaded.warnings == (
-        f"{loaded.path}:4:5: webhooks.endpoints: nothing is served, as webhooks.listen is absent",
+        f"{loaded.path}:4:5: webhooks.endpoints: nothing is served, as webhooks.listen is absent, unless systemd passes"
+        " a socket",
     )
+    assert config_of(tmp_path, "webhooks: {}\n").webhooks is None
 
 
 def test_routes_keep_their_order(tmp_path):

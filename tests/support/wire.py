@@ -33,9 +33,15 @@ class Answer:
 class Wire:
     """A connection."""
 
-    def __init__(self, address: tuple[str, int]) -> None:
-        self._socket = socket.create_connection(address, _SECONDS)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self, address: tuple[str, int] | str) -> None:
+        """Connect to a host and port, or to the path of a Unix socket."""
+        if isinstance(address, str):
+            self._socket = socket.socket(socket.AF_UNIX)
+            self._socket.settimeout(_SECONDS)
+            self._socket.connect(address)
+        else:
+            self._socket = socket.create_connection(address, _SECONDS)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._file = self._socket.makefile("rb")
 
     def __enter__(self) -> Wire:
@@ -107,7 +113,7 @@ def signed(body: bytes, *headers: str, path: str = PATH, secret: str = SECRET) -
     return head("POST", path, f"Content-Length: {len(body)}", f"X-Sig: {signature(body, secret)}", *headers) + body
 
 
-def ask(address: tuple[str, int], request: bytes) -> Answer:
+def ask(address: tuple[str, int] | str, request: bytes) -> Answer:
     """Send one request on a connection of its own, and return its answer."""
     with Wire(address) as wire:
         wire.send(request)

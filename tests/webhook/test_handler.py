@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from ductile import db
 from ductile.config.handshakes import HANDSHAKES
-from ductile.config.model import Endpoint, Piece, PieceKind, RequestPlace, Scheme, Webhooks
+from ductile.config.model import Address, Endpoint, Piece, PieceKind, RequestPlace, Scheme, Webhooks
 from ductile.config.webhooks import as_place
 from ductile.queue import job_table
 from ductile.queue.job import Status, Submitter
@@ -23,7 +24,8 @@ from ductile.routing.router import Target
 from ductile.webhook.group_commit import GroupCommit, JobStore
 from ductile.webhook.handler import Handler
 from ductile.webhook.health import Health, document
-from ductile.webhook.listener import Connection, Reply
+from ductile.webhook.listener import Connection, Listener, Peer, Reply
+from ductile.webhook.sockets import bind
 from support import ledger, logs, worlds
 from support.clock import START, FakeClock
 from support.wire import SECRET, Answer, Wire, head, signature, signed
@@ -37,7 +39,7 @@ class Desk:
 
     def __init__(self, conn: sqlite3.Connection, *, not_loaded: str | None = None, **service: Any) -> None:
         runtime = worlds.runtime(worlds.plugin(not_loaded=not_loaded), **service)
-        webhooks = Webhooks(host="127.0.0.1", port=8081, endpoints=(
+        webhooks = Webhooks(listen=(Address(host="127.0.0.1", port=8081),), endpoints=(
             _endpoint("/plugin", plugin="echo"), _endpoint("/event", event="pushed")))
         self.runtime = replace(runtime, config=replace(runtime.config, webhooks=webhooks), router=_TwoTake())
         self.posted: list[BaseException | None] = []
@@ -54,14 +56,19 @@ class Desk:
     def _document(self) -> dict[str, Any]:
         return document(self.vitals, self.conn, self.runtime.config.service.max_queue_depth)
 
-    def send(self, request: bytes, address: str = "192.0.2.7", *, to_head: bool = False) -> Answer:
-        """Send one request from an address, and return its answer once the handler is done with it."""
-        with (closing(self._handler.listen("127.0.0.1", 0)) as listener,
+    def send(self, request: bytes, address: str = "192.0.2.7", *, to_head: bool = False,
+             is_health: bool = False) -> Answer:
+        """Send one request from an address, and return its answer once the handler is done with it.
+
+        With `is_health` it is sent to `health_listen`.
+        """
+        listener = Listener(self._handler.handle)
+        with (closing(bind(Address(host="127.0.0.1"), is_health=is_health)) as bound,
               socket.create_server(("127.0.0.1", 0)) as server, Wire(server.getsockname()) as wire):
             sender = threading.Thread(target=lambda: (wire.send(request), wire.stop_sending()))
             sender.start()
             with server.accept()[0] as connection:
-                _Connection(self, connection, (address, 4711), listener)
+                _Connection(self, connection, (address, 4711), listener, Peer(connection, bound))
             sender.join()
             return wire.answer(to_head=to_head)
 
@@ -72,8 +79,8 @@ class Desk:
         """Put another configuration in force, with another plugin of the same name."""
         self.runtime = replace(self.runtime, plugins={"echo": worlds.plugin(**plugin)})
 
-    def health(self, address: str = "127.0.0.1", method: str = "GET") -> Answer:
-        return self.send(head(method, "/healthz"), address, to_head=method == "HEAD")
+    def health(self, address: str = "127.0.0.1", method: str = "GET", *headers: str, is_health: bool = False) -> Answer:
+        return self.send(head(method, "/healthz", *headers), address, to_head=method == "HEAD", is_health=is_health)
 
     def change(self, path: str, **settings: Any) -> None:
         """Put another configuration in force, with other settings of an endpoint."""
@@ -178,6 +185,38 @@ def test_health_may_be_asked_without_a_body_and_in_no_other_way(desk: Desk) -> N
 def test_for_others_there_is_no_health(desk: Desk, address: str) -> None:
     answer = desk.health(address)
     assert (answer.status, answer.body, set(answer.headers)) == (404, b"", {"date", "content-length", "connection"})
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For: 127.0.0.1", "Forwarded: for=127.0.0.1", "X-Real-IP: 127.0.0.1",
+                                    "Via: 1.1 proxy", "x-forwarded-for:"])
+def test_for_those_who_come_through_a_proxy_there_is_no_health(desk: Desk, header: str) -> None:
+    assert desk.health("127.0.0.1", "GET", header).status == 404
+
+
+def test_on_its_own_address_there_is_only_health_and_for_everybody(desk: Desk) -> None:
+    assert desk.health("192.0.2.7", "GET", "Via: 1.1 proxy", is_health=True).status == 200
+    assert desk.send(signed(b"{}", path="/plugin"), is_health=True).status == 404
+    assert desk.jobs() == []
+
+
+@pytest.mark.parametrize(("proxies", "forwarded", "peer", "client"), [
+    ((), "198.51.100.1", "192.0.2.7", "192.0.2.7"),
+    (("192.0.2.0/24",), "198.51.100.1", "192.0.2.7", "198.51.100.1"),
+    (("192.0.2.0/24",), "198.51.100.1", "::ffff:192.0.2.7", "198.51.100.1"),
+    (("192.0.2.0/24",), "198.51.100.1", "203.0.113.1", "203.0.113.1"),
+    # Only what a trusted proxy has added counts.
+    (("192.0.2.0/24",), "127.0.0.1, 198.51.100.1", "192.0.2.7", "198.51.100.1"),
+    (("192.0.2.0/24",), "198.51.100.1, 192.0.2.8", "192.0.2.7", "198.51.100.1"),
+    (("192.0.2.0/24",), "rubbish", "192.0.2.7", "192.0.2.7"),
+    (("192.0.2.0/24",), "", "192.0.2.7", "192.0.2.7"),
+])
+def test_the_log_has_the_client_of_a_trusted_proxy(
+        desk: Desk, tmp_path: Path, proxies: tuple[str, ...], forwarded: str, peer: str, client: str) -> None:
+    webhooks = replace(desk.runtime.config.webhooks, trusted_proxies=tuple(map(ip_network, proxies)))
+    desk.runtime = replace(desk.runtime, config=replace(desk.runtime.config, webhooks=webhooks))
+    with logs.kept(tmp_path) as log:
+        desk.send(head("POST", "/plugin", f"X-Forwarded-For: {forwarded}"), peer)
+        assert [line["address"] for line in logs.lines(log)] == [client]
 
 
 def test_what_is_not_well_is_degraded_with_every_reason(desk: Desk, conn: Failing) -> None:

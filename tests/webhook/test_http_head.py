@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import random
+
 import pytest
 
-from ductile.webhook.http_head import Head, Refused, body_length, parse
+from ductile.webhook.http_head import Head, Refused, body_length, parse, path_of
 
 REQUEST = b"POST /hooks/a HTTP/1.1\r\n"
 END = b"\r\n"
@@ -24,7 +26,7 @@ def refused_status(*headers: tuple[str, str]) -> int:
     (b"//hooks/a", "//hooks/a", ""),
     (b"/hooks%2Fa", "/hooks%2Fa", ""),
     (b"/hooks/../a", "/hooks/../a", ""),
-    (b"http://example.org/hooks/a", "http://example.org/hooks/a", ""),
+    (b"http://example.org/hooks/a", "/hooks/a", ""),
     (b"*", "*", ""),
 ])
 def test_the_path_is_what_was_sent_without_the_query(target: bytes, path: str, query: str) -> None:
@@ -97,7 +99,10 @@ def test_any_other_length_is_refused(length: str) -> None:
 
 @pytest.mark.parametrize(("headers", "status"), [
     ([], 411),
-    ([("Transfer-Encoding", "chunked")], 411),
+    ([("Transfer-Encoding", "gzip")], 400),
+    ([("Transfer-Encoding", "chunked, chunked")], 400),
+    ([("Transfer-Encoding", "chunked"), ("transfer-encoding", "chunked")], 400),
+    ([("Transfer-Encoding", "")], 400),
     ([("Content-Length", "4"), ("Content-Length", "4")], 400),
     ([("Content-Length", "4"), ("content-length", "5")], 400),
     ([("Content-Length", "4"), ("Transfer-Encoding", "chunked")], 400),
@@ -138,3 +143,46 @@ def test_a_repeated_header_is_not_single() -> None:
     twice = head(("X-A", "1"), ("x-a", "2"), ("X-B", "3"))
     assert twice.values("x-a") == ["1", "2"]
     assert [twice.single(name) for name in ("x-a", "x-b", "x-c")] == [None, "3", None]
+
+
+def test_chunks_have_no_length() -> None:
+    assert body_length(head(("Transfer-Encoding", "Chunked")), 10) is None
+    with pytest.raises(Refused):
+        body_length(head(("Transfer-Encoding", "chunked"), version="HTTP/1.0"), 10)
+
+
+@pytest.mark.parametrize(("target", "path", "query"), [
+    ("http://example.org:8081/a/b?c", "/a/b", "c"), ("HTTPS://[::1]/a", "/a", ""), ("http://example.org", "/", ""),
+    ("http://example.org?a=b", "/", "a=b"), ("http:/a", "http:/a", ""), ("ftp://x/a", "ftp://x/a", ""),
+    ("//example.org/a", "//example.org/a", ""),
+])
+def test_a_target_in_absolute_form_has_the_same_path(target: str, path: str, query: str) -> None:
+    data = f"POST {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    found = parse(data)
+    assert found is not None and (found.path, found.query, path_of(data)) == (path, query, path)
+
+
+def test_no_head_makes_the_parser_raise_or_read_two_heads_as_one() -> None:
+    rng = random.Random(7)
+    start = (b"POST http://h/a?b=c HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n"
+             b"X-A: \xe9; b\r\nConnection: close\r\n\r\n")
+    parts = [b"\r\n", b"\n", b"\r", b" ", b":", b"\0", b"chunked", b"Content-Length: 7\r\n", b"http://", b"?",
+             b"\t", b","]
+    good = 0
+    for _ in range(50_000):
+        data = bytearray(start)
+        for _ in range(rng.randrange(4)):
+            at = rng.randrange(len(data))
+            end = at + rng.choice((0, 1, 4, 20))
+            data[at:end] = rng.choice(parts) if rng.random() < 0.7 else bytes([rng.randrange(256)])
+        found = parse(bytes(data))
+        path = path_of(bytes(data))
+        if found is None:
+            continue
+        good += 1
+        assert bytes(data).count(b"\r\n\r\n") == 1 and data.endswith(b"\r\n\r\n") and path == (found.path or None)
+        try:
+            assert body_length(found, 100) in (None, 4, 7)
+        except Refused as refused:
+            assert refused.status in (400, 411, 413)
+    assert 1000 < good < 49_000

@@ -6,14 +6,17 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from http import HTTPStatus
 from pathlib import Path
 
 import pytest
 
+from ductile.config.model import Address
 from ductile.errors import DuctileError
-from ductile.webhook.http_head import Head, Refused, body_length
+from ductile.webhook.http_head import Head, Refused
 from ductile.webhook.listener import Connection, Limits, Listener, Reply
+from ductile.webhook.sockets import ServerSocket, bind
 from support import logs
 from support.wire import Wire, ask, head
 
@@ -50,13 +53,14 @@ class Desk:
             raise LookupError("a bug after the answer")
         if head.method != "POST":
             return Reply(status=HTTPStatus.METHOD_NOT_ALLOWED, body=b"not this")
-        body = connection.read_body(head, body_length(head, LIMIT))
+        body = connection.read_body(head, LIMIT)
         self.bodies.append(body)
+        if body == GOOD:
+            connection.mark_verified()
         self.held.release()
         assert self.hold.wait(_SECONDS)
         if body != GOOD:
             return Reply(status=HTTPStatus.FORBIDDEN)
-        connection.mark_verified()
         return Reply(status=HTTPStatus.ACCEPTED, body=b"taken", close=False)
 
 
@@ -65,15 +69,15 @@ class Place:
 
     def __init__(self) -> None:
         self.desk = Desk()
-        self._listeners: list[Listener] = []
+        self._listeners: list[tuple[Listener, ServerSocket]] = []
 
     def open(self, **limits: float) -> Listener:
         """Listen, with these limits and the usual ones."""
-        self.listener = Listener("127.0.0.1", 0, self.desk.handle, limits=Limits(**limits))
-        self.listener.start()
-        host, _, port = self.listener.address.rpartition(":")
-        self.address = host, int(port)
-        self._listeners.append(self.listener)
+        self.listener = Listener(self.desk.handle, limits=Limits(**limits))
+        self.server = bind(Address(host="127.0.0.1"))
+        self.listener.serve([self.server])
+        self.address = self.server.socket.getsockname()
+        self._listeners.append((self.listener, self.server))
         return self.listener
 
     def connect(self) -> Wire:
@@ -81,8 +85,9 @@ class Place:
 
     def close(self) -> None:
         self.desk.hold.set()
-        for listener in self._listeners:
+        for listener, server in self._listeners:
             listener.close()
+            server.close()
             listener.wait_until_quiet(_SECONDS)
 
 
@@ -135,7 +140,9 @@ def test_a_connection_ends_where_the_client_wants_no_more(place: Place, request_
     (post(b"evil"), 403),
     (head("GET", "/"), 405),
     (head("POST", "/"), 411),
-    (head("POST", "/", "Transfer-Encoding: chunked") + b"4\r\ngood\r\n0\r\n\r\n", 411),
+    (head("POST", "/", "Transfer-Encoding: chunked", version="HTTP/1.0") + b"4\r\ngood\r\n0\r\n\r\n", 400),
+    (head("POST", "/", "Transfer-Encoding: gzip, chunked") + b"4\r\ngood\r\n0\r\n\r\n", 400),
+    (head("POST", "/", "Transfer-Encoding: chunked", "Transfer-Encoding: chunked") + b"0\r\n\r\n", 400),
     (head("POST", "/", "Content-Length: 4", "Transfer-Encoding: chunked") + b"0\r\n\r\n", 400),
     (head("POST", "/", "Content-Length: 4", "Content-Length: 4") + GOOD, 400),
     (head("POST", "/", "Content-Length: -4") + GOOD, 400),
@@ -164,7 +171,7 @@ def test_a_refused_request_is_the_last_on_its_connection(place: Place, request_:
 
 def test_a_second_request_smuggled_in_a_body_never_runs(place: Place) -> None:
     smuggled = b"0\r\n\r\n" + post(GOOD)
-    for lines in (["Transfer-Encoding: chunked"], ["Content-Length: 5", "Transfer-Encoding: chunked"],
+    for lines in (["Transfer-Encoding : chunked"], ["Content-Length: 5", "Transfer-Encoding: chunked"],
                   ["Content-Length: 5", "Transfer-Encoding : chunked"], ["Content-Length: 5", "Content-Length: 0"]):
         assert status_of(place, head("POST", "/", *lines) + smuggled) in (400, 411)
     assert place.desk.bodies == []
@@ -350,13 +357,17 @@ def test_two_hundred_silent_clients_do_not_keep_a_good_one_waiting(place: Place)
 
 
 def test_an_end_lets_what_has_begun_be_answered_and_ends_what_waits(place: Place) -> None:
-    place.desk.hold.clear()
     with place.connect() as idle, place.connect() as slow, place.connect() as busy:
+        idle.send(post(GOOD))
+        assert idle.answer().status == 202
+        place.desk.hold.clear()
         slow.send(head("POST", "/", "Content-Length: 4", "Expect: 100-continue"))
         assert slow.answer().status == 100
+        assert place.desk.held.acquire(timeout=_SECONDS)
         busy.send(post(GOOD))
         assert place.desk.held.acquire(timeout=_SECONDS)
         place.listener.close()
+        place.server.close()
         assert idle.rest() == b""
         with pytest.raises(ConnectionRefusedError):
             place.connect()
@@ -390,7 +401,7 @@ def test_a_request_may_come_in_any_two_pieces(place: Place) -> None:
 
 
 def test_a_wrong_line_is_refused_before_the_next_has_come(place: Place) -> None:
-    for wrong in (b"\r\n", b"POST / HTTP/1.1\n", b"POST / HTTP/1.1\r\nX-A: 1\n"):
+    for wrong in (b"\r\n\r\n", b"POST / HTTP/1.1\n", b"POST / HTTP/1.1\r\nX-A: 1\n"):
         with place.connect() as wire:
             wire.send(wrong)
             assert (wire.answer().status, wire.rest()) == (400, b"")
@@ -410,7 +421,7 @@ def test_who_is_gone_before_the_answer_harms_nobody(place: Place, capfd: pytest.
 def test_an_address_that_is_taken_is_refused(place: Place) -> None:
     host, port = place.address
     with pytest.raises(DuctileError) as error:
-        Listener(host, port, place.desk.handle)
+        bind(Address(host=host, port=port))
     assert (error.value.exit_code, str(error.value)) == (
         71, f"cannot listen on 127.0.0.1:{port}: {os.strerror(errno.EADDRINUSE)}; set webhooks.listen to a free"
             " address")
@@ -418,6 +429,129 @@ def test_an_address_that_is_taken_is_refused(place: Place) -> None:
 
 def test_an_address_of_another_machine_is_refused(place: Place) -> None:
     with pytest.raises(DuctileError) as error:
-        Listener("2001:db8::1", 8081, place.desk.handle)
+        bind(Address(host="2001:db8::1", port=8081))
     assert re.fullmatch(r"cannot listen on \[2001:db8::1\]:8081: .*; set webhooks.listen to a free address",
                         str(error.value))
+
+
+def chunked(*chunks: bytes, trailers: bytes = b"", extension: bytes = b"") -> bytes:
+    """Return a request whose body comes in these chunks."""
+    body = b"".join(b"%x%s\r\n%s\r\n" % (len(each), extension, each) for each in chunks)
+    return head("POST", "/", "Transfer-Encoding: Chunked") + body + b"0\r\n" + trailers + b"\r\n"
+
+
+@pytest.mark.parametrize("request_", [
+    chunked(GOOD), chunked(b"g", b"oo", b"d"), chunked(GOOD, extension=b";a=b"), chunked(GOOD, extension=b" ; a=\"b\""),
+    chunked(GOOD, trailers=b"X-A: 1\r\nX-B: 2\r\n"), chunked(GOOD).replace(b"4\r\n", b"0004\r\n"),
+    b"\r\n" + post(GOOD), post(GOOD).replace(b"POST / ", b"POST http://example.org:8081/ "),
+    post(GOOD).replace(b"POST / ", b"POST HTTPS://example.org?a ")])
+def test_what_proxies_and_clients_may_send_is_understood(place: Place, request_: bytes) -> None:
+    with place.connect() as wire:
+        wire.send(request_ * 2)
+        assert [wire.answer().status for _ in range(2)] == [202, 202]
+        # In pieces too.
+        for byte in request_:
+            wire.send(bytes([byte]))
+        assert wire.answer().status == 202
+    assert (place.desk.bodies, {each.path for each in place.desk.heads}) == ([GOOD] * 3, {"/"})
+
+
+@pytest.mark.parametrize(("body", "status"), [
+    (b"4\ngood\r\n0\r\n\r\n", 400), (b"4 \r\ngood\r\n0\r\n\r\n", 400), (b"+4\r\ngood\r\n0\r\n\r\n", 400),
+    (b"0x4\r\ngood\r\n0\r\n\r\n", 400), (b"-1\r\n", 400), (b"\r\n", 400), (b"4\r\ngoodX\r\n0\r\n\r\n", 400),
+    (b"5\r\ngood\r\n0\r\n\r\n", 400), (b"3\r\ngood\r\n0\r\n\r\n", 400), (b"4;a\rb\r\ngood\r\n0\r\n\r\n", 400),
+    (b"4;" + b"a" * 5000 + b"\r\ngood\r\n0\r\n\r\n", 400), (b"4\r\ngood\r\n0\r\nno trailer\r\n\r\n", 400),
+    (b"4\r\ngood\r\n0\r\n" + b"X: 1\r\n" * 101 + b"\r\n", 400), (b"f" * 11 + b"\r\n", 400),
+    (b"%x\r\n" % (LIMIT + 1), 413), (b"ffffffffff\r\n", 413), (b"4\r\ngood\r\n" + b"%x\r\n" % LIMIT, 413),
+    (b"4\r\nevil\r\n0\r\n\r\n", 403),
+])
+def test_a_chunk_that_is_not_quite_right_is_refused_and_nothing_behind_it_is_read(
+        place: Place, body: bytes, status: int) -> None:
+    assert status_of(place, head("POST", "/", "Transfer-Encoding: chunked") + body) == status
+
+
+def test_chunks_that_stop_coming_are_refused_in_time(place: Place) -> None:
+    place.open(body_seconds=0.2)
+    with place.connect() as wire:
+        wire.send(head("POST", "/", "Transfer-Encoding: chunked") + b"4\r\ngo")
+        assert (wire.answer().status, wire.rest()) == (408, b"")
+
+
+def test_a_verified_request_is_never_cut_to_make_room_and_new_clients_wait(place: Place) -> None:
+    place.open(connections=3)
+    place.desk.hold.clear()
+    with ExitStack() as stack:
+        busy = [stack.enter_context(place.connect()) for _ in range(3)]
+        for wire in busy:
+            wire.send(post(GOOD))
+            assert place.desk.held.acquire(timeout=_SECONDS)
+        late = [stack.enter_context(place.connect()) for _ in range(5)]
+        for wire in late:
+            wire.send(post(GOOD, "Connection: close"))
+        place.desk.hold.set()
+        assert [wire.answer().status for wire in (*busy, *late)] == [202] * 8
+
+
+def test_a_stranger_goes_before_a_request_that_is_being_answered(place: Place) -> None:
+    place.open(connections=2)
+    place.desk.hold.clear()
+    with place.connect() as busy, place.connect() as stranger:
+        busy.send(post(GOOD))
+        assert place.desk.held.acquire(timeout=_SECONDS)
+        with place.connect() as late:
+            assert stranger.rest() == b""
+            place.desk.hold.set()
+            late.send(post(GOOD))
+            assert [busy.answer().status, late.answer().status] == [202, 202]
+
+
+def test_three_hundred_clients_of_which_a_hundred_are_slow_are_all_served(place: Place) -> None:
+    slow = [place.connect() for _ in range(100)]
+    for wire in slow:
+        wire.send(b"POST / HTTP/1.1\r\n")
+    statuses: list[int] = []
+
+    def send() -> None:
+        statuses.append(ask(place.address, post(GOOD)).status)
+
+    threads = [threading.Thread(target=send) for _ in range(200)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(_SECONDS)
+    assert statuses == [202] * 200
+    for wire in slow:
+        wire.vanish()
+
+
+def test_addresses_can_be_added_and_removed_while_requests_are_answered(place: Place) -> None:
+    other = bind(Address(host="127.0.0.1"))
+    place.listener.serve([place.server, other])
+    place.desk.hold.clear()
+    with place.connect() as busy, place.connect() as idle, Wire(other.socket.getsockname()) as kept:
+        idle.send(head("GET", "/bug"))
+        busy.send(post(GOOD))
+        assert place.desk.held.acquire(timeout=_SECONDS)
+        place.listener.serve([other])
+        place.desk.hold.set()
+        answer = busy.answer()
+        assert (answer.status, answer.headers["connection"], busy.rest()) == (202, "close", b"")
+        kept.send(post(GOOD) * 2)
+        assert [kept.answer().status for _ in range(2)] == [202, 202]
+    place.listener.serve([place.server])
+    other.close()
+    assert ask(place.address, post(GOOD)).status == 202
+
+
+def test_a_client_that_has_just_connected_at_the_end_is_still_answered(place: Place) -> None:
+    place.open(grace_seconds=5)
+    place.desk.hold.clear()
+    with place.connect() as late, place.connect() as busy:
+        busy.send(post(GOOD))
+        # Both are accepted, in this order.
+        assert place.desk.held.acquire(timeout=_SECONDS)
+        place.listener.close()
+        place.desk.hold.set()
+        late.send(post(GOOD))
+        answer = late.answer()
+        assert (answer.status, answer.headers["connection"], late.rest()) == (202, "close", b"")
