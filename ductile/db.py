@@ -25,6 +25,7 @@ _OPENINGS = 3                 # attempts to get a connection that is not read-on
 _JOURNAL_LIMIT_BYTES = 16 * 1024 * 1024
 # Four times SQLite's default: a page that every job writes is checkpointed a quarter as often, which spares slow cards.
 _CHECKPOINT_PAGES = 4000
+_SMALL_CHECKPOINT_PAGES = 500
 # A larger write-ahead log is worth a warning: it shrinks to _JOURNAL_LIMIT_BYTES when no reader needs it.
 LARGE_LOG_BYTES = 64 * 1024 * 1024
 
@@ -456,6 +457,16 @@ def held_log_bytes(conn: sqlite3.Connection) -> int | None:
         return None
     _, logged, moved = conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     return size if moved < logged else None
+
+
+@contextmanager
+def small_checkpoints(conn: sqlite3.Connection) -> Iterator[None]:
+    """Make commits of the block move the log into the database early: each move is short."""
+    conn.execute(f"PRAGMA wal_autocheckpoint = {_SMALL_CHECKPOINT_PAGES}")
+    try:
+        yield
+    finally:
+        conn.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
 
 
 def free_pages(conn: sqlite3.Connection, limit: int) -> int:

@@ -17,10 +17,6 @@ from ductile.workspace.manager import Workspaces
 # A wall clock that gains this much on the monotonic one was set: rows that look old may be new.
 _JUMP_SECONDS = 3600
 _NO_PRUNING_SECONDS = 3600
-# The first batch of a round, and how long a batch may take. A slow one halves the next, a fast one doubles it: the time
-# depends on the size of the results and on the disk.
-_FIRST_BATCH = 10
-_BATCH_SECONDS = 0.015
 
 _log = Component("scheduler")
 
@@ -47,7 +43,6 @@ class Heartbeat:
         self.prunes = False
         self._beat_at = self._wall
         self._pruned = 0
-        self._batch = _FIRST_BATCH
 
     def look(self, runtime: RuntimeConfig) -> None:
         """Enqueue the runs that are due. Raises what `transaction` raises."""
@@ -68,16 +63,13 @@ class Heartbeat:
         self.prunes = self._clock.monotonic() >= self._prune_from
         if self.prunes:
             self._beat_at = now
-            self._batch = _FIRST_BATCH
             self._cleanup.clean(runtime.config.workspace_ttl)
 
     def prune(self, runtime: RuntimeConfig) -> None:
         """Delete one batch of jobs past their retention. Raises what `transaction` raises."""
         # Uses the time of the interval, where a clock that was set ahead is noticed.
-        started = self._clock.monotonic()
-        pruned = retention.prune(self._conn, runtime.config.service.job_log_retention, self._beat_at, self._batch)
-        is_slow = self._clock.monotonic() - started > _BATCH_SECONDS
-        self._batch = max(1, self._batch // 2) if is_slow else min(2 * self._batch, retention.JOBS_AT_ONCE)
+        pruned = retention.prune(self._conn, runtime.config.service.job_log_retention, self._beat_at,
+                                 monotonic=self._clock.monotonic)
         self._pruned += pruned
         self.prunes = pruned > 0
         if not self.prunes and self._pruned:

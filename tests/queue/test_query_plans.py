@@ -30,7 +30,7 @@ from ductile.workspace.artifact import Artifact
 from ductile.workspace.manager import Workspaces
 from scheduler.schedules import schedule
 from support import worlds
-from support.clock import START
+from support.clock import START, FakeClock
 from support.ledger import ids, new_job, opened, put_ended, put_job, recording, steps
 
 DAY = timedelta(days=1)
@@ -69,11 +69,11 @@ def tick(conn):
 
 
 def prune(conn):
-    assert retention.prune(conn, WEEK, START + 14 * DAY) > 0
+    assert retention.prune(conn, WEEK, START + 14 * DAY, monotonic=FakeClock().monotonic) > 0
 
 
 def prune_nothing(conn):
-    assert retention.prune(conn, WEEK, START) == 0
+    assert retention.prune(conn, WEEK, START, monotonic=FakeClock().monotonic) == 0
 
 
 def bury(conn):
@@ -247,7 +247,7 @@ def test_pruning_a_batch_does_not_grow_with_the_number_of_jobs(sizes):
     done = []
     for conn in sizes:
         with steps(conn) as counted:
-            assert retention.prune(conn, WEEK, START + 8 * DAY) >= 100
+            assert retention.prune(conn, WEEK, START + 8 * DAY, monotonic=FakeClock().monotonic) >= 100
         done.append(counted[0])
     few, many = done
     assert few > 100

@@ -14,7 +14,7 @@ from ductile.units import utc_text
 from ductile.workspace import artifact_table
 from ductile.workspace.artifact import Artifact
 from support import worlds
-from support.clock import START
+from support.clock import START, FakeClock
 from support.ledger import dump, ids, new_job, opened, put_ended, put_job
 
 RETENTION = 86400
@@ -38,7 +38,7 @@ def prune_all(conn, now=LATER) -> list[int]:
     """Prune until nothing is left to do. Return how many jobs each batch took, but for those that took none."""
     batches = []
     before = counts(conn)[0]
-    while retention.prune(conn, RETENTION, now):
+    while retention.prune(conn, RETENTION, now, monotonic=FakeClock().monotonic):
         batches.append(before - counts(conn)[0])
         before -= batches[-1]
     return [batch for batch in batches if batch]
@@ -105,7 +105,7 @@ def test_contexts_go_with_their_chain(conn):
 def test_contexts_of_many_chains_go_in_batches_with_them(conn):
     for number in range(110):
         put_routed(conn, f"{number:03d}")
-    while retention.prune(conn, RETENTION, LATER):
+    while retention.prune(conn, RETENTION, LATER, monotonic=FakeClock().monotonic):
         assert db.full_check(conn) == []
         # One for each job but the roots: none is left behind, and none goes before its job.
         routed = conn.execute("SELECT count(*) FROM job_queue WHERE event_context_id IS NOT NULL").fetchone()[0]
@@ -118,7 +118,7 @@ def test_a_chain_longer_than_a_batch_goes_in_slices_the_newest_jobs_first(conn):
     for number in range(1, 250):
         put_job(conn, f"{number:03d}", Status.DEAD, parent_job_id=f"{number - 1:03d}" if number > 1 else "root",
                 root_job_id="root")
-    retention.prune(conn, RETENTION, LATER)
+    retention.prune(conn, RETENTION, LATER, monotonic=FakeClock().monotonic)
     left = [row[0] for row in conn.execute("SELECT id FROM job_queue ORDER BY seq")]
     assert left == ["root", *(f"{number:03d}" for number in range(1, 150))]
     assert (prune_all(conn), db.full_check(conn)) == ([100, 50], [])
@@ -129,7 +129,7 @@ def test_a_context_that_a_replay_shares_with_its_original_stays_until_both_are_g
     for number in range(100):
         put_job(conn, f"again-{number:03d}", Status.SUCCEEDED, root_job_id="old", parent_job_id="old",
                 event_context_id="old-2", replay_of="old-2")
-    retention.prune(conn, RETENTION, LATER)
+    retention.prune(conn, RETENTION, LATER, monotonic=FakeClock().monotonic)
     assert (counts(conn)[0], contexts(conn)) == (4, ["old-1", "old-2", "old-3"])
     assert (prune_all(conn), contexts(conn)) == ([4], [])
 
@@ -140,7 +140,7 @@ def test_very_many_files_of_one_job_go_in_slices_before_it(conn):
         artifact_table.add(conn, "root", [Artifact(path=f"{number:05d}", size=1, mtime_ns=1, digest="d")
                                          for number in range(2500)])
     left = []
-    while retention.prune(conn, RETENTION, LATER):
+    while retention.prune(conn, RETENTION, LATER, monotonic=FakeClock().monotonic):
         left.append((conn.execute("SELECT count(*) FROM artifacts").fetchone()[0], counts(conn)[0]))
     assert left[:3] == [(1500, 1), (500, 1), (0, 0)]
 
@@ -160,7 +160,7 @@ def test_batches_are_small(conn):
 def test_with_nothing_to_prune_nothing_is_written(conn):
     put_ended(conn, range(5), at=OLD)
     before = conn.total_changes
-    assert retention.prune(conn, RETENTION, START) == 0
+    assert retention.prune(conn, RETENTION, START, monotonic=FakeClock().monotonic) == 0
     assert conn.total_changes == before
 
 
@@ -169,15 +169,14 @@ def test_a_prune_that_cannot_be_written_has_removed_nothing(conn):
     before = dump(conn)
     conn.execute("PRAGMA query_only = ON")
     with pytest.raises(db.NotWritten):
-        retention.prune(conn, RETENTION, LATER)
+        retention.prune(conn, RETENTION, LATER, monotonic=FakeClock().monotonic)
     assert dump(conn) == before
 
 
 @pytest.mark.parametrize("result_bytes", [1_000, 200_000])
 def test_what_is_pruned_goes_back_to_the_file_system(conn, tmp_path, result_bytes):
     put_ended(conn, range(150), at=OLD, result="x" * result_bytes)
-    for _ in range(30):
-        retention.prune(conn, RETENTION, LATER)
+    prune_all(conn)
     conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     assert conn.execute("PRAGMA freelist_count").fetchone() == (0,)
     assert (tmp_path / "state.db").stat().st_size < 200_000
