@@ -60,9 +60,7 @@ pipelines_dir: ./pipelines
 plugins:
   # `url: log` writes a warning to ductiled's log. The README of notify explains other destinations.
   notify:
-    config:
-      url: log
-      template: "{{plugin}} {{command}} failed permanently, attempts {{attempts}}: {{error}} (job {{job_id}})"
+    config: {{url: log}}
   echo:
     schedule: {{every: 5m}}
     config: {{message: hello}}

@@ -49,7 +49,7 @@ def test_the_configuration_is_good_and_has_the_shipped_plugins(tmp_path: Path) -
     loaded = load(tmp_path / "config.yaml", {})
     assert (loaded.problems, loaded.warnings) == ((), ())
     (endpoint,) = loaded.config.webhooks.endpoints
-    assert (endpoint.path, endpoint.plugin, [len(secret) for secret in endpoint.secrets]) == (
+    assert (endpoint.path, endpoint.plugin, [len(key) for key in endpoint.keys]) == (
         "/webhooks/echo", "echo", [64])
     assert loaded.config.plugins_dirs == (tmp_path / "plugins", shipped.plugins())
     assert [each.name for each in (tmp_path / "pipelines").iterdir()] == ["on-failure.yaml"]
