@@ -69,7 +69,7 @@ def read_config(
         plugins_places=tuple(plugins_dirs),
         pipelines_dir=_path(root, "pipelines_dir", "./pipelines", base_of),
         plugins=_read_plugins(root, local_zone, asked),
-        webhooks=read_webhooks(root, authored, base, warnings, asked),
+        webhooks=read_webhooks(root, authored, base_of(("webhooks", "listen")), warnings, asked),
         routes=_read_routes(root, asked),
         asked=tuple(asked),
     )
