@@ -331,6 +331,7 @@ def test_a_disk_that_breaks_at_any_statement_of_a_start_ends_it_with_a_clear_wor
             assert type(error) is kind
         finally:
             ledger.conn.mend()
+            daemon.close()
         if not ledger.conn.failed:
             break
     assert number > 20
