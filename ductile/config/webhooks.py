@@ -26,6 +26,7 @@ _LARGEST_BODY = "64MB"
 # RFC 2104, section 3, advises a key no shorter than the digest; half of that is still beyond guessing.
 _SHORT_SECRET_BYTES = 16
 _RESERVED_PATH = "/healthz"
+_METRICS_PATH = "/metrics"
 _PORT = re.compile("[0-9]{1,5}")
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
 _LISTEN = "expected HOST:PORT such as 127.0.0.1:8081 or [::1]:8081, or unix:PATH"
@@ -62,6 +63,8 @@ def read_webhooks(
         trusted_proxies=section.read("trusted_proxies", (), _as_networks),
         endpoints=tuple(endpoints.values()),
     )
+    if webhooks.has_metrics and _METRICS_PATH in endpoints:
+        section.wrong("metrics", f"expected an endpoint of another path beside it, as {_METRICS_PATH} is its own")
     if set(webhooks.listen) & set(webhooks.health_listen):
         section.wrong("health_listen", "expected an address that 'listen' does not have")
     if endpoints and not section.has("listen"):

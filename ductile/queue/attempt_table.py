@@ -78,6 +78,14 @@ def last_seq(conn: sqlite3.Connection) -> int:
     return int(conn.execute("SELECT coalesce(max(seq), 0) FROM job_log").fetchone()[0])
 
 
+def totals(conn: sqlite3.Connection, *, after: int, upto: int) -> list[tuple[str, str, str, int, float]]:
+    """Return plugin, command, status, count and seconds of the attempts from one `seq`, exclusive, to another."""
+    return list(conn.execute(
+        "SELECT plugin, command, status, count(*), coalesce(sum(max(0, (julianday(completed_at)"
+        " - julianday(started_at)) * 86400)), 0.0) FROM job_log WHERE seq > ? AND seq <= ?"
+        " GROUP BY plugin, command, status", (after, upto)))
+
+
 def count_interruptions(conn: sqlite3.Connection, job_id: str) -> int:
     """Return how many attempts of a job a stop or crash interrupted."""
     return int(conn.execute(

@@ -183,6 +183,27 @@ def count_waiting(conn: sqlite3.Connection, most: int) -> int:
     ).fetchone()[0])
 
 
+def open_totals(conn: sqlite3.Connection, most: int) -> list[tuple[str, str, int]]:
+    """Return how many of the oldest `most` open jobs each plugin has in each status: plugin, status, count."""
+    return list(conn.execute(
+        "SELECT plugin, status, count(*) FROM (SELECT plugin, status FROM job_queue INDEXED BY job_queue_open_seq"
+        " WHERE completed_at IS NULL ORDER BY seq LIMIT ?) GROUP BY plugin, status", (most,)))
+
+
+def oldest_waiting(conn: sqlite3.Connection) -> str | None:
+    """Return when the first queued job of the queue was created, UTC text; None if there is none."""
+    row = conn.execute("SELECT created_at FROM job_queue INDEXED BY job_queue_open_seq WHERE completed_at IS NULL"
+                       " AND status = 'queued' ORDER BY seq LIMIT 1").fetchone()
+    return None if row is None else str(row[0])
+
+
+def ended_totals(conn: sqlite3.Connection, *, since: datetime, before: datetime) -> list[tuple[str, str, int]]:
+    """Return how many jobs of each plugin have ended in a time: plugin, status, count."""
+    return list(conn.execute(
+        "SELECT plugin, status, count(*) FROM job_queue INDEXED BY job_queue_ended WHERE completed_at >= ?"
+        " AND completed_at < ? GROUP BY plugin, status", (utc_text(since), utc_text(before))))
+
+
 def is_full(conn: sqlite3.Connection, depth: int) -> bool:
     """Return whether `depth` or more jobs are queued."""
     return count_waiting(conn, depth) >= depth

@@ -39,6 +39,12 @@ def entries(conn: sqlite3.Connection) -> dict[tuple[str, str], ScheduleEntry]:
     ) for row in rows}
 
 
+def last_successes(conn: sqlite3.Connection) -> list[tuple[str, str, str]]:
+    """Return plugin, schedule and the time of the last success, UTC text, of each schedule that has one."""
+    return list(conn.execute("SELECT plugin, schedule_id, last_success_at FROM schedule_entries"
+                             " WHERE last_success_at IS NOT NULL ORDER BY plugin, schedule_id"))
+
+
 def put_entry(conn: sqlite3.Connection, entry: ScheduleEntry) -> None:
     """Store one entry."""
     conn.execute(

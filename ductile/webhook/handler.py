@@ -28,13 +28,17 @@ from ductile.webhook.group_commit import QueueFull
 from ductile.webhook.handshake import answer, is_asked
 from ductile.webhook.http_head import Head, Refused
 from ductile.webhook.listener import Connection, Reply
+from ductile.webhook.metrics import CONTENT_TYPE
 from ductile.webhook.places import find
 from ductile.webhook.request import DEFAULT_TYPE, Content, http_of, read_content, source_of
 from ductile.webhook.signature import Unverified, verify
 from ductile.webhook.sockets import UNIX_CLIENT
 
 HEALTH_PATH = "/healthz"
+METRICS_PATH = "/metrics"
+_OWN_PATHS = (HEALTH_PATH, METRICS_PATH)
 _JSON = ("Content-Type", "application/json")
+_METRICS = (("Content-Type", CONTENT_TYPE),)
 _RETRY_AFTER = ("Retry-After", "30")
 _KEY_LIMIT = 200        # characters; a longer dedupe key is stored as its digest
 _HANDSHAKE_BYTES = 64 * 1024     # of an unsigned handshake with a body
@@ -51,8 +55,8 @@ class Handler:
 
     def __init__(self, *, current: Callable[[], RuntimeConfig], clock: Clock, new_id: NewId,
                  submit: Callable[[RuntimeConfig, Sequence[EventJob], datetime], Sequence[Submitted]],
-                 health: Callable[[], Mapping[str, Any]]) -> None:
-        """`current` returns the configuration in force, `health` the document of `/healthz`.
+                 health: Callable[[], Mapping[str, Any]], metrics: Callable[[], str]) -> None:
+        """`current` returns the configuration in force, `health` and `metrics` what `/healthz` and `/metrics` show.
 
         `submit` stores the jobs of one event and returns once they are on disk. It raises QueueFull, NotWritten, or a
         DuctileError if the database is lost.
@@ -62,6 +66,9 @@ class Handler:
         self._new_id = new_id
         self._submit = submit
         self._health = health
+        self._metrics = metrics
+        self._answers: Counter[tuple[str, int]] = Counter()     # by endpoint and status
+        self._answers_lock = threading.Lock()
         self._greeted: dict[str, float] = {}    # when the last handshake of a path was logged
         self.refusals = RefusalLog(clock)
 
@@ -73,8 +80,9 @@ class Handler:
         runtime = self._current()
         try:
             head = connection.read_head()
-            if head.path == HEALTH_PATH or connection.is_health:
-                connection.send(self._health_reply(connection, head))
+            if (head.path in _OWN_PATHS or connection.is_health) and (
+                    reply := self._health_reply(runtime, connection, head)) is not None:
+                connection.send(reply)
                 return
             endpoint = _find(runtime, head.path)
             if endpoint is None:
@@ -98,7 +106,7 @@ class Handler:
             self._refuse(connection, runtime, refused)
             return
         try:
-            connection.send(_success(endpoint, submitted))
+            self._send(connection, endpoint, _success(endpoint, submitted))
         finally:
             _log_submitted(endpoint, jobs, submitted)
 
@@ -111,7 +119,8 @@ class Handler:
         body, headers = answer(handshake, head, content, key=endpoint.keys[0], token=endpoint.verify_token)
         try:
             # The body of another method than POST was not read.
-            connection.send(Reply(status=HTTPStatus.OK, body=body, headers=headers, close=head.method != "POST"))
+            self._send(connection, endpoint, Reply(status=HTTPStatus.OK, body=body, headers=headers,
+                                                   close=head.method != "POST"))
         finally:
             self._log_handshake(endpoint, handshake, head, content, _client(self._current(), connection))
         return True
@@ -174,22 +183,47 @@ class Handler:
                           error=str(error), headers=(_RETRY_AFTER,)) from error
 
     def _refuse(self, connection: Connection, runtime: RuntimeConfig, refused: Refused) -> None:
+        path = connection.request_path
+        endpoint = None if connection.is_health else _find(runtime, path)
+        reply = Reply(status=refused.status, headers=refused.headers)
         try:
-            connection.send(Reply(status=refused.status, headers=refused.headers))
+            if endpoint is None:
+                connection.send(reply)
+            else:
+                self._send(connection, endpoint, reply)
         finally:
-            path = connection.request_path
-            self.refusals.add(refused, path=path, is_endpoint=_find(runtime, path) is not None,
+            self.refusals.add(refused, path=path, is_endpoint=endpoint is not None,
                               address=_client(runtime, connection))
 
-    def _health_reply(self, connection: Connection, head: Head) -> Reply:
-        """Answer `/healthz` on `health_listen`, or to this machine itself; for others the path does not exist."""
-        if head.path != HEALTH_PATH:
-            raise Refused(HTTPStatus.NOT_FOUND, "only health is served on this address")
+    def answers(self) -> dict[tuple[str, int], int]:
+        """Return how many answers each endpoint has given since the start, by path and status."""
+        with self._answers_lock:
+            return dict(self._answers)
+
+    def _send(self, connection: Connection, endpoint: Endpoint, reply: Reply) -> None:
+        """Answer a request to an endpoint. Raises OSError when the client is gone."""
+        with self._answers_lock:
+            self._answers[endpoint.path, reply.status.value] += 1
+        connection.send(reply)
+
+    def _health_reply(self, runtime: RuntimeConfig, connection: Connection, head: Head) -> Reply | None:
+        """Answer `/healthz` and `/metrics` on `health_listen`, or to this machine itself; None if it is neither.
+
+        For others these paths do not exist. Raises Refused.
+        """
+        webhooks = runtime.config.webhooks
+        has_metrics = head.path == METRICS_PATH and webhooks is not None and webhooks.has_metrics
+        if head.path != HEALTH_PATH and not has_metrics:
+            if connection.is_health:
+                raise Refused(HTTPStatus.NOT_FOUND, "only health is served on this address")
+            return None
         if not connection.is_health and (head.is_forwarded or not _is_local(connection.address)):
             raise Refused(HTTPStatus.NOT_FOUND, "health is shown to this machine and on health_listen only")
         if head.method not in ("GET", "HEAD"):
             raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "the method is not GET or HEAD",
                           headers=(("Allow", "GET, HEAD"),))
+        if has_metrics:
+            return Reply(status=HTTPStatus.OK, body=self._metrics().encode(), headers=_METRICS)
         health = self._health()
         status = HTTPStatus.SERVICE_UNAVAILABLE if health["reasons"] else HTTPStatus.OK
         return Reply(status=status, body=encode(health).encode(), headers=(_JSON,))

@@ -17,6 +17,7 @@ from ductile.injected import NewId
 from ductile.runtime_config import RuntimeConfig
 from ductile.webhook.group_commit import GroupCommit, JobStore
 from ductile.webhook.health import Health, document
+from ductile.webhook.metrics import Metrics
 from ductile.webhook.sockets import ServerSocket, adopt, bind, text_of, unnamed
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class WebhookServer:
         self._runtime: RuntimeConfig
         self._group: GroupCommit | None = None
         self._handler: Handler | None = None
+        self._metrics: Metrics | None = None
         self._listener: Listener | None = None
         self._sockets: tuple[ServerSocket, ...] = ()
 
@@ -175,7 +177,9 @@ class WebhookServer:
         group = GroupCommit(lambda: db.connect_again(self._database))
         store = JobStore(group, current=lambda: self._runtime, post=self._post)
         handler: Handler = module.Handler(current=lambda: self._runtime, clock=self._clock, new_id=self._new_id,
-                                          submit=store.submit, health=self._health_document)
+                                          submit=store.submit, health=self._health_document,
+                                          metrics=self._metrics_text)
+        self._metrics = group.look(lambda conn: Metrics(conn, self._clock.now()))
         self._group, self._handler = group, handler
         self._listener = self._module("listener").Listener(handler.handle)
 
@@ -192,6 +196,11 @@ class WebhookServer:
         limit = self._runtime.config.service.max_queue_depth
         health = self._health()
         return self._group.look(lambda conn: document(health, conn, limit))
+
+    def _metrics_text(self) -> str:
+        assert self._group is not None and self._handler is not None and self._metrics is not None
+        metrics, answers, health, now = self._metrics, self._handler.answers(), self._health(), self._clock.now()
+        return self._group.look(lambda conn: metrics.text(conn, health=health, answers=answers, now=now))
 
 
 def _close(sockets: Iterable[ServerSocket]) -> None:

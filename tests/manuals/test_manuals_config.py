@@ -234,3 +234,10 @@ def test_what_healthz_says_is_explained() -> None:
                  for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Dict)]
     [keys] = [keys for keys in documents if "plugins_circuit_open" in keys]
     assert [each.tag for each in section(PAGE, "REQUESTS AND ANSWERS", "/healthz").entries] == keys
+
+
+def test_every_metric_is_explained() -> None:
+    source = (ROOT / "ductile" / "webhook" / "metrics.py").read_text()
+    names = re.findall(r'_family\("(\w+)"', source)
+    told = set(section(PAGE, "REQUESTS AND ANSWERS", "/metrics").bold)
+    assert names and set(names) == told - {"metrics: true", "/healthz", "ductile_", "_total"}

@@ -49,7 +49,8 @@ class Desk:
         store = JobStore(GroupCommit(lambda: conn), current=lambda: self.runtime,
                          post=self.posted.append)
         self._handler = Handler(current=lambda: self.runtime, clock=self.clock, new_id=ledger.ids(),
-                                submit=store.submit, health=self._document)
+                                submit=store.submit, health=self._document, metrics=lambda: "ductile_a 1\n")
+        self.answers = self._handler.answers
         self.refusals = self._handler.refusals
         self.on_send: Callable[[], None] = lambda: None
 
@@ -84,10 +85,13 @@ class Desk:
 
     def change(self, path: str, **settings: Any) -> None:
         """Put another configuration in force, with other settings of an endpoint."""
-        webhooks = self.runtime.config.webhooks
-        endpoints = tuple(replace(each, **settings) if each.path == path else each for each in webhooks.endpoints)
-        self.runtime = replace(self.runtime, config=replace(
-            self.runtime.config, webhooks=replace(webhooks, endpoints=endpoints)))
+        self.listen(endpoints=tuple(replace(each, **settings) if each.path == path else each
+                                    for each in self.runtime.config.webhooks.endpoints))
+
+    def listen(self, **settings: Any) -> None:
+        """Put another configuration in force, with other settings of the listener."""
+        webhooks = replace(self.runtime.config.webhooks, **settings)
+        self.runtime = replace(self.runtime, config=replace(self.runtime.config, webhooks=webhooks))
 
     def deepen(self, depth: int) -> None:
         """Put another configuration in force, with another depth of the queue."""
@@ -199,6 +203,25 @@ def test_on_its_own_address_there_is_only_health_and_for_everybody(desk: Desk) -
     assert desk.jobs() == []
 
 
+def test_metrics_are_shown_where_health_is_and_only_if_configured(desk: Desk) -> None:
+    def status(address: str = "127.0.0.1", **options: bool) -> int:
+        return desk.send(head("GET", "/metrics"), address, **options).status
+
+    assert [status(), status(is_health=True)] == [404, 404]
+    desk.listen(has_metrics=True)
+    assert [status(), status("192.0.2.7"), status("192.0.2.7", is_health=True)] == [200, 404, 200]
+    answer = desk.send(head("GET", "/metrics"), "127.0.0.1")
+    assert (answer.body, answer.headers["content-type"]) == (
+        b"ductile_a 1\n", "text/plain; version=0.0.4; charset=utf-8")
+
+
+def test_answers_of_endpoints_are_counted(desk: Desk) -> None:
+    for request in (signed(b"{}", path="/plugin"), signed(b"{}", path="/plugin"), head("GET", "/plugin"),
+                    signed(b"{}", path="/event"), head("GET", "/other")):
+        desk.send(request)
+    assert desk.answers() == {("/plugin", 202): 2, ("/plugin", 405): 1, ("/event", 202): 1}
+
+
 @pytest.mark.parametrize(("proxies", "forwarded", "peer", "client"), [
     ((), "198.51.100.1", "192.0.2.7", "192.0.2.7"),
     (("192.0.2.0/24",), "198.51.100.1", "192.0.2.7", "198.51.100.1"),
@@ -212,8 +235,7 @@ def test_on_its_own_address_there_is_only_health_and_for_everybody(desk: Desk) -
 ])
 def test_the_log_has_the_client_of_a_trusted_proxy(
         desk: Desk, tmp_path: Path, proxies: tuple[str, ...], forwarded: str, peer: str, client: str) -> None:
-    webhooks = replace(desk.runtime.config.webhooks, trusted_proxies=tuple(map(ip_network, proxies)))
-    desk.runtime = replace(desk.runtime, config=replace(desk.runtime.config, webhooks=webhooks))
+    desk.listen(trusted_proxies=tuple(map(ip_network, proxies)))
     with logs.kept(tmp_path) as log:
         desk.send(head("POST", "/plugin", f"X-Forwarded-For: {forwarded}"), peer)
         assert [line["address"] for line in logs.lines(log)] == [client]
