@@ -89,11 +89,12 @@ def handle(request: dict, config: dict) -> dict:
     mark = base64.b64encode(blake2b(record["event_id"].encode("utf-8", "replace"), digest_size=6).digest()).decode()
     path = target(config, when)
     with locked(config["directory"], config["name"], seconds_left(request)):
-        record["files"] = filed(request, config, when)
+        files = filed(request, config, when)
+        record["files"] = [os.path.relpath(path, config["directory"]) for path in files]
         if mark in (recent[start:start + 8] for start in range(0, len(recent), 8)):
             return {"status": "ok", "result": f"already in {path}"}
         path, is_new = store(path, config, record, request.get("context"))
-    stored = {"file": path, "new": is_new, "files": record["files"]}
+    stored = {"file": path, "new": is_new, "files": files}
     return {"status": "ok", "result": f"{'added to' if is_new else 'already in'} {path}",
             "events": [{"type": "archive.stored", "payload": stored}],
             "state_updates": {"recent": (recent + mark)[-8 * MOST_RECENT:]}}

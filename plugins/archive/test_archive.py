@@ -207,7 +207,7 @@ def test_files_of_the_workspace_are_filed_by_date_once(store):
     assert [os.path.relpath(path, store.directory) for path in payload["files"]] == [
         "files/2026-02-08/a.pdf", "files/2026-02-08/sub/b.pdf"]
     assert (told(plugin.handle({}, event_id="e-1"))[0][1] | {"new": True}) == payload
-    assert store.lines()[0]["files"] == payload["files"]
+    assert store.lines()[0]["files"] == ["files/2026-02-08/a.pdf", "files/2026-02-08/sub/b.pdf"]
     (store.workspace / "a.pdf").write_text("other")
     told(plugin.handle({}))
     assert store.names()[1:] == ["files/2026-02-08/a-2.pdf", "files/2026-02-08/a.pdf", "files/2026-02-08/sub/b.pdf"]

@@ -132,7 +132,11 @@ def without(known: dict, left: list[Entry]) -> dict:
 def payload(name: str, document: Document, entry: Entry) -> dict:
     return {"feed": name, "feed_title": document.title, "id": entry.id, "title": entry.title, "link": entry.link,
             "author": entry.author, "published": entry.published and entry.published.isoformat().replace("+00:00", "Z"),
-            "summary": entry.summary}
+            "summary": entry.summary, "message": lines(entry.title, entry.link)}
+
+
+def lines(title: str, link: str | None) -> str:
+    return f"{title}\n{link or ''}".rstrip()
 
 
 class Round:
@@ -203,9 +207,9 @@ class Round:
 
 def digest_of(entries: list[dict]) -> dict:
     """Return the payload of a digest: all entries, and a text of two lines for each."""
-    lines = [f"{entry['feed']}: {entry['title']}\n{entry['link'] or ''}".rstrip() for entry in entries]
+    told = "\n".join(lines(f"{entry['feed']}: {entry['title']}", entry["link"]) for entry in entries)
     return {"count": len(entries), "entries": [entry | {"summary": entry["summary"][:300]} for entry in entries],
-            "message": "\n".join(lines)}
+            "message": told}
 
 
 def respond(request: dict) -> dict:

@@ -84,7 +84,7 @@ def test_an_event_has_what_the_entry_says(site):
     (event,) = plugin.poll().events
     assert (event.type, event.payload, event.dedupe_key[:2]) == ("feed.entry", {
         "feed": "a", "feed_title": "C", "id": "x", "title": "Hi you & me", "link": "https://e.example/x", "author": "a",
-        "published": "2026-05-01T10:00:00Z", "summary": "one two"}, "a ")
+        "published": "2026-05-01T10:00:00Z", "summary": "one two", "message": "Hi you & me\nhttps://e.example/x"}, "a ")
 
 
 def test_a_run_that_is_killed_is_repeated_with_the_same_events(site):

@@ -20,6 +20,7 @@ from looks import Entry, Version, compare, pack, scan, unpack
 
 # No file is begun with less time than this, in seconds.
 SPARE_SECONDS = 5
+MESSAGES = {"file.new": "is new", "file.changed": "has changed", "file.removed": "was removed"}
 
 
 def is_directory_path(value: object) -> bool:
@@ -108,7 +109,8 @@ class Look:
 
     def emit(self, kind: str, payload: dict, since: int) -> None:
         key = f"{kind} {payload['path']} {payload['modified']} {payload['size']} {since}"
-        self.events.append({"type": kind, "payload": payload, "dedupe_key": key})
+        said = {"message": f"{payload['path']} {MESSAGES[kind]}"}
+        self.events.append({"type": kind, "payload": payload | said, "dedupe_key": key})
 
     def has_room(self) -> bool:
         return len(self.events) < self.config["most"] and self.end - time.monotonic() > SPARE_SECONDS

@@ -69,7 +69,8 @@ def test_a_file_is_told_of_when_two_looks_find_it_the_same(home):
     ((kind, payload),) = told(plugin.poll())
     assert (kind, payload) == ("file.new", {
         "path": "sub/new.txt", "name": "new.txt", "directory": str(home.directory), "size": 11,
-        "modified": "2023-11-14T22:13:21Z", "file": str(home.workspace / "sub/new.txt")})
+        "modified": "2023-11-14T22:13:21Z", "message": "sub/new.txt is new",
+        "file": str(home.workspace / "sub/new.txt")})
     assert (home.workspace / "sub/new.txt").read_text() == "one and two"
     assert home.look(plugin) == []
 
