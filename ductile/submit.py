@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from ductile.config.model import Schedule
 from ductile.db import transaction
 from ductile.errors import EXIT_DATA, DuctileError
 from ductile.injected import NewId
 from ductile.plugin import plugin_table
 from ductile.plugin.discovery import ConfiguredPlugin
-from ductile.protocol import ANNOUNCED, INIT
+from ductile.protocol import ANNOUNCED, INIT, SCHEDULE_SOURCE, SCHEDULE_TYPE
 from ductile.queue import job_table
 from ductile.queue.job import NewJob, Submitter
 from ductile.routing import context_table
@@ -85,6 +86,14 @@ def command_job(plugin: ConfiguredPlugin, command: str, submitted_by: Submitter,
         source_event_id=None if event is None else event["event_id"],
         dedupe_key=None if event is None else event.get("dedupe_key"),
     )
+
+
+def scheduled_job(plugin: ConfiguredPlugin, schedule: Schedule, *, new_id: NewId, now: datetime) -> NewJob:
+    """Return the job of a schedule's run, with an event if the schedule has a payload."""
+    event = None if schedule.payload is None else new_event(
+        SCHEDULE_TYPE, schedule.payload, SCHEDULE_SOURCE, new_id=new_id, now=now)
+    job = command_job(plugin, schedule.command, Submitter.SCHEDULER, new_id=new_id, event=event)
+    return replace(job, schedule_id=schedule.id)
 
 
 def new_event(event_type: str, payload: Any, source: str, *, new_id: NewId, now: datetime) -> dict[str, Any]:

@@ -86,8 +86,8 @@ _ductilectl() {
     fi
     case $command:$position in
         :*) _ductilectl_words 'init check status plugins pipelines queue jobs run emit logs inspect retry replay cancel
-                reset health test reload wait state backup restore new-plugin webhook monitor' ;;
-        init:0) _ductilectl_paths -d ;;
+                reset health test reload wait state backup restore new-plugin webhook attempt monitor' ;;
+        init:0 | attempt:0) _ductilectl_paths -d ;;
         backup:0 | restore:0) _ductilectl_paths -f ;;
         pipelines:0) _ductilectl_ask pipelines ;;
         test:0) if [[ $cur == */* ]]; then _ductilectl_paths -d; else _ductilectl_ask plugins; fi ;;

@@ -370,6 +370,13 @@ change.""")
     change.add_argument("--clear", action="store_true", help="remove it")
 
 
+def _add_attempt(commands: Commands, name: str) -> None:
+    parser = _command(commands, name, "run one attempt of a job for another engine", "jobs < job.json", """\
+Reads {"job": JOB, "state": STATE} from standard input, runs the attempt in
+DIR without the database, and prints what follows from it as JSON.""")
+    parser.add_argument("directory", metavar="DIR", help="where workspaces are; programs may share it")
+
+
 def _add_webhook(commands: Commands, name: str) -> None:
     parser = _command(commands, name, "show the senders of webhooks that Ductile knows", "presets github", """\
 `webhook presets` lists the presets for `preset:` at an endpoint, each with
@@ -417,7 +424,7 @@ _COMMANDS: Mapping[str, Callable[[Commands, str], None]] = {
     "logs": _add_logs, "inspect": _add_inspect, "retry": _add_retry, "replay": _add_replay, "cancel": _add_cancel,
     "reset": _add_reset, "health": _add_health, "test": _add_test, "reload": _add_reload, "wait": _add_wait,
     "state": _add_state, "backup": _add_backup, "restore": _add_restore, "new-plugin": _add_new_plugin,
-    "webhook": _add_webhook, "monitor": _add_monitor,
+    "webhook": _add_webhook, "attempt": _add_attempt, "monitor": _add_monitor,
 }
 # For programs: neither help nor an error names them.
 _HIDDEN: Mapping[str, Callable[[Commands, str], None]] = {"complete": _add_complete}

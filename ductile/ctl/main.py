@@ -169,6 +169,9 @@ def _command(session: Session, options: Namespace) -> int:
         case "wait":
             from ductile.ctl.wait import wait
             return wait(session, seconds=options.timeout, sleep=time.sleep)
+        case "attempt":
+            from ductile.ctl.attempt import attempt
+            return attempt(session, directory=Path(options.directory))
         case "state":
             from ductile.ctl.state import state
             return state(session, plugin=options.plugin, file=options.file, clear=options.clear)

@@ -8,7 +8,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import import_module
@@ -147,9 +147,14 @@ class Run:
         if self._leader_lives and self._ended_by is None:
             self._terminate(by)
 
-    def wait(self) -> Facts:
-        """Drive the run to its end and return the facts. A signal handler may call `end` meanwhile."""
+    def wait(self, is_stopped: Callable[[], bool] = lambda: False) -> Facts:
+        """Drive the run to its end and return the facts.
+
+        It is ended soon after `is_stopped()` is true, or when a signal handler calls `end`.
+        """
         while self.facts is None:
+            if is_stopped():
+                self.end()
             poll = select.poll()
             for fd in self._polled:
                 poll.register(fd, select.POLLIN)

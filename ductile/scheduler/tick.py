@@ -14,7 +14,6 @@ from ductile.db import transaction
 from ductile.injected import Chance, NewId
 from ductile.plugin import plugin_table
 from ductile.plugin.discovery import ConfiguredPlugin
-from ductile.protocol import SCHEDULE_SOURCE, SCHEDULE_TYPE
 from ductile.queue import job_table
 from ductile.queue.job import Submitter
 from ductile.queue.retry import longest_delay
@@ -169,10 +168,8 @@ def _decide(conn: sqlite3.Connection, schedule: Schedule, entry: ScheduleEntry, 
     moved = advance(schedule, entry.slot, now, rng)
     if facts.outstanding >= facts.plugin.settings.max_outstanding_polls:
         return replace(entry, slot=moved, held_reason=f"poll guard: {facts.outstanding} outstanding")
-    event = None if schedule.payload is None else submit.new_event(
-        SCHEDULE_TYPE, schedule.payload, SCHEDULE_SOURCE, new_id=new_id, now=now)
-    job = submit.command_job(facts.plugin, schedule.command, Submitter.SCHEDULER, new_id=new_id, event=event)
-    job_table.add(conn, [replace(job, schedule_id=schedule.id)], now)
+    job = submit.scheduled_job(facts.plugin, schedule, new_id=new_id, now=now)
+    job_table.add(conn, [job], now)
     return replace(entry, slot=moved, last_run_at=now, last_job_id=job.id, held_reason=None)
 
 

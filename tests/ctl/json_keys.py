@@ -95,6 +95,8 @@ DOCUMENTS: dict[str, Any] = {
     "backup FILE": keys("file bytes taken_at removed"),
     "restore FILE": keys("file database version queued running replaced"),
     "new-plugin NAME": keys("plugin directory files"),
+    "attempt DIR": {**keys("status retry_in error"), "state": ANY, "job": ANY, "artifacts": ANY, "jobs": ANY, "log": ANY,
+                    "response": ANY, "warnings": ANY},
     "webhook presets": [keys("preset senders enter docs needs signature_header signed dedupe success_status"
                              " handshake")],
 }

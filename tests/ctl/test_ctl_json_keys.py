@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,7 @@ def shown(daemon: RealDaemon, gate: Gate) -> Iterator[dict[str, list[Any]]]:
     call("new-plugin NAME", "new-plugin", "mine")
     call("webhook presets", "webhook", "presets")
     call("test PLUGIN", "test", "source")
+    call.shown["attempt DIR"] = [attempted(daemon)]
     daemon.start()
     daemon.until("SELECT count(*) FROM job_queue WHERE step_id = 'two' AND status = 'succeeded'", [(1,)])
     # The event of the second run is a duplicate of the first one's.
@@ -104,6 +107,14 @@ def shown(daemon: RealDaemon, gate: Gate) -> Iterator[dict[str, list[Any]]]:
     yield call.shown
     gate.let_through()
     daemon.stop()
+
+
+def attempted(daemon: RealDaemon) -> Any:
+    """What `attempt` shows of a job that it reads."""
+    job = {"id": "a", "plugin": "source", "command": "poll", "max_attempts": 1, "submitted_by": "cli"}
+    command = [Path(sys.executable).with_name("ductilectl"), "-c", daemon.home, "attempt", daemon.home / "jobs"]
+    return json.loads(subprocess.run(command, env=daemon.environ, input=json.dumps({"job": job}), text=True,
+                                     capture_output=True, timeout=PATIENCE_SECONDS).stdout)
 
 
 def followed(daemon: RealDaemon) -> list[Any]:
