@@ -78,7 +78,8 @@ def _row(known: RuntimeConfig, each: EventJob) -> dict[str, Any]:
     row = {"plugin": job.plugin, "command": job.command, "pipeline_name": job.pipeline_name, "step_id": job.step_id}
     assert each.context is not None and job.payload is not None, "an event's job has both"
     try:
-        payload = visible(each.context.accumulated, json.loads(job.payload)["payload"], node and node.template)
+        payload = visible(each.context.accumulated, json.loads(job.payload)["payload"],
+                          None if node is None else node.template)
     except Unrenderable as error:
         return {**row, "payload": None, "error": str(error)}
     return {**row, "payload": payload, "error": None}
