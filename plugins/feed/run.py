@@ -152,7 +152,8 @@ class Round:
 
     def look_at(self, name: str, url: str) -> None:
         known = self.known.get(name, {})
-        if known.get("wait_until", "") > self.now.isoformat():
+        # Beyond the longest wait the clock has been set back.
+        if self.now.isoformat() < known.get("wait_until", "") <= (self.now + LONGEST_WAIT).isoformat():
             self.waiting.append(name)
             return
         left = self.end - time.monotonic()
@@ -185,7 +186,8 @@ class Round:
             count = known.get("failures", 0) + 1
             self.known[name] = known | {"failures": min(count, FAILURES_TOLD)}
             if count == FAILURES_TOLD:
-                self.events.append({"type": "feed.failing", "payload": {"feed": name, "error": str(error)}})
+                self.events.append({"type": "feed.failing", "payload": {
+                    "feed": name, "error": str(error), "message": f"{name}: {error}"}})
 
     def response(self) -> dict:
         if self.errors and not self.good and not self.waiting:

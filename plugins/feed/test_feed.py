@@ -188,7 +188,8 @@ def test_validators_are_sent_back_as_they_came(site):
     assert plugin.state == before and "if-none-match" not in site.service.asked[0].headers
 
 
-def test_a_server_that_asks_to_wait_is_left_alone(site):
+@pytest.mark.parametrize("away", [timedelta(seconds=-1), timedelta(days=2)])
+def test_a_server_that_asks_to_wait_is_left_alone(site, away):
     plugin = site.plugin("a", "b")
     site.titles(plugin, a=rss(item(1)), b=rss())
     site.feeds["a"] = (429, "", {"Retry-After": "3600"})
@@ -197,7 +198,8 @@ def test_a_server_that_asks_to_wait_is_left_alone(site):
     asked = len(site.service.asked)
     assert plugin.poll().result == "0 new in 2 feeds, 1 waiting"
     assert len(site.service.asked) == asked + 1
-    plugin.state["feeds"]["a"]["wait_until"] = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
+    # The time has come, or the clock has been set back.
+    plugin.state["feeds"]["a"]["wait_until"] = (datetime.now(UTC) + away).isoformat()
     assert site.titles(plugin, a=rss(item(1), item(2))) == ["T2"]
     assert "wait_until" not in plugin.state["feeds"]["a"]
 
@@ -237,8 +239,9 @@ def test_a_feed_that_goes_on_failing_is_told_of_once(site):
     plugin = site.plugin("a", "b")
     site.feeds = {"a": (410, ""), "b": rss()}
     events = [told(plugin.poll()) for _ in range(7)]
-    assert events == [[]] * 4 + [[("feed.failing", {"feed": "a", "error": (
-        f"{site.service.url} answered 410 Gone: it is gone for good, take it out of the configuration")})]] + [[]] * 2
+    error = f"{site.service.url} answered 410 Gone: it is gone for good, take it out of the configuration"
+    failing = ("feed.failing", {"feed": "a", "error": error, "message": f"a: {error}"})
+    assert events == [[]] * 4 + [[failing]] + [[]] * 2
 
 
 def test_without_time_for_all_the_rest_is_a_warning(site):

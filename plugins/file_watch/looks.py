@@ -133,7 +133,8 @@ def compare(entries: dict[str, Entry], found: dict[str, Version], unreadable: li
         if same(entry.told, version):
             known[path] = Entry(told=version)
             continue
-        since = entry.since if entry.waiting == version else now
+        # A clock that was set back makes nothing wait for the time that it had before.
+        since = min(entry.since, now) if entry.waiting == version else now
         known[path] = Entry(told=entry.told, waiting=version, since=since)
         if now - since >= (max(stable, EMPTY_SECONDS) if stable and version.size == 0 else stable):
             complete.append(path)
@@ -143,7 +144,7 @@ def compare(entries: dict[str, Entry], found: dict[str, Version], unreadable: li
         if path.startswith(tuple(unreadable)):
             known[path] = entry
         elif entry.told:
-            known[path] = replace(entry, waiting=None, since=0, gone=entry.gone or now)
+            known[path] = replace(entry, waiting=None, since=0, gone=min(entry.gone or now, now))
             if now - known[path].gone >= stable:
                 gone.append(path)
     return known, sorted(complete, key=lambda path: (found[path].mtime, path)), sorted(gone)

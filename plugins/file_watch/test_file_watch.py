@@ -97,6 +97,17 @@ def test_a_file_that_is_replaced_is_never_gone_in_between(home):
     assert home.look(plugin) == home.look(plugin) == []
 
 
+def test_a_clock_that_is_set_back_makes_nothing_wait(home):
+    home.file("b")
+    plugin = home.plugin()
+    home.look(plugin)
+    home.file("a")
+    (home.directory / "b").unlink()
+    assert home.look(plugin) == []
+    assert home.look(plugin, after=-100_000) == []
+    assert home.look(plugin) == [("new", "a"), ("removed", "b")]
+
+
 def test_an_empty_file_takes_longer(home):
     plugin = home.plugin()
     home.look(plugin)

@@ -157,7 +157,8 @@ class Round:
 
     def look_at(self, name: str, page: dict) -> None:
         known = self.known.get(name, {})
-        if known.get("wait_until", "") > self.now.isoformat():
+        # Beyond the longest wait the clock has been set back.
+        if self.now.isoformat() < known.get("wait_until", "") <= (self.now + LONGEST_WAIT).isoformat():
             self.waiting.append(name)
             return
         # A page that is looked at in another way begins anew: nothing of it has changed.

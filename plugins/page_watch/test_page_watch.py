@@ -223,13 +223,15 @@ def test_validators_and_headers_are_sent(site):
         'W/"x"', "yesterday", SECRET)
 
 
-def test_a_server_that_asks_to_wait_is_left_alone(site):
+@pytest.mark.parametrize("away", [timedelta(seconds=-1), timedelta(days=2)])
+def test_a_server_that_asks_to_wait_is_left_alone(site, away):
     plugin = site.plugin("a", "b")
     site.look(plugin, a="one", b="x")
     site.pages["a"] = (429, "", {"Retry-After": "3600"})
     assert (plugin.poll().result, plugin.poll().result) == ("0 of 2 pages changed, 1 waiting",) * 2
     assert len(site.service.asked) == 5
-    plugin.state["pages"]["a"]["wait_until"] = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
+    # The time has come, or the clock has been set back.
+    plugin.state["pages"]["a"]["wait_until"] = (datetime.now(UTC) + away).isoformat()
     assert [payload["page"] for _, payload in site.look(plugin, a="two")] == ["a"]
 
 
