@@ -138,6 +138,14 @@ def test_what_the_command_complains_of_is_passed_on(workspace):
     assert do_as_process(workspace, "sh", "-c", script, stderr=b"to me\n").result == "to you\n"
 
 
+@pytest.mark.parametrize(("script", "error"), [
+    ("echo no >&2; echo 'the disk is full' >&2; echo >&2; exit 1", "sh exited 1: the disk is full"),
+    ("printf 'a\\033[1m\\377b' >&2; kill -9 $$", "sh was ended by signal 9: a [1m\ufffdb"),
+    ("head -c 200000 /dev/zero | tr '\\0' x >&2; echo >&2; echo last >&2; exit 3", "sh exited 3: last")])
+def test_a_failure_says_the_last_line_of_complaint(workspace, script, error):
+    assert failure(do(workspace, "sh", "-c", script)) == (error, True)
+
+
 # Large, strange and unread
 
 @pytest.mark.parametrize(("size", "truncated"), [(0, False), (LIMIT, False), (LIMIT + 1, True), (20_000_000, True)])
@@ -179,7 +187,7 @@ def test_a_command_that_closes_its_output_is_waited_for(workspace):
     assert failure(response) == ("sh exited 4", True)
 
 
-@pytest.mark.parametrize("left", ["sleep 999999999", "yes"])
+@pytest.mark.parametrize("left", ["sleep 999999999", "yes", "yes >&2"])
 def test_what_is_left_in_the_background_is_not_waited_for(workspace, left):
     response = do_as_process(workspace, "sh", "-c", f"echo done; {left} & exit 0")
     assert (response.status, response.result[:5]) == ("ok", "done\n")

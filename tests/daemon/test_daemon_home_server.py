@@ -134,7 +134,8 @@ def test_a_backup_that_fails_is_told_and_not_pinged(server: RealDaemon, service:
     run(server, "backup")
     server.stop()
     [(job,)] = server.rows("SELECT id FROM job_queue WHERE plugin = 'backup'")
-    assert messages(service) == [f"backup poll failed permanently: sh exited 1\nductilectl logs {job}"]
+    assert messages(service) == [
+        f"backup poll failed permanently: sh exited 1: /mnt/backup: not mounted\nductilectl logs {job}"]
     assert len(service.asked) == 1
 
 
