@@ -356,8 +356,8 @@ if sys.argv[1] == "denied":
     if os.geteuid() == 0:
         os.setuid(65534)
 log.set_up("stdout", "info")
-for number in range(20_000):
-    log.Component("daemon").info("said", number=number, text="x" * 100)
+for number in range(3_000):
+    log.Component("daemon").info("said", number=number, text="x" * 1000)
 print("went on", log.is_behind(), os.get_blocking(1), file=sys.stderr, flush=True)
 sys.stdin.read()
 log.close(60)
@@ -388,7 +388,7 @@ def rest_of(fd: int) -> bytes:
 
 def check_flood(said: list[dict], count: int) -> None:
     """See that what was read is all that was said, but for what was dropped at the end and counted."""
-    assert (said[-1]["message"], said[-1]["count"] > 5000) == ("log lines dropped", True)
+    assert (said[-1]["message"], said[-1]["count"] > 1000) == ("log lines dropped", True)
     assert [line["number"] for line in said[:-1]] == list(range(count - said[-1]["count"]))
 
 
@@ -411,7 +411,7 @@ def test_a_reader_that_does_not_read_stops_nothing_and_is_told_what_it_missed(
         child.wait(LIMIT_SECONDS)
         child.stderr.close()
         os.close(reader)
-    check_flood(said, 20_000)
+    check_flood(said, 3_000)
 
 
 SYSLOG = """
@@ -430,14 +430,14 @@ from ductile import log
 listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 listener.bind("/dev/log")
 log.set_up("syslog", "info", "home")
-for number in range(20_000):
-    log.Component("daemon").info("said", number=number, text="x" * 100)
+for number in range(3_000):
+    log.Component("daemon").info("said", number=number, text="x" * 1000)
 log.Component("daemon").error("too long for a datagram", text="x" * 500_000)
 ending = threading.Thread(target=log.close, args=(60,))
 ending.start()
 while True:
     line = listener.recv(1_000_000).decode().partition("home: ")[2]
-    print(line[:300])
+    print(line[:1200])
     if "log lines dropped" in line:
         break
 ending.join()
@@ -492,7 +492,7 @@ def test_syslog_gets_the_line_under_the_name_of_the_service():
 
 def test_a_syslog_that_does_not_read_stops_nothing_and_is_told_what_it_missed():
     said = [json.loads(line) for line in with_an_empty_dev(UNREAD_SYSLOG).splitlines()]
-    check_flood(said, 20_001)
+    check_flood(said, 3_001)
 
 
 def test_a_syslog_that_was_started_again_gets_all_lines():

@@ -26,7 +26,7 @@ from support.gate import Gate
 
 _ROW = ("one", "two", "three")
 # More names of a file than can be linked in an instant.
-_MANY = 20_000
+_MANY = 10_000
 # The steps that each comes after: their files it starts from.
 _BEFORE = {"one": (), "two": ("one",), "three": ("one", "two"), "left": _ROW, "right": _ROW, "last": (*_ROW, "right")}
 
@@ -110,9 +110,8 @@ def count_succeeded(daemon: RealDaemon) -> int:
     return daemon.rows("SELECT count(*) FROM job_queue WHERE status = 'succeeded'")[0][0]
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_killed_at_random_moments_every_chain_comes_to_its_end_once(daemon: RealDaemon, seed: int) -> None:
-    chance = random.Random(seed)
+def test_killed_at_random_moments_every_chain_comes_to_its_end_once(daemon: RealDaemon) -> None:
+    chance = random.Random(1)
     a_chain(daemon)
     daemon.start()
     roots = [job for _ in range(3) for job in emit(daemon, "go")]

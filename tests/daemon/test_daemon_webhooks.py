@@ -98,13 +98,11 @@ def test_the_memory_of_a_large_body_is_given_back(daemon: RealDaemon) -> None:
     daemon.stop()
 
 
-@pytest.mark.parametrize("headers", [
-    [f"X-Sig: {signature(BODY)}"], [f"X-Sig: {signature(BODY).upper()}"], [f"x-sig: sha256={signature(BODY)}"],
-])
-def test_a_right_signature_is_believed_in_either_case(
-        daemon: RealDaemon, address: hooks.Address, headers: list[str]) -> None:
-    assert ask(address, posted(BODY, *headers)).status == 202
-    assert daemon.rows(JOBS) == [(1,)]
+def test_a_right_signature_is_believed_in_either_case(daemon: RealDaemon, address: hooks.Address) -> None:
+    right = signature(BODY)
+    answers = [ask(address, posted(BODY, header)).status for header in (
+        f"X-Sig: {right}", f"X-Sig: {right.upper()}", f"x-sig: sha256={right}")]
+    assert (answers, daemon.rows(JOBS)) == ([202, 202, 202], [(3,)])
 
 
 def test_whatever_is_wrong_with_a_signature_the_answer_is_the_same(daemon: RealDaemon, address: hooks.Address) -> None:
@@ -126,7 +124,7 @@ def test_whatever_is_wrong_with_a_signature_the_answer_is_the_same(daemon: RealD
     assert (more["path"], more["reason"], more["count"]) == (PATH, "the signature is wrong", 2)
 
 
-@pytest.mark.parametrize(("request_", "status"), [
+REFUSED = [
     (signed(b"a" * 1025), 413),
     (head("POST", PATH, f"X-Sig: {signature(BODY)}") + BODY, 411),
     (posted(BODY, f"X-Sig: {signature(BODY)}", f"Content-Length: {len(BODY)}"), 400),
@@ -141,21 +139,25 @@ def test_whatever_is_wrong_with_a_signature_the_answer_is_the_same(daemon: RealD
     (signed(BODY, path=PATH.replace("a", "%61")), 404),
     (signed(BODY, path="/"), 404),
     (head("OPTIONS", "*"), 404),
-])
-def test_a_second_request_behind_a_refused_one_never_runs(
-        daemon: RealDaemon, address: hooks.Address, request_: bytes, status: int) -> None:
-    with Wire(address) as wire:
-        wire.send(request_ + signed(BODY))
-        assert (wire.answer().status, wire.rest()) == (status, b"")
+]
+
+
+def test_a_second_request_behind_a_refused_one_never_runs(daemon: RealDaemon, address: hooks.Address) -> None:
+    answers = []
+    for request, _ in REFUSED:
+        with Wire(address) as wire:
+            wire.send(request + signed(BODY))
+            answers.append((wire.answer().status, wire.rest()))
+    assert answers == [(status, b"") for _, status in REFUSED]
     assert daemon.rows(JOBS) == [(0,)]
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "post"])
-def test_an_endpoint_is_posted_to_and_nothing_else(address: hooks.Address, method: str) -> None:
-    with Wire(address) as wire:
-        wire.send(head(method, PATH))
-        answer = wire.answer(to_head=method == "HEAD")
-        assert (answer.status, answer.headers["allow"], answer.body, wire.rest()) == (405, "POST", b"", b"")
+def test_an_endpoint_is_posted_to_and_nothing_else(address: hooks.Address) -> None:
+    for method in ("GET", "HEAD", "OPTIONS", "PUT", "post"):
+        with Wire(address) as wire:
+            wire.send(head(method, PATH))
+            answer = wire.answer(to_head=method == "HEAD")
+            assert (answer.status, answer.headers["allow"], answer.body, wire.rest()) == (405, "POST", b"", b""), method
 
 
 def test_the_largest_body_is_taken_and_good_requests_share_a_connection(
