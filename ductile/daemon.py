@@ -19,6 +19,7 @@ from ductile.dispatch.run_lock import RunLocks
 from ductile.errors import EXIT_SYSTEM, DuctileError
 from ductile.inbox import Inbox, Ready, Signal
 from ductile.injected import Chance, NewId
+from ductile.plugin import plugin_table
 from ductile.protocol import INIT
 from ductile.queue import job_table
 from ductile.reload import Reload
@@ -79,6 +80,7 @@ class Daemon:
                                       post=inbox.put)
         self._recovery = Recovery(conn=conn, locks=locks, workspaces=workspaces, rng=rng, new_id=new_id)
         self._heartbeat = Heartbeat(conn, clock=clock, rng=rng, new_id=new_id, workspaces=workspaces)
+        self._paused: set[str] = set()
         self._initialising: set[str] = set()   # plugins whose `init` must end before the first look at the schedules
         self._beat_at = clock.monotonic()
         self._watchdog_at = clock.monotonic()
@@ -114,12 +116,21 @@ class Daemon:
                                exit_code=EXIT_SYSTEM) from error
         self._reloader.start(self._runtime, now)
         self._fail_unrunnable_jobs()
+        self._note_paused()
         self._submit_inits()
         self._initialising = self._with_open_init(self._runtime.plugins)
         if self._initialising:
             # Not later than this: an `init` may wait for days, for example while its plugin is paused.
             self._beat_at = self._clock.monotonic() + self._runtime.config.service.tick_interval
         self._turn_again = True
+
+    def _note_paused(self) -> None:
+        """Log which plugins an operator has paused and resumed. The claim and the schedules read it themselves."""
+        with database_errors(self._conn):
+            paused = set(plugin_table.paused(self._conn))
+        for name in sorted(paused ^ self._paused):
+            _log.info("plugin paused" if name in paused else "plugin resumed", plugin=name)
+        self._paused = paused
 
     def _with_open_init(self, plugins: Iterable[str]) -> set[str]:
         return {name for name in plugins if job_table.has_open(self._conn, name, INIT)}
@@ -193,6 +204,7 @@ class Daemon:
             with suppress(NotWritten):
                 # If it cannot be read now, the end of the attempt reads it again.
                 self._dispatcher.obey_cancel()
+                self._note_paused()
 
     def _reload(self) -> None:
         """Read everything again and use it. If anything is wrong, nothing changes."""

@@ -86,12 +86,12 @@ _ductilectl() {
     fi
     case $command:$position in
         :*) _ductilectl_words 'init check status plugins pipelines queue jobs run emit logs inspect retry replay cancel
-                reset health test reload wait state backup restore new-plugin webhook attempt monitor' ;;
+                pause resume reset health test reload wait state backup restore new-plugin webhook attempt monitor' ;;
         init:0 | attempt:0) _ductilectl_paths -d ;;
         backup:0 | restore:0) _ductilectl_paths -f ;;
         pipelines:0) _ductilectl_ask pipelines ;;
         test:0) if [[ $cur == */* ]]; then _ductilectl_paths -d; else _ductilectl_ask plugins; fi ;;
-        run:0 | logs:0 | reset:0 | health:0 | state:0) _ductilectl_ask plugins ;;
+        run:0 | logs:0 | pause:0 | resume:0 | reset:0 | health:0 | state:0) _ductilectl_ask plugins ;;
         run:1 | test:1) _ductilectl_words 'poll handle health init' ;;
         inspect:0) _ductilectl_ask jobs ;;
         retry:0) _ductilectl_ask dead ;;

@@ -129,7 +129,8 @@ Variables must be set as they are for the daemon.""")
 def _add_status(commands: Commands, name: str) -> None:
     _command(commands, name, "show the daemon, the queue and each plugin's last and next run", "--json", """\
 The last column says why the next run of a plugin is blocked: disabled, not
-loaded, unhealthy, circuit breaker open, outside its window, queue full.""")
+loaded, paused, unhealthy, circuit breaker open, outside its window, queue
+full.""")
 
 
 def _add_plugins(commands: Commands, name: str) -> None:
@@ -258,6 +259,18 @@ The hash of a pipeline changes when anything that it does changes.""")
 
 def _take_job(parser: Parser) -> None:
     parser.add_argument("job", metavar="JOB", type=_word, help=_JOB_HELP)
+
+
+def _add_pause(commands: Commands, name: str) -> None:
+    parser = _command(commands, name, "have the jobs of a plugin wait until it is resumed", "echo", """\
+A job that runs goes on. Webhooks and routes to the plugin are accepted, and
+its schedules stay due once. It stays paused when the daemon restarts.""")
+    parser.add_argument("plugin", metavar="PLUGIN", type=_word)
+
+
+def _add_resume(commands: Commands, name: str) -> None:
+    parser = _command(commands, name, "have the jobs of a paused plugin run again", "echo")
+    parser.add_argument("plugin", metavar="PLUGIN", type=_word)
 
 
 def _add_reset(commands: Commands, name: str) -> None:
@@ -422,6 +435,7 @@ _COMMANDS: Mapping[str, Callable[[Commands, str], None]] = {
     "init": _add_init, "check": _add_check, "status": _add_status, "plugins": _add_plugins,
     "pipelines": _add_pipelines, "queue": _add_queue, "jobs": _add_jobs, "run": _add_run, "emit": _add_emit,
     "logs": _add_logs, "inspect": _add_inspect, "retry": _add_retry, "replay": _add_replay, "cancel": _add_cancel,
+    "pause": _add_pause, "resume": _add_resume,
     "reset": _add_reset, "health": _add_health, "test": _add_test, "reload": _add_reload, "wait": _add_wait,
     "state": _add_state, "backup": _add_backup, "restore": _add_restore, "new-plugin": _add_new_plugin,
     "webhook": _add_webhook, "attempt": _add_attempt, "monitor": _add_monitor,

@@ -153,6 +153,12 @@ def _command(session: Session, options: Namespace) -> int:
         case "cancel":
             from ductile.ctl.job import cancel
             return cancel(session, job=options.job, sleep=time.sleep)
+        case "pause":
+            from ductile.ctl.plugin import pause
+            return pause(session, plugin=options.plugin)
+        case "resume":
+            from ductile.ctl.plugin import resume
+            return resume(session, plugin=options.plugin)
         case "reset":
             from ductile.ctl.plugin import reset
             return reset(session, plugin=options.plugin)

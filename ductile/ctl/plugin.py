@@ -1,4 +1,4 @@
-"""`ductilectl plugins` and `reset`: the plugins found, and the circuit breakers of one."""
+"""`ductilectl plugins`, `pause`, `resume` and `reset`: the plugins found, and whether one runs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 from ductile import submit
 from ductile.ctl import table
 from ductile.ctl.daemon_link import wake
-from ductile.ctl.lookup import configured, runtime
+from ductile.ctl.lookup import configured, quoted, runtime
 from ductile.ctl.session import Session
 from ductile.db import transaction
-from ductile.errors import EXIT_OK
+from ductile.errors import EXIT_NOT_FOUND, EXIT_OK, DuctileError
 from ductile.pipeline import version_table
 from ductile.plugin import plugin_table
 from ductile.plugin.discovery import ConfiguredPlugin, Found
@@ -23,6 +23,7 @@ from ductile.runtime_config import RuntimeConfig
 from ductile.scheduler import schedule_table
 from ductile.scheduler.breaker import CLOSED, transition_event
 from ductile.text import counted
+from ductile.validation import nearest
 
 
 def plugins(session: Session) -> int:
@@ -63,6 +64,39 @@ def _row(name: str, found: Found | None, user: ConfiguredPlugin | None) -> dict[
         "not_loaded": user.reason if user is not None else found and found.reason,
         "directory": None if found is None else str(found.directory),
     }
+
+
+def pause(session: Session, *, plugin: str) -> int:
+    """Have the jobs of a plugin wait until it is resumed. Raises DuctileError (66) for one that is not configured."""
+    _require_configured(session, plugin)
+    with session.changing() as conn:
+        with transaction(conn):
+            was_paused = plugin in plugin_table.paused(conn)
+            plugin_table.pause(conn, plugin, session.now())
+            since = plugin_table.paused(conn)[plugin]
+        wake(session)
+    session.emit({"plugin": plugin, "paused": True, "since": since},
+                 f"plugin {plugin} was paused already, since {session.page.clock(since)}\n" if was_paused else
+                 f"plugin {plugin} is paused; its jobs wait until `ductilectl resume {plugin}`\n")
+    return EXIT_OK
+
+
+def resume(session: Session, *, plugin: str) -> int:
+    """Have the jobs of a paused plugin run again. Raises DuctileError (66) for one that is not configured."""
+    _require_configured(session, plugin)
+    with session.changing() as conn:
+        with transaction(conn):
+            was_paused = plugin_table.resume(conn, plugin)
+        wake(session)
+    session.emit({"plugin": plugin, "paused": False, "since": None},
+                 f"plugin {plugin} is resumed\n" if was_paused else f"plugin {plugin} was not paused\n")
+    return EXIT_OK
+
+
+def _require_configured(session: Session, name: str) -> None:
+    if name not in session.config.plugins:
+        hint = nearest(name, session.config.plugins)
+        raise DuctileError(f"no plugin {quoted(name)} is configured{hint}", exit_code=EXIT_NOT_FOUND)
 
 
 def reset(session: Session, *, plugin: str) -> int:

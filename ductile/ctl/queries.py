@@ -355,12 +355,14 @@ def _busy(conn: sqlite3.Connection, since: datetime, now: datetime) -> float:
 def _plugins(conn: sqlite3.Connection) -> list[Row]:
     plugins = rows(conn, "SELECT plugin, version, enabled, reason, needs_init FROM plugin_loads ORDER BY plugin")
     initialised = set(conn.execute("SELECT plugin, fingerprint FROM plugin_inits WHERE ok = 1"))
+    paused = dict(conn.execute("SELECT plugin, since FROM paused_plugins"))
     sizes = dict(conn.execute("SELECT plugin_name, length(CAST(state AS BLOB)) FROM plugin_state"))
     for row in plugins:
         name, needs = row["plugin"], row.pop("needs_init")
         row["enabled"] = bool(row["enabled"])
         row["healthy"] = needs is None or (name, needs) in initialised
         row["state_bytes"] = sizes.get(name, 0)
+        row["paused_since"] = paused.get(name)
         row["last"] = _first(conn, "SELECT job_id, command, status, completed_at, last_error FROM job_log"
                                    " WHERE plugin = ? ORDER BY seq DESC LIMIT 1", name)
         row["breakers"] = rows(conn, "SELECT command, state, failure_count, opened_at FROM circuit_breakers"

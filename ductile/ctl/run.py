@@ -40,7 +40,7 @@ def run(session: Session, *, plugin: str, command: str, payload: str | None, eve
         is_up = running_pid(pid_file(session.state_path)) is not None
         _require_command(found, command, load if is_up else None)
         job = _new_job(session, found, command, payload, event_type)
-        blocked = _why_blocked(found, load, is_up)
+        blocked = _why_blocked(found, load, is_up=is_up, is_paused=plugin in plugin_table.paused(conn))
         daemon = pidfd(session) if wait else None
         if wait and daemon is None:
             raise DuctileError("ductiled is not running, and --wait needs it; nothing was queued",
@@ -71,9 +71,11 @@ def _new_job(session: Session, plugin: ConfiguredPlugin, command: str, payload: 
     return submit.command_job(plugin, command, Submitter.CLI, new_id=session.new_id, event=event)
 
 
-def _why_blocked(plugin: ConfiguredPlugin, load: PluginLoad | None, is_up: bool) -> str | None:
+def _why_blocked(plugin: ConfiguredPlugin, load: PluginLoad | None, *, is_up: bool, is_paused: bool) -> str | None:
     """Return why the job will not run yet; None if it will in its turn."""
     name = plugin.settings.name
+    if is_paused:
+        return f"plugin {name} is paused; the job waits until `ductilectl resume {name}`"
     if load is None:
         return f"ductiled has not loaded a configuration with plugin {name} yet; the job waits until it does"
     if is_up and load.reason is None:

@@ -25,7 +25,7 @@ from ductile.units import format_size, parse_utc, utc_text
 _CLOCK_SLACK = timedelta(seconds=2)
 _MANIFESTS = ("manifest.yaml", "manifest.yml")
 # Reasons that the scheduler stores with a schedule, but that `status` itself knows better at this moment.
-_KNOWN_HERE = ("not loaded", "unhealthy", "breaker")
+_KNOWN_HERE = ("not loaded", "unhealthy", "breaker", "paused")
 
 
 def status(session: Session, *, digest: Callable[[], str]) -> int:
@@ -110,7 +110,7 @@ def _plugin(row: queries.Row, settings: PluginConfig | None, now: datetime) -> d
         "plugin": row["plugin"], "version": row["version"], "enabled": row["enabled"],
         "last_run": last.get("completed_at"), "last_outcome": last.get("status"), "last_error": last.get("last_error"),
         "last_job_id": last.get("job_id"), "next_run": _next_run(row, settings, open_until),
-        "held": _held(row, open_until), "state_bytes": row["state_bytes"],
+        "held": _held(row, open_until), "state_bytes": row["state_bytes"], "paused_since": row["paused_since"],
         "schedules": row["schedules"], "breakers": row["breakers"],
     }
 
@@ -158,6 +158,8 @@ def _held(row: queries.Row, open_until: Mapping[str, datetime | None]) -> list[s
         return ["disabled"]
     if row["reason"] is not None:
         return [f"not loaded: {row['reason']}"]
+    if row["paused_since"] is not None:
+        return [f"paused since {row['paused_since']}"]
     reasons = [] if row["healthy"] else ["unhealthy: init has not succeeded"]
     reasons += [reason for breaker in row["breakers"] if (reason := _breaker(breaker, open_until))]
     several = len(row["schedules"]) > 1

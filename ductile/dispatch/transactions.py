@@ -56,7 +56,13 @@ class Claimed:
 def is_any_ready(conn: sqlite3.Connection, *, plugins: Iterable[str], blocked: Iterable[str], now: datetime) -> bool:
     """Return whether `claim` may find a job. It only reads, so that an idle look takes no lock."""
     retry_at = job_table.next_retry_at(conn)
-    return (retry_at is not None and retry_at <= now) or job_table.next_ready(conn, plugins, blocked) is not None
+    return ((retry_at is not None and retry_at <= now)
+            or job_table.next_ready(conn, _not_paused(conn, plugins), blocked) is not None)
+
+
+def _not_paused(conn: sqlite3.Connection, plugins: Iterable[str]) -> list[str]:
+    paused = plugin_table.paused(conn)
+    return [name for name in plugins if name not in paused]
 
 
 def claim(conn: sqlite3.Connection, *, plugins: Iterable[str], blocked: Iterable[str], dedupe_ttl: int,
@@ -73,6 +79,7 @@ def claim(conn: sqlite3.Connection, *, plugins: Iterable[str], blocked: Iterable
 def _claim(conn: sqlite3.Connection, plugins: list[str], blocked: list[str], dedupe_ttl: int, now: datetime) -> Claimed:
     since = now - timedelta(seconds=dedupe_ttl)
     duplicates: list[tuple[Job, str]] = []
+    plugins = _not_paused(conn, plugins)
     job_table.release_due_retries(conn, now)
     while (job := job_table.next_ready(conn, plugins, blocked)) is not None:
         earlier = None

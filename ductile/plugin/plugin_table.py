@@ -1,4 +1,4 @@
-"""The `plugin_inits` and `plugin_loads` tables: which plugins are ready, and why others are not."""
+"""The `plugin_inits`, `plugin_loads` and `paused_plugins` tables: which plugins are ready, and why others are not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class PluginLoad:
 
 
 def replace_loads(conn: sqlite3.Connection, loads: Iterable[PluginLoad], now: datetime) -> None:
-    """Replace all rows with the plugins that the daemon has just read."""
+    """Replace all rows with the plugins that the daemon has just read. Others are no longer paused."""
     conn.execute("DELETE FROM plugin_loads")
     conn.executemany(
         "INSERT INTO plugin_loads (plugin, version, enabled, needs_init, reason, commands, updated_at)"
@@ -36,6 +36,22 @@ def replace_loads(conn: sqlite3.Connection, loads: Iterable[PluginLoad], now: da
         [(load.plugin, load.version, load.enabled, load.needs_init, load.reason,
           None if load.commands is None else json.dumps(load.commands), utc_text(now)) for load in loads],
     )
+    conn.execute("DELETE FROM paused_plugins WHERE plugin NOT IN (SELECT plugin FROM plugin_loads)")
+
+
+def pause(conn: sqlite3.Connection, plugin: str, now: datetime) -> None:
+    """Have the jobs of a plugin wait. One that is paused already stays so since then."""
+    conn.execute("INSERT OR IGNORE INTO paused_plugins (plugin, since) VALUES (?, ?)", (plugin, utc_text(now)))
+
+
+def resume(conn: sqlite3.Connection, plugin: str) -> bool:
+    """Have the jobs of a plugin run again. Return whether it was paused."""
+    return conn.execute("DELETE FROM paused_plugins WHERE plugin = ?", (plugin,)).rowcount > 0
+
+
+def paused(conn: sqlite3.Connection) -> dict[str, str]:
+    """Return the paused plugins, each with the time since when, as UTC text."""
+    return dict(conn.execute("SELECT plugin, since FROM paused_plugins ORDER BY plugin"))
 
 
 def loads(conn: sqlite3.Connection) -> list[PluginLoad]:

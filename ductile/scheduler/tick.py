@@ -25,6 +25,7 @@ from ductile.scheduler.schedule_table import ScheduleEntry
 from ductile.units import utc_text
 
 QUEUE_FULL = "queue full"
+PAUSED = "paused"
 
 _Key = tuple[str, str]    # plugin and schedule id
 _Wanted = tuple[ConfiguredPlugin, Schedule]
@@ -53,6 +54,7 @@ class _Facts:
     """The facts that decide whether a due run is enqueued."""
 
     plugin: ConfiguredPlugin
+    paused: bool
     healthy: bool
     gate: Gate
     outstanding: int
@@ -137,7 +139,7 @@ def _facts(conn: sqlite3.Connection, runtime: RuntimeConfig, plugin: ConfiguredP
     outstanding = job_table.count_open(conn, plugin.settings.name, schedule.command, Submitter.SCHEDULER)
     needs = plugin.needs_init
     return _Facts(
-        plugin=plugin, outstanding=outstanding,
+        plugin=plugin, outstanding=outstanding, paused=plugin.settings.name in plugin_table.paused(conn),
         healthy=needs is None or (plugin.settings.name, needs) in plugin_table.initialised(conn),
         gate=gate(breaker, plugin.settings.breaker.reset_after, outstanding, now),
         queue_is_full=job_table.is_full(conn, runtime.config.service.max_queue_depth),
@@ -148,6 +150,8 @@ def block_reason(facts: _Facts) -> str | None:
     """Return why a due run is blocked, None if it is not."""
     if facts.plugin.plugin is None:
         return f"not loaded: {facts.plugin.reason}"
+    if facts.paused:
+        return PAUSED
     if not facts.healthy:
         return "unhealthy: init has not succeeded"
     if facts.gate.action == "block":

@@ -6,6 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
+from ductile.plugin import plugin_table
 from ductile.queue import job_table
 from ductile.scheduler import schedule_table
 
@@ -32,6 +33,8 @@ def document(health: Health, conn: sqlite3.Connection, max_queue_depth: int) -> 
         breakers = schedule_table.count_open_breakers(conn)
         if depth > max_queue_depth:
             reasons.append(f"{depth} jobs are waiting, more than service.max_queue_depth ({max_queue_depth})")
+            reasons += [f"plugin {name} is paused, and jobs of it are waiting" for name in plugin_table.paused(conn)
+                        if job_table.next_ready(conn, [name], ()) is not None]
     except sqlite3.Error as error:
         reasons.append(f"the database cannot be read: {error}")
     return {

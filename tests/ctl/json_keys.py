@@ -56,7 +56,8 @@ DOCUMENTS: dict[str, Any] = {
         "held_log_bytes": VALUE,
         "running": [keys("job_id plugin command attempt started_at")],
         "plugins": [{
-            **keys("plugin version enabled last_run last_outcome last_error last_job_id next_run held state_bytes"),
+            **keys("plugin version enabled last_run last_outcome last_error last_job_id next_run held state_bytes"
+                   " paused_since"),
             "schedules": [keys("schedule_id next_run_at last_run_at held_reason")],
             "breakers": [keys("command state failure_count opened_at")],
         }],
@@ -81,6 +82,8 @@ DOCUMENTS: dict[str, Any] = {
     "retry --all-failed": keys("retried skipped"),
     "replay JOB": keys("job_id replay_of"),
     "cancel JOB": keys("job_id status last_error"),
+    "pause PLUGIN": keys("plugin paused since"),
+    "resume PLUGIN": keys("plugin paused since"),
     "reset PLUGIN": keys("plugin breakers_cleared init_job_id"),
     "health": [keys("plugin healthy seconds says stderr")],
     "test PLUGIN": {

@@ -97,6 +97,8 @@ def shown(daemon: RealDaemon, gate: Gate) -> Iterator[dict[str, list[Any]]]:
                                                                                                                )):
         call(name, name, *arguments)
     call("pipelines NAME", "pipelines", "p")
+    call("pause PLUGIN", "pause", "fails")
+    call("resume PLUGIN", "resume", "fails")
     call("reset PLUGIN", "reset", "fails")
     call("backup FILE", "backup", daemon.home / "copy.db")
     call("restore FILE", "-c", daemon.home / "other", "restore", daemon.home / "copy.db")

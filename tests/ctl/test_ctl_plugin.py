@@ -149,3 +149,49 @@ def test_jobs_of_the_plugin_are_no_concern_of_a_reset(conn: sqlite3.Connection, 
     before = put_job(conn, job_id(1))
     assert desk.call("reset", "echo").code == 0
     assert job_table.get(conn, job_id(1)) == before
+
+
+def test_a_plugin_is_paused_and_resumed(conn: sqlite3.Connection, desk: Desk) -> None:
+    said = desk.call("pause", "echo", "--json").json
+    assert (said["plugin"], said["paused"]) == ("echo", True)
+    assert plugin_table.paused(conn) == {"echo": said["since"]}
+    again = desk.call("pause", "echo")
+    assert (again.code, again.out) == (0, f"plugin echo was paused already, since {said['since'][:10]}"
+                                          f" {said['since'][11:16]} +0000\n")
+    assert plugin_table.paused(conn) == {"echo": said["since"]}
+    desk.loaded(conn)
+    assert desk.call("status", "--json").json["plugins"][0]["held"] == [f"paused since {said['since']}"]
+    assert desk.call("resume", "echo") == Said(code=0, out="plugin echo is resumed\n", err="")
+    assert desk.call("resume", "echo").out == "plugin echo was not paused\n"
+    assert plugin_table.paused(conn) == {}
+
+
+@pytest.mark.parametrize("command", ["pause", "resume"])
+def test_a_plugin_that_is_not_configured_cannot_be_paused(conn: sqlite3.Connection, desk: Desk, command: str) -> None:
+    assert desk.call(command, "ecko") == Said(
+        code=66, out="", err="no plugin 'ecko' is configured (did you mean 'echo'?)\n")
+
+
+def test_a_plugin_that_is_configured_no_longer_is_no_longer_paused(conn: sqlite3.Connection, desk: Desk) -> None:
+    desk.call("pause", "echo")
+    desk.loaded(conn, load("echo", enabled=False))
+    assert list(plugin_table.paused(conn)) == ["echo"]
+    desk.loaded(conn, load("other"))
+    assert plugin_table.paused(conn) == {}
+
+
+def test_the_real_daemon_runs_what_waited_when_a_plugin_is_resumed(daemon: RealDaemon) -> None:
+    def call(*arguments: str) -> Said:
+        process = start(*arguments, home=daemon.home)
+        out, err = process.communicate(timeout=20)
+        return Said(code=process.returncode, out=out, err=err)
+
+    daemon.install("ok")
+    daemon.start()
+    assert call("pause", "ok").code == 0
+    waits = call("run", "ok", "--wait")
+    assert (waits.code, waits.err) == (1, "plugin ok is paused; the job waits until `ductilectl resume ok`\n")
+    assert call("resume", "ok").code == 0
+    daemon.await_job(waits.out.strip(), "succeeded")
+    daemon.stop()
+    assert [len(daemon.log(f"plugin {what}", plugin="ok")) for what in ("paused", "resumed")] == [1, 1]

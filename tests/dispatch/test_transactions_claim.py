@@ -10,6 +10,7 @@ import pytest
 from ductile.db import transaction
 from ductile.dispatch import transactions
 from ductile.dispatch.transactions import Claimed
+from ductile.plugin import plugin_table
 from ductile.queue import job_table
 from ductile.queue.job import Job, Status
 from support.clock import START
@@ -87,6 +88,18 @@ def test_held_jobs_are_passed_over_and_hold_back_no_other(conn: sqlite3.Connecti
     assert claim(conn, blocked=("a", "b", "unknown")).job.id == "c"
     assert claim(conn, blocked=("a", "b")).job is None
     assert claim(conn, blocked=("b",)).job.id == "a"
+
+
+def test_jobs_of_a_paused_plugin_are_passed_over_until_it_is_resumed(conn: sqlite3.Connection) -> None:
+    put_job(conn, "waits", plugin="other")
+    put_job(conn, "runs")
+    with transaction(conn):
+        plugin_table.pause(conn, "other", START)
+    assert order(conn, "echo", "other") == ["runs"]
+    assert not transactions.is_any_ready(conn, plugins=["echo", "other"], blocked=(), now=START)
+    with transaction(conn):
+        assert plugin_table.resume(conn, "other")
+    assert order(conn, "echo", "other") == ["waits"]
 
 
 @pytest.mark.parametrize("status", [Status.RUNNING, Status.SUCCEEDED, Status.DEAD, Status.DEDUPED])

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from ductile import db
+from ductile.plugin import plugin_table
 from ductile.queue import job_table
 from ductile.queue.job import Status, Submitter
 from ductile.scheduler import schedule_table, tick
@@ -253,6 +254,15 @@ def test_a_full_queue_holds_a_run_with_a_warning_until_there_is_room(conn):
     ticking.end(SUCCEEDED)
     assert ticking.notes() == [ENQUEUED, f"{NO_LONGER}queue full"]
     assert (ticking.notes(), ticking.count()) == ([], 3)
+
+
+def test_a_paused_plugin_s_run_stays_due_and_runs_once(ticking):
+    plugin_table.pause(ticking.conn, "echo", START)
+    assert ticking.notes() == [f"{HELD}paused"]
+    assert [ticking.after(1000) for _ in range(3)] == [[], [], []]
+    assert plugin_table.resume(ticking.conn, "echo")
+    assert ticking.notes() == [ENQUEUED, f"{NO_LONGER}paused"]
+    assert ticking.count() == 1
 
 
 def test_each_change_of_reason_is_one_line(conn):

@@ -18,6 +18,7 @@ from ductile import db
 from ductile.config.handshakes import HANDSHAKES
 from ductile.config.model import Address, Endpoint, Piece, PieceKind, RequestPlace, Scheme, Webhooks
 from ductile.config.webhooks import as_place
+from ductile.plugin import plugin_table
 from ductile.queue import job_table
 from ductile.queue.job import Status, Submitter
 from ductile.routing.router import Target
@@ -250,6 +251,9 @@ def test_what_is_not_well_is_degraded_with_every_reason(desk: Desk, conn: Failin
     health = json.loads(reply.body)
     assert (reply.status, health["status"], health["reasons"]) == (503, "degraded", [
         "the disk is gone", "2 jobs are waiting, more than service.max_queue_depth (1)"])
+    plugin_table.pause(conn, "echo", START)
+    plugin_table.pause(conn, "other", START)
+    assert json.loads(desk.health().body)["reasons"][2:] == ["plugin echo is paused, and jobs of it are waiting"]
 
 
 def test_a_webhook_that_could_not_be_stored_is_one_to_be_sent_again(desk: Desk, conn: Failing) -> None:
