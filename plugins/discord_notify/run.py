@@ -13,7 +13,19 @@ from hashlib import blake2b
 sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib"))
 
 from delivery import Target, bot_target, deliver, webhook_target
-from ductile_plugin import URL, ConfigError, Failed, Permanent, Retry, is_url, log, main, seconds_left, where
+from ductile_plugin import (
+    URL,
+    ConfigError,
+    Failed,
+    Permanent,
+    Retry,
+    is_url,
+    log,
+    main,
+    seconds_left,
+    settings,
+    where,
+)
 from parts import heading, split
 
 LIMIT_BYTES = 4 * 1024 * 1024
@@ -22,36 +34,29 @@ NONCE_BYTES = 12
 # Jobs whose messages are half posted; the state grows no further.
 MOST_UNFINISHED = 20
 SECONDS_WITHOUT_DEADLINE = 60.0
+API_BASE = "https://discord.com/api/v10"
 
 
 KEYS = {
     "bot_token": (lambda value: isinstance(value, str) and re.fullmatch("[!-~]+", value),
-                  "the bot's token, in ASCII without spaces"),
-    "webhook_url": (is_url, URL),
+                  "the bot's token, in ASCII without spaces", None),
+    "webhook_url": (is_url, URL, None),
     "api_base": (lambda value: is_url(value) and "?" not in value and "#" not in value,
-                 "http://HOST/... or https://HOST/... in ASCII, without spaces, user, password or query"),
-    "template": (lambda value: isinstance(value, str), "a text"),
-    "timeout": (lambda value: type(value) in (int, float) and 0 < value <= 3600, "seconds, over 0, at most 3600"),
+                 "http://HOST/... or https://HOST/... in ASCII, without spaces, user, password or query", None),
+    "template": (lambda value: isinstance(value, str), "a text", "**{title}**\n<{url}>"),
+    "timeout": (lambda value: type(value) in (int, float) and 0 < value <= 3600, "seconds, over 0, at most 3600", 15),
 }
-DEFAULTS = {"api_base": "https://discord.com/api/v10", "template": "**{title}**\n<{url}>", "timeout": 15}
 
 
-def checked(config: object) -> dict:
-    """Return the configuration with its defaults; a null counts as absent. Raises ConfigError."""
-    if not isinstance(config, dict):
-        raise ConfigError("config: expected a mapping")
-    config = {key: value for key, value in config.items() if value is not None}
-    for key, value in config.items():
-        if key not in KEYS:
-            raise ConfigError(f"config: unknown key {key!r}, expected one of {', '.join(KEYS)}")
-        if not KEYS[key][0](value):
-            raise ConfigError(f"{key}: expected {KEYS[key][1]}")
+def checked(request: dict) -> dict:
+    """Return the configuration with its defaults, either with a bot_token or with a webhook_url. Raises ConfigError."""
+    config = {key: value for key, value in settings(request, KEYS).items() if value is not None}
     if ("bot_token" in config) == ("webhook_url" in config):
         raise ConfigError(f"config: expected bot_token or webhook_url, got "
                           f"{'both' if 'bot_token' in config else 'neither'}")
     if "webhook_url" in config and "api_base" in config:
         raise ConfigError("api_base: counts only with a bot_token, take it out")
-    return DEFAULTS | config
+    return {"api_base": API_BASE} | config
 
 
 def target_of(config: dict, payload: dict) -> Target:
@@ -144,7 +149,7 @@ def handle(request: dict, config: dict) -> dict:
 
 
 def respond(request: dict) -> dict:
-    config = checked(request.get("config"))
+    config = checked(request)
     if request.get("command") == "health":
         whom = "by a webhook" if "webhook_url" in config else "as a bot"
         return {"status": "ok",

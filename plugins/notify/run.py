@@ -11,7 +11,7 @@ import time
 # The library is beside this file, or in the lib of the directory of plugins.
 sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib"))
 
-from ductile_plugin import URL, ConfigError, Permanent, http, is_url, log, main, seconds_left, where
+from ductile_plugin import URL, ConfigError, Permanent, http, is_url, log, main, seconds_left, settings, where
 from message import FORMATS, compose, encode
 
 # In the place of a url: the message goes into Ductile's own log and nowhere else.
@@ -23,28 +23,21 @@ LIMIT_BYTES = 1024 * 1024
 
 KEYS = {
     "url": (lambda value: value == LOG or is_url(value), f"{URL}, or log"),
-    "format": (lambda value: value in tuple(FORMATS), f"one of {', '.join(FORMATS)}"),
-    "template": (lambda value: isinstance(value, str), "a text"),
-    "title": (lambda value: isinstance(value, str) and value.isprintable(), "one line of printable characters"),
-    "token": (lambda value: isinstance(value, str) and re.fullmatch("[!-~]*", value), "ASCII without spaces"),
-    "timeout": (lambda value: type(value) in (int, float) and 0 < value <= 3600, "seconds, over 0, at most 3600"),
-    "max_length": (lambda value: type(value) is int and value >= 3, "a whole number, 3 or more"),
+    "format": (tuple(FORMATS), None, "json"),
+    "template": (lambda value: isinstance(value, str), "a text", None),
+    "title": (lambda value: isinstance(value, str) and value.isprintable(), "one line of printable characters", ""),
+    "token": (lambda value: isinstance(value, str) and re.fullmatch("[!-~]*", value), "ASCII without spaces", ""),
+    "timeout": (lambda value: type(value) in (int, float) and 0 < value <= 3600, "seconds, over 0, at most 3600", 15),
+    "max_length": (lambda value: type(value) is int and value >= 3, "a whole number, 3 or more", None),
 }
 
 
-def checked(config: object) -> dict:
-    """Return the configuration with its defaults; a null counts as absent. Raises ConfigError."""
-    if not isinstance(config, dict):
-        raise ConfigError("config: expected a mapping")
-    config = {"url": None, "format": "json"} | {key: value for key, value in config.items() if value is not None}
-    for key, value in config.items():
-        if key not in KEYS:
-            raise ConfigError(f"config: unknown key {key!r}, expected one of {', '.join(KEYS)}")
-        if not KEYS[key][0](value):
-            raise ConfigError(f"{key}: expected {KEYS[key][1]}")
-    if config.get("token") and config["format"] not in ("ntfy", "gotify"):
+def checked(request: dict) -> dict:
+    """Return the configuration with its defaults. Raises ConfigError."""
+    config = settings(request, KEYS)
+    if config["token"] and config["format"] not in ("ntfy", "gotify"):
         raise ConfigError(f"token: {config['format']} takes none, only ntfy and gotify do")
-    return {"title": "", "token": "", "timeout": 15, "max_length": FORMATS[config["format"]][0]} | config
+    return config if config["max_length"] else config | {"max_length": FORMATS[config["format"]][0]}
 
 
 def deliver(request: dict, config: dict, text: str) -> int:
@@ -70,7 +63,7 @@ def post(request: dict, config: dict, body: bytes, headers: dict) -> object:
 
 
 def respond(request: dict) -> dict:
-    config = checked(request.get("config"))
+    config = checked(request)
     place = LOG if config["url"] == LOG else where(config["url"])
     if request.get("command") == "health":
         return {"status": "ok", "result": f"would send to {place} as {config['format']}"}

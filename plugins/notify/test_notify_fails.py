@@ -155,7 +155,7 @@ def test_a_server_without_tls_is_no_place_for_https(server):
 BAD_URL = "url: expected http://HOST/... or https://HOST/... in ASCII, without spaces, user or password, or log"
 BAD_CONFIGS = [
     ([], "config: expected a mapping"),
-    ({}, BAD_URL),
+    ({}, "config: url missing"),
     *(({"url": url}, BAD_URL) for url in (
         5, "", "x", [], f"ftp://h/{SECRET}", f"file:///{SECRET}", f"https:{SECRET}", f"//h/{SECRET}",
         f"https:///{SECRET}",

@@ -11,7 +11,7 @@ import sys
 sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib"))
 
 import external
-from ductile_plugin import ConfigError, Permanent, Retry, is_url, log, main, seconds_left, where
+from ductile_plugin import ConfigError, Permanent, Retry, is_url, log, main, seconds_left, settings, where
 from endpoint import ask, shortened
 from extract import summary, words
 
@@ -37,52 +37,40 @@ def is_text(value: object) -> bool:
 
 
 FILE_NAME = "the name of a file in the workspace, without a directory"
-# What a key must be, and the ways of summing up that it goes with.
 KEYS = {
-    "sentences": (lambda value: type(value) is int and 1 <= value <= 50, "a whole number from 1 to 50",
-                  ("extractive",)),
-    "command": (is_argv, "a list of texts, the command and its arguments (a number needs quotes)", ("command",)),
-    "endpoint": (is_url, "http://HOST/v1 or https://HOST/v1 in ASCII, without spaces, user or password", ("http",)),
-    "model": (is_text, "the name of a model", ("http",)),
-    "api_key": (lambda value: isinstance(value, str) and re.fullmatch("[!-~]*", value), "ASCII without spaces",
-                ("http",)),
-    "prompt": (is_text, "a text", ("http",)),
-    "max_characters": (lambda value: type(value) is int and value >= 100, "a whole number, 100 or more", ("http",)),
+    "sentences": (lambda value: type(value) is int and 1 <= value <= 50, "a whole number from 1 to 50", None),
+    "command": (is_argv, "a list of texts, the command and its arguments (a number needs quotes)", None),
+    "endpoint": (is_url, "http://HOST/v1 or https://HOST/v1 in ASCII, without spaces, user or password", None),
+    "model": (is_text, "the name of a model", None),
+    "api_key": (lambda value: isinstance(value, str) and re.fullmatch("[!-~]*", value), "ASCII without spaces", None),
+    "prompt": (is_text, "a text", None),
+    "max_characters": (lambda value: type(value) is int and value >= 100, "a whole number, 100 or more", None),
     "timeout": (lambda value: type(value) in (int, float) and 0 < value <= 86_400, "seconds, over 0, at most 86400",
-                ("command", "http")),
-    "input": (is_file_name, FILE_NAME, ("extractive", "command", "http")),
-    "output": (is_file_name, FILE_NAME, ("extractive", "command", "http")),
+                None),
+    "input": (is_file_name, FILE_NAME, "transcript.txt"),
+    "output": (is_file_name, FILE_NAME, "summary.txt"),
 }
+# The ways of summing up that a key goes with; where it is not here, all of them.
+WAYS = {"sentences": ("extractive",), "timeout": ("command", "http")} | dict.fromkeys(
+    ("model", "api_key", "prompt", "max_characters"), ("http",))
 BY = {"extractive": "without command or endpoint", "command": "with a command", "http": "with an endpoint"}
-DEFAULTS = {"sentences": 5, "api_key": "", "prompt": PROMPT, "max_characters": 100_000, "timeout": None,
-            "input": "transcript.txt", "output": "summary.txt"}
+DEFAULTS = {"sentences": 5, "api_key": "", "prompt": PROMPT, "max_characters": 100_000, "timeout": None}
 
 
-def checked(config: object) -> tuple[str, dict]:
-    """Return the way of summing up and the configuration with its defaults; a null counts as absent.
-
-    Raises ConfigError.
-    """
-    if not isinstance(config, dict):
-        raise ConfigError("config: expected a mapping")
-    config = {key: value for key, value in config.items() if value is not None}
-    for key, value in config.items():
-        if key not in KEYS:
-            raise ConfigError(f"config: unknown key {key!r}, expected one of {', '.join(KEYS)}")
-        if not KEYS[key][0](value):
-            raise ConfigError(f"{key}: expected {KEYS[key][1]}")
+def checked(request: dict) -> tuple[str, dict]:
+    """Return the way of summing up and the configuration with its defaults. Raises ConfigError."""
+    config = {key: value for key, value in settings(request, KEYS).items() if value is not None}
     if "command" in config and "endpoint" in config:
         raise ConfigError("config: expected command or endpoint, got both")
     way = "command" if "command" in config else "http" if "endpoint" in config else "extractive"
     for key in config:
-        if way not in KEYS[key][2]:
-            raise ConfigError(f"{key}: counts only {' or '.join(BY[other] for other in KEYS[key][2])}, take it out")
+        if way not in WAYS.get(key, (way,)):
+            raise ConfigError(f"{key}: counts only {' or '.join(BY[other] for other in WAYS[key])}, take it out")
     if way == "http" and "model" not in config:
         raise ConfigError("model: expected the name of a model, an endpoint needs one")
-    config = DEFAULTS | config
     if config["input"] == config["output"]:
         raise ConfigError("output: expected another file than the input")
-    return way, config
+    return way, DEFAULTS | config
 
 
 def transcript(payload: dict, workspace: str, name: str) -> str:
@@ -154,7 +142,7 @@ def health(way: str, config: dict) -> dict:
 
 
 def respond(request: dict) -> dict:
-    way, config = checked(request.get("config"))
+    way, config = checked(request)
     if request.get("command") == "health":
         return health(way, config)
     if request.get("command") != "handle":

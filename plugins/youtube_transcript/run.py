@@ -14,11 +14,10 @@ sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.par
 
 import page
 import ytdlp
-from ductile_plugin import ConfigError, Permanent, Retry, is_url, main, seconds_left
+from ductile_plugin import Permanent, Retry, is_url, main, seconds_left, settings, write_file
 from video import Transcript, id_of
 
 LANGUAGE = re.compile("[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*")
-DEFAULTS = {"languages": ["en"], "ytdlp": None, "base_url": "https://www.youtube.com", "timeout": 100}
 
 
 def is_base_url(value: object) -> bool:
@@ -31,37 +30,18 @@ def are_languages(value: object) -> bool:
 
 
 KEYS = {
-    "languages": (are_languages, "a list of language codes such as en or pt-BR"),
+    "languages": (are_languages, "a list of language codes such as en or pt-BR", ["en"]),
     "ytdlp": (lambda value: value is False or (isinstance(value, str) and value != "" and "\0" not in value),
-              "the program's name or path, or false"),
-    "base_url": (is_base_url, "http://HOST or https://HOST in ASCII, without user, password and query"),
-    "timeout": (lambda value: type(value) in (int, float) and 0 < value <= 3600, "seconds, over 0, at most 3600"),
+              "the program's name or path, or false", None),
+    "base_url": (is_base_url, "http://HOST or https://HOST in ASCII, without user, password and query",
+                 "https://www.youtube.com"),
+    "timeout": (lambda value: type(value) in (int, float) and 0 < value <= 3600, "seconds, over 0, at most 3600", 100),
 }
 
 
-def checked(config: object) -> dict:
-    """Return the configuration with its defaults; a null counts as absent. Raises ConfigError."""
-    if not isinstance(config, dict):
-        raise ConfigError("config: expected a mapping")
-    for key, value in config.items():
-        if key not in KEYS:
-            raise ConfigError(f"config: unknown key {key!r}, expected one of {', '.join(KEYS)}")
-        if value is not None and not KEYS[key][0](value):
-            raise ConfigError(f"{key}: expected {KEYS[key][1]}")
-    config = DEFAULTS | {key: value for key, value in config.items() if value is not None}
-    return config | {"base_url": config["base_url"].rstrip("/")}
-
-
-def write(path: str, text: str) -> None:
-    """Put a file in place whole. One that is there is left to an earlier step's workspace, which shares it."""
-    unfinished = f"{path}.unfinished"
-    with open(unfinished, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(unfinished, path)
-
-
 def respond(request: dict) -> dict:
-    config = checked(request.get("config"))
+    config = settings(request, KEYS)
+    config["base_url"] = config["base_url"].rstrip("/")
     program = ytdlp.find(config["ytdlp"])
     if request.get("command") == "health":
         return {"status": "ok", "result": f"would use {program or 'the watch page at ' + config['base_url']}"}
@@ -81,8 +61,9 @@ def respond(request: dict) -> dict:
         words = len(transcript.text.split())
         if not words:
             raise Permanent(f"the captions of video {video_id} hold no words")
-        write(f"{workspace}/transcript.txt", transcript.text)
-        write(f"{workspace}/video.json", json.dumps(described(transcript), ensure_ascii=False, indent=2) + "\n")
+        about = json.dumps(described(transcript), ensure_ascii=False, indent=2) + "\n"
+        write_file(f"{workspace}/transcript.txt", transcript.text.encode())
+        write_file(f"{workspace}/video.json", about.encode())
     except OSError as error:
         raise Retry(f"the workspace cannot be used: {error.strerror}") from None
     made = {"video_id": video_id, "title": transcript.video.title, "transcript_path": f"{workspace}/transcript.txt",
