@@ -288,6 +288,7 @@ def test_programs_manuals_and_completion_are_where_they_are_looked_for(tree: Pat
             f"usr/local/share/bash-completion/completions/{name}" for name in ("ductilectl", "ductiled")), *(
             f"usr/local/share/man/{page}" for page in (
                 "man1/ductilectl.1", "man5/ductile.yaml.5", "man7/ductile-pipeline.7", "man7/ductile-plugin.7",
+                "man7/ductile-webhook.7",
                 "man8/ductiled.8"))]
     assert [target for target in links.values() if not (tree / target.relative_to("/")).is_file()] == []
 

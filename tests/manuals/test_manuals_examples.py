@@ -83,6 +83,15 @@ def test_a_configuration_is_loaded_without_a_word(example: Example, tmp_path: Pa
     assert loaded.config.plugins
 
 
+@pytest.mark.parametrize("example", of_kind("endpoint"))
+def test_an_endpoint_is_loaded_without_a_word(example: Example, tmp_path: Path) -> None:
+    items = "".join(f"    {line}\n" for line in example.text.splitlines())
+    file, environ = write_config(
+        tmp_path, f"webhooks:\n  listen: 127.0.0.1:8081\n  endpoints:\n{items}plugins:\n  webhook_log: {{}}\n")
+    loaded = load(file, environ)
+    assert ([loaded.locate(problem) for problem in loaded.problems], loaded.warnings) == ([], ())
+
+
 @pytest.mark.parametrize("example", of_kind("config world"))
 def test_a_configuration_that_runs_as_it_stands_does(example: Example, tmp_path: Path) -> None:
     file, environ = write_config(tmp_path, example.text)

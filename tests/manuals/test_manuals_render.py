@@ -15,7 +15,7 @@ from support.manuals import MAN, PAGES, examples, plain, section, source
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = {
     "config", "config world", "problem", "problem pipeline", "problem says", "env_file", "pipeline", "request",
-    "response", "log", "sql", "keys", "sh", "sh run", "sh signed", "file", "library",
+    "response", "log", "sql", "keys", "sh", "sh run", "sh signed", "file", "library", "endpoint",
 }
 RENDER = {
     "groff": ["groff", "-man", "-Tutf8", "-ww", "-z"],

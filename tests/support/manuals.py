@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MAN = Path(__file__).resolve().parents[2] / "contrib" / "man"
-PAGES = ("ductilectl.1", "ductile.yaml.5", "ductile-pipeline.7", "ductile-plugin.7", "ductiled.8")
+PAGES = ("ductilectl.1", "ductile.yaml.5", "ductile-pipeline.7", "ductile-plugin.7",
+         "ductile-webhook.7", "ductiled.8")
 
 _ESCAPES = {r"\-": "-", r"\(aq": "'", r"\(ga": "`", r"\(ha": "^", r"\(ti": "~", r"\(dq": '"', r"\(bu": "*", r"\e": "\\",
             r"\&": "", r"\ ": " ", r"\fB": "", r"\fI": "", r"\fR": ""}

@@ -33,14 +33,14 @@ class Answer:
 class Wire:
     """A connection."""
 
-    def __init__(self, address: tuple[str, int] | str) -> None:
-        """Connect to a host and port, or to the path of a Unix socket."""
+    def __init__(self, address: tuple[str, int] | str, *, source: str = "") -> None:
+        """Connect to a host and port, from an address of this machine, or to the path of a Unix socket."""
         if isinstance(address, str):
             self._socket = socket.socket(socket.AF_UNIX)
             self._socket.settimeout(_SECONDS)
             self._socket.connect(address)
         else:
-            self._socket = socket.create_connection(address, _SECONDS)
+            self._socket = socket.create_connection(address, _SECONDS, (source, 0) if source else None)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._file = self._socket.makefile("rb")
 
