@@ -26,7 +26,7 @@ _PATIENCE_SECONDS = 2.0
 _LEFT_ALONE = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
-# Where contrib/run-tests, which runs two halves, wants the counts of this one. The tests' own programs do not see it.
+# Where contrib/run-tests, which runs three parts, wants the counts of this one. The tests' own programs do not see it.
 _COUNTS = os.environ.pop("DUCTILE_TESTS_COUNTS", None)
 
 

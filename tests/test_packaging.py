@@ -212,7 +212,7 @@ def test_run_tests_says_why_it_cannot_make_an_environment(environment, message, 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A checkout of nothing but run-tests and a few tests, two of which fail, with the environment of this one."""
-    for directory in ("contrib", "tests/contrib", "tests/ctl", "tests/daemon"):
+    for directory in ("contrib", "tests/contrib", "tests/ctl", "tests/daemon", "tests/dispatch", "tests/manuals"):
         (tmp_path / directory).mkdir(parents=True)
     for name in ("setup.cfg", "pyproject.toml", "contrib/requirements.txt", "contrib/run-tests", "tests/conftest.py"):
         shutil.copy(ROOT / name, tmp_path / name)
@@ -220,9 +220,9 @@ def checkout(tmp_path: Path) -> Path:
     (tmp_path / "plugins").mkdir()
     (tmp_path / "tests/daemon/test_first.py").write_text(
         "def test_one(): pass\ndef test_two(): assert False, 'in the first'\n", encoding="utf-8")
-    (tmp_path / "tests/test_second.py").write_text(
-        "import pytest\ndef test_three(): pass\ndef test_four(): assert False, 'in the second'\n"
-        "def test_five(): pytest.skip('not here')\n", encoding="utf-8")
+    (tmp_path / "tests/ctl/test_second.py").write_text(
+        "import pytest\ndef test_three(): pass\ndef test_four(): pytest.skip('not here')\n", encoding="utf-8")
+    (tmp_path / "tests/test_third.py").write_text("def test_five(): assert False, 'in the third'\n", encoding="utf-8")
     (tmp_path / "venv" / "bin").mkdir(parents=True)
     python = tmp_path / "venv" / "bin" / "python"
     python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n', encoding="utf-8")
@@ -247,17 +247,17 @@ def test_the_whole_suite_has_one_summary_and_one_exit_code(checkout: Path) -> No
     lines = done.stdout.splitlines()
     assert (done.returncode, done.stderr, lines[-1]) == (1, "", "2 passed, 2 failed, 1 skipped"), done.stdout
     assert [line for line in lines if " passed" in line] == lines[-1:]
-    assert ("in the first" in done.stdout, "in the second" in done.stdout) == (True, True)
+    assert ("in the first" in done.stdout, "in the third" in done.stdout) == (True, True)
 
 
-def test_a_half_that_dies_is_named_and_fails_the_run(checkout: Path) -> None:
+def test_a_part_that_dies_is_named_and_fails_the_run(checkout: Path) -> None:
     for test in checkout.glob("tests/**/test_*.py"):
         test.write_text("def test_it(): pass\n", encoding="utf-8")
-    (checkout / "tests" / "test_second.py").write_text(
+    (checkout / "tests" / "test_third.py").write_text(
         "import os, signal\ndef test_it(): os.kill(os.getpid(), signal.SIGKILL)\n", encoding="utf-8")
     done = run_tests(checkout)
     assert (done.returncode, done.stdout.splitlines()[-2:]) == (
-        137, ["run-tests: the second half of the tests did not finish", "1 passed, 0 failed"])
+        137, ["run-tests: the third part of the tests did not finish", "2 passed, 0 failed"])
 
 
 def test_with_a_path_it_is_one_plain_pytest(checkout: Path) -> None:
