@@ -447,7 +447,7 @@ def full_check(conn: sqlite3.Connection) -> list[str]:
 def held_log_bytes(conn: sqlite3.Connection) -> int | None:
     """Return the size of a large write-ahead log that a reader keeps from being checkpointed; else None.
 
-    Within a transaction it cannot be told: None. Raises sqlite3.Error.
+    Within a transaction it is unknown: None. Raises sqlite3.Error.
     """
     try:
         size = db_files.log_of(Path(path_of(conn))).stat().st_size

@@ -108,7 +108,7 @@ class _Fault:
         return (self._opened, _NO_KEY) if "simple key" in self._context else None
 
     def _after_quote(self) -> tuple[Position, str] | None:
-        """Explain what stands behind a closing quote, which often is not the one that was meant to close."""
+        """Explain what follows a closing quote, which often is not the one that was meant to close."""
         before = self._line[:self._at[1] - 1].rstrip()
         if not before.endswith(('"', "'")):
             return None

@@ -29,7 +29,7 @@ _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,99})\.[0-9]{1,100}")
 _WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
 # What YAML 1.1, section 5.1, does not call printable. PyYAML's own: to compile another takes 9 ms.
 _UNPRINTABLE = Reader.NON_PRINTABLE
-# What an escape can still put into a text, and neither UTF-8 nor a C string can carry.
+# What an escape can still put into a string, and neither UTF-8 nor a C string can carry.
 _UNFIT = re.compile("[\0\ud800-\udfff]")
 
 
@@ -51,7 +51,7 @@ class Document:
     def where(self, path: Path, at_key: bool = False) -> tuple[int, int]:
         """Return line and column, from 1, of the value at `path`, or of its key.
 
-        Where there is nothing at `path`, the place is that of the deepest ancestor there is.
+        If nothing is at `path`, the place is that of its deepest ancestor.
         """
         if at_key and path in self.key_positions:
             return self.key_positions[path]
@@ -142,7 +142,7 @@ def _place_after(before: str) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Node:
-    """One value as written. `content` is a text, a list of nodes or a list of pairs of nodes."""
+    """One value as written. `content` is a string, a list of nodes or a list of pairs of nodes."""
 
     content: str | list[_Node] | list[tuple[_Node, _Node]]
     plain: bool = False     # a word without quotes, which may mean a number or a boolean
@@ -163,7 +163,7 @@ class _Parser:
         self._open_anchors: set[str] = set()
 
     def document(self) -> _Node | None:
-        """Return the root of the only document, None where there is none."""
+        """Return the root of the only document, None if the file is empty."""
         root = None
         for event in self._events:
             if isinstance(event, yaml.DocumentStartEvent):
@@ -237,7 +237,7 @@ class _Walk:
                         key_positions=self._key_positions)
 
     def _value(self, node: _Node, path: Path) -> Any:
-        """Return what `node` means at `path`; an alias is walked anew at each place that uses it."""
+        """Return what `node` means at `path`; an alias is walked again at each place that uses it."""
         if len(path) > MOST_LEVELS:
             raise _refusal(self._name, node.place, f"expected at most {MOST_LEVELS} levels, got more through aliases")
         self._positions[path] = node.place

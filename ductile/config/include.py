@@ -131,7 +131,7 @@ class _Merger:
         return document
 
     def _misplaced(self, document: Document, file: Path, place: KeyPath) -> list[Problem]:
-        """Return the problems of an included file that are told where it is included."""
+        """Return the problems of an included file that are reported where it is included."""
         name = printable(file)
         found = [Problem(place, document.locate(name, problem)) for problem in document.problems]
         if _MAIN_FILE_ONLY in document.value:

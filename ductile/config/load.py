@@ -35,7 +35,7 @@ class Loaded:
 
     `path` is as the caller gave it. `files` are the files that were read, by name relative to the
     configuration's directory, for a digest; the env_file, being secrets, is not among them. `environ` is the
-    environment with the env_file's variables over it. `unknown` are the places of values that nothing can be said of,
+    environment with the env_file's variables over it. `unknown` are the places of values that cannot be checked,
     for a variable in them is unset.
     """
 
@@ -51,7 +51,7 @@ class Loaded:
     def locate(self, problem: Problem) -> str:
         """Return a problem as the operator reads it, without the value of any variable.
 
-        `file:line:column: path.to.key: text`; what is nowhere in the file stands at its deepest ancestor.
+        `file:line:column: path.to.key: text`; what is nowhere in the file gets the place of its deepest ancestor.
         """
         shown = without_values(problem, self.document.value)
         if shown is problem and not problem.at_key:

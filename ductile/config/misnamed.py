@@ -66,7 +66,7 @@ SENDERS = {
     "teams": "msteams", "nextcloud": "nextcloud-talk", "calcom": "cal.com", "customer.io": "customerio",
 }
 _POLL = "poll its API with a plugin on a schedule"
-_RELAY = "let a relay or a proxy that verifies it sign anew"
+_RELAY = "let a relay or a proxy verify it and sign again"
 _TOKEN = f"it sends a token and no signature: {_POLL}, or {_RELAY}"
 _NOTHING = f"it signs nothing: take a request as a hint only, and {_POLL}"
 _PUBLIC_KEY = f"it signs with a public key: {_POLL}, or {_RELAY}"

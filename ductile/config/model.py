@@ -149,7 +149,7 @@ class PluginConfig:
 
 
 class PieceKind(enum.Enum):
-    """What stands at a place of the text that a sender signs."""
+    """What is at a place of the text that a sender signs."""
 
     TEXT = "text"       # literal text
     BODY = "body"
@@ -185,7 +185,7 @@ class Scheme:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestPlace:
-    """Where a value stands in a request. `kind` is `header`, `query`, `json` or `form`; `signature` has no name."""
+    """Where a value is in a request. `kind` is `header`, `query`, `json` or `form`; `signature` has no name."""
 
     kind: str
     name: str = ""
@@ -305,7 +305,7 @@ Asked = AskedCommand | AskedEvent
 class Config:
     """Everything that the configuration file says. `webhooks` is None without that section.
 
-    `plugins_places` are the places in the file where `plugins_dirs` stand, one for each. `asked` is what the file
+    `plugins_places` are the places in the file of `plugins_dirs`, one for each. `asked` is what the file
     relies on and cannot tell itself; entries that are wrong in another way, and so left out elsewhere, ask too.
     """
 

@@ -98,7 +98,7 @@ def _read_service(section: Section, base_of: BaseOf) -> Service:
     problems_before = len(section.problems)
     dedupe_ttl = _duration(section, "dedupe_ttl", default.dedupe_ttl, least=0)
     job_log_retention = _duration(section, "job_log_retention", default.job_log_retention, least=1)
-    # Never compare with a default that stands for an invalid value.
+    # Never compare with a default that replaces an invalid value.
     if len(section.problems) == problems_before and dedupe_ttl > job_log_retention:
         got = section.raw("dedupe_ttl", "the default of 24h")
         section.wrong("dedupe_ttl", f"expected no more than service.job_log_retention, got {got}")

@@ -124,7 +124,7 @@ def parse_signed(text: Any, url: str | None = None) -> tuple[Piece, ...]:
             raise ValueError(f"expected braces only around body, header:NAME, part:TEXT and url, got {text!r}")
         if match[1] == "url":
             if url is None:
-                raise ValueError("the key 'url' is missing: {url} stands for the address as the sender knows it")
+                raise ValueError("the key 'url' is missing: {url} is the address as the sender knows it")
             _add_text(pieces, url)
         else:
             pieces.append(_placeholder(match[1]))
@@ -154,7 +154,7 @@ def _placeholder(content: str) -> Piece:
 
 
 def decode_secret(secret: str, encoding: str) -> bytes | None:
-    """Return the key that a secret stands for; None if it is not in its encoding, or empty after it.
+    """Return the key that a secret encodes; None if it is not in its encoding, or empty after it.
 
     With `base64` the prefixes `whsec_` and `v1,whsec_` are removed and the padding may be missing.
     """

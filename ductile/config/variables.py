@@ -20,7 +20,7 @@ _REFERENCE = re.compile(r"(?P<escaped>\$\$\{)|\$\{(?P<name>" + _NAME + r")\}|(?P
 
 
 def resolve(value: Any, variables: Mapping[str, str]) -> tuple[Any, list[Problem], list[Problem]]:
-    """Return a copy of `value` with the variables in its texts replaced, what is wrong, and what is unset.
+    """Return a copy of `value` with the variables in its strings replaced, what is wrong, and what is unset.
 
     Keys are never touched. A text that names an unset variable stays as written, apart from its escapes.
     """
@@ -67,7 +67,7 @@ def without_value_of(names: Iterable[str], variables: Mapping[str, str], text: s
 def without_values(problem: Problem, authored: Any) -> Problem:
     """Return the problem as it may be shown: with the authored text in place of a value that a variable gave.
 
-    `authored` is the document before `resolve`. What a message quotes stands behind ", got ".
+    `authored` is the document before `resolve`. What a message quotes comes after ", got ".
     """
     text = at(authored, problem.path)
     if problem.at_key or not holds_variable(text):
@@ -77,7 +77,7 @@ def without_values(problem: Problem, authored: Any) -> Problem:
 
 
 def at(document: Any, path: Path) -> Any:
-    """Return what stands at `path` in a document, None where nothing does."""
+    """Return what is at `path` in a document, None if there is nothing."""
     for part in path:
         try:
             document = document[part]

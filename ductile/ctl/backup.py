@@ -143,7 +143,7 @@ def _remove_parts(directory: Path) -> None:
 
 
 def _copy(conn: sqlite3.Connection, part: Path, file: Path, ends: Callable[[], bool]) -> None:
-    """Copy page by page. The open read keeps the moment: without it a write of the daemon would start it anew."""
+    """Copy page by page. The open read keeps the moment: without it a write of the daemon would restart the copy."""
     def look(status: int, remaining: int, total: int) -> None:
         if ends():
             raise _Interrupted

@@ -13,7 +13,7 @@ def wake(session: Session) -> bool:
     """Have the daemon look at the queue now. Return whether one runs.
 
     What was stored stays stored: a daemon that cannot be signalled finds it at the next scheduler interval, and the
-    operator is told so.
+    operator is informed.
     """
     try:
         return signal_daemon(pid_file(session.state_path), signal.SIGUSR1) is not None

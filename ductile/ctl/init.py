@@ -1,4 +1,4 @@
-"""`ductilectl init`: a starter configuration that runs as it stands."""
+"""`ductilectl init`: a starter configuration that runs as it is."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from ductile.injected import NewId
 
 
 class NoDatabase(Exception):
-    """There is no database yet, and so nothing to show. The message says so."""
+    """There is no database yet, and so nothing to show."""
 
 
 def _uuid() -> str:

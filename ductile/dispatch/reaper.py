@@ -11,7 +11,7 @@ from ductile.dispatch.procfs import Process, children_of, environment_has, has_o
 
 _TASKS = "/proc/self/task"
 
-# Children that survived SIGKILL: each sweep checks them again, but does not wait for them again.
+# Children that survived SIGKILL: each search checks them again, but does not wait for them again.
 _ignored_children: set[int] = set()
 # Sessions that no plugin can be in: our own, and those of children from before the exec(2) of this program.
 _foreign_sessions: set[int] = set()

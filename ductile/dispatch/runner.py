@@ -304,7 +304,7 @@ def _signal_group(pid: int, number: int) -> None:
     try:
         os.killpg(pid, number)
     except (ProcessLookupError, PermissionError):
-        # PermissionError: every member has changed its user. The sweep for strays and the run's lock handle them.
+        # PermissionError: every member has changed its user. The search for strays and the run's lock handle them.
         return
 
 

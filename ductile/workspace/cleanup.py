@@ -17,7 +17,7 @@ _ENTRIES_PER_SLICE = 1000
 _REMOVALS_PER_SLICE = 100
 _RETRY_SECONDS = 24 * 3600
 
-_log = Component("janitor")
+_log = Component("workspace")
 
 
 class WorkspaceCleanup:

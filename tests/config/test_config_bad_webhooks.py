@@ -210,7 +210,7 @@ MALFORMED = [
         [
             "9:25: webhooks.endpoints[0].signature_format: expected a scheme of HMAC-SHA256"
             ", got 'discord': it signs with Ed25519: poll its API with a plugin on a schedule, or let a relay or a"
-            " proxy that verifies it sign anew",
+            " proxy verify it and sign again",
         ],
     ),
     (
@@ -218,7 +218,7 @@ MALFORMED = [
         [
             "9:25: webhooks.endpoints[0].signature_format: expected a scheme of HMAC-SHA256"
             ", got 'ed25519': it signs with a public key: poll its API with a plugin on a schedule, or let a relay or"
-            " a proxy that verifies it sign anew",
+            " a proxy verify it and sign again",
         ],
     ),
     (
@@ -279,7 +279,7 @@ MALFORMED = [
     (
         endpoint(signature_header=None, preset="square"),
         [
-            "5:7: webhooks.endpoints[0]: the key 'url' is missing: {url} stands for the address as the sender"
+            "5:7: webhooks.endpoints[0]: the key 'url' is missing: {url} is the address as the sender"
             " knows it",
         ],
     ),

@@ -26,7 +26,7 @@ class Hall:
         self.workspaces = Workspaces(directory / "ws")
         self.workspaces.make_root()
         self.root = self.workspaces.root
-        self.janitor = WorkspaceCleanup(conn, clock=self.clock, workspaces=self.workspaces)
+        self.cleanup = WorkspaceCleanup(conn, clock=self.clock, workspaces=self.workspaces)
 
     def job(self, name: str, status: Status = Status.SUCCEEDED, *, ago: float = TTL + 1, **fields: object) -> None:
         """A job with a file in its workspace, that reached its status so many seconds ago."""
@@ -50,5 +50,5 @@ class Hall:
         return sorted(os.listdir(self.root))
 
     def clean(self) -> list[str]:
-        self.janitor.clean(TTL)
+        self.cleanup.clean(TTL)
         return self.left()

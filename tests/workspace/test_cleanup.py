@@ -173,7 +173,7 @@ def test_the_spare_directory_stays_however_old_it_is(hall: Hall) -> None:
     assert hall.clean() == [".spare"]
 
 
-def test_what_a_killed_janitor_has_left_goes_at_once(hall: Hall) -> None:
+def test_what_a_killed_cleanup_has_left_goes_at_once(hall: Hall) -> None:
     hall.job("root", ago=5)
     hall.directory("half", ago=5)
     assert hall.workspaces.retire("half") == ".gone-half"
@@ -290,7 +290,7 @@ def test_an_ordinary_user_goes_on_past_the_files_of_another() -> None:
 
 def test_a_root_that_is_gone_is_left_to_those_who_start_jobs(hall: Hall) -> None:
     hall.root.rmdir()
-    hall.janitor.clean(TTL)
+    hall.cleanup.clean(TTL)
     assert said(hall.log) == []
     hall.root.mkdir()
     hall.directory("stranger")
