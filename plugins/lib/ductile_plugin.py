@@ -641,3 +641,52 @@ def _inflated(chunks):
 
 def _size(count):
     return f"{count // MIB} MiB" if count >= MIB and count % MIB == 0 else f"{count} bytes"
+
+
+# Access tokens
+
+OAUTH = "a mapping of token_url, client_id, refresh_token and, where they are needed, client_secret and scope"
+_OAUTH_KEYS = ("token_url", "client_id", "refresh_token", "client_secret", "scope")
+# A token that expires sooner is renewed.
+_SPARE_SECONDS = 120
+
+
+def is_oauth(value):
+    """Say whether a value is what `oauth` needs: see OAUTH."""
+    return (isinstance(value, dict) and all(name in _OAUTH_KEYS and is_line(each) for name, each in value.items())
+            and all(name in value for name in _OAUTH_KEYS[:3]) and is_url(value["token_url"]))
+
+
+def oauth(config, state, *, timeout=20.0):
+    """Return what has to go into the state for its `access_token` to be valid (RFC 6749, 6); nothing where it is.
+
+    `config`: see OAUTH. Where a server replaces the refresh token, the state has the latest; another one in `config`
+    begins anew. List `access_token`, `refresh_token` and `token_expires_at` as `private_state`, and return the updates
+    also with a failure. Raises Permanent where the server refuses the refresh token.
+    """
+    import hashlib
+    from urllib.parse import urlencode
+    mark = hashlib.blake2b(config["refresh_token"].encode(), digest_size=8).hexdigest()
+    known = state if state.get("token_of") == mark else {}
+    if known.get("access_token") and known.get("token_expires_at", 0) > time.time() + _SPARE_SECONDS:
+        return {}
+    latest = known.get("refresh_token") or config["refresh_token"]
+    form = {"grant_type": "refresh_token"} | config | {"refresh_token": latest}
+    url = form.pop("token_url")
+    answer = http("POST", url, body=urlencode(form), timeout=timeout, headers={
+        "Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"})
+    try:
+        found = answer.json()
+    except Retry:
+        found = None
+    if answer.status in (400, 401, 403):
+        reason = one_line(str(lookup("error", found, default=answer.status)), 100, (latest, config["refresh_token"]))
+        raise Permanent(f"{where(url)} refuses the refresh token: {reason}")
+    if not answer.ok:
+        raise answer.error()
+    lasts = lookup("expires_in", found, default=3600)
+    if not is_line(lookup("access_token", found)) or type(lasts) not in (int, float):
+        raise Retry(f"{where(url)} answered without a token")
+    replaced = found.get("refresh_token")
+    return {"access_token": found["access_token"], "token_expires_at": int(time.time() + lasts), "token_of": mark,
+            "refresh_token": replaced if is_line(replaced) else latest}

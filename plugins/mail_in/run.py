@@ -17,19 +17,21 @@ from pathlib import Path
 # The library is beside this file, or in the lib of the directory of plugins.
 sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib"))
 
-import oauth
 import parse
 from box import PORTS, Box
 from ductile_plugin import (
     MIB,
+    OAUTH,
     ConfigError,
     Failed,
     Permanent,
     Retry,
     is_line,
     is_number,
+    is_oauth,
     log,
     main,
+    oauth,
     seconds_left,
     settings,
     within,
@@ -47,7 +49,7 @@ KEYS = {
     "host": (lambda value: is_line(value) and re.fullmatch(r"[A-Za-z0-9.:-]+", value), "the name of an IMAP server"),
     "username": (is_line, "one line"),
     "password": (lambda value: is_line(value) and value.isascii(), "one line of ASCII", None),
-    "oauth": (oauth.is_settings, oauth.EXPECTED, None),
+    "oauth": (is_oauth, OAUTH, None),
     "port": (is_number(1, 65_535, whole=True), "a port", None),
     "security": (tuple(PORTS), None, "tls"),
     "ca_file": (is_line, "a file of certificates", None),
@@ -77,7 +79,7 @@ def respond(request: dict) -> dict:
     if command == "health" and config["oauth"]:
         # A renewed token would be lost.
         return {"status": "ok", "result": "the token is tried at the next poll"}
-    tokens = {} if config["oauth"] is None else oauth.token(config["oauth"], state, now)
+    tokens = {} if config["oauth"] is None else oauth(config["oauth"], state)
     try:
         with opened(request, config, (state | tokens).get("access_token") if config["oauth"] else None) as box:
             if command == "health":

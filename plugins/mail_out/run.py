@@ -17,14 +17,17 @@ sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.par
 
 from compose import compose, is_address
 from ductile_plugin import (
+    OAUTH,
     ConfigError,
     Failed,
     Permanent,
     Retry,
     is_line,
     is_number,
+    is_oauth,
     log,
     main,
+    oauth,
     one_line,
     seconds_left,
     settings,
@@ -57,6 +60,7 @@ KEYS = {
     "security": (tuple(PORTS), None, "tls"),
     "ca_file": (is_line, "a file of certificates", None),
     "username": (is_line, "one line", None), "password": (is_line, "one line", None),
+    "oauth": (is_oauth, OAUTH, None),
     "cc": (is_recipients, ADDRESSES, None),
     "subject": (is_text, "a template", None), "text": (is_text, "a template", None),
     "html": (is_text, "a template", None),
@@ -67,25 +71,43 @@ KEYS = {
 def checked(request: dict) -> dict:
     """Return the configuration. Raises ConfigError."""
     config = settings(request, KEYS)
-    if (config["username"] is None) != (config["password"] is None):
-        raise ConfigError("username, password: expected both or neither")
-    if config["security"] == "none" and config["password"] and config["host"] not in LOCAL:
+    secrets = [name for name in ("password", "oauth") if config[name] is not None]
+    if len(secrets) != (0 if config["username"] is None else 1):
+        raise ConfigError("username, password, oauth: expected a username with one of the others, or none")
+    if config["security"] == "none" and secrets and config["host"] not in LOCAL:
         raise ConfigError("security: a password is not sent in the clear; expected tls or starttls")
     return config | {"port": config["port"] or PORTS[config["security"]]}
 
 
 def respond(request: dict) -> dict:
     config = checked(request)
-    place = f"{config['host']}:{config['port']}"
-    command = request.get("command")
-    if command == "health":
-        with session(request, config, place):
-            return {"status": "ok", "result": f"{place} {'accepts the login' if config['username'] else 'answers'}"}
-    if command != "handle":
+    if request.get("command") not in ("handle", "health"):
         raise Permanent("mail_out has no such command")
+    if config["oauth"] is None:
+        return run(request, config, None)
+    if request["command"] == "health":
+        # A token that is renewed here would be lost.
+        return {"status": "ok", "result": "the token is tried with the next mail"}
+    state = request.get("state") or {}
+    tokens = oauth(config["oauth"], state)
+    try:
+        response = run(request, config, (state | tokens)["access_token"])
+    except ConfigError:
+        raise
+    except Failed as error:
+        # A refresh token may have taken the place of the last.
+        response = {"status": "error", "error": str(error), "retry": error.retry}
+    return response | {"state_updates": tokens}
+
+
+def run(request: dict, config: dict, token: str | None) -> dict:
+    place = f"{config['host']}:{config['port']}"
+    if request["command"] == "health":
+        with session(request, config, place, token):
+            return {"status": "ok", "result": f"{place} {'accepts the login' if config['username'] else 'answers'}"}
     mail = compose(request, config)
     recipients = [each.addr_spec for header in ("To", "Cc") if mail[header] for each in mail[header].addresses]
-    with session(request, config, place) as server:
+    with session(request, config, place, token) as server:
         refused = server.sendmail(mail["From"].addresses[0].addr_spec, recipients, mail.as_bytes())
     for recipient, (code, text) in refused.items():
         log(f"{place} refuses {one_line(recipient)}: {code} {shown(text, config)}", "warn")
@@ -96,7 +118,7 @@ def respond(request: dict) -> dict:
 
 
 @contextlib.contextmanager
-def session(request: dict, config: dict, place: str) -> Iterator[smtplib.SMTP]:
+def session(request: dict, config: dict, place: str, token: str | None) -> Iterator[smtplib.SMTP]:
     """Give a connection that is logged in. Raises Failed for whatever goes wrong on it."""
     seconds = min(TIMEOUT_SECONDS, seconds_left(request))
     server = unconnected(config, seconds)
@@ -104,8 +126,7 @@ def session(request: dict, config: dict, place: str) -> Iterator[smtplib.SMTP]:
         # Each read has a limit of its own; all of them together have this one.
         with within(seconds, place, Retry):
             connect(server, config)
-            if config["username"] is not None:
-                server.login(config["username"], config["password"])
+            log_in(server, config, token)
             yield server
     except smtplib.SMTPNotSupportedError:
         raise Permanent(f"{place} offers no encryption or no login by password") from None
@@ -148,6 +169,18 @@ def connect(server: smtplib.SMTP, config: dict) -> None:
         raise smtplib.SMTPConnectError(code, text)
     if config["security"] == "starttls":
         server.starttls(context=trusted(config))
+
+
+def log_in(server: smtplib.SMTP, config: dict, token: str | None) -> None:
+    if config["username"] is None:
+        return
+    if token is None:
+        server.login(config["username"], config["password"])
+        return
+    server.ehlo_or_helo_if_needed()
+    # A refusal comes as a challenge, which wants an empty answer before it becomes one.
+    server.auth("XOAUTH2", lambda challenge=None: f"user={config['username']}\1auth=Bearer {token}\1\1" if (
+        challenge is None) else "")
 
 
 def trusted(config: dict) -> ssl.SSLContext:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ductile.protocol import Response
-from support import standin, steps
-from support.notified import SECRET, failure
+from support import in_process, standin, steps
+from support.notified import ENVIRON, SECRET, failure
 from support.smtp import HANG_UP, STALL, Smtp, certificate, taking_mail
 
 HERE = Path(__file__).resolve().parent
@@ -185,6 +185,21 @@ def test_the_line_is_encrypted_before_the_login(tmp_path, pem, security):
         assert len(server.mails) == 1
         error, retry = failure(send(server, tmp_path, **options | {"password": "wrong"}))
         assert (error, retry) == (f"127.0.0.1:{server.port} answered 535 5.7.8 no such login", False)
+
+
+def test_a_token_is_the_login_and_a_new_refresh_token_is_kept(tmp_path):
+    renewed = {"access_token": SECRET, "refresh_token": "r2", "expires_in": 3600}
+    with taking_mail(password=SECRET) as server, standin.serving(lambda asked: (200, renewed)) as service:
+        oauth = {"token_url": service.url, "client_id": "c", "refresh_token": "r1"}
+        config = {"host": "127.0.0.1", "port": server.port, "security": "none", "from": ANN, "to": ANN,
+                  "username": "ann", "oauth": oauth}
+        for answers, status in (({".": b"451 later"}, "error"), ({}, "ok")):
+            server.answers = answers
+            request = steps.request(tmp_path, config, {"message": "Hello"})
+            response = in_process.answer(HERE, request, tmp_path, ENVIRON)
+            assert (response.status, response.state_updates["refresh_token"]) == (status, "r2")
+        renewed["access_token"] = "other"
+        assert not failure(steps.run(HERE, request, tmp_path))[1]
 
 
 def test_a_server_without_encryption_gets_no_mail(server, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import email.policy
+import re
 import socketserver
 import ssl
 import subprocess
@@ -99,7 +100,8 @@ class Smtp:
             word = line[:4].decode("latin-1").upper().strip()
             if word in ("EHLO", "HELO"):
                 more = b"250-STARTTLS\r\n" if self._security == "starttls" and not is_encrypted else b""
-                more += b"250-AUTH PLAIN\r\n" if self._password is not None and (is_encrypted or not more) else b""
+                if self._password is not None and (is_encrypted or not more):
+                    more += b"250-AUTH PLAIN XOAUTH2\r\n"
                 self._say(sock, word, b"250-stand-in\r\n" + more + b"250 8BITMIME")
             elif word == "STAR" and self._security == "starttls":
                 self._say(sock, word, b"220 go ahead")
@@ -107,8 +109,9 @@ class Smtp:
                 sock, is_encrypted = stack.enter_context(self._wrapped(sock)), True
                 file = sock.makefile("rb")
             elif word == "AUTH":
-                given = base64.b64decode(line.split()[-1]).split(b"\0")[-1].decode()
-                is_known = given == self._password
+                # After a NUL in PLAIN, between two SOH in XOAUTH2.
+                given = base64.b64decode(line.split()[-1]).decode()
+                is_known = re.split("[\0\1]+(?:auth=Bearer )?", given.rstrip("\1"))[-1] == self._password
                 self._say(sock, word, b"235 welcome" if is_known else b"535 5.7.8 no such login")
             elif word == "MAIL":
                 sender, recipients = _between(line), []
