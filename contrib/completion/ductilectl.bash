@@ -86,7 +86,8 @@ _ductilectl() {
     fi
     case $command:$position in
         :*) _ductilectl_words 'init check status plugins pipelines queue jobs run emit logs inspect retry replay cancel
-                pause resume reset health test reload wait state backup restore new-plugin webhook attempt monitor' ;;
+                pause resume reset health test edit reload wait state backup restore new-plugin
+                webhook attempt monitor' ;;
         init:0 | attempt:0) _ductilectl_paths -d ;;
         backup:0 | restore:0) _ductilectl_paths -f ;;
         pipelines:0) _ductilectl_ask pipelines ;;

@@ -52,6 +52,11 @@ def parse(arguments: Sequence[str], nearest: Callable[[str, Iterable[str]], str]
 
     Raises SystemExit: for --help and --version, and with 64 for an invalid command line.
     """
+    if _asked_for(arguments) == "help":
+        # `help run` is `run --help`.
+        place = next(index for index, word in enumerate(arguments)
+                     if word == "help" and arguments[index - 1:index] not in (["-c"], ["--config"]))
+        arguments = [*arguments[:place], *arguments[place + 1:], "--help"]
     parser = _parser(arguments)
     parser.nearest = nearest
     return parser.parse_args(arguments)
@@ -60,7 +65,8 @@ def parse(arguments: Sequence[str], nearest: Callable[[str, Iterable[str]], str]
 def _parser(arguments: Sequence[str]) -> Parser:
     """Return the parser of the given command, or of all if help or an error may name them."""
     parser = Parser(prog="ductilectl", description="Inspect and control ductiled and its jobs.",
-                    allow_abbrev=False, formatter_class=_Help)
+                    allow_abbrev=False, formatter_class=_Help,
+                    epilog="`ductilectl help COMMAND` explains a command, with an example.")
     parser.add_argument("-c", "--config", metavar="PATH", help=_CONFIG_HELP)
     parser.add_argument("--json", action="store_true", help=_JSON_HELP)
     parser.add_argument("--utc", action="store_true", help=_UTC_HELP)
@@ -356,6 +362,13 @@ def _add_complete(commands: Commands, name: str) -> None:
     parser.add_argument("prefix")
 
 
+def _add_edit(commands: Commands, name: str) -> None:
+    _command(commands, name, "edit the configuration, check it and reload", "", """\
+It opens a copy in $VISUAL, $EDITOR or vi. A copy with errors does not replace
+the file: they are shown, and you can edit again. The file is replaced at once
+and whole; a running daemon reloads it.""")
+
+
 def _add_reload(commands: Commands, name: str) -> None:
     parser = _command(commands, name, "reload the configuration, and show what changed key by key", "--yes", """\
 Validated here first, except variables. If the daemon rejects it, the previous
@@ -436,9 +449,9 @@ _COMMANDS: Mapping[str, Callable[[Commands, str], None]] = {
     "pipelines": _add_pipelines, "queue": _add_queue, "jobs": _add_jobs, "run": _add_run, "emit": _add_emit,
     "logs": _add_logs, "inspect": _add_inspect, "retry": _add_retry, "replay": _add_replay, "cancel": _add_cancel,
     "pause": _add_pause, "resume": _add_resume,
-    "reset": _add_reset, "health": _add_health, "test": _add_test, "reload": _add_reload, "wait": _add_wait,
-    "state": _add_state, "backup": _add_backup, "restore": _add_restore, "new-plugin": _add_new_plugin,
-    "webhook": _add_webhook, "attempt": _add_attempt, "monitor": _add_monitor,
+    "reset": _add_reset, "health": _add_health, "test": _add_test, "edit": _add_edit, "reload": _add_reload,
+    "wait": _add_wait, "state": _add_state, "backup": _add_backup, "restore": _add_restore,
+    "new-plugin": _add_new_plugin, "webhook": _add_webhook, "attempt": _add_attempt, "monitor": _add_monitor,
 }
 # For programs: neither help nor an error names them.
 _HIDDEN: Mapping[str, Callable[[Commands, str], None]] = {"complete": _add_complete}

@@ -169,6 +169,9 @@ def _command(session: Session, options: Namespace) -> int:
             from ductile.ctl.plugin_test import test
             return test(session, plugin=options.plugin, command=options.command, request=options.request,
                         event=options.event, state=options.state)
+        case "edit":
+            from ductile.ctl.edit import edit
+            return edit(session)
         case "reload":
             from ductile.ctl.reload import reload
             return reload(session, ask=not options.yes)

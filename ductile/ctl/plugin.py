@@ -59,6 +59,8 @@ def _row(name: str, found: Found | None, user: ConfiguredPlugin | None) -> dict[
     return {
         "plugin": name, "version": manifest and manifest.version, "protocol": manifest and manifest.protocol,
         "commands": list(manifest.commands) if manifest else [],
+        "command_details": [{"name": each.name, "type": each.type, "description": each.description}
+                            for each in manifest.commands.values()] if manifest else [],
         "description": manifest and manifest.description,
         "configured_as": user and user.settings.name, "enabled": user.settings.enabled if user is not None else None,
         "not_loaded": user.reason if user is not None else found and found.reason,

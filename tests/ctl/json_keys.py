@@ -62,7 +62,8 @@ DOCUMENTS: dict[str, Any] = {
             "breakers": [keys("command state failure_count opened_at")],
         }],
     },
-    "plugins": [keys("plugin version protocol commands description configured_as enabled not_loaded directory")],
+    "plugins": [{**keys("plugin version protocol commands description configured_as enabled not_loaded directory"),
+                 "command_details": [keys("name type description")]}],
     "pipelines": [_PIPELINE],
     "pipelines NAME": {**_PIPELINE, **keys("entry"), "nodes": [
         {**keys("step_id plugin command workspace next"), "with": ANY}]},
@@ -90,6 +91,7 @@ DOCUMENTS: dict[str, Any] = {
         **keys("plugin command outcome retried error seconds exit_code signal printed faults ignored stderr"),
         "request": ANY, "response": ANY, "files": [keys("path kind size")],
     },
+    "edit": keys("config changed"),
     "reload": keys("loaded_at ok changes errors unavailable"),
     "wait": keys("pid version started_at ready_at"),
     "state PLUGIN": ANY,

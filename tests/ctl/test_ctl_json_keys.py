@@ -100,6 +100,8 @@ def shown(daemon: RealDaemon, gate: Gate) -> Iterator[dict[str, list[Any]]]:
     call("pause PLUGIN", "pause", "fails")
     call("resume PLUGIN", "resume", "fails")
     call("reset PLUGIN", "reset", "fails")
+    call.environ = {**call.environ, "EDITOR": "true"}
+    call("edit", "edit")
     call("backup FILE", "backup", daemon.home / "copy.db")
     call("restore FILE", "-c", daemon.home / "other", "restore", daemon.home / "copy.db")
     (daemon.home / "state.json").write_text("{}")
