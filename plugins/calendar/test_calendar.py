@@ -312,6 +312,7 @@ def test_what_may_pass_is_retried_and_changes_nothing(plugin, service, fault):
     service.faults = [fault]
     response = plugin.run(seconds_left=1.1)
     assert (response.status, response.retry, response.state_updates) == ("error", True, {})
+    service.faults.clear()
     assert len(plugin.poll()) == 1
 
 

@@ -192,6 +192,7 @@ def test_what_may_pass_is_retried_and_changes_nothing(api, plugin, fault, calls_
     assert (response.status, response.retry, response.events) == ("error", True, ())
     assert set(response.state_updates) <= {"not_before"}
     plugin.state.clear()
+    api.faults.clear()
     assert len(plugin.poll()) == 1
 
 

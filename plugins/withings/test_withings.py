@@ -234,6 +234,7 @@ def test_what_may_pass_is_retried_and_changes_nothing(api, plugin, fault):
     assert (response.status, response.retry, response.events) == ("error", True, ())
     assert set(response.state_updates) <= {"not_before"}
     plugin.state.pop("not_before", None)
+    api.faults.clear()
     assert [payload["id"] for payload in plugin.poll()] == ["1"]
 
 
