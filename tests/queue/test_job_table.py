@@ -308,6 +308,14 @@ def test_only_chains_that_ended_as_a_whole_are_found(conn):
     assert job_table.newest_of_chains(conn, ["ended", "young"], 2) == ["young", "ended-2"]
 
 
+def test_a_chain_has_ended_with_its_last_job(conn):
+    chain(conn, "open", Status.SUCCEEDED, Status.QUEUED)
+    put_job(conn, "ended", Status.DEAD)
+    put_job(conn, "ended-1", Status.SUCCEEDED, now=START + 2 * HOUR, parent_job_id="ended", root_job_id="ended")
+    assert job_table.chain_end(conn, "open") == job_table.ChainEnd(ended_at=None)
+    assert job_table.chain_end(conn, "ended") == job_table.ChainEnd(ended_at=START + 2 * HOUR)
+
+
 def test_a_chain_is_found_once_whatever_its_length_and_no_more_than_the_limit(conn):
     for name in ("a", "b", "c"):
         chain(conn, name, *[Status.SUCCEEDED] * 4)
