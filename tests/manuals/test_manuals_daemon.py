@@ -18,22 +18,16 @@ from ductile.queue.job import Status, Submitter
 from ductile.scheduler import breaker
 from support import logs
 from support.ledger import opened
-from support.manuals import Entry, parts, section
+from support.manuals import Entry, parts, section, trees
 from support.pages import options
 
 PAGE = "ductiled.8"
-PRODUCT = Path(__file__).resolve().parents[2] / "ductile"
 CODES = {name: value for name, value in vars(errors).items() if name.startswith("EXIT_")}
 LOGS = re.compile(r"\b_?(?:plugin_)?log$")
 
 
 def codes(page: str) -> set[int]:
     return {int(entry.tag) for entry in section(page, "EXIT CODES").entries}
-
-
-def trees() -> Iterator[tuple[str, ast.Module]]:
-    for file in sorted(PRODUCT.rglob("*.py")):
-        yield str(file.relative_to(PRODUCT)), ast.parse(file.read_text())
 
 
 def test_every_option_is_explained_and_no_other() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 MAN = Path(__file__).resolve().parents[2] / "contrib" / "man"
+PRODUCT = MAN.parents[1] / "ductile"
 PAGES = ("ductilectl.1", "ductile.yaml.5", "ductile-pipeline.7", "ductile-plugin.7",
          "ductile-webhook.7", "ductiled.8")
 
@@ -150,3 +153,10 @@ def _bold(lines: list[str]) -> Iterator[str]:
 def _arguments(line: str) -> list[str]:
     rest = line.partition(" ")[2]
     return [plain(quoted.replace('""', '"') if quoted else word) for quoted, word in _ARGUMENT.findall(rest)]
+
+
+@functools.cache
+def trees() -> tuple[tuple[str, ast.Module], ...]:
+    """The modules of the product, parsed once: name and tree of each."""
+    return tuple((str(file.relative_to(PRODUCT)), ast.parse(file.read_text(encoding="utf-8")))
+                 for file in sorted(PRODUCT.rglob("*.py")))
