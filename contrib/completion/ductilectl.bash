@@ -37,6 +37,7 @@ _ductilectl_options() {
         backup) options+=' --keep' ;;
         reload) options+=' --yes' ;;
         retry) options+=' --all-failed --plugin --since --yes' ;;
+        report) options+=' --since --output' options=${options/ --json/} ;;
         state) options+=' --set --clear' ;;
         new-plugin) options+=' --lang --dir' ;;
         monitor) options=${options/ --json/} ;;
@@ -48,7 +49,8 @@ _ductilectl() {
     local program=$1 cur=${COMP_WORDS[COMP_CWORD]}
     local command= option= config= position=0 index word
     local valued=' -c --config -n --payload --type --source --set --event --state --request --lang --dir
-        --timeout --keep --status --plugin --pipeline --since --until --limit --grep '
+        --timeout --keep --status --plugin --pipeline --since --until --limit --grep
+        --output '
     COMPREPLY=()
     for ((index = 1; index < COMP_CWORD; index++)); do
         word=${COMP_WORDS[index]}
@@ -72,7 +74,7 @@ _ductilectl() {
     [[ $cur == '=' ]] && cur=
 
     case $option in
-        -c | --config | --set | --event | --state | --request) _ductilectl_paths -f; return ;;
+        -c | --config | --set | --event | --state | --request | --output) _ductilectl_paths -f; return ;;
         --dir) _ductilectl_paths -d; return ;;
         --lang) _ductilectl_words 'sh python node'; return ;;
         --source | --plugin) _ductilectl_ask plugins; return ;;
@@ -87,7 +89,7 @@ _ductilectl() {
     case $command:$position in
         :*) _ductilectl_words 'init check status plugins pipelines queue jobs run emit logs inspect retry replay cancel
                 pause resume reset health test edit reload wait state backup restore new-plugin
-                webhook attempt monitor' ;;
+                webhook attempt report monitor' ;;
         init:0 | attempt:0) _ductilectl_paths -d ;;
         backup:0 | restore:0) _ductilectl_paths -f ;;
         pipelines:0) _ductilectl_ask pipelines ;;

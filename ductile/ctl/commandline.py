@@ -411,6 +411,16 @@ what to enter at the sender. With NAME only that one.""")
     parser.add_argument("preset", metavar="NAME", nargs="?", type=_word, help="a preset")
 
 
+def _add_report(commands: Commands, name: str) -> None:
+    # It has no JSON document: --json is accepted, so that the error can give a reason.
+    parser = _command(commands, name, "write an HTML page: what ran, what failed and why, and what comes next",
+                      "--since 30d --output report.html", """\
+One file that loads nothing from elsewhere. TIME is a duration such as 7d, a
+time of day such as 07:30, a date such as 2026-11-30, or both.""", json_help=argparse.SUPPRESS)
+    parser.add_argument("--since", metavar="TIME", default="7d", help="from when on (default: 7d)")
+    parser.add_argument("--output", metavar="FILE", help="replace this file (default and -: standard output)")
+
+
 def _add_monitor(commands: Commands, name: str) -> None:
     about = "watch daemon, jobs and plugins on the whole screen; ? shows the keys"
     # It has no document: --json is accepted, so that the error can give a reason.
@@ -451,7 +461,8 @@ _COMMANDS: Mapping[str, Callable[[Commands, str], None]] = {
     "pause": _add_pause, "resume": _add_resume,
     "reset": _add_reset, "health": _add_health, "test": _add_test, "edit": _add_edit, "reload": _add_reload,
     "wait": _add_wait, "state": _add_state, "backup": _add_backup, "restore": _add_restore,
-    "new-plugin": _add_new_plugin, "webhook": _add_webhook, "attempt": _add_attempt, "monitor": _add_monitor,
+    "new-plugin": _add_new_plugin, "webhook": _add_webhook, "attempt": _add_attempt, "report": _add_report,
+    "monitor": _add_monitor,
 }
 # For programs: neither help nor an error names them.
 _HIDDEN: Mapping[str, Callable[[Commands, str], None]] = {"complete": _add_complete}

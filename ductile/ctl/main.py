@@ -30,7 +30,7 @@ from ductile.errors import (
 )
 
 # Commands that change nothing; `state` may, and `test` and `health` run plugins.
-_READ_ONLY = frozenset({"check", "status", "plugins", "pipelines", "queue", "jobs", "logs", "inspect", "wait",
+_READ_ONLY = frozenset({"check", "status", "plugins", "pipelines", "queue", "jobs", "logs", "inspect", "wait", "report",
                         "complete"})
 
 
@@ -125,6 +125,12 @@ def _command(session: Session, options: Namespace) -> int:
             asked = Asked(target=options.target, since=options.since, until=options.until, failed=options.failed,
                           grep=options.grep, limit=options.limit)
             return (follow if options.follow else logs)(session, asked=asked)
+        case "report":
+            if session.as_json:
+                raise DuctileError("ductilectl report: --json is for commands that show a document; see ductilectl jobs"
+                                   " and logs", exit_code=EXIT_USAGE)
+            from ductile.ctl.report import report
+            return report(session, since=options.since, output=options.output)
         case "inspect":
             from ductile.ctl.inspect import inspect
             return inspect(session, job=options.job, context=options.context)

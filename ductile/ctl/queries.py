@@ -372,6 +372,40 @@ def _plugins(conn: sqlite3.Connection) -> list[Row]:
     return plugins
 
 
+# What `report` counts is read as plain tuples, the latest first: there may be a million of them.
+
+
+def ended_in(conn: sqlite3.Connection, since: datetime, until: datetime, *, cancelled: str,
+             limit: int) -> Iterator[tuple[str, str, int, str, bool]]:
+    """Yield plugin, status, attempt and end of the jobs that ended in a period, and whether `cancelled` is the error."""
+    yield from conn.execute(
+        "SELECT plugin, status, attempt, completed_at, status = 'dead' AND last_error IS ? FROM job_queue"
+        " INDEXED BY job_queue_ended WHERE completed_at IS NOT NULL AND completed_at >= ? AND completed_at < ?"
+        " ORDER BY completed_at DESC LIMIT ?", (cancelled, utc_text(since), utc_text(until), limit))
+
+
+def attempts_in(conn: sqlite3.Connection, since: datetime, until: datetime, *,
+                limit: int) -> Iterator[tuple[str, str, int, str, str, str | None, str]]:
+    """Yield plugin, command, number, status, the job's creation, start and end of attempts that ended in a period."""
+    yield from conn.execute(
+        "SELECT plugin, command, attempt, status, created_at, started_at, completed_at FROM job_log"
+        " INDEXED BY job_log_completed WHERE completed_at >= ? AND completed_at < ? ORDER BY completed_at DESC LIMIT ?",
+        (utc_text(since), utc_text(until), limit))
+
+
+def dead_in(conn: sqlite3.Connection, since: datetime, until: datetime, *, cancelled: str,
+            limit: int) -> Iterator[tuple[str, str, str, str | None, str | None, str | None, str]]:
+    """Yield id, plugin, command, error, pipeline, step and end of the jobs that failed permanently in a period.
+
+    Not of those whose error is `cancelled`.
+    """
+    yield from conn.execute(
+        f"SELECT id, plugin, command, substr(last_error, 1, {_ERROR_CHARACTERS}), pipeline_name, step_id, completed_at"
+        " FROM job_queue INDEXED BY job_queue_unsuccessful WHERE status IN ('dead', 'deduped') AND status = 'dead'"
+        " AND completed_at >= ? AND completed_at < ? AND last_error IS NOT ? ORDER BY completed_at DESC LIMIT ?",
+        (utc_text(since), utc_text(until), cancelled, limit))
+
+
 def rows(conn: sqlite3.Connection, sql: str, *parameters: object) -> list[Row]:
     """Return the rows of a query, each by the names of its columns."""
     cursor = conn.execute(sql, parameters)

@@ -14,7 +14,7 @@ from ductile.validation import nearest
 
 COMMANDS = ("init", "check", "status", "plugins", "pipelines", "queue", "run", "emit", "logs", "inspect", "retry",
             "replay", "cancel", "reset", "health", "test", "reload", "wait", "state", "backup",
-            "restore", "new-plugin", "monitor")
+            "restore", "new-plugin", "report", "monitor")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

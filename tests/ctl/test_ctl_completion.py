@@ -78,7 +78,8 @@ QUEUED, RUNNING, DEAD, SUCCEEDED = (job_id(number) for number in range(0xabc0, 0
 
 
 @pytest.mark.parametrize(("words", "expected"), [
-    (["st"], ["status", "state"]), (["--json", "re"], ["retry", "replay", "resume", "reset", "reload", "restore"]),
+    (["st"], ["status", "state"]),
+    (["--json", "re"], ["retry", "replay", "resume", "reset", "reload", "restore", "report"]),
     (["-c", "x", "pl"], ["plugins"]), (["--config", "=", "x", "pl"], ["plugins"]), (["new"], ["new-plugin"]),
     (["--v"], ["--version"]), (["run", "echo", "--p"], ["--payload"]),
     (["wait", "--"], ["--help", "--config", "--json", "--utc", "--timeout"]),
