@@ -156,7 +156,7 @@ def test_more_than_a_run_may_emit_comes_with_the_next(site, monkeypatch):
 def test_the_state_is_bounded(site):
     plugin = site.plugin()
     site.titles(plugin, a=rss())
-    site.titles(plugin, a=rss(*[item(n, pubDate=f"{1 + n % 28} Apr {2000 + n // 28} 10:00 GMT") for n in range(900)]))
+    site.titles(plugin, a=rss(*[item(n, pubDate=f"{1 + n % 28} Apr {2000 + n // 28} 10:00 GMT") for n in range(600)]))
     assert len(plugin.state["feeds"]["a"]["seen"]) // 8 <= 1000
     plugin.config["feeds"] = {"b": f"{site.service.url}/a"}
     site.titles(plugin)
