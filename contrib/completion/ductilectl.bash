@@ -27,6 +27,7 @@ _ductilectl_options() {
         check) options+=' --database' ;;
         pipelines) options+=' --mermaid' ;;
         queue) options+=' -n' ;;
+        schedule) options+=' --next' ;;
         jobs) options+=' --failed --status --plugin --pipeline --since --until -n --limit' ;;
         run) options+=' --payload --type --wait' ;;
         emit) options+=' --payload --source --dry-run' ;;
@@ -50,7 +51,7 @@ _ductilectl() {
     local command= option= config= position=0 index word
     local valued=' -c --config -n --payload --type --source --set --event --state --request --lang --dir
         --timeout --keep --status --plugin --pipeline --since --until --limit --grep
-        --output '
+        --output --next '
     COMPREPLY=()
     for ((index = 1; index < COMP_CWORD; index++)); do
         word=${COMP_WORDS[index]}
@@ -87,14 +88,14 @@ _ductilectl() {
         return
     fi
     case $command:$position in
-        :*) _ductilectl_words 'init check status plugins pipelines queue jobs run emit logs inspect retry replay cancel
-                pause resume reset health test edit reload wait state backup restore new-plugin
+        :*) _ductilectl_words 'init check status plugins pipelines schedule queue jobs run emit logs inspect retry replay
+                cancel pause resume reset health test edit reload wait state backup restore new-plugin
                 webhook attempt report monitor' ;;
         init:0 | attempt:0) _ductilectl_paths -d ;;
         backup:0 | restore:0) _ductilectl_paths -f ;;
         pipelines:0) _ductilectl_ask pipelines ;;
         test:0) if [[ $cur == */* ]]; then _ductilectl_paths -d; else _ductilectl_ask plugins; fi ;;
-        run:0 | logs:0 | pause:0 | resume:0 | reset:0 | health:0 | state:0) _ductilectl_ask plugins ;;
+        run:0 | logs:0 | schedule:0 | pause:0 | resume:0 | reset:0 | health:0 | state:0) _ductilectl_ask plugins ;;
         run:1 | test:1) _ductilectl_words 'poll handle health init' ;;
         inspect:0) _ductilectl_ask jobs ;;
         retry:0) _ductilectl_ask dead ;;

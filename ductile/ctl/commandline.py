@@ -12,6 +12,7 @@ from ductile.units import parse_duration
 
 _HELP_COLUMNS = 79
 _QUEUE_ROWS = 100
+_RUNS = 5
 _JOB_ROWS = 50
 _LOG_ROWS = 20
 _WAIT_SECONDS = 10
@@ -142,6 +143,15 @@ full.""")
 def _add_plugins(commands: Commands, name: str) -> None:
     _command(commands, name, "show every plugin found, and why one was not loaded", "", """\
 Plugins that are not configured are shown too; they never run.""")
+
+
+def _add_schedule(commands: Commands, name: str) -> None:
+    parser = _command(commands, name, "show when schedules run next, and why one will not", "\necho --next 10", """\
+Times are in the zone of the schedule, with --utc in UTC. The time of the next
+run is drawn; those after it vary by half the jitter in each direction.""")
+    parser.add_argument("plugin", metavar="PLUGIN", nargs="?", type=_word, help="only the schedules of this plugin")
+    parser.add_argument("--next", metavar="N", dest="count", type=_positive, default=_RUNS,
+                        help=f"show the next N runs (default: {_RUNS})")
 
 
 def _add_queue(commands: Commands, name: str) -> None:
@@ -456,13 +466,12 @@ def _count(text: str) -> int:
 
 _COMMANDS: Mapping[str, Callable[[Commands, str], None]] = {
     "init": _add_init, "check": _add_check, "status": _add_status, "plugins": _add_plugins,
-    "pipelines": _add_pipelines, "queue": _add_queue, "jobs": _add_jobs, "run": _add_run, "emit": _add_emit,
-    "logs": _add_logs, "inspect": _add_inspect, "retry": _add_retry, "replay": _add_replay, "cancel": _add_cancel,
-    "pause": _add_pause, "resume": _add_resume,
-    "reset": _add_reset, "health": _add_health, "test": _add_test, "edit": _add_edit, "reload": _add_reload,
-    "wait": _add_wait, "state": _add_state, "backup": _add_backup, "restore": _add_restore,
-    "new-plugin": _add_new_plugin, "webhook": _add_webhook, "attempt": _add_attempt, "report": _add_report,
-    "monitor": _add_monitor,
+    "pipelines": _add_pipelines, "schedule": _add_schedule, "queue": _add_queue, "jobs": _add_jobs, "run": _add_run,
+    "emit": _add_emit, "logs": _add_logs, "inspect": _add_inspect, "retry": _add_retry, "replay": _add_replay,
+    "cancel": _add_cancel, "pause": _add_pause, "resume": _add_resume, "reset": _add_reset, "health": _add_health,
+    "test": _add_test, "edit": _add_edit, "reload": _add_reload, "wait": _add_wait, "state": _add_state,
+    "backup": _add_backup, "restore": _add_restore, "new-plugin": _add_new_plugin, "webhook": _add_webhook,
+    "attempt": _add_attempt, "report": _add_report, "monitor": _add_monitor,
 }
 # For programs: neither help nor an error names them.
 _HIDDEN: Mapping[str, Callable[[Commands, str], None]] = {"complete": _add_complete}

@@ -50,6 +50,13 @@ def enabled(known: RuntimeConfig, name: str) -> ConfiguredPlugin:
     return plugin
 
 
+def require_configured(session: Session, name: str) -> None:
+    """Refuse a plugin that is not configured. Needs no plugin's files. Raises DuctileError (66)."""
+    if name not in session.config.plugins:
+        hint = nearest(name, session.config.plugins)
+        raise DuctileError(f"no plugin {quoted(name)} is configured{hint}", exit_code=EXIT_NOT_FOUND)
+
+
 def require_plugin(session: Session, conn: sqlite3.Connection, name: str) -> None:
     """Refuse a plugin that is neither configured nor in the database. Raises DuctileError (66)."""
     if not is_known(session, conn, name):

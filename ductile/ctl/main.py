@@ -30,8 +30,8 @@ from ductile.errors import (
 )
 
 # Commands that change nothing; `state` may, and `test` and `health` run plugins.
-_READ_ONLY = frozenset({"check", "status", "plugins", "pipelines", "queue", "jobs", "logs", "inspect", "wait", "report",
-                        "complete"})
+_READ_ONLY = frozenset({"check", "status", "plugins", "pipelines", "schedule", "queue", "jobs", "logs", "inspect",
+                        "wait", "report", "complete"})
 
 
 def run() -> None:
@@ -113,6 +113,9 @@ def _command(session: Session, options: Namespace) -> int:
         case "pipelines":
             from ductile.ctl.pipelines import pipelines
             return pipelines(session, name=options.pipeline, mermaid=options.mermaid)
+        case "schedule":
+            from ductile.ctl.schedule import schedule
+            return schedule(session, plugin=options.plugin, count=options.count)
         case "queue":
             from ductile.ctl.jobs import queue
             return queue(session, limit=options.limit)

@@ -9,10 +9,10 @@ from typing import Any
 from ductile import submit
 from ductile.ctl import table
 from ductile.ctl.daemon_link import wake
-from ductile.ctl.lookup import configured, quoted, runtime
+from ductile.ctl.lookup import configured, require_configured, runtime
 from ductile.ctl.session import Session
 from ductile.db import transaction
-from ductile.errors import EXIT_NOT_FOUND, EXIT_OK, DuctileError
+from ductile.errors import EXIT_OK
 from ductile.pipeline import version_table
 from ductile.plugin import plugin_table
 from ductile.plugin.discovery import ConfiguredPlugin, Found
@@ -23,7 +23,6 @@ from ductile.runtime_config import RuntimeConfig
 from ductile.scheduler import schedule_table
 from ductile.scheduler.breaker import CLOSED, transition_event
 from ductile.text import counted
-from ductile.validation import nearest
 
 
 def plugins(session: Session) -> int:
@@ -70,7 +69,7 @@ def _row(name: str, found: Found | None, user: ConfiguredPlugin | None) -> dict[
 
 def pause(session: Session, *, plugin: str) -> int:
     """Have the jobs of a plugin wait until it is resumed. Raises DuctileError (66) for one that is not configured."""
-    _require_configured(session, plugin)
+    require_configured(session, plugin)
     with session.changing() as conn:
         with transaction(conn):
             was_paused = plugin in plugin_table.paused(conn)
@@ -85,7 +84,7 @@ def pause(session: Session, *, plugin: str) -> int:
 
 def resume(session: Session, *, plugin: str) -> int:
     """Have the jobs of a paused plugin run again. Raises DuctileError (66) for one that is not configured."""
-    _require_configured(session, plugin)
+    require_configured(session, plugin)
     with session.changing() as conn:
         with transaction(conn):
             was_paused = plugin_table.resume(conn, plugin)
@@ -93,12 +92,6 @@ def resume(session: Session, *, plugin: str) -> int:
     session.emit({"plugin": plugin, "paused": False, "since": None},
                  f"plugin {plugin} is resumed\n" if was_paused else f"plugin {plugin} was not paused\n")
     return EXIT_OK
-
-
-def _require_configured(session: Session, name: str) -> None:
-    if name not in session.config.plugins:
-        hint = nearest(name, session.config.plugins)
-        raise DuctileError(f"no plugin {quoted(name)} is configured{hint}", exit_code=EXIT_NOT_FOUND)
 
 
 def reset(session: Session, *, plugin: str) -> int:

@@ -49,6 +49,7 @@ gone    -        -         -                   gone           yes      {missing}
         ("unused", None, None, None), ("gone", "gone", True, missing)]
     assert rows[1] == {
         "plugin": "echo", "version": "0.1.0", "protocol": 2, "commands": ["poll", "handle", "health"],
+        "command_details": [{"name": name, "type": None, "description": ""} for name in ("poll", "handle", "health")],
         "description": "", "configured_as": "echo", "enabled": True, "not_loaded": None,
         "directory": str(desk.home / "plugins" / "echo")}
 

@@ -1,0 +1,97 @@
+"""`ductilectl schedule`: when the schedules of plugins run next, and why one will not."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, tzinfo
+from typing import Any
+
+from ductile.config.model import Schedule, Unit
+from ductile.ctl import status, table, times
+from ductile.ctl.lookup import require_configured
+from ductile.ctl.session import Session
+from ductile.errors import EXIT_OK
+from ductile.scheduler import schedule_table
+from ductile.scheduler.schedule import Slot, advance, first
+from ductile.scheduler.schedule_table import ScheduleEntry
+from ductile.units import format_duration, parse_utc, utc_text
+
+_CLOCK = "%H:%M"
+_INDENT = "  "
+
+
+class _NoJitter:
+    """A random source that returns zero, or what is nearest to it."""
+
+    def uniform(self, least: float, most: float) -> float:
+        return max(least, min(0.0, most))
+
+
+def schedule(session: Session, *, plugin: str | None, count: int) -> int:
+    """Show the next `count` runs of each schedule, of one plugin or of all.
+
+    Raises DuctileError (66) for a plugin that is not configured.
+    """
+    if plugin is not None:
+        require_configured(session, plugin)
+    now = session.now()
+    known = {name: each for name, each in session.config.plugins.items() if plugin in (None, name)}
+    with session.database() as conn:
+        stored = {} if conn is None else schedule_table.entries(conn)
+        held = {} if conn is None else _held(session, conn, now)
+    rows = [_row(name, each, stored.get((name, each.id)), held.get(name, []) if settings.enabled else ["disabled"],
+                 now=now, count=count)
+            for name, settings in known.items() for each in settings.schedules]
+    zones = [each.zone for settings in known.values() for each in settings.schedules]
+    nothing = "no plugin has a schedule\n" if plugin is None else f"plugin {plugin} has no schedule\n"
+    text = "\n".join(_text(row, UTC if session.utc else zone, now) for row, zone in zip(rows, zones, strict=True))
+    session.emit(rows, text or nothing)
+    return EXIT_OK
+
+
+def _held(session: Session, conn: sqlite3.Connection, now: datetime) -> dict[str, list[str]]:
+    """Return why each plugin's next run will not start."""
+    found = status.read(conn, state_path=session.state_path, plugins=session.plugins, now=now)
+    return {row["plugin"]: row["held"] for row in found["plugins"]}
+
+
+def _row(plugin: str, schedule: Schedule, entry: ScheduleEntry | None, held: list[str], *, now: datetime,
+         count: int) -> dict[str, Any]:
+    window = schedule.window
+    return {
+        "plugin": plugin, "schedule_id": schedule.id, "command": schedule.command, "rule": _rule(schedule),
+        "jitter_seconds": schedule.jitter,
+        "window": window and f"{window.start.strftime(_CLOCK)}-{window.end.strftime(_CLOCK)}",
+        "held": held, "runs": list(_runs(schedule, entry, now, count)),
+    }
+
+
+def _rule(schedule: Schedule) -> str:
+    every = schedule.every
+    return f"every {format_duration(every.count)}" if every.unit is Unit.SECONDS else schedule.rule()
+
+
+def _runs(schedule: Schedule, entry: ScheduleEntry | None, now: datetime, count: int) -> Iterator[dict[str, Any]]:
+    """Yield the next runs. The time of the first one is drawn already, if the daemon has seen this schedule."""
+    is_drawn = entry is not None and entry.rule == schedule.rule()
+    slot: Slot = entry.slot if entry is not None and is_drawn else first(schedule, now, _NoJitter())
+    for _ in range(count):
+        yield {"at": utc_text(slot.next_run_at), "drawn": is_drawn}
+        slot, is_drawn = advance(schedule, slot, max(now, slot.base_at), _NoJitter()), False
+
+
+def _text(row: Mapping[str, Any], zone: tzinfo, now: datetime) -> str:
+    parts = [row["rule"]]
+    if row["jitter_seconds"]:
+        parts.append(f"jitter {format_duration(row['jitter_seconds'])}")
+    if row["window"] is not None:
+        parts.append(f"window {row['window']}")
+    lines = [f"{row['plugin']} {row['command']}, schedule {row['schedule_id']}: {', '.join(parts)}"]
+    lines += [f"{_INDENT}blocked: {times.localized(reason, zone)}" for reason in row["held"]]
+    half = row["jitter_seconds"] / 2
+    for run in row["runs"]:
+        due = "due now" if parse_utc(run["at"]) <= now else times.relative(run["at"], now)
+        around = "" if run["drawn"] or not half else f" ±{format_duration(half)}"
+        lines.append(f"{_INDENT}{times.local(run['at'], zone)}{around}  {due}")
+    return "".join(table.block(line, "") for line in lines)
