@@ -81,6 +81,9 @@ class Look:
         source = os.path.join(self.root, path)
         target = os.path.join(self.workspace, payload["path"])
         os.makedirs(os.path.dirname(target), exist_ok=True)
+        # Two names that are no UTF-8 can look the same.
+        while os.path.lexists(target):
+            target += "_"
         try:
             if self.config["content"] == "link":
                 os.link(source, target, follow_symlinks=False)

@@ -229,9 +229,13 @@ def test_other_patterns_begin_anew(home):
 def test_a_name_that_is_no_utf_8_is_told_of(home):
     plugin = home.plugin(stable=0)
     home.look(plugin)
-    Path(os.fsdecode(os.fsencode(home.directory) + b"/a\xffb\nc")).write_text("x")
-    ((_, payload),) = told(plugin.poll())
-    assert (payload["path"], Path(payload["file"]).read_text()) == ("a\ufffdb\nc", "x")
+    for byte in (b"\xfe", b"\xff"):
+        Path(os.fsdecode(os.fsencode(home.directory) + b"/a" + byte + b"b\nc")).write_bytes(byte)
+    found = [payload for _, payload in told(plugin.poll())]
+    assert [payload["path"] for payload in found] == ["a\ufffdb\nc"] * 2
+    assert {Path(payload["file"]).read_bytes() for payload in found} == {b"\xfe", b"\xff"}
+    for payload in found:
+        Path(payload["file"]).unlink()
     assert home.look(plugin) == []
 
 

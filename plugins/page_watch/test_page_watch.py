@@ -113,6 +113,14 @@ def test_hostile_html_is_read_in_time_and_without_recursion(page):
     assert time.process_time() - began < 5
 
 
+def test_a_page_that_takes_too_long_to_read_is_left_alone(site, monkeypatch):
+    plugin = site.plugin("a", "b")
+    site.look(plugin, a="one", b="one")
+    monkeypatch.setattr(in_process.load(HERE), "SECONDS_PER_PAGE", 0.05)
+    response = site.look(plugin, a="<a" * 200_000, b="two")
+    assert [payload["page"] for _, payload in response] == ["b"]
+
+
 def test_too_long_a_text_is_named():
     with pytest.raises(in_process.library().Permanent) as caught:
         extracted("<p>" + "x" * 100_001)
