@@ -1,9 +1,8 @@
-"""The daemon's log: JSON lines to standard output, syslog or a file. Writing never blocks."""
+"""The daemon's log: lines to standard output, syslog or a file. Writing never blocks."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import select
 import socket
@@ -12,20 +11,20 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from ductile import log_line
 from ductile.errors import EXIT_SYSTEM, DuctileError
+from ductile.log_line import Format
 from ductile.safe_files import printable
-from ductile.units import utc_text
 
 _LEVELS = {"debug": 0, "info": 1, "warn": 2, "error": 3}
 _NEVER = len(_LEVELS)
 _NAMES = tuple(_LEVELS)
-_ENCODER = json.JSONEncoder(default=str)
 
 # For a slow reader. When it is full, lines are dropped and counted.
 _BUFFER_BYTES = 1024 * 1024
@@ -173,6 +172,7 @@ class _Log:
 
     def __init__(self) -> None:
         self.level = _NEVER       # nothing is logged before `set_up`
+        self._format: Format = log_line.as_json
         self._output: _Output | None = None
         self._lock = threading.Lock()
         self._lines: deque[_Line] = deque()
@@ -182,12 +182,13 @@ class _Log:
         self._owner: int | None = None
         self.is_behind = False    # the last write did not take everything
 
-    def use(self, output: _Output, level: int) -> None:
-        """Switch to another output; lines that the old one did not take go to the new one."""
+    def use(self, output: _Output, level: int, format: Format) -> None:
+        """Switch to another output; lines that the old one did not take go to the new one, as they are."""
         with self._lock:
             self._drain()
             self._close_output()
             self._output = output
+            self._format = format
             self.level = level
 
     def add(self, line: _Line) -> None:
@@ -198,6 +199,10 @@ class _Log:
             self._keep(line)
             if self._owner != threading.get_ident() or len(self._lines) >= _HELD_LINES:
                 self._drain()
+
+    def line(self, level: int, component: str, message: str, fields: Mapping[str, Any]) -> _Line:
+        """Return a line in the format of the log."""
+        return level, self._format(datetime.now(UTC), _NAMES[level], component, message, fields)
 
     def hold(self) -> None:
         with self._lock:
@@ -238,7 +243,7 @@ class _Log:
         self._append(line)
 
     def _append_dropped(self) -> None:
-        self._append(_encode(_LEVELS["warn"], "daemon", "log lines dropped", {"count": self._dropped}))
+        self._append(self.line(_LEVELS["warn"], "daemon", "log lines dropped", {"count": self._dropped}))
         self._dropped = 0
 
     def _has_room(self, line: _Line) -> bool:
@@ -311,37 +316,46 @@ class Component:
 
     def _write(self, level: int, message: str, fields: dict[str, Any]) -> None:
         if level >= _LOG.level:
-            _LOG.add(_encode(level, self._name, message, fields))
+            _LOG.add(_LOG.line(level, self._name, message, fields))
 
 
 class Opened:
     """An opened log that is not in use yet."""
 
-    def __init__(self, output: _Output, level: str) -> None:
+    def __init__(self, output: _Output, level: str, format: Format) -> None:
         self._output = output
         self._level = _LEVELS[level]
+        self._format = format
 
     def use(self) -> None:
         """Replace the log in use."""
-        _LOG.use(self._output, self._level)
+        _LOG.use(self._output, self._level, self._format)
 
     def close(self) -> None:
         """Close it; the log in use stays."""
         self._output.close()
 
 
-def opened(destination: str | Path, level: str, name: str = "ductile") -> Opened:
+def opened(destination: str | Path, level: str, name: str = "ductile", format: str = "auto") -> Opened:
     """Open `stdout`, `syslog` or a file, for lines from `level` upwards; `name` is the syslog tag.
 
-    Raises DuctileError (71) if the file cannot be opened or there is no syslog. Later failures never stop the daemon:
-    lines wait in a bounded buffer, and are dropped and counted when it is full.
+    `format` is `json`, `text`, or `auto`: text on a terminal, else JSON. Raises DuctileError (71) if the file cannot be
+    opened or there is no syslog. Later failures never stop the daemon: lines wait in a bounded buffer, and are dropped
+    and counted when it is full.
     """
-    return Opened(_open(destination, name), level)
+    return Opened(_open(destination, name), level, _format(destination, format))
 
 
-def set_up(destination: str | Path, level: str, name: str = "ductile") -> None:
+def _format(destination: str | Path, name: str) -> Format:
+    is_terminal = destination == "stdout" and sys.stdout.isatty()
+    if name == "json" or (name == "auto" and not is_terminal):
+        return log_line.as_json
+    return log_line.as_text if is_terminal else log_line.as_dated_text
+
+
+def set_up(destination: str | Path, level: str, name: str = "ductile", format: str = "auto") -> None:
     """Open a log and use it. Raises DuctileError (71), and then the log in use stays."""
-    opened(destination, level, name).use()
+    opened(destination, level, name, format).use()
 
 
 def has_syslog() -> bool:
@@ -367,19 +381,6 @@ def is_behind() -> bool:
 def close(patience: float = 0.0) -> None:
     """Write the buffered lines, waiting up to `patience` seconds for a slow reader, and end the log."""
     _LOG.close(patience)
-
-
-def _encode(level: int, component: str, message: str, fields: dict[str, Any]) -> _Line:
-    line: dict[str, Any] = {
-        "timestamp": utc_text(datetime.now(UTC)), "level": _NAMES[level], "component": component,
-        "message": message,
-    }
-    try:
-        text = _ENCODER.encode(line | fields)
-    except Exception as error:
-        # __str__ of a value may raise anything.
-        text = _ENCODER.encode(line | {"fields_not_written": f"{type(error).__name__} in one of {', '.join(fields)}"})
-    return level, text.encode("ascii") + b"\n"
 
 
 def _open(destination: str | Path, name: str) -> _Output:

@@ -298,7 +298,7 @@ class ConfigSource:
         """Open the log of a configuration, without using it yet. Raises DuctileError (71)."""
         service = config.service
         destination = self.stdout if service.log == "stdout" else service.log
-        return log.opened(destination, service.log_level, service.name)
+        return log.opened(destination, service.log_level, service.name, service.log_format)
 
 
 def _as_written(read: RuntimeConfig, key: KeyPath, path: Path) -> str:

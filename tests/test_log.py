@@ -355,7 +355,7 @@ if sys.argv[1] == "denied":
     os.fchmod(1, 0)
     if os.geteuid() == 0:
         os.setuid(65534)
-log.set_up("stdout", "info")
+log.set_up("stdout", "info", format="json")
 for number in range(3_000):
     log.Component("daemon").info("said", number=number, text="x" * 1000)
 print("went on", log.is_behind(), os.get_blocking(1), file=sys.stderr, flush=True)

@@ -18,7 +18,7 @@ ROOT = {
     **dict.fromkeys(("plugin_roots", "plugin_root", "plugin_paths", "plugin_path", "plugin_dirs"),
                     "write plugins_dir, one directory or a list"),
     **dict.fromkeys(("database", "db", "data_dir"), "write state: {path: FILE}"),
-    **dict.fromkeys(("log", "log_level", "env_file", "tick_interval", "dedupe_ttl", "job_log_retention", "max_hops",
+    **dict.fromkeys(("log", "log_level", "log_format", "env_file", "tick_interval", "dedupe_ttl", "job_log_retention", "max_hops",
                      "max_queue_depth", "shutdown_grace", "name"), _IN_SERVICE),
     **dict.fromkeys(("schedule", "schedules", "jobs", "cron"),
                     "a schedule belongs to its plugin: plugins.NAME.schedule"),

@@ -19,12 +19,13 @@ DEFAULT_TIMEOUTS = {"poll": 60, "handle": 120, "health": 10, "init": 30}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """The section `service`. `log` is `stdout`, `syslog` or a file."""
+    """The section `service`. `log` is `stdout`, `syslog` or a file; `log_format` is `auto`, `json` or `text`."""
 
     name: str = "ductile"
     tick_interval: int = units.MINUTE
     log_level: str = "info"
     log: str | Path = "stdout"
+    log_format: str = "auto"
     dedupe_ttl: int = 24 * units.HOUR
     job_log_retention: int = 30 * units.DAY
     max_hops: int = 20

@@ -41,6 +41,7 @@ from ductile.validation import Path as Place
 BaseOf = Callable[[Place], Path]
 
 _LOG_LEVELS = ("debug", "info", "warn", "error")
+_LOG_FORMATS = ("auto", "json", "text")
 _LOG_WORDS = ("stdout", "syslog")
 
 
@@ -107,6 +108,7 @@ def _read_service(section: Section, base_of: BaseOf) -> Service:
         tick_interval=_duration(section, "tick_interval", default.tick_interval, least=1),
         log_level=section.choice("log_level", default.log_level, _LOG_LEVELS),
         log=section.read("log", default.log, lambda value: _as_log(value, base_of((*section.path, "log")))),
+        log_format=section.choice("log_format", default.log_format, _LOG_FORMATS),
         dedupe_ttl=dedupe_ttl,
         job_log_retention=job_log_retention,
         max_hops=section.integer("max_hops", default.max_hops, least=1, most=1000),

@@ -43,6 +43,8 @@ MALFORMED = [
         ],
     ),
     ("service: {log_level: on}\n", ["1:22: service.log_level: expected one of debug, info, warn, error, got 'on'"]),
+    ("service: {log_format: txt}\n", ["1:23: service.log_format: expected one of auto, json, text, got 'txt'"
+                                      " (did you mean 'text'?)"]),
     ("service: {log: true}\n", ["1:16: service.log: expected a string, got true"]),
     (
         "service: {dedupe_ttl: 40d}\n",

@@ -48,8 +48,8 @@ def schedules_of(directory: Path, text: str) -> tuple[Schedule, ...]:
 def test_what_a_file_does_not_say_has_its_default(tmp_path):
     config = config_of(tmp_path, "plugins: {}\n")
     assert config.service == Service(
-        name="ductile", tick_interval=60, log_level="info", log="stdout", dedupe_ttl=86400, job_log_retention=2592000,
-        max_hops=20, max_queue_depth=10000, shutdown_grace=30, env_file=None,
+        name="ductile", tick_interval=60, log_level="info", log="stdout", log_format="auto", dedupe_ttl=86400,
+        job_log_retention=2592000, max_hops=20, max_queue_depth=10000, shutdown_grace=30, env_file=None,
     )
     assert (config.state_path, config.workspace_path) == (tmp_path / "data/state.db", tmp_path / "data/ws")
     assert (config.plugins_dirs, config.pipelines_dir) == ((tmp_path / "plugins",), tmp_path / "pipelines")
