@@ -12,7 +12,7 @@ WEEKDAYS = ("MO", "TU", "WE", "TH", "FR", "SA", "SU")
 _NUMBERS = {"BYMONTH": (1, 12), "BYMONTHDAY": (-31, 31), "BYYEARDAY": (-366, 366), "BYSETPOS": (-366, 366),
             "BYHOUR": (0, 23), "BYMINUTE": (0, 59)}
 # A rule that gives nothing for so many periods gives nothing any more.
-MOST_EMPTY, MOST_COUNT = 1000, 20_000
+MOST_EMPTY, MOST_COUNT = 10_000, 20_000
 
 
 class Unsupported(ValueError):
@@ -73,6 +73,8 @@ def occurrences(rule: Rule, start: datetime, after: datetime, before: datetime) 
     given = empty = 0
     while empty < MOST_EMPTY:
         try:
+            if _begin(rule, start, period) >= before:
+                return
             found = [at for at in _within(rule, start, period) if at >= start]
         except OverflowError:
             return
@@ -93,6 +95,19 @@ def _period(rule: Rule, start: datetime, at: datetime) -> int:
     whole = {"DAILY": days, "WEEKLY": days // 7, "YEARLY": at.year - start.year,
              "MONTHLY": (at.year - start.year) * 12 + at.month - start.month}[rule.freq]
     return whole // rule.interval
+
+
+def _begin(rule: Rule, start: datetime, period: int) -> datetime:
+    """Return a time before which nothing of a period lies. Raises OverflowError past the last year."""
+    step = period * rule.interval
+    if rule.freq in ("DAILY", "WEEKLY"):
+        weeks = rule.freq == "WEEKLY"
+        return datetime.combine(start.date(), time()) + timedelta(days=step * (7 if weeks else 1) - 6 * weeks)
+    year, month = divmod(start.year * 12 + start.month - 1 + step, 12) if rule.freq == "MONTHLY" else (
+        start.year + step, 0)
+    if year > date.max.year:
+        raise OverflowError
+    return datetime(year, month + 1, 1)
 
 
 def _within(rule: Rule, start: datetime, period: int) -> list[datetime]:

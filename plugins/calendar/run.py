@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import re
 import stat
@@ -151,11 +152,15 @@ def poll(config: dict, state: dict, calendar: ics.Component, zones: ics.Zones, n
             due.append((each.start.astimezone(UTC), key, each, begins(each, at) <= now))
     due.sort(key=lambda entry: entry[:2])
     emitted = due[:MOST_EVENTS]
-    for line in warnings[:MOST_WARNINGS]:
+    # Once, and not at each poll.
+    warned = hashlib.blake2b("\n".join(sorted(warnings)).encode(), digest_size=8).hexdigest() if warnings else ""
+    for line in warnings[:MOST_WARNINGS] if warned != state.get("warned", "") else ():
         log(one_line(line), "warn")
     oldest = int((now - LATE - timedelta(days=2)).timestamp())
     told |= {key: int(start.timestamp()) for start, key, _, _ in emitted}
     updates = {"told": {key: at for key, at in told.items() if at >= oldest}}
+    if warned != state.get("warned", ""):
+        updates["warned"] = warned
     if len(emitted) == len(due):
         updates["polled_at"] = int(now.timestamp())
     name = one_line(calendar.text("X-WR-CALNAME"), 200)

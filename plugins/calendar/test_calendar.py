@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -264,6 +265,18 @@ def test_what_is_not_understood_is_a_warning_and_hides_no_others(plugin):
     response = plugin.run()
     assert [event.payload["uid"] for event in response.events] == ["d", "e", "f", "g"]
     assert [line.level for line in response.logs] == ["warn"] * 5
+    # They are told once.
+    assert plugin.run().logs == ()
+    plugin.has("UID:a\nDTSTART:soon")
+    assert len(plugin.run().logs) == 1
+
+
+def test_a_rule_that_never_gives_anything_costs_little(plugin):
+    plugin.has(*(f"UID:{number}\nDTSTART:19700101T000000Z\nRRULE:FREQ={freq};BYMONTH=2;BYMONTHDAY=30"
+                 for number in range(200) for freq in ("DAILY", "MONTHLY", "YEARLY")))
+    begun = time.monotonic()
+    assert plugin.poll() == []
+    assert time.monotonic() - begun < 10
 
 
 def test_health_counts_the_events(plugin):

@@ -84,7 +84,11 @@ def poll(request: dict, config: dict, state: dict, now: float, zone: ZoneInfo) -
     today = datetime.fromtimestamp(now, zone).date()
     first, is_daily = first_day(state, today, config["first_days"])
     api = Api(config, state, now, min(TIMEOUT_SECONDS, seconds_left(request)))
-    items = [item for name in config["kinds"] for item in read(name, api, first, today, zone)]
+    items, missing = [], []
+    for name in config["kinds"]:
+        found = read(name, api, first, today, zone, warned=name in (state.get("missing") or ()))
+        missing += [name] if found is None else []
+        items += found or []
     known = state.get("known") or {}
     fresh = sorted((item for item in items if known.get(item.key, [0, None])[1] != item.digest),
                    key=lambda item: (item.day, item.key))
@@ -92,7 +96,7 @@ def poll(request: dict, config: dict, state: dict, now: float, zone: ZoneInfo) -
     oldest = (today - timedelta(days=REMEMBERED_DAYS)).isoformat()
     remembered = {key: mark for key, mark in (
         known | {item.key: [item.day, item.digest] for item in emitted}).items() if mark[0] >= oldest}
-    updates = api.state | {"known": remembered, "not_before": 0,
+    updates = api.state | {"known": remembered, "not_before": 0, "missing": missing,
                            "until": left[0].day if left else today.isoformat()}
     if is_daily and not left:
         updates["daily"] = today.isoformat()
@@ -112,14 +116,16 @@ def first_day(state: dict, today: date, first_days: int) -> tuple[date, bool]:
     return max(again, today - timedelta(days=LONGEST_GAP_DAYS)), is_daily
 
 
-def read(name: str, api: Api, first: date, today: date, zone: ZoneInfo) -> list:
-    """Return the rows of a kind; one that this account does not have is a warning."""
+def read(name: str, api: Api, first: date, today: date, zone: ZoneInfo, *, warned: bool) -> list | None:
+    """Return the rows of a kind; None for one that this account does not have, which is a warning once."""
     found, kind = [], rows.KINDS[name]
     try:
         for start, end in rows.spans(first, today, SPAN_DAYS):
             found += rows.read(kind, api, start, end, zone)
     except Missing as error:
-        log(f"{name}: {error}", "warn")
+        if not warned:
+            log(f"{name}: {error}", "warn")
+        return None
     except Busy:
         raise
     except Failed as error:

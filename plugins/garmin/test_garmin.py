@@ -130,6 +130,7 @@ def test_nothing_and_rows_of_another_form_hide_no_others(api, plugin):
     assert [event.payload["date"] for event in response.events] == [ago(1)]
     assert [line.message for line in response.logs] == [
         f"hrv: {api.url} has no such data for this account (404)"]
+    assert plugin.run().logs == ()
 
 
 # Tokens

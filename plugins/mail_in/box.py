@@ -63,7 +63,7 @@ class Box:
             kind, data = self._imap.select(_quoted(self._config["folder"]), readonly=readonly)
         except imaplib.IMAP4.readonly:
             raise Permanent(f"{self._place} does not let {self._config['folder']} be changed") from None
-        self._done("SELECT", kind, data, is_setting=True)
+        self._done("SELECT", kind, data, is_final=True)
         numbers = []
         for name in ("UIDVALIDITY", "UIDNEXT"):
             found = (self._imap.response(name)[1] or [None])[-1]
@@ -72,11 +72,11 @@ class Box:
             numbers.append(int(found))
         return numbers[0], numbers[1]
 
-    def _done(self, what: str, kind: str, data: Sequence, *, is_setting: bool = False) -> Sequence:
+    def _done(self, what: str, kind: str, data: Sequence, *, is_final: bool = False) -> Sequence:
         if kind == "OK":
             return data
         said = one_line(data[-1].decode("utf-8", "replace"), 200) if data and isinstance(data[-1], bytes) else ""
-        raise Failed(f"{self._place} refuses {what}: {said}", retry=not is_setting or _may_pass(said))
+        raise Failed(f"{self._place} refuses {what}: {said}", retry=not is_final or _may_pass(said))
 
     def search(self, *criteria: str) -> list[int]:
         """Return the UIDs that fit, in ascending order."""
@@ -90,7 +90,8 @@ class Box:
 
     def describe(self, uid: int) -> tuple[int, str | None] | None:
         """Return a mail's size and when it arrived, as the server writes it; None for a mail that has gone."""
-        data = self._done("FETCH", *self._imap.uid("FETCH", str(uid), "(UID RFC822.SIZE INTERNALDATE)"))
+        answer = self._imap.uid("FETCH", str(uid), "(UID RFC822.SIZE INTERNALDATE)")
+        data = self._done("FETCH", *answer, is_final=True)
         line = b" ".join(each for each in data if isinstance(each, bytes))
         size, arrived = _SIZE.search(line), _ARRIVED.search(line)
         if size is None or _UID.search(line) is None:
@@ -100,7 +101,7 @@ class Box:
     def fetch(self, uid: int, *, header_only: bool) -> bytes | None:
         """Return a mail, which stays unread; None where it has gone."""
         section = "BODY.PEEK[HEADER]" if header_only else "BODY.PEEK[]"
-        data = self._done("FETCH", *self._imap.uid("FETCH", str(uid), f"(UID {section})"))
+        data = self._done("FETCH", *self._imap.uid("FETCH", str(uid), f"(UID {section})"), is_final=True)
         return next((each[1] for each in data if isinstance(each, tuple) and isinstance(each[1], bytes)), None)
 
     def flag(self, uids: Sequence[int], flag: str) -> None:

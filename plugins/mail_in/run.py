@@ -176,32 +176,43 @@ def collect(request: dict, config: dict, box: Box, uids: list[int],
     events, last, seen, size_left, text_left = [], None, [], 4 * config["max_size"] * MIB, MOST_TEXT
     begun, half = time.monotonic(), seconds_left(request) / 2
     for uid in uids:
-        if len(events) == config["max_messages"] or (events and (
+        if len(events) == config["max_messages"] or (last is not None and (
                 min(size_left, text_left) <= 0 or time.monotonic() - begun > half)):
             break
-        found = box.describe(uid)
-        if found is not None:
-            size, arrived = found
-            is_large = size > config["max_size"] * MIB
-            data = box.fetch(uid, header_only=is_large)
-            if data is not None:
-                size_left -= len(data)
-                identity = parse.identity(data, size)
-                seen.append(identity)
-                if identity not in skipped:
-                    events.append(event(request, config, (uid, size, arrived, is_large), data, identity))
-                    text_left -= len(events[-1]["payload"]["text"])
-        last = uid
+        found, last = read_mail(config, box, uid), uid
+        if found is None:
+            continue
+        about, data = found
+        size_left -= len(data)
+        identity = parse.identity(data, about["size"])
+        seen.append(identity)
+        if identity not in skipped:
+            payload = parse.read(data, Path(request["workspace_dir"], f"mail-{uid}")) | about
+            text_left -= len(payload["text"])
+            events.append({"type": "mail.received", "payload": payload,
+                           "dedupe_key": f"mail:{config['username']}:{identity}"})
     return events, last, seen
 
 
-def event(request: dict, config: dict, about: tuple, data: bytes, identity: str) -> dict:
-    uid, size, arrived, is_large = about
-    payload = parse.read(data, Path(request["workspace_dir"], f"mail-{uid}"))
-    payload |= {"uid": uid, "folder": config["folder"], "size": size, "received": received(arrived)}
-    if is_large:
-        payload["too_large"] = True
-    return {"type": "mail.received", "payload": payload, "dedupe_key": f"mail:{config['username']}:{identity}"}
+def read_mail(config: dict, box: Box, uid: int) -> tuple[dict, bytes] | None:
+    """Return what the server says of a mail, and the mail; None where it has gone.
+
+    One that the server cannot give is without content: it must not keep the others back.
+    """
+    about = {"uid": uid, "folder": config["folder"], "size": 0, "received": None}
+    try:
+        found = box.describe(uid)
+        if found is None:
+            return None
+        about |= {"size": found[0], "received": received(found[1])}
+        is_large = found[0] > config["max_size"] * MIB
+        data = box.fetch(uid, header_only=is_large)
+    except Failed as error:
+        if error.retry:
+            raise
+        log(f"mail {uid}: {error}", "warn")
+        return about | {"unreadable": str(error)}, f"Message-ID: <{uid}@{config['folder']}>\r\n\r\n".encode()
+    return None if data is None else (about | ({"too_large": True} if is_large else {}), data)
 
 
 def received(arrived: str | None) -> str | None:

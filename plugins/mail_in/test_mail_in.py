@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from email.message import EmailMessage
 from pathlib import Path
@@ -139,6 +140,19 @@ def test_a_mail_that_is_nested_too_deeply_is_an_event_all_the_same(server, plugi
     assert len(plugin.poll()) == 1
 
 
+@pytest.mark.parametrize("data", [
+    b"Subject: x\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\n\r\n" * 100_000,
+    b"Subject: x\r\nFrom: " + b"<a@" * 300_000 + b"\r\n\r\n", b"Subject: x\r\nTo: " + b"(" * 300_000 + b"\r\n\r\n",
+    *(b"Subject: x\r\nContent-Type: text/html\r\n\r\n" + each * 200_000
+      for each in (b"<!--", b"<![CDATA[", b"<a b=\"", b"<script>", b"</", b"&", b"<?", b"<p>")),
+], ids=lambda data: data[-20:].decode().strip())
+def test_a_mail_that_was_made_to_be_slow_is_read_in_time(server, plugin, data):
+    server.arrives(data)
+    begun = time.monotonic()
+    assert [payload["subject"] for payload in plugin.poll()] == ["x"]
+    assert time.monotonic() - begun < 20
+
+
 def test_a_long_text_is_a_file(server, plugin):
     server.arrives(mail(text="word\n" * 20_000))
     (payload,) = plugin.poll()
@@ -272,7 +286,7 @@ def test_health_logs_in_and_looks_at_the_folder(server, plugin):
 @pytest.mark.parametrize(("word", "fault"), [
     *((word, fault) for word in ("", "LOGIN", "EXAMINE", "UID SEARCH", "UID FETCH")
       for fault in (HANG_UP, STALL, b"\x16\x03\x01")),
-    ("", b"* BYE full"), ("UID SEARCH", b"BAD what"), ("UID FETCH", b"NO later")])
+    ("", b"* BYE full"), ("UID SEARCH", b"BAD what"), ("UID FETCH", b"NO [UNAVAILABLE] later")])
 def test_what_may_pass_is_retried_and_loses_nothing(server, plugin, word, fault):
     server.arrives(mail())
     server.answers[word] = fault
@@ -280,6 +294,17 @@ def test_what_may_pass_is_retried_and_loses_nothing(server, plugin, word, fault)
     assert (response.status, response.retry, response.state_updates) == ("error", True, {}), response
     server.answers.clear()
     assert len(plugin.poll()) == 1
+
+
+def test_a_mail_that_the_server_cannot_give_keeps_no_other_back(server, plugin):
+    server.arrives(mail())
+    server.answers["UID FETCH"] = b"NO it is broken"
+    response = plugin.run()
+    assert [event.payload["unreadable"] for event in response.events] == [
+        f"127.0.0.1:{server.port} refuses FETCH: it is broken"]
+    server.answers.clear()
+    server.arrives(mail("next"))
+    assert [payload["subject"] for payload in plugin.poll()] == ["next"]
 
 
 def test_a_server_that_is_not_there_is_tried_again(plugin):
