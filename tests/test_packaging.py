@@ -29,6 +29,15 @@ MANUALS = "man"
 LEFT_BEHIND = ("__pycache__", "test_*.py", ".*", MANUALS, *FOR_A_CHECKOUT)
 
 
+# What run-tests itself writes into the environment that it has made.
+STAMP = """
+root=$1 purpose=tests
+cd -- "$root"
+eval "$(sed -n '/^fingerprint() {/,/^}/p' contrib/run-tests)"
+fingerprint
+"""
+
+
 def files_under(top: Path, tree: str) -> dict[str, bool]:
     """Return every file of a tree, relative to `top`, that is to be shipped, and whether it is executable."""
     found = {}
@@ -227,9 +236,7 @@ def checkout(tmp_path: Path) -> Path:
     python = tmp_path / "venv" / "bin" / "python"
     python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n', encoding="utf-8")
     python.chmod(0o755)
-    asked = "".join((tmp_path / name).read_text(encoding="utf-8")
-                    for name in ("setup.cfg", "pyproject.toml", "contrib/requirements.txt"))
-    stamp = subprocess.run(["cksum"], input=f"{tmp_path.resolve()}\ntests\n{asked}", capture_output=True, text=True,
+    stamp = subprocess.run(["bash", "-ec", STAMP, "bash", tmp_path.resolve()], capture_output=True, text=True,
                            check=True, timeout=30).stdout
     (tmp_path / "venv" / "ductile-tests.stamp").write_text(stamp, encoding="utf-8")
     return tmp_path

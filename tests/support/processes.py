@@ -82,6 +82,8 @@ def leftovers(before: set[int], *, seconds: float) -> set[int]:
     """Return the children that were not there `before` and do not end within `seconds`."""
     deadline = time.monotonic() + seconds
     left = living(children() - before)
+    if not left:
+        return left
     for pid in left:
         try:
             await_end(pid, max(0.0, deadline - time.monotonic()))
