@@ -75,7 +75,7 @@ class Daemon:
         self._started_at = self._turned_at = clock.monotonic()
         self._webhooks = WebhookServer(runtime.config.state_path, clock=clock, new_id=new_id, health=self._health,
                                        post=self._on_webhook, passed=passed)
-        self._reloader = Reload(conn, source=source, webhooks=self._webhooks)
+        self._reloader = Reload(conn, source=source, webhooks=self._webhooks, new_id=new_id)
         self._dispatcher = Dispatcher(conn, clock=clock, rng=rng, new_id=new_id, locks=locks, workspaces=workspaces,
                                       post=inbox.put)
         self._recovery = Recovery(conn=conn, locks=locks, workspaces=workspaces, rng=rng, new_id=new_id)
@@ -280,7 +280,7 @@ class Daemon:
                 self._beat_at = now
         if now >= self._beat_at:
             self._beat(now)
-        elif self._is_due() or self._heartbeat.has_blocked:
+        elif self._is_due() or self._heartbeat.follows_jobs:
             self._heartbeat.look(self._runtime)
         self._job_retry_at = None
         self._turn_again = False

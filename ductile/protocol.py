@@ -232,9 +232,16 @@ def _got(value: Any) -> str:
 JOB_DEAD = "ductile.job.dead"
 BREAKER_OPENED = "ductile.breaker.opened"
 BREAKER_CLOSED = "ductile.breaker.closed"
+JOB_RECOVERED = "ductile.job.recovered"
+JOB_SUCCEEDED = "ductile.job.succeeded"
+SCHEDULE_OVERDUE = "ductile.schedule.overdue"
+SCHEDULE_RECOVERED = "ductile.schedule.recovered"
+PLUGIN_UNAVAILABLE = "ductile.plugin.unavailable"
+PLUGIN_AVAILABLE = "ductile.plugin.available"
 
 # Core events that pipelines can subscribe to.
-ANNOUNCED = (JOB_DEAD, BREAKER_OPENED, BREAKER_CLOSED)
+ANNOUNCED = (JOB_DEAD, JOB_RECOVERED, JOB_SUCCEEDED, BREAKER_OPENED, BREAKER_CLOSED, SCHEDULE_OVERDUE,
+             SCHEDULE_RECOVERED, PLUGIN_UNAVAILABLE, PLUGIN_AVAILABLE)
 
 # The event of a step that emitted none itself. Only the next step gets it.
 STEP_SUCCEEDED = "ductile.step.succeeded"

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sqlite3
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 
-from ductile import db, log
+from ductile import db, log, submit
 from ductile.changes import compare
 from ductile.config import load_table
 from ductile.db import Damaged, FateUnknown, NotWritten, transaction
 from ductile.errors import DuctileError
+from ductile.injected import NewId
 from ductile.pipeline import version_table
 from ductile.plugin import plugin_table
+from ductile.protocol import PLUGIN_AVAILABLE, PLUGIN_UNAVAILABLE
 from ductile.queue import job_table
 from ductile.runtime_config import ConfigSource, LoadResult, RuntimeConfig
 from ductile.text import one_line
@@ -25,8 +27,10 @@ _log = log.Component("daemon")
 class Reload:
     """Replaces the configuration in force. The daemon holds the current one."""
 
-    def __init__(self, conn: sqlite3.Connection, *, source: ConfigSource, webhooks: WebhookServer) -> None:
+    def __init__(self, conn: sqlite3.Connection, *, source: ConfigSource, webhooks: WebhookServer,
+                 new_id: NewId) -> None:
         self._conn = conn
+        self._new_id = new_id
         self._source = source
         self._webhooks = webhooks
 
@@ -91,8 +95,11 @@ class Reload:
         with transaction(self._conn):
             load_table.add(self._conn, digest=runtime.digest, errors=(), changes=changes, listen=self._webhooks.address,
                             now=now)
+            before = {load.plugin: load for load in plugin_table.loads(self._conn)}
             plugin_table.replace_loads(self._conn, _loads(runtime), now)
             version_table.add(self._conn, runtime.router.pipelines.values(), now)
+            for event_type, payload in _availability(before, runtime):
+                submit.submit_core_event(self._conn, runtime, event_type, payload, new_id=self._new_id, now=now)
 
     def _reject(self, errors: tuple[str, ...], now: datetime) -> None:
         for line in errors:
@@ -114,6 +121,17 @@ def _reasons(error: Exception) -> tuple[str, ...]:
     _log.error("the configuration cannot be read because of a bug in ductiled",
                traceback="".join(traceback.format_exception(error)))
     return (one_line(f"a bug in ductiled, please report it: {type(error).__name__}: {error}"),)
+
+
+def _availability(before: Mapping[str, plugin_table.PluginLoad],
+                  runtime: RuntimeConfig) -> Iterator[tuple[str, dict[str, str | None]]]:
+    """Yield a core event for each enabled plugin that cannot be loaded any more, or can be again."""
+    for name in runtime.enabled:
+        reason = runtime.unavailable.get(name)
+        known = before.get(name)
+        was_unavailable = known is not None and known.enabled and known.reason is not None
+        if (reason is not None) != was_unavailable:
+            yield (PLUGIN_AVAILABLE if reason is None else PLUGIN_UNAVAILABLE), {"plugin": name, "reason": reason}
 
 
 def _loads(runtime: RuntimeConfig) -> list[plugin_table.PluginLoad]:

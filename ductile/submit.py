@@ -14,7 +14,7 @@ from ductile.errors import EXIT_DATA, DuctileError
 from ductile.injected import NewId
 from ductile.plugin import plugin_table
 from ductile.plugin.discovery import ConfiguredPlugin
-from ductile.protocol import ANNOUNCED, INIT, SCHEDULE_SOURCE, SCHEDULE_TYPE
+from ductile.protocol import ANNOUNCED, INIT, SCHEDULE_SOURCE, SCHEDULE_TYPE, SOURCE
 from ductile.queue import job_table
 from ductile.queue.job import NewJob, Submitter
 from ductile.routing import context_table
@@ -110,6 +110,14 @@ def jobs_for_event(runtime: RuntimeConfig, event: Mapping[str, Any], source_plug
     """
     return [_event_job(runtime, event, target, source_plugin or event["source"], submitted_by, new_id)
             for target in runtime.router.next(event["type"], source_plugin)]
+
+
+def submit_core_event(conn: sqlite3.Connection, runtime: RuntimeConfig, event_type: str, payload: Mapping[str, Any], *,
+                      new_id: NewId, now: datetime) -> None:
+    """Queue the jobs that one of the core's own events becomes, in the caller's transaction; each begins a chain."""
+    event = new_event(event_type, payload, SOURCE, new_id=new_id, now=now)
+    for each in jobs_for_event(runtime, event, None, Submitter.PIPELINE, new_id=new_id):
+        submit(conn, each.job, context=each.context, dedupe_ttl=runtime.config.service.dedupe_ttl, now=now)
 
 
 def _event_job(runtime: RuntimeConfig, event: Mapping[str, Any], target: Target, origin: str, submitted_by: Submitter,

@@ -22,9 +22,9 @@ PURE = set("""
     ctl.protocol_report ctl.report_charts ctl.report_facts ctl.report_page ctl.report_style ctl.table ctl.text_width
     ctl.times dispatch.conclude dispatch.followups dispatch.outcome dispatch.result_record errors injected log_line
     pipeline.compiler pipeline.graph pipeline.spec pipeline.templates plugin.manifest protocol queue.job queue.retry
-    routing.baggage routing.portable_paths routing.router scheduler.breaker scheduler.schedule state.merge strictjson
-    text units validation webhook.handshake webhook.http_head webhook.places webhook.request webhook.signature
-    workspace.artifact yamlfault yamlfile
+    routing.baggage routing.portable_paths routing.router scheduler.breaker scheduler.schedule scheduler.silence
+    state.merge strictjson text units validation webhook.handshake webhook.http_head webhook.places webhook.request
+    webhook.signature workspace.artifact yamlfault yamlfile
 """.split())
 WORLDLY = {"os", "sqlite3", "subprocess", "socket", "threading", "signal", "logging", "time", "random", "queue"}
 

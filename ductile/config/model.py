@@ -100,7 +100,8 @@ class Schedule:
     `at` is the grid's time of day, for calendar intervals only. `day` goes with `at`: a weekday from
     0, Monday, to 6 for weeks; a day of the month from 1 to 31 for months. `zone_name` is the zone as the
     operator wrote it, None where the system's is meant; `zone` has its rules as they were when they were read.
-    `payload` is that of the job's event, None where the job has no event.
+    `payload` is that of the job's event, None where the job has no event. `alert_after` is after how many seconds
+    without a success the schedule is overdue, None for never.
     """
 
     id: str
@@ -113,6 +114,7 @@ class Schedule:
     zone: tzinfo = field(compare=False)
     zone_name: str | None = None
     payload: Mapping[str, Any] | None = field(default=None, repr=False)
+    alert_after: int | None = None
 
     def rule(self) -> str:
         """Return the text of what the grid depends on: where it changes, a new grid begins."""
@@ -131,6 +133,7 @@ class PluginConfig:
     """One entry of `plugins`.
 
     `uses` is the manifest's name; `config` is what the plugin is given, secrets and all, so it stays out of the repr.
+    `announces_success`: each success of a job is an event.
     """
 
     name: str
@@ -143,6 +146,7 @@ class PluginConfig:
     timeouts: Mapping[str, int] = field(default_factory=lambda: dict(DEFAULT_TIMEOUTS))
     breaker: BreakerRule = BreakerRule()
     max_outstanding_polls: int = 1
+    announces_success: bool = False
 
     def timeout(self, command: str) -> int:
         """Return the seconds that one attempt of `command` may take."""

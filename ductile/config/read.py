@@ -34,7 +34,7 @@ from ductile.config.values import (
 from ductile.config.variables import at, without_values
 from ductile.config.webhooks import read_webhooks
 from ductile.protocol import HANDLE
-from ductile.validation import MOST_HINTS, Problem, Section, as_text, kind_of, nearest
+from ductile.validation import MOST_HINTS, Problem, Section, as_choice, as_text, kind_of, nearest
 from ductile.validation import Path as Place
 
 # The directory at which a relative path at a key starts.
@@ -167,9 +167,14 @@ def _read_plugin(name: str, section: Section, local_zone: tzinfo, asked: list[As
         timeouts=_read_timeouts(section.section("timeouts")),
         breaker=_read_breaker(section.section("circuit_breaker")),
         max_outstanding_polls=section.integer("max_outstanding_polls", 1, least=1, most=1000),
+        announces_success=bool(texts(section, "announce", _as_announced)),
     )
     section.finish(misnamed.PLUGIN)
     return plugin
+
+
+def _as_announced(value: Any) -> str:
+    return as_choice(value, ("success",))
 
 
 def _read_plugin_config(section: Section) -> Mapping[str, Any]:

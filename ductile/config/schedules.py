@@ -106,6 +106,7 @@ def _read(section: Section, local_zone: tzinfo, commands: dict[Path, str]) -> Sc
         zone=local_zone if zone_name is None else _zone(zone_name),
         zone_name=zone_name,
         payload=section.read("payload", None, _as_payload),
+        alert_after=section.read("alert_after", None, lambda value: as_duration(value, least=1)),
     )
     if section.has("at") and every is not None and every.unit is Unit.SECONDS:
         section.wrong("at", "expected an interval such as daily, weekly or monthly beside 'at', got elapsed time")

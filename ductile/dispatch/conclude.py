@@ -30,7 +30,7 @@ from ductile.dispatch.outcome import (
 from ductile.dispatch.result_record import Delivery
 from ductile.injected import Chance, NewId
 from ductile.pipeline.graph import Position, lost
-from ductile.protocol import INIT, JOB_DEAD, Event, Response
+from ductile.protocol import INIT, JOB_DEAD, JOB_RECOVERED, JOB_SUCCEEDED, Event, Response
 from ductile.queue.job import Job, LogEntry, Status, Submitter
 from ductile.queue.retry import delay
 from ductile.routing.baggage import Context, credentials
@@ -40,6 +40,8 @@ from ductile.workspace.artifact import Artifact
 
 # How often an `init` that a stop or crash interrupted is queued again.
 _INIT_INTERRUPTIONS = 3
+# Of a result in an event.
+_RESULT_CHARACTERS = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,15 @@ class Rules:
     breaker: BreakerRule
     fingerprint: str | None
     routing: RoutingContext
+    announces_success: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failures:
+    """The jobs of a plugin's command that have failed permanently since the last one that succeeded."""
+
+    count: int = 0
+    since: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +73,7 @@ class Before:
     `interruptions` counts this job's interrupted attempts. `cancel_requested`: an operator cancelled the job while it
     ran; that counts unless it succeeded. `context` is the job's baggage, None for the first job of a
     chain. `position` is its step in the pipeline version that it began with, None outside or if that is unknown.
+    `failures` are those before this job, as far as a core event needs them.
     """
 
     state: Mapping[str, Any]
@@ -70,6 +82,7 @@ class Before:
     cancel_requested: bool = False
     context: Context | None = None
     position: Position | None = None
+    failures: Failures = Failures()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +95,7 @@ class Init:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conclusion:
-    """Everything that follows from an attempt.
+    """Everything that follows from an attempt. `succeeded_schedule` is the schedule that the job was submitted for.
 
     `attempt` and `max_attempts` are the new values of the row. `jobs` are queued unless they are duplicates, and
     `deliveries` say which were, once they are written. `warnings` name refused and reserved keys,
@@ -100,6 +113,7 @@ class Conclusion:
     state: Mapping[str, Any] | None = None
     breaker: Breaker | None = None
     init: Init | None = None
+    succeeded_schedule: str | None = None
     response: Response | None = None
     jobs: tuple[FollowUp, ...] = ()
     deliveries: tuple[Delivery, ...] = ()
@@ -131,12 +145,14 @@ def conclude(job: Job, outcome: Outcome, before: Before, rules: Rules, *, now: d
     after = _next_status(job, outcome, before, rules, now, rng)
     # Cancelling says nothing about the plugin.
     breaker = None if isinstance(outcome, Cancelled) else _breaker_after(job, after.status, before, rules, now)
-    events = _core_events(job, after, outcome, before, breaker)
+    events = _core_events(job, after, outcome, before, breaker) + _success_events(job, outcome, before, rules, now)
     reserved = () if outcome.response is None else reserved_keys(job, outcome.response, before.context)
     return Conclusion(
         job=job, status=after.status, attempt=after.attempt, max_attempts=after.max_attempts,
         retry_at=after.retry_at, error=outcome.error, state=state, breaker=breaker,
-        init=_init_after(job, after.status, rules), log=_log_entry(outcome, now, new_id), response=outcome.response,
+        init=_init_after(job, after.status, rules),
+        succeeded_schedule=job.schedule_id if after.status is Status.SUCCEEDED else None,
+        log=_log_entry(outcome, now, new_id), response=outcome.response,
         jobs=follow_ups.jobs + core_event_jobs(job, events, before.context, rules.routing, now=now, new_id=new_id),
         warnings=(*follow_ups.warnings, *reserved), large_state=follow_ups.large_state, notes=follow_ups.notes,
         artifacts=outcome.artifacts if isinstance(outcome, Succeeded) else (),
@@ -222,6 +238,7 @@ def _core_events(job: Job, after: _NextStatus, outcome: Outcome, before: Before,
         events.append(Event(type=JOB_DEAD, payload={
             "job_id": job.id, "plugin": job.plugin, "command": job.command, "step_id": job.step_id,
             "pipeline": job.pipeline_name, "error": outcome.error, "attempts": after.attempt,
+            "failures_in_row": before.failures.count + 1,
         }))
     transition = None if breaker is None else transition_event(before.breaker, breaker)
     if transition is not None and breaker is not None:
@@ -229,6 +246,23 @@ def _core_events(job: Job, after: _NextStatus, outcome: Outcome, before: Before,
             "plugin": job.plugin, "command": job.command, "failures": breaker.failure_count, "job_id": job.id,
             "error": outcome.error,
         }))
+    return events
+
+
+def _success_events(job: Job, outcome: Outcome, before: Before, rules: Rules, now: datetime) -> list[Event]:
+    """Return the core's own events about a success; none for a job that follows from such an event."""
+    if not isinstance(outcome, Succeeded) or job.core_event is not None:
+        return []
+    names = {"job_id": job.id, "plugin": job.plugin, "command": job.command}
+    events = []
+    if before.failures.count:
+        events.append(Event(type=JOB_RECOVERED, payload={
+            **names, "failures": before.failures.count, "dead_since": before.failures.since}))
+    if rules.announces_success:
+        result = None if outcome.response is None or outcome.response.result is None else outcome.response.result
+        seconds = None if job.started_at is None else round((now - job.started_at).total_seconds(), 3)
+        events.append(Event(type=JOB_SUCCEEDED, payload={
+            **names, "result": result and result[:_RESULT_CHARACTERS], "seconds": seconds}))
     return events
 
 

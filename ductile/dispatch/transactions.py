@@ -11,18 +11,20 @@ from ductile import submit
 from ductile.config.model import BreakerRule, Retry
 from ductile.db import database_errors, transaction
 from ductile.dispatch.attempt import Inputs
-from ductile.dispatch.conclude import Before, Conclusion, Rules, conclude
+from ductile.dispatch.conclude import Before, Conclusion, Failures, Rules, conclude
 from ductile.dispatch.followups import FollowUp, RoutingContext
-from ductile.dispatch.outcome import Interrupted, Outcome, Succeeded
+from ductile.dispatch.outcome import Interrupted, Outcome, Succeeded, retryable
 from ductile.dispatch.result_record import Delivery, encode_result
 from ductile.injected import Chance, NewId
 from ductile.pipeline import version_table
 from ductile.pipeline.graph import Pipeline, lost
 from ductile.plugin import plugin_table
+from ductile.protocol import JOB_DEAD, JOB_RECOVERED
 from ductile.queue import attempt_table, job_table
 from ductile.queue.job import Job, Status, Submitter
 from ductile.routing import context_table
 from ductile.routing.baggage import Context
+from ductile.routing.router import Router
 from ductile.runtime_config import RuntimeConfig
 from ductile.scheduler import schedule_table
 from ductile.scheduler.breaker import CLOSED
@@ -42,7 +44,8 @@ def rules_for(runtime: RuntimeConfig, plugin: str) -> Rules:
     if configured is None:
         return Rules(retry=Retry(), breaker=BreakerRule(), fingerprint=None, routing=routing)
     return Rules(retry=configured.settings.retry, breaker=configured.settings.breaker,
-                 fingerprint=configured.fingerprint, routing=routing)
+                 fingerprint=configured.fingerprint, routing=routing,
+                 announces_success=configured.settings.announces_success)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +148,8 @@ def _finish(conn: sqlite3.Connection, job: Job, outcome: Outcome, rules: Rules, 
     if conclusion.init is not None:
         plugin_table.put_init(conn, job.plugin, fingerprint=conclusion.init.fingerprint, ok=conclusion.init.ok,
                               job_id=job.id, now=now)
+    if conclusion.succeeded_schedule is not None:
+        schedule_table.put_success(conn, job.plugin, conclusion.succeeded_schedule, now)
     deliveries = tuple(_submit(conn, each, rules.routing.dedupe_ttl, now) for each in conclusion.jobs)
     counted = deliveries if conclusion.status is Status.SUCCEEDED else None
     notes = (*conclusion.warnings, *conclusion.large_state, *conclusion.notes)
@@ -171,4 +176,30 @@ def _read(conn: sqlite3.Connection, job: Job, outcome: Outcome, rules: Rules) ->
         interruptions=attempt_table.count_interruptions(conn, job.id) if isinstance(outcome, Interrupted) else 0,
         context=_context(conn, job),
         position=version_table.position_of(conn, job, rules.routing.router.pipelines),
+        failures=_failures(conn, job, rules) if _matter(job, outcome, rules.routing.router) else Failures(),
     )
+
+
+def _matter(job: Job, outcome: Outcome, router: Router) -> bool:
+    """Return whether a core event about this end will name earlier failures, and a pipeline subscribes to it."""
+    if job.core_event is not None:
+        return False
+    if isinstance(outcome, Succeeded):
+        return bool(router.next(JOB_RECOVERED, None))
+    return bool(router.next(JOB_DEAD, None)) and (job.attempt >= job.max_attempts or not retryable(outcome))
+
+
+def _failures(conn: sqlite3.Connection, job: Job, rules: Rules) -> Failures:
+    """Return the failures of this job's plugin and command before it."""
+    found: dict[str, str] = {}
+    for job_id, status, ended_at in attempt_table.latest_ends(conn, job.plugin, job.command):
+        if status == "succeeded":
+            break
+        if job_id in found:
+            continue
+        # The end of the attempt was that of the job, and no later end of a job that was cancelled or removed. This job
+        # itself may have failed before, if an operator retried it.
+        retried = job_id == job.id and job.max_attempts > rules.retry.max_attempts
+        if retried or job_table.failed_at(conn, job_id) == ended_at:
+            found[job_id] = ended_at
+    return Failures(count=len(found), since=min(found.values(), default=None))

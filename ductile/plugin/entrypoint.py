@@ -81,6 +81,15 @@ def changed(entrypoint: Entrypoint) -> str | None:
     return f"{printable(entrypoint.path)} changed after it was loaded: {what}; load it with `ductilectl reload`"
 
 
+def gone(entrypoint: Entrypoint) -> str | None:
+    """Return why a program that was loaded cannot be found, None if it can."""
+    try:
+        os.stat(entrypoint.path)
+    except OSError as error:
+        return f"{printable(entrypoint.path)}: {error.strerror}"
+    return None
+
+
 def interpreter_fault(program: Path) -> str | None:
     """Return what is wrong with a script's interpreter line, or None.
 

@@ -62,6 +62,11 @@ def loads(conn: sqlite3.Connection) -> list[PluginLoad]:
                  commands=row[5] and tuple(json.loads(row[5]))) for row in rows]
 
 
+def put_reason(conn: sqlite3.Connection, plugin: str, reason: str | None) -> None:
+    """Store why a plugin cannot run, None if it can again."""
+    conn.execute("UPDATE plugin_loads SET reason = ? WHERE plugin = ?", (reason, plugin))
+
+
 def put_init(conn: sqlite3.Connection, plugin: str, *, fingerprint: str, ok: bool, job_id: str, now: datetime) -> None:
     """Store the result of an `init`. A failure does not undo an earlier success with the same fingerprint."""
     conn.execute(

@@ -93,6 +93,17 @@ def count_interruptions(conn: sqlite3.Connection, job_id: str) -> int:
     ).fetchone()[0])
 
 
+# Attempts of a plugin that are looked back on.
+_MOST_LOOKED_BACK_ON = 10_000
+
+
+def latest_ends(conn: sqlite3.Connection, plugin: str, command: str) -> Iterator[tuple[str, str, str]]:
+    """Yield job, status and end of the latest attempts of a plugin's command, the newest first."""
+    yield from conn.execute(
+        "SELECT job_id, status, completed_at FROM (SELECT job_id, command, status, completed_at FROM job_log"
+        f" WHERE plugin = ? ORDER BY seq DESC LIMIT {_MOST_LOOKED_BACK_ON}) WHERE command = ?", (plugin, command))
+
+
 def has_attempt(conn: sqlite3.Connection, job_id: str, attempt: int) -> bool:
     """Return whether an attempt with this number is used up; an interrupted one is not."""
     return bool(conn.execute(

@@ -52,6 +52,13 @@ def get(conn: sqlite3.Connection, job_id: str) -> Job | None:
     return jobs[0] if jobs else None
 
 
+def failed_at(conn: sqlite3.Connection, job_id: str) -> str | None:
+    """Return when a job became dead, UTC text; None if it has not, or was cancelled while it ran."""
+    row = conn.execute("SELECT completed_at FROM job_queue WHERE id = ? AND status = 'dead'"
+                       " AND cancel_requested_at IS NULL", (job_id,)).fetchone()
+    return None if row is None else str(row[0])
+
+
 def with_prefix(conn: sqlite3.Connection, prefix: str, limit: int) -> list[Job]:
     """Return up to `limit` jobs whose ids start with `prefix`."""
     return _jobs(conn, "WHERE id >= ? AND id < ? ORDER BY id LIMIT ?", prefix, prefix + "\x7f", limit)

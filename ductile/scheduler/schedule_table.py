@@ -10,7 +10,11 @@ from typing import Any
 
 from ductile.scheduler.breaker import CLOSED, Breaker
 from ductile.scheduler.schedule import Slot
+from ductile.scheduler.silence import Silence
 from ductile.units import parse_utc, utc_text
+
+# A plugin and the id of its schedule.
+ScheduleKey = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,18 +28,26 @@ class ScheduleEntry:
     last_run_at: datetime | None = None
     last_job_id: str | None = None
     held_reason: str | None = None
+    silence: Silence = Silence()
+
+    @property
+    def key(self) -> ScheduleKey:
+        """The plugin and the schedule."""
+        return self.plugin, self.schedule_id
 
 
 def entries(conn: sqlite3.Connection) -> dict[tuple[str, str], ScheduleEntry]:
     """Return all entries by plugin and schedule."""
     rows = conn.execute(
-        "SELECT plugin, schedule_id, base_at, next_run_at, anchor, rule, last_run_at, last_job_id, held_reason"
-        " FROM schedule_entries ORDER BY plugin, schedule_id"
+        "SELECT plugin, schedule_id, base_at, next_run_at, anchor, rule, last_run_at, last_job_id, held_reason,"
+        " last_success_at, alert_since, overdue_at FROM schedule_entries ORDER BY plugin, schedule_id"
     )
     return {(row[0], row[1]): ScheduleEntry(
         plugin=row[0], schedule_id=row[1],
         slot=Slot(base_at=parse_utc(row[2]), next_run_at=parse_utc(row[3]), anchor=row[4]), rule=row[5],
         last_run_at=row[6] and parse_utc(row[6]), last_job_id=row[7], held_reason=row[8],
+        silence=Silence(last_success_at=row[9] and parse_utc(row[9]), since=row[10] and parse_utc(row[10]),
+                        overdue_at=row[11] and parse_utc(row[11])),
     ) for row in rows}
 
 
@@ -49,11 +61,19 @@ def put_entry(conn: sqlite3.Connection, entry: ScheduleEntry) -> None:
     """Store one entry."""
     conn.execute(
         "INSERT OR REPLACE INTO schedule_entries (plugin, schedule_id, base_at, next_run_at, anchor, rule,"
-        " last_run_at, last_job_id, held_reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " last_run_at, last_job_id, held_reason, last_success_at, alert_since, overdue_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (entry.plugin, entry.schedule_id, utc_text(entry.slot.base_at), utc_text(entry.slot.next_run_at),
          entry.slot.anchor, entry.rule, entry.last_run_at and utc_text(entry.last_run_at), entry.last_job_id,
-         entry.held_reason),
+         entry.held_reason, *(moment and utc_text(moment) for moment in (
+             entry.silence.last_success_at, entry.silence.since, entry.silence.overdue_at))),
     )
+
+
+def put_success(conn: sqlite3.Connection, plugin: str, schedule_id: str, now: datetime) -> None:
+    """Store that a job of a schedule has succeeded."""
+    conn.execute("UPDATE schedule_entries SET last_success_at = ? WHERE plugin = ? AND schedule_id = ?",
+                 (utc_text(now), plugin, schedule_id))
 
 
 def remove_entries(conn: sqlite3.Connection, keys: Iterable[tuple[str, str]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,20 +14,23 @@ from ductile.db import transaction
 from ductile.injected import Chance, NewId
 from ductile.plugin import plugin_table
 from ductile.plugin.discovery import ConfiguredPlugin
+from ductile.protocol import SCHEDULE_OVERDUE, SCHEDULE_RECOVERED
 from ductile.queue import job_table
-from ductile.queue.job import Submitter
+from ductile.queue.job import Status, Submitter
 from ductile.queue.retry import longest_delay
 from ductile.runtime_config import RuntimeConfig
 from ductile.scheduler import schedule_table
 from ductile.scheduler.breaker import Breaker, Gate, gate
 from ductile.scheduler.schedule import advance, first, in_window, next_in_window, redraw_if_stalled
-from ductile.scheduler.schedule_table import ScheduleEntry
-from ductile.units import utc_text
+from ductile.scheduler.schedule_table import ScheduleEntry, ScheduleKey
+from ductile.scheduler.silence import alert_at, silence_after
+from ductile.text import one_line
+from ductile.units import format_duration, utc_text
 
 QUEUE_FULL = "queue full"
 PAUSED = "paused"
+_REASON_CHARACTERS = 500
 
-_Key = tuple[str, str]    # plugin and schedule id
 _Wanted = tuple[ConfiguredPlugin, Schedule]
 
 
@@ -42,11 +45,16 @@ class TickLogLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TickResult:
-    """When the next run is due, whether a due run is blocked, and what to log."""
+    """When the next run is due or a schedule is overdue, and what to log.
+
+    `follows_jobs`: the end of a job may change something, as a due run is blocked or a schedule is overdue. `awaited`
+    is for the next look.
+    """
 
     next_at: datetime | None
-    has_blocked: bool
+    follows_jobs: bool
     log_lines: tuple[TickLogLine, ...] = ()
+    awaited: frozenset[ScheduleKey] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,26 +69,36 @@ class _Facts:
     queue_is_full: bool
 
 
-def tick(conn: sqlite3.Connection, runtime: RuntimeConfig, *, now: datetime, rng: Chance, new_id: NewId) -> TickResult:
-    """Enqueue the runs that are due and store the next due times. Nothing is written if nothing has changed.
+def tick(conn: sqlite3.Connection, runtime: RuntimeConfig, *, now: datetime, rng: Chance, new_id: NewId,
+         awaited: frozenset[ScheduleKey] | None = frozenset()) -> TickResult:
+    """Enqueue the runs that are due, store the next due times, and tell of schedules without a success for too long.
 
-    Raises what `transaction` raises; then nothing has changed.
+    Nothing is written if nothing has changed. `awaited` are the schedules that cannot be overdue before a run has
+    ended that was due at the start; None at the first look, which finds them. Raises what `transaction` raises; then
+    nothing has changed.
     """
     stored = schedule_table.entries(conn)
     wanted = dict(_schedules(runtime))
     gone = [key for key in stored if key not in wanted and not _is_disabled(runtime, key[0])]
-    if not gone and not any(_needs_work(stored.get(key), schedule, now, rng) for key, (_, schedule) in wanted.items()):
-        return _result([stored[key] for key in wanted], now, ())
+    unwatched = [entry for key, entry in stored.items()
+                 if key not in wanted and key not in gone and entry.silence.since is not None]
+    if not gone and not unwatched and not any(
+            _needs_work(stored.get(key), schedule, now, rng) for key, (_, schedule) in wanted.items()):
+        return _result(conn, [(stored[key], schedule) for key, (_, schedule) in wanted.items()], now, (), awaited)
     log_lines: list[TickLogLine] = []
     with transaction(conn):
         stored = schedule_table.entries(conn)
         schedule_table.remove_entries(conn, gone)
-        after = [_visit(conn, runtime, plugin, schedule, stored.get(key), log_lines, now=now, rng=rng, new_id=new_id)
+        for entry in unwatched:
+            schedule_table.put_entry(conn, replace(entry, silence=silence_after(entry.silence, None, now)))
+        visit = _Visit(conn=conn, runtime=runtime, now=now, rng=rng, new_id=new_id, awaited=awaited,
+                       log_lines=log_lines)
+        after = [(visit.entry(plugin, schedule, stored.get(key)), schedule)
                  for key, (plugin, schedule) in _in_order(wanted, stored)]
-    return _result(after, now, tuple(log_lines))
+        return _result(conn, after, now, tuple(log_lines), awaited)
 
 
-def _schedules(runtime: RuntimeConfig) -> Iterator[tuple[_Key, _Wanted]]:
+def _schedules(runtime: RuntimeConfig) -> Iterator[tuple[ScheduleKey, _Wanted]]:
     for name, plugin in runtime.plugins.items():
         if plugin.settings.enabled:
             for schedule in plugin.settings.schedules:
@@ -95,43 +113,107 @@ def _is_disabled(runtime: RuntimeConfig, name: str) -> bool:
 
 def _needs_work(entry: ScheduleEntry | None, schedule: Schedule, now: datetime, rng: Chance) -> bool:
     return (entry is None or entry.rule != schedule.rule() or entry.slot.next_run_at <= now
-            or redraw_if_stalled(schedule, entry.slot, now, rng) is not None)
+            or redraw_if_stalled(schedule, entry.slot, now, rng) is not None
+            or silence_after(entry.silence, schedule.alert_after, now) != entry.silence)
 
 
-def _in_order(wanted: Mapping[_Key, _Wanted], stored: Mapping[_Key, ScheduleEntry]) -> list[tuple[_Key, _Wanted]]:
+def _in_order(wanted: Mapping[ScheduleKey, _Wanted],
+              stored: Mapping[ScheduleKey, ScheduleEntry]) -> list[tuple[ScheduleKey, _Wanted]]:
     """Return the schedules in the order in which they became due: the queue is first in, first out."""
     return sorted(wanted.items(), key=lambda item: (
         utc_text(stored[item[0]].slot.next_run_at) if item[0] in stored else "", item[0]))
 
 
-def _result(entries: Iterable[ScheduleEntry], now: datetime, log_lines: tuple[TickLogLine, ...]) -> TickResult:
-    times = [entry.slot.next_run_at for entry in entries]
-    return TickResult(next_at=min((time for time in times if time > now), default=None),
-                  has_blocked=any(time <= now for time in times), log_lines=log_lines)
+def _result(conn: sqlite3.Connection, entries: Sequence[tuple[ScheduleEntry, Schedule]], now: datetime,
+            log_lines: tuple[TickLogLine, ...], awaited: frozenset[ScheduleKey] | None) -> TickResult:
+    runs = [entry.slot.next_run_at for entry, _ in entries]
+    alerts = [alert_at(entry.silence, schedule.alert_after, now) for entry, schedule in entries
+              if schedule.alert_after is not None and entry.silence.overdue_at is None]
+    return TickResult(next_at=min((time for time in (*runs, *alerts) if time > now), default=None),
+                      follows_jobs=any(time <= now for time in runs)
+                      or any(entry.silence.overdue_at is not None for entry, _ in entries), log_lines=log_lines,
+                      awaited=frozenset(entry.key for entry, schedule in entries if schedule.alert_after is not None
+                                        and (awaited is None or entry.key in awaited)
+                                        and _is_under_way(conn, entry, schedule, now)))
 
 
-def _visit(conn: sqlite3.Connection, runtime: RuntimeConfig, plugin: ConfiguredPlugin, schedule: Schedule,
-           entry: ScheduleEntry | None, log_lines: list[TickLogLine], *, now: datetime, rng: Chance,
-           new_id: NewId) -> ScheduleEntry:
-    """Update one entry: put it on its grid, and run, skip or block a due run. Return the new entry."""
-    name = plugin.settings.name
-    if entry is None or entry.rule != schedule.rule():
-        fresh = ScheduleEntry(plugin=name, schedule_id=schedule.id, slot=first(schedule, now, rng),
-                              rule=schedule.rule())
-        before = fresh if entry is None else replace(entry, slot=fresh.slot, rule=fresh.rule, held_reason=None)
-    else:
-        before = replace(entry, slot=redraw_if_stalled(schedule, entry.slot, now, rng) or entry.slot)
-    after = before
-    if before.slot.next_run_at <= now:
-        breaker = schedule_table.breaker(conn, name, schedule.command)
-        facts = _facts(conn, runtime, plugin, schedule, breaker, now)
-        after = _decide(conn, schedule, before, facts, now=now, rng=rng, new_id=new_id)
-        if facts.gate.action == "probe" and after.last_job_id != before.last_job_id:
-            schedule_table.put_breaker(conn, name, schedule.command, replace(breaker, state="half_open"), now)
-    if after != entry:
-        schedule_table.put_entry(conn, after)
-    log_lines += _log_lines(entry, after, schedule)
-    return after
+def _is_under_way(conn: sqlite3.Connection, entry: ScheduleEntry, schedule: Schedule, now: datetime) -> bool:
+    """Return whether a run is due or has not ended."""
+    return entry.slot.next_run_at <= now or job_table.count_open(
+        conn, entry.plugin, schedule.command, Submitter.SCHEDULER) > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Visit:
+    """A look at all schedules, in one transaction."""
+
+    conn: sqlite3.Connection
+    runtime: RuntimeConfig
+    now: datetime
+    rng: Chance
+    new_id: NewId
+    awaited: frozenset[ScheduleKey] | None
+    log_lines: list[TickLogLine]
+
+    def entry(self, plugin: ConfiguredPlugin, schedule: Schedule, entry: ScheduleEntry | None) -> ScheduleEntry:
+        """Update one entry: put it on its grid, and run, skip or block a due run. Return the new entry."""
+        name, conn, now = plugin.settings.name, self.conn, self.now
+        if entry is None or entry.rule != schedule.rule():
+            fresh = ScheduleEntry(plugin=name, schedule_id=schedule.id, slot=first(schedule, now, self.rng),
+                                  rule=schedule.rule())
+            before = fresh if entry is None else replace(entry, slot=fresh.slot, rule=fresh.rule, held_reason=None)
+        else:
+            before = replace(entry, slot=redraw_if_stalled(schedule, entry.slot, now, self.rng) or entry.slot)
+        after = before
+        if before.slot.next_run_at <= now:
+            breaker = schedule_table.breaker(conn, name, schedule.command)
+            facts = _facts(conn, self.runtime, plugin, schedule, breaker, now)
+            after = _decide(conn, schedule, before, facts, now=now, rng=self.rng, new_id=self.new_id)
+            if facts.gate.action == "probe" and after.last_job_id != before.last_job_id:
+                schedule_table.put_breaker(conn, name, schedule.command, replace(breaker, state="half_open"), now)
+        after = self._watched(schedule, after, None if entry is None else entry.last_job_id)
+        if after != entry:
+            schedule_table.put_entry(conn, after)
+        self.log_lines.extend(_log_lines(entry, after, schedule))
+        return after
+
+    def _watched(self, schedule: Schedule, entry: ScheduleEntry, last_job_id: str | None) -> ScheduleEntry:
+        """Tell of a schedule that has become overdue or has recovered. Return its new entry.
+
+        `last_job_id` is that of the last run before this look.
+        """
+        silence = silence_after(entry.silence, schedule.alert_after, self.now)
+        was, after = entry.silence.overdue_at is not None, silence.overdue_at is not None
+        is_awaited = self.awaited is None or entry.key in self.awaited
+        if after and not was and is_awaited and _is_under_way(self.conn, entry, schedule, self.now):
+            silence = replace(silence, overdue_at=None)
+        elif was != after and schedule.alert_after is not None:
+            last = silence.last_success_at
+            payload = {
+                "plugin": entry.plugin, "schedule_id": entry.schedule_id, "last_success_at": last and utc_text(last),
+                "alert_after": format_duration(schedule.alert_after),
+                "reason": _why_silent(self.conn, entry, last_job_id) if after else None}
+            event_type = SCHEDULE_OVERDUE if after else SCHEDULE_RECOVERED
+            submit.submit_core_event(self.conn, self.runtime, event_type, payload, new_id=self.new_id, now=self.now)
+            self.log_lines.append(TickLogLine(
+                level="warn" if after else "info", message="schedule overdue" if after else "schedule recovered",
+                fields={"plugin": entry.plugin, "schedule": entry.schedule_id, "reason": payload["reason"],
+                        "last_success_at": payload["last_success_at"]}))
+        return replace(entry, silence=silence)
+
+
+def _why_silent(conn: sqlite3.Connection, entry: ScheduleEntry, last_job_id: str | None) -> str:
+    """Return why a schedule has had no success. `last_job_id` is that of the last run before this look."""
+    if entry.plugin in plugin_table.paused(conn):
+        return PAUSED
+    held_reason = entry.held_reason
+    job = None if last_job_id is None else job_table.get(conn, last_job_id)
+    if job is None or (job.status.is_last and held_reason is not None):
+        return one_line(held_reason or "no run was due", _REASON_CHARACTERS)
+    if job.status is Status.SUCCEEDED:
+        return "no run since then"
+    state = "its last run failed" if job.status.is_last else "its last run has not ended"
+    return one_line(f"{state}: {job.last_error}" if job.last_error else state, _REASON_CHARACTERS)
 
 
 def _facts(conn: sqlite3.Connection, runtime: RuntimeConfig, plugin: ConfiguredPlugin, schedule: Schedule,

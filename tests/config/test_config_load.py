@@ -159,3 +159,12 @@ def test_a_time_zone_of_the_environment_that_cannot_be_used_is_a_warning(tmp_pat
     assert load_text(tmp_path, "", {"TZ": "Mars/Olympus"}).warnings == (
         "TZ: expected a time zone such as Australia/Sydney, got 'Mars/Olympus'; it is ignored",
     )
+
+
+def test_a_plugin_may_announce_success_and_be_watched_for_silence(tmp_path):
+    loaded = load_text(tmp_path, ECHO + "announce: [success]\n    schedule: {every: daily, alert_after: 26h}\n"
+                                        "  other: {schedule: {every: daily}, announce: []}\n")
+    assert loaded.problems == ()
+    echo, other = loaded.config.plugins.values()
+    assert (echo.announces_success, echo.schedules[0].alert_after) == (True, 26 * 3600)
+    assert (other.announces_success, other.schedules[0].alert_after) == (False, None)

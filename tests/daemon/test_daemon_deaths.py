@@ -53,7 +53,7 @@ def test_a_death_is_an_event_with_what_is_to_be_known_of_it(daemon: RealDaemon) 
     [root] = run(daemon)
     dead = job_of(daemon, "two")
     said = {"job_id": dead, "plugin": "two", "command": "handle", "step_id": "second", "pipeline": "p",
-            "error": "out of luck", "attempts": 2}
+            "error": "out of luck", "attempts": 2, "failures_in_row": 1}
     assert told(daemon) == [said]
     [attempt] = seen(daemon, "alarm")
     assert (attempt["event"]["type"], attempt["event"]["source"]) == (_DEAD, "ductile")
@@ -120,7 +120,7 @@ def test_every_kind_of_death_is_told_of(
     daemon.stop()
     [(job, command)] = daemon.rows("SELECT id, command FROM job_queue WHERE plugin = 'dies'")
     assert told(daemon) == [{"job_id": job, "plugin": "dies", "command": command, "step_id": None, "pipeline": None,
-                             "error": error, "attempts": 1}]
+                             "error": error, "attempts": 1, "failures_in_row": 1}]
     assert seen(daemon, "alarm")[0]["context"]["origin_job_id"] == job
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from support.chains import await_rest, ctl, job_of, pipeline, seen, step
 from support.daemon import RealDaemon
 from support.gate import Gate
 
@@ -249,3 +250,43 @@ def test_an_init_that_fails_does_not_undo_one_that_has_succeeded(daemon: RealDae
     gate.turn_away()
     daemon.await_job(again, "dead")
     assert daemon.rows("SELECT ok FROM plugin_inits") == [(1,)]
+
+
+def test_a_plugin_that_cannot_be_loaded_is_told_of_on_a_change_alone(daemon: RealDaemon) -> None:
+    step(daemon, "tells")
+    daemon.install("counts")
+    daemon.pipelines(*(pipeline(f"p{number}", {"uses": "tells"}, on=f"ductile.plugin.{kind}")
+                       for number, kind in enumerate(("unavailable", "available"))))
+    place = hide(daemon, "counts")
+    for _ in range(2):
+        daemon.start()
+        await_rest(daemon)
+        daemon.stop()
+    daemon.start()
+    place.rename(daemon.directory("counts"))
+    for count in (1, 2):
+        daemon.send(signal.SIGHUP)
+        daemon.await_log("configuration reloaded", count=count)
+    await_rest(daemon)
+    daemon.stop()
+    told = [(each["event"]["type"], each["event"]["payload"]) for each in seen(daemon, "tells")]
+    assert [(kind, payload["plugin"], payload["reason"], payload["origin_plugin"]) for kind, payload in told] == [
+        ("ductile.plugin.unavailable", "counts", f"no plugin named 'counts' was found in {daemon.home}/plugins",
+         "ductile"),
+        ("ductile.plugin.available", "counts", None, "ductile")]
+
+
+def test_silence_and_its_end_are_told_by_the_running_daemon(daemon: RealDaemon) -> None:
+    step(daemon, "tells")
+    step(daemon, "polls", fails=1, settings={
+        "schedule": {"every": "1w", "alert_after": "1s"}, "retry": {"max_attempts": 1}})
+    daemon.pipelines(*(pipeline(f"p{number}", {"uses": "tells"}, on=f"ductile.schedule.{kind}")
+                       for number, kind in enumerate(("overdue", "recovered"))))
+    daemon.start()
+    daemon.until("SELECT count(*) FROM job_queue WHERE plugin = 'tells' AND status = 'succeeded'", [(1,)])
+    assert ctl(daemon, "retry", job_of(daemon, "polls")).code == 0
+    daemon.until("SELECT count(*) > 1 FROM job_queue WHERE plugin = 'tells' AND status = 'succeeded'", [(1,)])
+    daemon.stop()
+    told = [(each["event"]["type"], each["event"]["payload"]["reason"]) for each in seen(daemon, "tells")]
+    assert told[:2] == [("ductile.schedule.overdue", "its last run failed: not yet"),
+                        ("ductile.schedule.recovered", None)]

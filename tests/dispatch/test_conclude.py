@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ductile.config.model import BreakerRule, Retry
-from ductile.dispatch.conclude import Before, Conclusion, Init, Rules, conclude
+from ductile.dispatch.conclude import Before, Conclusion, Failures, Init, Rules, conclude
 from ductile.dispatch.outcome import (
     Failed,
     Interrupted,
@@ -63,9 +63,10 @@ class Half:
 def concluded(outcome: Outcome, *, state: dict[str, Any] | None = None, breaker: Breaker = CLOSED,
               interruptions: int = 0, cancel_requested: bool = False,
               rules: Rules = RULES, context: Context | None = None, position: Position | None = None,
-              **job: Any) -> Conclusion:
+              failures: Failures = Failures(), **job: Any) -> Conclusion:
     before = Before(state=state or {}, breaker=breaker, interruptions=interruptions, cancel_requested=cancel_requested,
-                    context=context, position=position)
+                    context=context, position=position,
+                    failures=failures)
     return conclude(replace(JOB, **job), outcome, before, rules, now=START, rng=Half(), new_id=ids())
 
 
@@ -334,7 +335,8 @@ def pipeline(name: str, on: str | None, *ids: str) -> Pipeline:
     return build(name=name, on=on, entry=ids[:1], nodes=nodes)
 
 
-CORE_EVENTS = ("ductile.job.dead", "ductile.breaker.opened", "ductile.breaker.closed")
+CORE_EVENTS = ("ductile.job.dead", "ductile.job.recovered", "ductile.job.succeeded", "ductile.breaker.opened",
+               "ductile.breaker.closed")
 TAKERS = {each: pipeline(each.replace(".", "-"), each, "notify") for each in CORE_EVENTS}
 WISDOM = pipeline("wisdom", "asked", "echo", "mail")
 HEARD = replace(RULES, routing=replace(NO_ROUTING, router=Router((), {**TAKERS, "wisdom": WISDOM})))
@@ -358,7 +360,7 @@ def test_every_death_is_told_whole(name: str) -> None:
     assert found.status is Status.DEAD
     assert told(found) == [("ductile.job.dead", {
         "job_id": "j1", "plugin": "echo", "command": "poll", "step_id": "echo", "pipeline": "wisdom",
-        "error": DEADLY[name], "attempts": 4})]
+        "error": DEADLY[name], "attempts": 4, "failures_in_row": 1})]
     (follows,) = found.jobs
     assert (follows.event, follows.job.plugin, follows.job.parent_job_id, follows.job.core_event) == (
         None, "notify", "j1", "ductile.job.dead")
@@ -367,7 +369,36 @@ def test_every_death_is_told_whole(name: str) -> None:
 def test_a_death_outside_a_pipeline_has_no_step() -> None:
     assert told(concluded(Refused(error="gone"), rules=HEARD)) == [("ductile.job.dead", {
         "job_id": "j1", "plugin": "echo", "command": "poll", "step_id": None, "pipeline": None, "error": "gone",
-        "attempts": 1})]
+        "attempts": 1, "failures_in_row": 1})]
+
+
+FAILURES = Failures(count=3, since="2026-02-07T10:00:00.000Z")
+
+
+def test_a_death_says_how_many_there_were_before_it() -> None:
+    ((_, payload),) = told(concluded(Refused(error="gone"), rules=HEARD, failures=FAILURES))
+    assert payload["failures_in_row"] == 4
+
+
+@pytest.mark.parametrize(("failures", "announces", "expected"), [
+    (Failures(), False, []),
+    (FAILURES, False, [("ductile.job.recovered", {
+        "job_id": "j1", "plugin": "echo", "command": "poll", "failures": 3,
+        "dead_since": "2026-02-07T10:00:00.000Z"})]),
+    (Failures(), True, [("ductile.job.succeeded", {
+        "job_id": "j1", "plugin": "echo", "command": "poll", "result": "x" * 4096, "seconds": 0.0})]),
+])
+def test_a_success_is_told_after_a_death_and_where_it_is_announced(
+        failures: Failures, announces: bool, expected: list) -> None:
+    outcome = Succeeded(response=response(result="x" * 5000), exit_code=0)
+    rules = replace(HEARD, announces_success=announces)
+    assert told(concluded(outcome, rules=rules, failures=failures)) == expected
+    assert told(concluded(outcome, rules=rules, failures=failures, core_event="ductile.job.dead")) == []
+
+
+def test_a_success_of_a_schedules_job_is_noted_with_the_schedule() -> None:
+    assert concluded(Succeeded(), schedule_id="nightly").succeeded_schedule == "nightly"
+    assert concluded(Failed(error="down"), schedule_id="nightly").succeeded_schedule is None
 
 
 def test_a_death_tells_the_pipelines_what_the_chain_knew() -> None:

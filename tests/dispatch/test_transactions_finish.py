@@ -16,12 +16,15 @@ from ductile.dispatch import transactions
 from ductile.dispatch.conclude import Conclusion, Rules
 from ductile.dispatch.outcome import Failed, Interrupted, Outcome, Refused, Succeeded
 from ductile.injected import NewId
+from ductile.pipeline.graph import Node, build
 from ductile.plugin import plugin_table
 from ductile.protocol import decode_response
 from ductile.queue import attempt_table, job_table
 from ductile.queue.job import Job, StaleJob, Status, Submitter
 from ductile.routing.router import Router
 from ductile.scheduler import schedule_table
+from ductile.scheduler.schedule import Slot
+from ductile.scheduler.schedule_table import ScheduleEntry
 from ductile.state import state_table
 from support.clock import START
 from support.ledger import dump, ids, opened, put_job
@@ -95,6 +98,67 @@ def test_the_database_stays_small_however_large_the_cursor_of_a_busy_poll(
     assert conn.execute("SELECT count(*) FROM job_queue WHERE plugin = 'filer'").fetchone() == (5000,)
     conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     assert (tmp_path / "state.db").stat().st_size < 10_000_000
+
+
+def listening() -> Rules:
+    """Rules under which a pipeline takes what the core tells of deaths and recoveries."""
+    pipelines = {each: build(name=each, on=f"ductile.job.{each}", entry=("a",), nodes=[
+        Node(id="a", plugin="notify", command="handle", deep_copy=False, next=())]) for each in ("dead", "recovered")}
+    return replace(RULES, routing=replace(NO_ROUTING, router=Router((), pipelines)))
+
+
+def told(conclusion: Conclusion) -> list[tuple]:
+    payloads = [json.loads(each.job.payload)["payload"] for each in conclusion.jobs]
+    return [(each["job_id"], each.get("failures_in_row", each.get("failures"))) for each in payloads]
+
+
+def test_deaths_in_a_row_are_counted_until_a_success_which_is_told_once(conn: sqlite3.Connection) -> None:
+    rules, new_id = listening(), ids()
+
+    def end(job_id: str, outcome: Outcome, **fields: object) -> list[tuple]:
+        return told(finish(conn, put_job(conn, job_id, Status.RUNNING, **fields), outcome, rules, new_id))
+
+    dead, well = Refused(error="gone"), Succeeded()
+    assert end("a", dead) == [("a", 1)]
+    assert end("b", dead) == [("b", 2)]
+    # Another command, an attempt that is tried again, and a job that was cancelled are none of them.
+    assert end("c", dead, command="handle") == [("c", 1)]
+    assert end("d", Failed(error="down")) == []
+    end("e", dead)
+    conn.execute("UPDATE job_queue SET cancel_requested_at = completed_at WHERE id = 'e'")
+    assert end("f", well) == [("f", 2)]
+    assert end("g", well) == []
+    assert end("h", dead) == [("h", 1)]
+    assert end("i", well) == [("i", 1)]
+
+
+def test_a_success_after_an_operators_retry_is_a_recovery(conn: sqlite3.Connection) -> None:
+    rules, new_id = listening(), ids()
+    finish(conn, put_job(conn, "a", Status.RUNNING, max_attempts=4), Refused(error="gone"), rules, new_id)
+    with transaction(conn):
+        job_table.move(conn, job_table.get(conn, "a"), Status.QUEUED, LATER, attempt=2, max_attempts=5, error="gone")
+        job_table.move(conn, job_table.get(conn, "a"), Status.RUNNING, LATER, error="gone")
+    assert told(finish(conn, job_table.get(conn, "a"), Succeeded(), rules, new_id)) == [("a", 1)]
+
+
+def test_without_a_pipeline_that_takes_it_nobody_looks_back(conn: sqlite3.Connection) -> None:
+    finish(conn, put_job(conn, "a", Status.RUNNING), Refused(error="gone"))
+    read: list[str] = []
+    job = put_job(conn, "b", Status.RUNNING)
+    conn.set_trace_callback(lambda sql: read.append(sql) if "LIMIT 10000" in sql else None)
+    finish(conn, job, Succeeded())
+    conn.set_trace_callback(None)
+    assert read == []
+
+
+def test_a_success_is_noted_with_its_schedule(conn: sqlite3.Connection) -> None:
+    slot = Slot(base_at=START, next_run_at=LATER, anchor="")
+    for number, outcome in enumerate((Failed(error="down"), Succeeded())):
+        with transaction(conn):
+            schedule_table.put_entry(conn, ScheduleEntry(plugin="echo", schedule_id="often", slot=slot, rule="r"))
+        finish(conn, put_job(conn, f"j{number}", Status.RUNNING, schedule_id="often"), outcome)
+        silence = schedule_table.entries(conn)["echo", "often"].silence
+        assert silence.last_success_at == (LATER if isinstance(outcome, Succeeded) else None)
 
 
 def test_a_failure_that_may_be_mended_waits_for_its_retry(conn: sqlite3.Connection) -> None:

@@ -8,7 +8,9 @@ from ductile.pipeline import compiler
 from pipeline.pipeline_files import compile_files, links
 
 HEAD = "name: a\non: go\nsteps:\n"
-EVENTS = "ductile.job.dead, ductile.breaker.opened, ductile.breaker.closed"
+EVENTS = ("ductile.job.dead, ductile.job.recovered, ductile.job.succeeded, ductile.breaker.opened,"
+          " ductile.breaker.closed, ductile.schedule.overdue, ductile.schedule.recovered,"
+          " ductile.plugin.unavailable, ductile.plugin.available")
 NAME = "expected a name of 1 to 64 letters, digits, '-' and '_', the first a letter or digit"
 MALFORMED = [
     # The file.
@@ -62,6 +64,7 @@ MALFORMED = [
     (
         "name: a\non: ductile.step.succeeded\nsteps: [uses: echo]\n",
         [f"2:5: on: expected a plugin's event or one of {EVENTS}, got 'ductile.step.succeeded'"
+         " (did you mean 'ductile.job.succeeded'?)"
          ""],
     ),
     ("name: a\nno: go\nsteps: [uses: echo]\n", ["2:1: no: unknown key"]),

@@ -3,14 +3,19 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from random import Random
 
 import pytest
 
 from ductile import db
+from ductile.pipeline.graph import Node, build
+from ductile.plugin import plugin_table
+from ductile.plugin.plugin_table import PluginLoad
 from ductile.queue import job_table
 from ductile.queue.job import Status
+from ductile.routing.router import Router
 from ductile.scheduler.heartbeat import Heartbeat
 from ductile.units import utc_text
 from ductile.workspace.manager import Workspaces
@@ -62,7 +67,7 @@ def jobs(conn) -> int:
 
 def test_a_beat_enqueues_what_is_due_and_says_when_the_next_is(heartbeat, conn, log):
     heartbeat.beat(WORLD)
-    assert (jobs(conn), heartbeat.next_at, heartbeat.has_blocked) == (1, START + timedelta(minutes=5), False)
+    assert (jobs(conn), heartbeat.next_at, heartbeat.follows_jobs) == (1, START + timedelta(minutes=5), False)
     (line,) = lines(log)
     expected = {"level": "info", "component": "scheduler", "message": "scheduled run enqueued", "plugin": "echo",
                 "schedule": "main", "command": "poll", "next_run_at": "2026-02-08T10:05:00.000Z"}
@@ -70,12 +75,12 @@ def test_a_beat_enqueues_what_is_due_and_says_when_the_next_is(heartbeat, conn, 
 
 
 def test_before_the_first_look_nothing_is_known_to_be_due(heartbeat):
-    assert (heartbeat.next_at, heartbeat.has_blocked) == (None, False)
+    assert (heartbeat.next_at, heartbeat.follows_jobs) == (None, False)
 
 
 def test_a_run_that_is_held_is_remembered(heartbeat):
     heartbeat.look(worlds.runtime(worlds.plugin("echo", schedule("5m"), not_loaded="gone")))
-    assert (heartbeat.next_at, heartbeat.has_blocked) == (None, True)
+    assert (heartbeat.next_at, heartbeat.follows_jobs) == (None, True)
 
 
 def test_an_idle_beat_writes_nothing_and_says_nothing(heartbeat, conn, clock, log, tmp_path):
@@ -247,3 +252,31 @@ def test_a_beat_that_cannot_be_written_raises_and_the_next_one_does_its_work(hea
     clock.move(5)
     heartbeat.beat(WORLD)
     assert (jobs(conn), messages(log)) == (1, ["scheduled run enqueued"])
+
+
+def test_a_program_that_is_gone_is_told_of_once_and_so_is_its_return(conn, heartbeat, log, tmp_path):
+    program = tmp_path / "run.sh"
+    program.write_text("")
+    world = worlds.runtime(worlds.plugin("echo", entrypoint=program), worlds.plugin("notify"))
+    takers = {each: build(name=each, on=f"ductile.plugin.{each}", entry=("a",), nodes=[
+        Node(id="a", plugin="notify", command="handle", deep_copy=False, next=())])
+        for each in ("unavailable", "available")}
+    world = replace(world, router=Router((), takers))
+    with db.transaction(conn):
+        plugin_table.replace_loads(conn, [PluginLoad(plugin="echo", version="1", enabled=True, needs_init=None,
+                                                     reason=None)], START)
+    heartbeat.beat(world)
+    program.rename(tmp_path / "hidden")
+    why = f"{program}: No such file or directory"
+    for _ in range(2):
+        heartbeat.beat(world)
+        assert [load.reason for load in plugin_table.loads(conn)] == [why]
+    (tmp_path / "hidden").rename(program)
+    for _ in range(2):
+        heartbeat.beat(world)
+    assert [load.reason for load in plugin_table.loads(conn)] == [None]
+    told = [json.loads(payload) for (payload,) in conn.execute("SELECT payload FROM job_queue ORDER BY seq")]
+    assert [(event["type"], event["payload"]) for event in told] == [
+        ("ductile.plugin.unavailable", {"plugin": "echo", "reason": why}),
+        ("ductile.plugin.available", {"plugin": "echo", "reason": None})]
+    assert said(log) == ["error plugin unavailable", "info plugin available again"]

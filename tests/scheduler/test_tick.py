@@ -120,12 +120,12 @@ def test_a_clock_that_was_set_stalls_nothing_and_makes_no_burst(ticking, days):
 def test_the_look_says_when_the_next_run_is_due(conn):
     ticking = Ticking(conn, worlds.runtime(worlds.plugin("one", schedule("2h")), worlds.plugin("two", schedule("1h"))))
     ticked = ticking.tick()
-    assert (ticked.next_at, ticked.has_blocked) == (START + 60 * MINUTE, False)
+    assert (ticked.next_at, ticked.follows_jobs) == (START + 60 * MINUTE, False)
 
 
 def test_without_a_schedule_nothing_is_due(conn):
     ticked = Ticking(conn, worlds.runtime(worlds.plugin("echo"))).tick()
-    assert (ticked.next_at, ticked.has_blocked, ticked.log_lines) == (None, False, ())
+    assert (ticked.next_at, ticked.follows_jobs, ticked.log_lines) == (None, False, ())
 
 
 def test_runs_are_enqueued_in_the_order_in_which_they_fell_due(conn):
@@ -227,7 +227,7 @@ def test_a_plugin_that_is_not_loaded_holds_its_run_until_it_is(ticking):
     ticking.runtime = worlds.runtime(worlds.plugin("echo", schedule("5m"), not_loaded="its manifest is missing"))
     assert ticking.notes() == [f"{HELD}not loaded: its manifest is missing"]
     assert [ticking.after(1000) for _ in range(3)] == [[], [], []]
-    assert ticking.tick().has_blocked is True
+    assert ticking.tick().follows_jobs is True
     ticking.runtime = good
     assert ticking.notes() == [ENQUEUED, f"{NO_LONGER}not loaded: its manifest is missing"]
     assert (ticking.notes(), ticking.count()) == ([], 1)
@@ -342,7 +342,7 @@ def test_a_disabled_plugins_row_wakes_nobody_and_holds_nothing(ticking, hours):
     ticking.runtime = worlds.runtime(worlds.plugin("echo", schedule("5m"), enabled=False))
     ticking.clock.move(hours * 3600)
     ticked = ticking.tick()
-    assert (ticked.next_at, ticked.has_blocked) == (None, False)
+    assert (ticked.next_at, ticked.follows_jobs) == (None, False)
 
 
 # Writing

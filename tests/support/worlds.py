@@ -31,8 +31,8 @@ def manifest(name: str, commands: Sequence[str] = COMMANDS, version: str = "0.1.
     )
 
 
-def plugin(name: str = "echo", *schedules: Schedule, commands: Sequence[str] = COMMANDS, entrypoint: Path = NOWHERE,
-           not_loaded: str | None = None, **settings: Any) -> ConfiguredPlugin:
+def plugin(name: str = "echo", *schedules: Schedule, commands: Sequence[str] = COMMANDS,
+           entrypoint: Path = Path("/dev/null"), not_loaded: str | None = None, **settings: Any) -> ConfiguredPlugin:
     """A configured plugin; `not_loaded` is the reason for one that is not."""
     code = Plugin(manifest=manifest(name, commands), directory=entrypoint.parent, program=_program(entrypoint))
     configured = PluginConfig(name=name, uses=name, schedules=schedules, **settings)
