@@ -75,7 +75,7 @@ class Item:
 def read(kind: Kind, api: Api, first: date, last: date, zone: tzinfo) -> list[Item]:
     """Return the rows of a kind for these days, both included."""
     found: dict[str, Item] = {}
-    for row in _rows(kind.fetch(api, first.isoformat(), last.isoformat()), (next(iter(kind.metrics)), *kind.identity)):
+    for row in _rows(kind.fetch(api, first.isoformat(), last.isoformat()), kind.identity, tuple(kind.metrics)):
         try:
             item = _item(kind, row, zone)
         except (KeyError, TypeError, ValueError, OverflowError, OSError):
@@ -91,13 +91,13 @@ def event(item: Item, is_edited: bool) -> dict:
             "payload": item.payload | {"edited": is_edited}}
 
 
-def _rows(value: object, fields: tuple[str, ...], depth: int = 0) -> Iterator[dict]:
-    """Yield the mappings at any level that have these fields: the lists stand under various names."""
-    if isinstance(value, dict) and all(field in value for field in fields):
+def _rows(value: object, identity: tuple[str, ...], metrics: tuple[str, ...], depth: int = 0) -> Iterator[dict]:
+    """Yield the mappings at any level that have an identity and a metric: the lists stand under various names."""
+    if isinstance(value, dict) and all(name in value for name in identity) and any(name in value for name in metrics):
         yield value
     elif isinstance(value, dict | list) and depth < DEEPEST:
         for each in value.values() if isinstance(value, dict) else value:
-            yield from _rows(each, fields, depth + 1)
+            yield from _rows(each, identity, metrics, depth + 1)
 
 
 def _item(kind: Kind, row: dict, zone: tzinfo) -> Item | None:
@@ -148,7 +148,7 @@ def _activities(api: Api, first: str, last: str) -> list:
         page = api.get("/activitylist-service/activities/search/activities", start=number * PAGE, limit=PAGE,
                        startDate=first, endDate=last)
         pages.append(page)
-        if sum(1 for _ in _rows(page, ("activityId",))) < PAGE:
+        if sum(1 for _ in _rows(page, ("activityId",), tuple(WORKOUT))) < PAGE:
             break
     return pages
 

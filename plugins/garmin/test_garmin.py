@@ -133,6 +133,14 @@ def test_nothing_and_rows_of_another_form_hide_no_others(api, plugin):
     assert plugin.run().logs == ()
 
 
+@pytest.mark.parametrize("wrapped", [lambda row: row, lambda row: {"data": [row]}, lambda row: [[{"x": {"y": row}}]]])
+def test_rows_are_found_wherever_they_stand(api, plugin, wrapped):
+    plugin.config["kinds"] = ["sleep"]
+    row = {"calendarDate": ago(0), "deepSleepSeconds": 5000}
+    api.faults = [None, (200, wrapped(row))]
+    assert [payload["values"] for payload in plugin.poll()] == [[{"metric": "deep_sleep", "value": 5000, "unit": "s"}]]
+
+
 # Tokens
 
 def test_a_token_is_kept_until_shortly_before_it_expires(api, plugin):
