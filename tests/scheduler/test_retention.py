@@ -218,6 +218,12 @@ def test_a_job_that_waits_for_a_retry_is_buried_too(conn):
     assert job_table.get(conn, "gone").next_retry_at is None
 
 
+def test_without_any_enabled_plugin_queued_jobs_wait(conn):
+    put_job(conn, "gone", plugin="gone")
+    assert retention.fail_unrunnable_jobs(conn, worlds.runtime(worlds.plugin("echo", enabled=False)), START) == []
+    assert conn.execute("SELECT status FROM job_queue").fetchall() == [("queued",)]
+
+
 @pytest.mark.parametrize("status", [Status.RUNNING, Status.SUCCEEDED, Status.DEAD])
 def test_only_queued_jobs_are_buried(conn, status):
     put_job(conn, "gone", status, plugin="gone")
