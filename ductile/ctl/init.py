@@ -20,7 +20,7 @@ _DIRECTORY_MODE = 0o755
 _FILE_MODE = 0o644
 _SECRET_MODE = 0o600
 _SECRETS = "secrets.env"
-_ON_FAILURE = "on-failure.yaml"
+_PIPELINES = ("on-failure.yaml", "on-recovery.yaml", "on-silence.yaml")
 _VARIABLE = "ECHO_WEBHOOK_SECRET"
 _SECRET_BYTES = 32
 _HOST = "127.0.0.1"
@@ -53,7 +53,8 @@ webhooks:
       secret: ${{{variable}}}
       signature_header: X-Hub-Signature-256
 
-# The directory of the pipelines. The starter pipeline sends a notification when a job fails permanently.
+# The directory of the pipelines. The starter pipelines send a notification when a job fails permanently, when a schedule
+# is silent, when a plugin cannot be loaded, and when that is over.
 pipelines_dir: ./pipelines
 
 # Only plugins that are configured here run. Put secrets into variables: "${{NAME}}".
@@ -62,7 +63,8 @@ plugins:
   notify:
     config: {{url: log}}
   echo:
-    schedule: {{every: 5m}}
+    # Without a success for an hour it is reported as silent.
+    schedule: {{every: 5m, alert_after: 1h}}
     config: {{message: hello}}
 """
 
@@ -77,15 +79,17 @@ def init(session: Session, *, directory: Path, port: int = _PORT) -> int:
     listen = f"{_HOST}:{_free_port(port)}"
     text = _TEXT.format(listen=listen, example=one_line(str(shipped.example_config())),
                         plugins=_quoted(shipped.plugins()), secrets=_SECRETS, variable=_VARIABLE)
-    on_failure = (shipped.pipelines() / _ON_FAILURE).read_text(encoding="utf-8")
-    for each in (file, secret_file, directory / "pipelines" / _ON_FAILURE):
+    pipelines = {directory / "pipelines" / name: (shipped.pipelines() / name).read_text(encoding="utf-8")
+                 for name in _PIPELINES}
+    for each in (file, secret_file, *pipelines):
         if os.path.lexists(each):
             raise DuctileError(f"{each} exists already; name another directory, or move it away", exit_code=EXIT_IO)
     made: list[Path] = []
     try:
         _make(directory / "plugins", made)
         _make(directory / "pipelines", made)
-        _write(directory / "pipelines" / _ON_FAILURE, on_failure, _FILE_MODE, made)
+        for path, content in pipelines.items():
+            _write(path, content, _FILE_MODE, made)
         _write(secret_file, f"{_VARIABLE}={secrets.token_hex(_SECRET_BYTES)}\n", _SECRET_MODE, made)
         _write(file, text, _FILE_MODE, made)
     except (OSError, UnicodeEncodeError) as error:

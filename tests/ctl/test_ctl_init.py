@@ -52,7 +52,8 @@ def test_the_configuration_is_good_and_has_the_shipped_plugins(tmp_path: Path) -
     assert (endpoint.path, endpoint.plugin, [len(key) for key in endpoint.keys]) == (
         "/webhooks/echo", "echo", [64])
     assert loaded.config.plugins_dirs == (tmp_path / "plugins", shipped.plugins())
-    assert [each.name for each in (tmp_path / "pipelines").iterdir()] == ["on-failure.yaml"]
+    assert sorted(each.name for each in (tmp_path / "pipelines").iterdir()) == [
+        "on-failure.yaml", "on-recovery.yaml", "on-silence.yaml"]
     assert [schedule.every.seconds for schedule in loaded.config.plugins["echo"].schedules] == [300]
     check = subprocess.run([DUCTILED, "-t", "-c", tmp_path], env={}, capture_output=True, timeout=PATIENCE_SECONDS)
     assert (check.returncode, check.stderr) == (0, b"")
