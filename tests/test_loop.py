@@ -189,7 +189,7 @@ def test_old_jobs_are_pruned_one_batch_a_turn_and_at_once_while_any_are_left(mak
     for _ in range(6):
         made.turn()
         left.append(made.conn.execute("SELECT count(*) FROM job_queue").fetchone()[0])
-    assert left == [240, 220, 180, 100, 0, 0]
+    assert left == [150, 50, 0, 0, 0, 0]
     assert max(made.run_for(59)) > 50
     assert "info old jobs pruned" in made.said()
 
@@ -201,7 +201,7 @@ def test_a_job_starts_between_two_batches(make):
     put_job(made.conn, "a")
     made.turn()
     assert made.statuses()[-1] == ("a", "running", 1)
-    assert len(made.statuses()) == 250 - 10 - 20 + 1
+    assert len(made.statuses()) == 250 - 2 * 100 + 1
 
 
 def test_a_prune_that_cannot_be_written_and_a_stop_let_the_loop_sleep(waiting, tmp_path):

@@ -116,7 +116,7 @@ def test_after_a_jump_of_the_clock_nothing_goes_for_an_hour_of_real_time(hall: H
 
 def test_a_chain_that_was_pruned_goes_by_the_time_of_its_directory(hall: Hall, heartbeat: Heartbeat) -> None:
     hall.job("root", ago=31 * TTL)
-    while retention.prune(hall.conn, 30 * TTL, hall.clock.now()):
+    while retention.prune(hall.conn, 30 * TTL, hall.clock.now(), monotonic=hall.clock.monotonic):
         continue
     heartbeat.beat(WORLD)
     assert (hall.left(), job_table.get(hall.conn, "root")) == (["root"], None)
