@@ -24,7 +24,7 @@ _JOB_HELP = "its id, or at least the first four characters of it"
 _A_JOB = "1a2b3c4d"
 _STATUSES = ("queued", "waiting", "running", "succeeded", "dead", "deduped")
 _LANGUAGES = ("sh", "python", "node")
-_COMPLETED = ("plugins", "pipelines", "jobs", "dead", "queued", "ended")
+_SHELLS = ("bash", "zsh", "fish")
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
@@ -53,11 +53,16 @@ def parse(arguments: Sequence[str], nearest: Callable[[str, Iterable[str]], str]
 
     Raises SystemExit: for --help and --version, and with 64 for an invalid command line.
     """
-    if _asked_for(arguments) == "help":
-        # `help run` is `run --help`.
+    if _asked_for(arguments) in ("help", "complete"):
+        asked = _asked_for(arguments)
         place = next(index for index, word in enumerate(arguments)
-                     if word == "help" and arguments[index - 1:index] not in (["-c"], ["--config"]))
-        arguments = [*arguments[:place], *arguments[place + 1:], "--help"]
+                     if word == asked and list(arguments[index - 1:index]) not in (["-c"], ["--config"]))
+        words = [*arguments[:place], *arguments[place + 1:]]
+        if asked == "complete":
+            # For shells: the words of another command line, and no help or error names it.
+            return argparse.Namespace(name=asked, words=words, json=False, utc=False, config=None)
+        # `help run` is `run --help`.
+        arguments = [*words, "--help"]
     parser = _parser(arguments)
     parser.nearest = nearest
     return parser.parse_args(arguments)
@@ -74,13 +79,17 @@ def _parser(arguments: Sequence[str]) -> Parser:
     parser.add_argument("--version", action="version", version=f"ductilectl {ductile.__version__}")
     commands = parser.add_subparsers(prog="ductilectl", metavar="COMMAND", required=True)
     asked = _asked_for(arguments)
-    if asked is not None and asked in _HIDDEN:
-        _HIDDEN[asked](commands, asked)
-        return parser
     for name, add in _COMMANDS.items():
         if asked not in _COMMANDS or name == asked:
             add(commands, name)
     return parser
+
+
+def all_parsers() -> tuple[Parser, dict[str, Parser], dict[str, str]]:
+    """Return the parser of everything, those of the commands, and what each command does."""
+    top = _parser([])
+    [commands] = [action for action in top._actions if isinstance(action, argparse._SubParsersAction)]
+    return top, dict(commands.choices), {each.dest: each.help or "" for each in commands._choices_actions}
 
 
 def _asked_for(arguments: Sequence[str]) -> str | None:
@@ -363,13 +372,12 @@ ductiled does not start.""")
                                                      " state.db.before-TIME")
 
 
-def _add_complete(commands: Commands, name: str) -> None:
-    # For contrib/completion. Without help, so that it is not listed among the commands.
-    parser = commands.add_parser(name, allow_abbrev=False)
-    _add_common(parser, _JSON_HELP)
-    parser.set_defaults(name=name)
-    parser.add_argument("kind", choices=_COMPLETED)
-    parser.add_argument("prefix")
+def _add_completion(commands: Commands, name: str) -> None:
+    parser = _command(commands, name, "print the completion script of a shell", "bash", """\
+For bash: eval "$(ductilectl completion bash)"
+For zsh, after compinit: eval "$(ductilectl completion zsh)"
+For fish: ductilectl completion fish | source""")
+    parser.add_argument("shell", metavar="SHELL", choices=_SHELLS, help=f"{', '.join(_SHELLS)}")
 
 
 def _add_edit(commands: Commands, name: str) -> None:
@@ -471,7 +479,5 @@ _COMMANDS: Mapping[str, Callable[[Commands, str], None]] = {
     "cancel": _add_cancel, "pause": _add_pause, "resume": _add_resume, "reset": _add_reset, "health": _add_health,
     "test": _add_test, "edit": _add_edit, "reload": _add_reload, "wait": _add_wait, "state": _add_state,
     "backup": _add_backup, "restore": _add_restore, "new-plugin": _add_new_plugin, "webhook": _add_webhook,
-    "attempt": _add_attempt, "report": _add_report, "monitor": _add_monitor,
+    "attempt": _add_attempt, "report": _add_report, "completion": _add_completion, "monitor": _add_monitor,
 }
-# For programs: neither help nor an error names them.
-_HIDDEN: Mapping[str, Callable[[Commands, str], None]] = {"complete": _add_complete}

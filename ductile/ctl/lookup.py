@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
 
 from ductile import runtime_config
 from ductile.ctl import queries
 from ductile.ctl.queries import JobFilter
 from ductile.ctl.session import Session
-from ductile.errors import EXIT_CONFIG, EXIT_NOT_FOUND, EXIT_OK, DuctileError
+from ductile.errors import EXIT_CONFIG, EXIT_NOT_FOUND, DuctileError
 from ductile.plugin.discovery import ConfiguredPlugin
-from ductile.queue import job_table
 from ductile.runtime_config import LoadResult, RuntimeConfig
 from ductile.text import one_line
 from ductile.validation import nearest
@@ -73,38 +71,3 @@ def is_known(session: Session, conn: sqlite3.Connection, name: str) -> bool:
 def quoted(text: str) -> str:
     """Return what the operator has typed, for a message."""
     return f"'{one_line(text, 80)}'"
-
-
-JOBS = {"jobs": None, "dead": ("dead",), "queued": ("queued",), "ended": ("succeeded", "dead", "deduped")}
-_RECENT = 100
-# A prefix of this length is specific enough to search all jobs for it.
-_SHORTEST_PREFIX = 4
-
-
-def complete(session: Session, *, kind: str, prefix: str) -> int:
-    """Show what completes `prefix`, one a line; `kind` is `plugins`, `pipelines` or a key of `JOBS`."""
-    if kind == "plugins":
-        found = _names(session.config.plugins, prefix)
-    elif kind == "pipelines":
-        found = _names(runtime(session).router.pipelines, prefix)
-    else:
-        found = _job_ids(session, kind, prefix.lower())
-    session.out.write("".join(f"{name}\n" for name in found))
-    return EXIT_OK
-
-
-def _names(known: Iterable[str], prefix: str) -> list[str]:
-    return [name for name in sorted(known) if name.startswith(prefix)]
-
-
-def _job_ids(session: Session, kind: str, prefix: str) -> list[str]:
-    """Return the ids of recent jobs, and with a longer prefix those of any job."""
-    with session.database() as conn:
-        if conn is None:
-            return []
-        recent = (*queries.open_jobs(conn, _RECENT), *queries.ended_jobs(conn, _RECENT))
-        found = {row["job_id"]: row["status"] for row in recent if row["job_id"].startswith(prefix)}
-        if len(prefix) >= _SHORTEST_PREFIX:
-            found |= {job.id: job.status for job in job_table.with_prefix(conn, prefix, _RECENT)}
-    wanted = JOBS[kind]
-    return [job_id for job_id, status in found.items() if wanted is None or status in wanted]

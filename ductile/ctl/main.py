@@ -206,11 +206,14 @@ def _command(session: Session, options: Namespace) -> int:
         case "webhook":
             from ductile.ctl.webhook import presets
             return presets(session, name=options.preset)
+        case "completion":
+            from ductile.ctl.completion import completion
+            return completion(session, shell=options.shell)
         case "monitor":
             return _monitor(session, options)
         case _:
-            from ductile.ctl.lookup import complete
-            return complete(session, kind=options.kind, prefix=options.prefix)
+            from ductile.ctl.completion import complete
+            return complete(session, words=options.words)
 
 
 def _digest(session: Session) -> str:

@@ -127,6 +127,12 @@ def open_jobs(conn: sqlite3.Connection, limit: int) -> list[Row]:
     return [*running, *queued][:limit]
 
 
+def jobs_with_prefix(conn: sqlite3.Connection, prefix: str, limit: int) -> list[Row]:
+    """Return up to `limit` jobs whose ids start with `prefix`."""
+    return rows(conn, f"SELECT {_JOB} FROM job_queue WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
+                prefix, prefix + "\x7f", limit)
+
+
 def ended_jobs(conn: sqlite3.Connection, limit: int) -> list[Row]:
     """Return the `limit` jobs that ended last, the latest first."""
     return rows(conn, f"SELECT {_JOB} FROM job_queue INDEXED BY job_queue_ended WHERE completed_at IS NOT NULL"

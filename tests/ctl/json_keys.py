@@ -100,6 +100,7 @@ DOCUMENTS: dict[str, Any] = {
     "state PLUGIN --clear": keys("plugin had_state"),
     "backup FILE": keys("file bytes taken_at removed"),
     "restore FILE": keys("file database version queued running replaced"),
+    "completion SHELL": keys("shell script"),
     "new-plugin NAME": keys("plugin directory files"),
     "attempt DIR": {**keys("status retry_in error"), "state": ANY, "job": ANY, "artifacts": ANY, "jobs": ANY, "log": ANY,
                     "response": ANY, "warnings": ANY},

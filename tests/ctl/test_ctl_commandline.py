@@ -61,7 +61,7 @@ def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> Non
     (("--config=x", "rtry", "1234"), "ductilectl: unknown command 'rtry' (did you mean 'retry'?);"
                                      " see ductilectl --help\n"),
     (("xyzzy\x1b",), "ductilectl: unknown command 'xyzzy\\x1b'; see ductilectl --help\n"),
-    (("complte",), "ductilectl: unknown command 'complte'; see ductilectl --help\n"),
+    (("xomplete",), "ductilectl: unknown command 'xomplete'; see ductilectl --help\n"),
     (("--what", "status"), "ductilectl: unrecognized arguments: --what; see ductilectl --help\n"),
     (("reset",), "ductilectl reset: the following arguments are required: PLUGIN; see ductilectl reset --help\n"),
     (("queue", "-n", "-1"), "ductilectl queue: argument -n: expected a number from 0 to 999999999, got '-1';"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -43,7 +45,7 @@ def complete(*words: str, cwd: Path, program: str = "ductilectl", home: Path | N
         return found
     out = io.StringIO()
     assert main.main(found[1:], environment(home), out=out, err=io.StringIO()) in (0, 78)
-    return out.getvalue().split()
+    return [line.partition("\t")[0] for line in out.getvalue().splitlines()]
 
 
 def completed(program: Path, *words: str, cwd: Path, home: Path | None = None) -> list[str]:
@@ -97,7 +99,7 @@ def test_what_needs_no_configuration(tmp_path: Path, words: list[str], expected:
     (["pipelines", "v"], ["video", "voice"]), (["pipelines", "vo"], ["voice"]),
     (["inspect", ""], [RUNNING, QUEUED, SUCCEEDED, DEAD]), (["inspect", "0000abc0"], [QUEUED]),
     (["inspect", "0000ABC0"], [QUEUED]), (["inspect", "1"], []),
-    (["retry", "00"], [DEAD]), (["cancel", ""], [QUEUED]), (["replay", "0000"], [SUCCEEDED, DEAD]),
+    (["retry", "00"], [DEAD]), (["cancel", ""], [RUNNING, QUEUED]), (["replay", "0000"], [SUCCEEDED, DEAD]),
 ])
 def test_what_is_configured_and_stored(filled: Desk, words: list[str], expected: list[str]) -> None:
     assert complete("-c", str(filled.home), *words, cwd=Path("/")) == expected
@@ -142,7 +144,7 @@ def test_a_configuration_at_home_is_found(filled: Desk) -> None:
     (["init", ""], ["data", "pipelines", "plugins"]), (["test", "./plugins/ec"], ["./plugins/echo"]),
 ])
 def test_files_and_directories(filled: Desk, words: list[str], expected: list[str]) -> None:
-    assert sorted(complete(*words, cwd=filled.home)) == expected
+    assert sorted(completed(DUCTILECTL, *words, cwd=filled.home)) == expected
 
 
 @pytest.mark.parametrize("words", [("run", ""), ("inspect", ""), ("pipelines", "")])
@@ -162,7 +164,7 @@ def test_a_hostile_name_is_never_run(desk: Desk) -> None:
 
 
 def test_the_hidden_command_is_named_nowhere(desk: Desk) -> None:
-    assert "complete" not in desk.process("--help").out
+    assert " complete " not in desk.process("--help").out
     assert "complete" not in desk.process("what").err
     assert desk.call("complete", "jobs", "") == Said(code=0, out="", err="")
 
@@ -190,11 +192,54 @@ def test_every_option_is_completed(command: str, tmp_path: Path) -> None:
     assert set(complete(*([command] if command else []), "-", cwd=tmp_path)) == options(parsers()[command])
 
 
-def test_every_option_with_a_value_is_known_as_one() -> None:
-    script = (SCRIPTS / "ductilectl.bash").read_text()
-    valued = {text for parser in parsers().values() for action in parser._actions if action.nargs is None
-              for text in action.option_strings}
-    assert set(script.partition("local valued='")[2].partition("'")[0].split()) == valued
+def test_candidates_have_a_meaning(filled: Desk) -> None:
+    assert desk_lines(filled, "pipelines", "vi") == ["video\ton video.made"]
+    assert desk_lines(filled, "cance")[0].startswith("cancel\tend ")
+    [line] = desk_lines(filled, "retry", "0000abc2")
+    assert re.fullmatch(rf"{DEAD}\techo poll dead \d+[a-z] ago", line)
+    assert desk_lines(filled, "run", "echo", "po") == ["poll"]
+    filled.configure(plugins={"echo": {"enabled": False}})
+    assert desk_lines(filled, "run", "e") == ["echo\tdisabled"]
+
+
+def desk_lines(desk: Desk, *words: str) -> list[str]:
+    return desk.call("complete", *words).out.splitlines()
+
+
+def test_an_option_and_its_value_in_one_word_come_back_as_one(filled: Desk) -> None:
+    assert desk_lines(filled, "emit", "x", "--source=ec") == ["--source=echo"]
+    assert desk_lines(filled, "jobs", "--status=de") == ["--status=dead", "--status=deduped"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_of_a_shell_is_printed(desk: Desk, shell: str) -> None:
+    assert desk.call("completion", shell).out == (SCRIPTS / f"ductilectl.{shell}").read_text()
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="there is no fish here")
+def test_fish_completes_with_meanings(filled: Desk) -> None:
+    program = 'source $argv[1]; complete -C "$argv[2]"'
+    line = f"{DUCTILECTL} -c {filled.home} pipelines vi"
+    done = subprocess.run(["fish", "-N", "-c", f"function ductilectl; {DUCTILECTL} $argv; end; {program}",
+                           SCRIPTS / "ductilectl.fish", line.replace(str(DUCTILECTL), "ductilectl")],
+                          env={"PATH": f"{DUCTILECTL.parent}:{os.defpath}", "HOME": str(filled.home)}, cwd="/",
+                          capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    assert done.stdout == "video\ton video.made\n"
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="there is no zsh here")
+def test_zsh_completes_with_meanings(filled: Desk) -> None:
+    program = """
+compdef() { :; }
+_describe() { print -rl -- $described; }
+source $1; shift
+words=("$@"); CURRENT=$#
+_ductilectl
+"""
+    done = subprocess.run(["zsh", "-fc", program, "zsh", SCRIPTS / "ductilectl.zsh", DUCTILECTL, "-c", filled.home,
+                           "pipelines", "v"], env={"PATH": os.defpath}, cwd="/", capture_output=True, text=True,
+                          timeout=PATIENCE_SECONDS)
+    assert (done.stdout, done.stderr) == ("video:on video.made\nvoice:on voice.made\n", "")
 
 
 def test_the_daemon_s_options_are_completed(filled: Desk) -> None:

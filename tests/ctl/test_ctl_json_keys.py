@@ -92,6 +92,7 @@ def shown(daemon: RealDaemon, gate: Gate) -> Iterator[dict[str, list[Any]]]:
                  " VALUES ('fails', 'poll', 'closed', 1, '2026-02-08T10:00:00.000Z')")
     call("status", "status")
     call("queue", "queue")
+    call("completion SHELL", "completion", "fish")
     call("schedule", "schedule")
     call("jobs", "jobs")
     for name, *arguments in (("check", "--database"), ("plugins",), ("pipelines",), ("health",), ("reload",), ("wait",
