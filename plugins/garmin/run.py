@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib"))
 
 import rows
-from api import TIMEOUT_SECONDS, Api, Busy, Missing
+from api import LONGEST_WAIT_SECONDS, TIMEOUT_SECONDS, Api, Busy, Missing
 from ductile_plugin import (
     URL,
     ConfigError,
@@ -56,7 +56,8 @@ def respond(request: dict) -> dict:
         return health(config, state, now, zone)
     if request.get("command") != "poll":
         raise Permanent("garmin has no such command")
-    if state.get("not_before", 0) > now:
+    # A time further off than any that is stored: the clock was set back.
+    if now < state.get("not_before", 0) <= now + LONGEST_WAIT_SECONDS:
         raise Retry(f"Garmin asked to wait {state['not_before'] - now:.0f} s more")
     try:
         return poll(request, config, state, now, zone)

@@ -218,6 +218,9 @@ def test_a_limit_is_respected_for_as_long_as_it_says(api, plugin, headers, wait)
     assert abs(plugin.state["not_before"] - time.time() - wait) < 5
     asked = len(api.asked)
     assert (plugin.run().retry, len(api.asked)) == (True, asked)
+    # The clock was set back.
+    plugin.state["not_before"] = time.time() + 40 * DAY
+    assert plugin.poll() == []
 
 
 def test_a_redirect_to_another_origin_gets_nothing(api, plugin):

@@ -87,10 +87,11 @@ def respond(request: dict) -> dict:
                 return {"status": "ok", "result": f"{config['host']} accepts the login, {config['folder']} is there"}
             response = poll(request, config, state, box, now)
     except Failed as error:
-        if not tokens or isinstance(error, ConfigError):
+        if config["oauth"] is None or isinstance(error, ConfigError):
             raise
-        # A refresh token may have taken the place of the last.
-        return {"status": "error", "error": str(error), "retry": error.retry, "state_updates": tokens}
+        # A refresh token may have taken the place of the last. A token of an earlier run may have been revoked.
+        return {"status": "error", "error": str(error), "retry": error.retry or not tokens,
+                "state_updates": tokens or {"token_expires_at": 0}}
     return response | {"state_updates": tokens | response["state_updates"]}
 
 
@@ -134,7 +135,7 @@ def poll(request: dict, config: dict, state: dict, box: Box, now: float) -> dict
         new, floor = box.since(state["uid"] + 1), state["uid"]
     else:
         log("the server has numbered the mails of the folder anew", "warn")
-        since = datetime.fromtimestamp(state.get("polled_at", now) - DAY, UTC)
+        since = datetime.fromtimestamp(min(state.get("polled_at", now), now) - DAY, UTC)
         # English whatever the locale says; a day has the server's zone, so it is only a coarse filter.
         month = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()[since.month - 1]
         new, floor = box.search("SINCE", f"{since.day}-{month}-{since.year}"), 0

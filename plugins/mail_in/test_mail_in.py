@@ -254,9 +254,13 @@ def test_a_token_is_fetched_kept_and_replaced(server, plugin):
         response = plugin.run()
         assert (response.status, plugin.state["refresh_token"]) == ("error", "r3")
         server.answers.clear()
+        # One that was revoked is replaced by the next attempt, once.
         server.tokens.clear()
-        assert not failure_of(plugin)[1]
-        service.faults = [(400, {"error": "invalid_grant"})]
+        assert failure_of(plugin)[1]
+        assert plugin.poll() == []
+        server.tokens.clear()
+        service.faults = [(200, {"access_token": "not yet"}), (400, {"error": "invalid_grant"})]
+        assert [failure_of(plugin)[1] for _ in range(2)] == [True, False]
         plugin.state["token_expires_at"] = 0
         assert failure_of(plugin) == (f"{service.url} refuses the refresh token: invalid_grant", False)
 

@@ -91,13 +91,13 @@ def respond(request: dict) -> dict:
     state = request.get("state") or {}
     tokens = oauth(config["oauth"], state)
     try:
-        response = run(request, config, (state | tokens)["access_token"])
+        return run(request, config, (state | tokens)["access_token"]) | {"state_updates": tokens}
     except ConfigError:
         raise
     except Failed as error:
-        # A refresh token may have taken the place of the last.
-        response = {"status": "error", "error": str(error), "retry": error.retry}
-    return response | {"state_updates": tokens}
+        # A refresh token may have taken the place of the last. A token of an earlier run may have been revoked.
+        return {"status": "error", "error": str(error), "retry": error.retry or not tokens,
+                "state_updates": tokens or {"token_expires_at": 0}}
 
 
 def run(request: dict, config: dict, token: str | None) -> dict:

@@ -11,7 +11,7 @@ import time
 sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib"))
 
 import rows
-from api import TIMEOUT_SECONDS, Busy, Unauthorized, call, refreshed
+from api import LONGEST_WAIT_SECONDS, TIMEOUT_SECONDS, Busy, Unauthorized, call, refreshed
 from ductile_plugin import URL, Permanent, Retry, is_line, is_number, is_url, main, seconds_left, settings
 
 BASE_URL = "https://wbsapi.withings.net"
@@ -35,7 +35,8 @@ def respond(request: dict) -> dict:
         return health(state, now)
     if command not in ("poll", "handle"):
         raise Permanent("withings has no such command")
-    if state.get("not_before", 0) > now:
+    # A time further off than any that is stored: the clock was set back.
+    if now < state.get("not_before", 0) <= now + LONGEST_WAIT_SECONDS:
         raise Retry(f"Withings asked to wait {state['not_before'] - now:.0f} s more")
     try:
         if is_valid(state, now):

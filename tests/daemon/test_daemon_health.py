@@ -142,7 +142,8 @@ def is_done(daemon: RealDaemon, mail: Smtp, *, mails: int) -> None:
     assert message["Subject"] == f"Health until {datetime.now(UTC).date()}"
     assert message.get_body(("plain",)).get_content().split()[:2] == ["weight:", "80.1"]
     files = {part.get_filename(): part.get_payload(decode=True) for part in message.iter_attachments()}
-    assert set(files) == {"summary.md", "chart.svg", "report.html"} and all(files.values())
+    assert set(files) == {"summary.md", "chart.svg", "report.html"}
+    assert b"80.1 kg" in files["summary.md"] and b"<svg" in files["chart.svg"] and b"<html" in files["report.html"]
     dump = repr([daemon.rows(f"SELECT * FROM {table}") for table in ("job_queue", "event_context")])
     assert [secret for secret in (*SECRETS.values(), "access-", "refresh-") if secret in dump] == []
 
