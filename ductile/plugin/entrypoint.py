@@ -116,6 +116,24 @@ def interpreter_fault(program: Path) -> str | None:
             " the line")
 
 
+# Interpreters that compile at run time: they map memory that they write and execute.
+_COMPILERS = {"node", "nodejs", "deno", "bun", "java", "luajit", "pypy", "pypy3", "pwsh", "dotnet"}
+
+
+def compiler(program: Path) -> str | None:
+    """Return the interpreter in a script's first line if it is one that compiles at run time, else None."""
+    try:
+        with open(program, "rb", opener=_open_without_waiting) as file:
+            first = file.read(_FIRST_LINE_BYTES).partition(b"\n")[0]
+    except OSError:
+        return None
+    if not first.startswith(b"#!"):
+        return None
+    # `#!/usr/bin/env -S NAME=value node --option`: any word but an option's value could be the interpreter.
+    names = (os.path.basename(os.fsdecode(word)) for word in first[2:].split())
+    return next((name for name in names if name in _COMPILERS), None)
+
+
 def writable_libraries(directory: Path, entrypoint: Path) -> Iterator[Path]:
     """Yield files that others may write and the entrypoint may load: beside it, or in `lib` beside it or the plugin."""
     for place in dict.fromkeys((entrypoint.parent, entrypoint.parent / "lib", directory.parent / "lib")):

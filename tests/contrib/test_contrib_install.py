@@ -138,6 +138,8 @@ def tree(installed: Path, tmp_path: Path) -> Path:
         ("etc/ductile/config.yaml", 0o644, False), ("etc/default/ductiled", 0o640, False),
         ("etc/logrotate.d/ductile", 0o644, False), ("etc/init.d/ductiled", 0o755, False),
         ("usr/local/lib/systemd/system/ductiled.service", 0o644, False),
+        ("usr/local/lib/systemd/system/ductiled@.service", 0o644, False),
+        ("usr/local/lib/systemd/user/ductiled.service", 0o644, False),
         ("usr/local/lib/sysusers.d/ductile.conf", 0o644, False),
         ("usr/local/lib/tmpfiles.d/ductile.conf", 0o644, False),
         ("opt/ductile/bin/ductiled", 0o755, False), ("opt/ductile/share/ductile/plugins/echo/run.sh", 0o755, False),

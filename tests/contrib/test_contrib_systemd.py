@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import os
 import re
 import shutil
 import subprocess
@@ -26,9 +27,9 @@ SECTIONS = {"Unit", "Service", "Install"}
 needs_analyze = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 
 
-def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def analyze(*arguments: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["systemd-analyze", "--no-pager", *arguments], stdin=subprocess.DEVNULL, capture_output=True,
-                          text=True, check=False, timeout=PATIENCE_SECONDS)
+                          text=True, check=False, timeout=PATIENCE_SECONDS, env={**os.environ, **environ})
 
 
 def unit_file(path: Path) -> configparser.ConfigParser:
@@ -53,10 +54,13 @@ def a_root_with(tmp_path: Path, *dropins: str) -> Path:
 
 
 @needs_analyze
-def test_systemd_finds_no_fault_with_the_unit(tmp_path: Path) -> None:
-    unit = tmp_path / "ductiled.service"
+@pytest.mark.parametrize(("file", "name"), [("ductiled.service", "ductiled.service"),
+                                            ("ductiled@.service", "ductiled@slow.service")])
+def test_systemd_finds_no_fault_with_the_unit(tmp_path: Path, file: str, name: str) -> None:
+    unit = tmp_path / name
+    text = (SYSTEMD / file).read_text(encoding="utf-8")
     # The programs are not installed here; whatever else is wrong is told.
-    unit.write_text(re.sub(r"/opt/ductile/bin/\w+", "/bin/true", UNIT.read_text(encoding="utf-8")), encoding="utf-8")
+    unit.write_text(re.sub(r"/opt/ductile/bin/\w+", "/bin/true", text), encoding="utf-8")
     done = analyze("verify", "--man=no", "--recursive-errors=no", unit)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -69,6 +73,31 @@ def test_the_unit_exposes_no_more_than_promised(tmp_path: Path, dropins: tuple[s
         pytest.skip("this systemd-analyze cannot judge a unit that is not loaded")
     assert done.returncode == 0, done.stderr
     assert float(EXPOSURE.search(done.stdout)[1]) <= most
+
+
+def test_a_lane_is_the_unit_with_directories_of_its_own() -> None:
+    lane = (SYSTEMD / "ductiled@.service").read_text(encoding="utf-8")
+    lines = lane[lane.index("[Unit]"):].splitlines()
+    assert sum("-%i" in line for line in lines) == 6
+    unit = UNIT.read_text(encoding="utf-8")
+    assert [line.replace("-%i", "").replace(": %i", "") for line in lines] == unit[unit.index("[Unit]"):].splitlines()
+
+
+@needs_analyze
+def test_systemd_finds_no_fault_with_the_unit_of_a_user(tmp_path: Path) -> None:
+    unit = tmp_path / "ductiled.service"
+    text = (SYSTEMD / "user" / "ductiled.service").read_text(encoding="utf-8")
+    unit.write_text(re.sub(r"/opt/ductile/bin/\w+", "/bin/true", text), encoding="utf-8")
+    done = analyze("verify", "--user", "--man=no", "--recursive-errors=no", unit, XDG_RUNTIME_DIR=str(tmp_path),
+                   HOME=str(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_unit_of_a_user_ends_and_restarts_as_the_other_does() -> None:
+    own, all_users = unit_file(SYSTEMD / "user" / "ductiled.service")["Service"], service()
+    same = ("Type", "NotifyAccess", "Restart", "RestartSec", "RestartPreventExitStatus", "KillMode", "TimeoutStopSec",
+            "TimeoutStartSec", "WatchdogSec", "OOMPolicy", "UMask", "NoNewPrivileges")
+    assert {name: own[name] for name in same} == {name: all_users[name] for name in same}
 
 
 @pytest.mark.parametrize("path", sorted(SYSTEMD.glob("*.conf")), ids=lambda path: path.name)

@@ -87,7 +87,7 @@ DOCUMENTS: dict[str, Any] = {
     "pause PLUGIN": keys("plugin paused since"),
     "resume PLUGIN": keys("plugin paused since"),
     "reset PLUGIN": keys("plugin breakers_cleared init_job_id"),
-    "health": [keys("plugin healthy seconds says stderr")],
+    "health": [keys("plugin healthy seconds says stderr hint")],
     "test PLUGIN": {
         **keys("plugin command outcome retried error seconds exit_code signal printed faults ignored stderr"),
         "request": ANY, "response": ANY, "files": [keys("path kind size")],

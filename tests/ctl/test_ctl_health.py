@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,9 @@ import pytest
 from ctl.desk import Desk, Said, job_id, load
 from ctl.terminals import terminal
 from ductile import db
-from ductile.plugin import plugin_table
+from ductile.ctl.health import Health
+from ductile.pidfile import pid_file
+from ductile.plugin import entrypoint, plugin_table
 from ductile.state import state_table
 from support.clock import START
 
@@ -42,7 +46,7 @@ PLUGIN  HEALTH                       SECONDS  MESSAGE
 quiet   unknown (no health command)  -        -
 """)
     assert desk.call("health", "quiet", "--json").json == [
-        {"plugin": "quiet", "healthy": None, "seconds": None, "says": None, "stderr": None}]
+        {"plugin": "quiet", "healthy": None, "seconds": None, "says": None, "stderr": None, "hint": None}]
 
 
 @pytest.mark.parametrize(("program", "said", "stderr"), [
@@ -139,3 +143,57 @@ def test_on_a_terminal_it_is_told_whom_it_waits_for(desk: Desk) -> None:
         pty.await_text("\r\x1b[KPLUGIN")
         assert pty.ends()[0] == 0
     assert b"first health runs" not in pty.shown
+
+
+@pytest.mark.parametrize(("line", "name"), [
+    ("#!/usr/bin/env node", "node"), ("#!/usr/bin/env -S NODE_ENV=x node --jitless", "node"),
+    ("#!/usr/local/bin/deno run", "deno"), ("#!/bin/sh", None), ("#!/usr/bin/python3", None), ("", None),
+    ("# node", None),
+])
+def test_an_interpreter_that_compiles_is_known_by_its_name(line: str, name: str | None, tmp_path: Path) -> None:
+    program = tmp_path / "run"
+    program.write_text(f"{line}\nnode\n")
+    assert entrypoint.compiler(program) == name
+    assert entrypoint.compiler(tmp_path / "missing") is None
+
+
+def test_the_hint_is_shown_beside_what_the_plugin_says() -> None:
+    assert Health(plugin="a", healthy=True, says="fine", stderr="warns", hint="do this").message == (
+        "fine; standard error: warns; do this")
+    assert Health(plugin="a", healthy=True, hint="do this").message == "do this"
+    assert Health(plugin="a", healthy=True).message is None
+
+
+# Takes the lock as a daemon does, under a filter that allows every system call (seccomp(2), bpf(2)).
+FILTERED = """
+import ctypes, struct, sys
+from pathlib import Path
+from ductile.pidfile import PidLock
+libc = ctypes.CDLL(None, use_errno=True)
+allow = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0x7FFF0000))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 1, ctypes.addressof(allow)))
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0, ctypes.get_errno()
+lock = PidLock(Path(sys.argv[1]))
+lock.write()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_plugin_that_compiles_gets_a_hint_if_the_daemon_is_confined(desk: Desk, tmp_path: Path) -> None:
+    directory = desk.plugin("jit", commands=("health",))
+    desk.plugin("plain", commands=("health",))
+    # As `node` would be found: a shell under that name.
+    (tmp_path / "node").symlink_to("/bin/sh")
+    (directory / "run").write_text(f"#!{tmp_path}/node\nprintf '{{\"status\":\"ok\"}}'\n")
+    assert [row["hint"] for row in desk.call("health", "--json").json] == [None, None]
+    with desk.ledger():
+        pass
+    with subprocess.Popen([sys.executable, "-c", FILTERED, pid_file(desk.database)], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as daemon:
+        assert daemon.stdout.readline() == b"held\n"
+        jit, plain = desk.call("health", "--json").json
+        daemon.communicate()
+    assert jit["healthy"]
+    assert jit["hint"].startswith("node compiles at run time")
+    assert plain["hint"] is None
