@@ -40,7 +40,7 @@ MOST_NEW = 200
 # Ids that are remembered of each feed, at least; they are twice those of its document where that is more.
 LEAST_SEEN = 300
 # Of this many new entries, where that is nearly all, a feed has rather changed its ids than written so much.
-SUSPICIOUS = 10
+SUSPICIOUS, MOST_UNDATED = 10, 3
 # After so many runs a feed that fails is told of.
 FAILURES_TOLD = 5
 LONGEST_WAIT = timedelta(days=1)
@@ -106,8 +106,10 @@ def look(name: str, url: str, known: dict, config: dict, timeout: float, now: da
         log(f"{name}: first look, {len(document.entries)} entries are taken for read")
     elif len(new) >= SUSPICIOUS and len(new) > 0.8 * len(document.entries):
         since = datetime.fromisoformat(known["since"]) - timedelta(days=1)
-        new = [entry for entry in new if entry.published and entry.published > since]
-        log(f"{name}: nearly all ids have changed; only entries with a later date count as new", "warn")
+        new = [entry for entry in new if entry.published and entry.published > since] or [
+            entry for entry in new if not entry.published][:MOST_UNDATED]
+        log(f"{name}: nearly all ids have changed; only entries with a later date, or a few without one, count as new",
+            "warn")
     rest |= {"seen": _remembered(document, known), "aliases": "".join(each.alias or "" for each in document.entries),
              "since": now.isoformat(timespec="seconds"), "body": digest(answer.body),
              "etag": answer.headers.get("etag", "")[:1000], "modified": answer.headers.get("last-modified", "")[:100]}

@@ -139,7 +139,11 @@ def test_a_feed_that_changes_all_its_ids_makes_no_flood(site):
     site.feeds["a"] = feed("new").replace("</channel>", f"{today}</channel>")
     response = plugin.poll()
     assert [payload["title"] for _, payload in told(response)] == ["Tx"]
-    assert logged(response) == ["a: nearly all ids have changed; only entries with a later date count as new"]
+    assert logged(response) == [
+        "a: nearly all ids have changed; only entries with a later date, or a few without one, count as new"]
+    assert site.titles(plugin) == []
+    undated = rss(*[item(f"other{n}", link="") for n in range(20)])
+    assert site.titles(plugin, a=undated) == ["Tother2", "Tother1", "Tother0"]
     assert site.titles(plugin) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections import Counter
@@ -79,6 +80,8 @@ def _pieces(sentence: str) -> Iterator[str]:
         yield sentence[start:end].rstrip()
 
 
+# Few words make up a text.
+@functools.lru_cache(maxsize=20_000)
 def _stripped(token: str) -> str:
     # By category, as `str.isalnum` takes the vowel signs of many scripts for punctuation.
     start, end = 0, len(token)
