@@ -53,15 +53,16 @@ webhooks:
       secret: ${{{variable}}}
       signature_header: X-Hub-Signature-256
 
-# The directory of the pipelines. The starter pipelines send a notification when a job fails permanently, when a schedule
-# is silent, when a plugin cannot be loaded, and when that is over.
+# The directory of the pipelines. The starter pipelines send a notification when a job fails permanently, when a
+# schedule is silent, when a plugin cannot be loaded, and when that is over.
 pipelines_dir: ./pipelines
 
 # Only plugins that are configured here run. Put secrets into variables: "${{NAME}}".
 plugins:
-  # `url: log` writes a warning to ductiled's log. The README of notify explains other destinations.
+  # `url: log` writes a warning to ductiled's log. The README of notify explains other destinations. The same failure is
+  # told once an hour.
   notify:
-    config: {{url: log}}
+    config: {{url: log, repeat_after: 1h}}
   echo:
     # Without a success for an hour it is reported as silent.
     schedule: {{every: 5m, alert_after: 1h}}

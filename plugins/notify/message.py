@@ -16,8 +16,11 @@ _UNDIVIDED = re.compile("&(?:amp|lt|gt);|`{3,}")
 _CLOSING = "\n```"
 
 
-def compose(config: dict, payload: object, context: object) -> str:
-    """Return the text to send, cut to what the service takes. A name that is missing is empty, with a warning."""
+def compose(config: dict, payload: object, context: object, note: str = "") -> str:
+    """Return the text to send, cut to what the service takes. A name that is missing is empty, with a warning.
+
+    `note` is a line before the message.
+    """
     service, limit, mark = config["format"], config["max_length"], FORMATS[config["format"]][1]
     template = config.get("template")
     if template is None and isinstance(payload, dict) and payload.get("message") is not None:
@@ -25,6 +28,8 @@ def compose(config: dict, payload: object, context: object) -> str:
     escape = _escaped if service == "slack" else str
     text = escape(as_text(payload)) if template is None else fill(
         template, payload, context, escape=escape, missing=lambda name: log(f"the payload has no {name!r}", "warn"))
+    if note:
+        text = f"{note}\n{text}"
     if mark and config["title"] and text.strip():
         text = f"{mark}{config['title']}{mark}\n{text}"
     encoded = _utf8(text)

@@ -13,6 +13,7 @@ sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.par
 
 from ductile_plugin import URL, ConfigError, Permanent, http, is_url, log, main, seconds_left, settings, where
 from message import FORMATS, compose, encode
+from repeats import Repeats, is_duration, seconds
 
 # In the place of a url: the message goes into Ductile's own log and nowhere else.
 LOG = "log"
@@ -28,6 +29,7 @@ KEYS = {
     "title": (lambda value: isinstance(value, str) and value.isprintable(), "one line of printable characters", ""),
     "token": (lambda value: isinstance(value, str) and re.fullmatch("[!-~]*", value), "ASCII without spaces", ""),
     "timeout": (lambda value: type(value) in (int, float) and 0 < value <= 3600, "seconds, over 0, at most 3600", 15),
+    "repeat_after": (is_duration, "a duration such as 1h", None),
     "max_length": (lambda value: type(value) is int and value >= 3, "a whole number, 3 or more", None),
 }
 
@@ -74,6 +76,18 @@ def respond(request: dict) -> dict:
     text = compose(config, payload, request.get("context"))
     if not text.strip():
         raise Permanent("the message is empty, nothing was sent")
+    repeats = None
+    if config["repeat_after"] is not None:
+        repeats = Repeats(request.get("state"), event, payload, text, seconds(config["repeat_after"]))
+        if repeats.is_held:
+            return {"status": "ok", "result": f"held back: sent less than {config['repeat_after']} ago",
+                    "state_updates": repeats.updates()}
+        if repeats.held:
+            text = compose(config, payload, request.get("context"), note=repeats.note)
+    return send(request, config, place, text) | ({} if repeats is None else {"state_updates": repeats.updates()})
+
+
+def send(request: dict, config: dict, place: str, text: str) -> dict:
     if place == LOG:
         log(text, "warn")
         return {"status": "ok", "result": "written to the log",

@@ -232,3 +232,61 @@ def test_a_message_for_the_log_is_a_warning_there_and_goes_nowhere_else(server):
 
 def test_the_example_of_the_readme_is_a_good_configuration(tmp_path):
     assert readme_config(HERE, tmp_path, {"NOTIFY_URL": "https://example.net/x"})
+
+
+# Messages that repeat each other
+
+DEAD = {"plugin": "backup", "command": "poll", "error": "disk full"}
+
+
+def told(event_type, payload, state, **config):
+    """Write a message to the log, and return its response with the state after it."""
+    given = {"url": "log", "template": "{plugin}: {error?}", "repeat_after": "1h", **config}
+    request = json.loads(encoded(given, payload))
+    request["event"]["type"] = event_type
+    response = run(json.dumps(request | {"state": state}).encode())
+    return [line.message for line in response.logs], {**state, **response.state_updates}
+
+
+def aged(state, seconds):
+    """Return the state as if everything in it had happened so much earlier."""
+    return {"repeats": {key: {**value, "at": value["at"] - seconds} for key, value in state["repeats"].items()}}
+
+
+def test_a_message_that_repeats_another_is_held_back_and_counted():
+    sent, state = told("ductile.job.dead", DEAD | {"job_id": "1"}, {})
+    assert sent == ["backup: disk full"]
+    for number in (2, 3):
+        sent, state = told("ductile.job.dead", DEAD | {"job_id": str(number), "error": "still"}, state)
+        assert sent == []
+    assert told("ductile.job.dead", DEAD | {"plugin": "other"}, state)[0] == ["other: disk full"]
+    assert told("other.event", DEAD, state)[0] == ["backup: disk full"]
+    (line,), state = told("ductile.job.dead", DEAD, aged(state, 3600))
+    assert re.fullmatch(r"\(2 more since [-0-9]{10} [0-9:]{5} UTC\)\nbackup: disk full", line)
+    assert told("ductile.job.dead", DEAD, aged(state, 3600))[0] == ["backup: disk full"]
+
+
+def test_after_a_recovery_the_next_failure_is_news():
+    _, state = told("ductile.job.dead", DEAD, {})
+    sent, state = told("ductile.job.recovered", {"plugin": "backup", "command": "poll"}, state)
+    assert sent == ["backup: "]
+    assert told("ductile.job.dead", DEAD, state)[0] == ["backup: disk full"]
+
+
+def test_other_events_repeat_each_other_if_their_messages_are_equal():
+    _, state = told("door.open", DEAD, {})
+    assert told("door.open", DEAD | {"more": 1}, state)[0] == []
+    assert told("door.open", DEAD | {"error": "none"}, state)[0] == ["backup: none"]
+
+
+@pytest.mark.parametrize("state", [{"repeats": 5}, {"repeats": {"a": 5, "b": {"at": "x", "held": 1}}}, {}])
+def test_a_state_that_says_nothing_holds_nothing_back(state):
+    sent, after = told("door.open", DEAD, state)
+    assert (sent, len(after["repeats"])) == (["backup: disk full"], 1)
+
+
+def test_a_message_that_was_not_sent_is_not_remembered(server):
+    request = encoded({"url": server.url, "repeat_after": "1h"}, {"message": "x"})
+    server.answers = [answer(500), answer(204)]
+    assert (run(request).status, run(request).status) == ("error", "ok")
+    assert len(server.requests) == 2

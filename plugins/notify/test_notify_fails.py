@@ -132,8 +132,10 @@ BAD_CONFIGS = [
     *(({"timeout": wrong}, "timeout: expected seconds, over 0, at most 3600") for wrong in (0, -1, "5s", True, 1e300)),
     *(({"max_length": wrong}, "max_length: expected a whole number, 3 or more")
       for wrong in (2, 0, -1, 3.5, "9", True)),
+    *(({"repeat_after": wrong}, "repeat_after: expected a duration such as 1h")
+      for wrong in ("1 hour", "", 5, "h", True)),
     ({"tempalte": "x"}, "config: unknown key 'tempalte', expected one of "
-                        "url, format, template, title, token, timeout, max_length"),
+                        "url, format, template, title, token, timeout, repeat_after, max_length"),
 ]
 
 

@@ -55,7 +55,8 @@ def test_the_example_of_the_wisdom_loop_runs_every_shipped_pipeline_and_names_it
     pipelines = reading.runtime.router.pipelines
     assert {name: list(pipeline.nodes) for name, pipeline in pipelines.items()} == {
         "on-failure": ["notify.1"], "on-recovery": ["notify.1"], "on-schedule-recovered": ["notify.1"],
-        "on-plugin-available": ["notify.1"], "on-silence": ["notify.1"], "on-plugin-unavailable": ["notify.1"], "video-wisdom": ["transcript", "summary", "reply", "file"]}
+        "on-plugin-available": ["notify.1"], "on-silence": ["notify.1"], "on-plugin-unavailable": ["notify.1"],
+        "video-wisdom": ["transcript", "summary", "reply", "file"]}
 
 
 def test_the_example_shows_every_key():
