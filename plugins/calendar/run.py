@@ -37,7 +37,7 @@ from ductile_plugin import (
 LIMIT_BYTES = 20 * MIB
 TIMEOUT_SECONDS = 30
 MOST_EVENTS = 100
-# What started while nothing was polled is told for so long.
+# Events that started while the plugin did not run are announced for so long.
 LATE = timedelta(days=1)
 LONGEST_TEXT, MOST_WARNINGS = 5000, 20
 UNITS = {"m": 60, "h": 3600, "d": 86_400}
@@ -135,8 +135,8 @@ def read_file(path: str) -> bytes:
 
 
 def poll(config: dict, state: dict, calendar: ics.Component, zones: ics.Zones, now: datetime) -> dict:
-    """Return an event for each occurrence that is due and was not told, with the state after them."""
-    told = {key: at for key, at in (state.get("told") or {}).items() if type(at) is int}
+    """Return an event for each occurrence that is due and was not announced, with the state after them."""
+    announced = {key: at for key, at in (state.get("announced") or {}).items() if type(at) is int}
     polled = state.get("polled_at")
     since = now if type(polled) is not int else max(datetime.fromtimestamp(min(polled, int(now.timestamp())), UTC),
                                                     now - LATE)
@@ -147,9 +147,9 @@ def poll(config: dict, state: dict, calendar: ics.Component, zones: ics.Zones, n
     for each in found:
         at = notice(each, config, ahead)
         key = f"{one_line(each.event.text('UID'), 200)}|{ics.fixed(each.start).isoformat()}"
-        # What is over is told only if nothing was polled when it was due.
-        if at <= now and key not in told and (begins(each, at) > now or at > since):
-            due.append((each.start.astimezone(UTC), key, each, begins(each, at) <= now))
+        # What has started is announced only if the plugin did not run when it was due.
+        if at <= now and key not in announced and (relevant_until(each, at) > now or at > since):
+            due.append((each.start.astimezone(UTC), key, each, relevant_until(each, at) <= now))
     due.sort(key=lambda entry: entry[:2])
     emitted = due[:MOST_EVENTS]
     # Once, and not at each poll.
@@ -157,27 +157,27 @@ def poll(config: dict, state: dict, calendar: ics.Component, zones: ics.Zones, n
     for line in warnings[:MOST_WARNINGS] if warned != state.get("warned", "") else ():
         log(one_line(line), "warn")
     oldest = int((now - LATE - timedelta(days=2)).timestamp())
-    told |= {key: int(start.timestamp()) for start, key, _, _ in emitted}
-    updates = {"told": {key: at for key, at in told.items() if at >= oldest}}
+    announced |= {key: int(start.timestamp()) for start, key, _, _ in emitted}
+    updates = {"announced": {key: at for key, at in announced.items() if at >= oldest}}
     if warned != state.get("warned", ""):
         updates["warned"] = warned
     if len(emitted) == len(due):
         updates["polled_at"] = int(now.timestamp())
     name = one_line(calendar.text("X-WR-CALNAME"), 200)
-    return {"status": "ok", "result": f"{len(emitted)} start soon", "state_updates": updates,
+    return {"status": "ok", "result": f"{len(emitted)} announced", "state_updates": updates,
             "events": [event(key, each, is_late, name, now) for _, key, each, is_late in emitted]}
 
 
 def notice(each: ics.Occurrence, config: dict, ahead: timedelta) -> datetime:
-    """Return when an occurrence is to be told: some time ahead, or on its day at a time of day."""
+    """Return when an occurrence is announced: some time ahead, or on its day at a time of day."""
     if not each.is_all_day:
         return each.start.astimezone(UTC) - ahead
     hour, minute = map(int, config["all_day_at"].split(":"))
     return each.start.replace(hour=hour, minute=minute).astimezone(UTC)
 
 
-def begins(each: ics.Occurrence, at: datetime) -> datetime:
-    """Return until when an occurrence is worth telling: until it starts; a day until it ends."""
+def relevant_until(each: ics.Occurrence, at: datetime) -> datetime:
+    """Return until when an occurrence is announced: until it starts; an all-day one until it ends."""
     return each.end.astimezone(UTC) if each.is_all_day else max(each.start.astimezone(UTC), at)
 
 

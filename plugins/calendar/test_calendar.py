@@ -1,4 +1,4 @@
-"""The calendar plugin: rules, zones and what is told of a calendar when, from a file and from a stand-in."""
+"""The calendar plugin: rules, zones, and what is announced when, from a file and from a stand-in."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_of_several_versions_the_latest_counts():
     assert starts(data, "2026-06-01", "2026-06-02") == ["06-01 11:00"]
 
 
-# What is told
+# What is announced
 
 class Plugin:
     """The plugin with its state between runs, on a calendar file."""
@@ -194,7 +194,7 @@ def at(minutes: float, uid: str = "1", more: str = "", form: str = "%Y%m%dT%H%M%
     return f"UID:{uid}\nSUMMARY:Event {uid}\nDTSTART:{start.strftime(form)}{more}"
 
 
-def test_an_event_is_told_once_shortly_before_it_starts(plugin):
+def test_an_event_is_announced_once_shortly_before_it_starts(plugin):
     plugin.has(at(10, more="\nDURATION:PT1H\nLOCATION:Room 5\\, left\nDESCRIPTION:one\\ntwo\n three\nURL:https://x/"),
                at(30, "2"), at(-5, "3"))
     response = plugin.run()
@@ -211,7 +211,7 @@ def test_an_event_is_told_once_shortly_before_it_starts(plugin):
     assert [payload["uid"] for payload in plugin.poll()] == ["2"]
 
 
-def test_what_started_while_nothing_was_polled_is_told_late(plugin):
+def test_what_started_while_nothing_was_polled_is_announced_late(plugin):
     plugin.has(at(-30), at(-60 * 30, "2"))
     assert plugin.poll() == []
     plugin.polled(60 * 48)
@@ -220,12 +220,12 @@ def test_what_started_while_nothing_was_polled_is_told_late(plugin):
     assert plugin.poll() == []
 
 
-def test_a_run_that_was_killed_tells_the_same_again(plugin):
+def test_a_run_that_was_killed_announces_the_same_again(plugin):
     plugin.has(at(10))
     assert plugin.poll(is_kept=False) == plugin.poll()
 
 
-def test_an_event_that_was_put_in_late_or_moved_is_told(plugin):
+def test_an_event_that_was_put_in_late_or_moved_is_announced(plugin):
     plugin.has()
     assert plugin.poll() == []
     plugin.has(at(2))
@@ -234,7 +234,7 @@ def test_an_event_that_was_put_in_late_or_moved_is_told(plugin):
     assert [payload["minutes"] for payload in plugin.poll()] == [9]
 
 
-def test_a_day_is_told_on_its_day_at_its_time(plugin):
+def test_a_day_is_announced_on_its_day_at_its_time(plugin):
     today = f"UID:1\nDTSTART;VALUE=DATE:{datetime.now(UTC):%Y%m%d}"
     plugin.has(today)
     plugin.config["all_day_at"] = "00:00"
@@ -247,11 +247,11 @@ def test_a_day_is_told_on_its_day_at_its_time(plugin):
     assert plugin.poll() == []
 
 
-def test_many_events_are_told_over_several_polls_and_what_is_told_is_forgotten(plugin):
+def test_many_events_are_announced_over_several_polls_and_old_ones_forgotten(plugin):
     plugin.has(*(at(10, str(number)) for number in range(150)))
     found = [payload["uid"] for _ in range(3) for payload in plugin.poll()]
     assert (len(found), len(set(found))) == (150, 150)
-    plugin.state["told"] = dict.fromkeys(plugin.state["told"], 5)
+    plugin.state["announced"] = dict.fromkeys(plugin.state["announced"], 5)
     plugin.has()
     plugin.poll()
     assert len(json.dumps(plugin.state)) < 100
@@ -265,7 +265,7 @@ def test_what_is_not_understood_is_a_warning_and_hides_no_others(plugin):
     response = plugin.run()
     assert [event.payload["uid"] for event in response.events] == ["d", "e", "f", "g"]
     assert [line.level for line in response.logs] == ["warn"] * 5
-    # They are told once.
+    # They are logged once.
     assert plugin.run().logs == ()
     plugin.has("UID:a\nDTSTART:soon")
     assert len(plugin.run().logs) == 1
