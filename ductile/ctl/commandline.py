@@ -422,11 +422,19 @@ DIR without the database, and prints what follows from it as JSON.""")
 
 
 def _add_webhook(commands: Commands, name: str) -> None:
-    parser = _command(commands, name, "show the senders of webhooks that Ductile knows", "presets github", """\
+    parser = _command(commands, name, "show the senders of webhooks that Ductile knows, or test an endpoint",
+                      "presets github\ntest /webhooks/github --payload '{\"zen\": \"x\"}'", """\
 `webhook presets` lists the presets for `preset:` at an endpoint, each with
-what to enter at the sender. With NAME only that one.""")
-    parser.add_argument("action", metavar="ACTION", choices=("presets",), help="presets")
-    parser.add_argument("preset", metavar="NAME", nargs="?", type=_word, help="a preset")
+what to enter at the sender. With NAME only that one.
+
+`webhook test PATH` signs a payload as the endpoint's sender does and posts it
+to the running daemon. The job is a real one. Exits with 1 if it is refused.
+Variables must be set as they are for the daemon.""")
+    parser.add_argument("action", metavar="ACTION", choices=("presets", "test"), help="presets or test")
+    parser.add_argument("preset", metavar="NAME|PATH", nargs="?", type=_word,
+                        help="a preset, or the path of an endpoint")
+    parser.add_argument("--payload", metavar="JSON", help="with test: the body of the request (default: {});"
+                        f" {_PAYLOAD_HELP}")
 
 
 def _add_report(commands: Commands, name: str) -> None:

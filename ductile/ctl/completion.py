@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ductile import shipped
+from ductile.config.presets import PRESETS
 from ductile.ctl import queries, times
 from ductile.ctl.commandline import all_parsers
 from ductile.ctl.lookup import runtime
@@ -135,6 +136,10 @@ def _values(session: Session, line: _Line, action: argparse.Action, prefix: str)
         return _matching({name: f"on {each.on}" if each.on else "called only"
                           for name, each in runtime(session).router.pipelines.items()}, prefix)
     found: Candidates = {}
+    if kind == "NAME|PATH" and line.arguments[:1] == ("presets",):
+        found |= _matching({name: ", ".join(each.senders) for name, each in PRESETS.items()}, prefix)
+    elif kind == "NAME|PATH" and session.config.webhooks is not None:
+        found |= _matching({each.path: each.preset or "" for each in session.config.webhooks.endpoints}, prefix)
     if "PLUGIN" in kind:
         found |= _matching({name: "" if each.enabled else "disabled"
                             for name, each in sorted(session.config.plugins.items())}, prefix)

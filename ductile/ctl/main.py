@@ -203,6 +203,11 @@ def _command(session: Session, options: Namespace) -> int:
             from ductile.ctl.new_plugin import new_plugin
             return new_plugin(session, name=options.plugin, language=options.language,
                               parent=None if options.directory is None else Path(options.directory))
+        case "webhook" if options.action == "test":
+            from ductile.ctl.webhook import test as webhook_test
+            if options.preset is None:
+                raise DuctileError("ductilectl webhook test: give the PATH of an endpoint", exit_code=EXIT_USAGE)
+            return webhook_test(session, path=options.preset, payload=options.payload)
         case "webhook":
             from ductile.ctl.webhook import presets
             return presets(session, name=options.preset)

@@ -1,4 +1,4 @@
-"""Verifies the signature of a webhook: HMAC-SHA256 over a text that has the raw body in it."""
+"""Verifies and makes the signature of a webhook: HMAC-SHA256 over a text that has the raw body in it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import hmac
 import re
 from collections.abc import Sequence
+from datetime import datetime
 
 from ductile.config.model import Piece, PieceKind, Scheme
 from ductile.webhook.http_head import Head
@@ -50,6 +51,36 @@ def verify(body: bytes, head: Head, scheme: Scheme, keys: Sequence[bytes]) -> by
     if found is None:
         raise Unverified(_WRONG)
     return found
+
+
+def sign(body: bytes, scheme: Scheme, key: bytes, now: datetime) -> dict[str, str]:
+    """Return the headers with which a sender of this scheme would send a body, its times being `now`."""
+    values = {index: _new_value(scheme, index, now) for index, piece in enumerate(scheme.signed)
+              if piece.kind in (PieceKind.HEADER, PieceKind.PART)}
+    texts = [body if piece.kind is PieceKind.BODY else values.get(index, piece.text).encode()
+             for index, piece in enumerate(scheme.signed)]
+    headers: dict[str, str] = {}
+    items: list[str] = []
+    for index, value in values.items():
+        piece = scheme.signed[index]
+        if piece.kind is PieceKind.HEADER:
+            headers[piece.text] = value
+        elif piece.text == "#1":
+            items.insert(0, value)
+        else:
+            items.append(piece.text + value)
+    digest = hmac.digest(key, b"".join(texts), "sha256")
+    items.append(scheme.prefix + _encode(digest, scheme.format).decode())
+    return {**headers, scheme.headers[0]: (scheme.separator or "").join(items)}
+
+
+def _new_value(scheme: Scheme, index: int, now: datetime) -> str:
+    """Return a signed value: a time, which is new enough each time to be an id as well."""
+    if index > 0 and scheme.signed[index - 1].kind in (PieceKind.HEADER, PieceKind.PART):
+        # Beside another value, only the form of a time tells where it begins.
+        return now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    is_time = any(word in scheme.signed[index].text.lower() for word in ("time", "date", "t="))
+    return str(int(now.timestamp())) if is_time else str(int(now.timestamp() * 1000))
 
 
 def _single(head: Head, name: str) -> str:

@@ -104,6 +104,7 @@ DOCUMENTS: dict[str, Any] = {
     "new-plugin NAME": keys("plugin directory files"),
     "attempt DIR": {**keys("status retry_in error"), "state": ANY, "job": ANY, "artifacts": ANY, "jobs": ANY, "log": ANY,
                     "response": ANY, "warnings": ANY},
+    "webhook test PATH": {**keys("path address status"), "body": ANY},
     "webhook presets": [keys("preset senders enter docs needs signature_header signed dedupe success_status"
                              " handshake")],
 }

@@ -52,6 +52,9 @@ def configured(daemon: RealDaemon, gate: Gate) -> None:
     daemon.plugin("fails", FAILS, commands=("poll", "init"), retry={"max_attempts": 1})
     daemon.plugin("again", FAILS)
     daemon.install("waits", config=gate.config)
+    daemon.environ["HOOK_SECRET"] = "s" * 16
+    daemon.configure(webhooks={"listen": f"unix:{daemon.home}/hook.sock", "endpoints": [
+        {"path": "/hook", "plugin": "taker", "secret": "${HOOK_SECRET}", "preset": "github"}]})
     (daemon.home / "pipelines").mkdir()
     (daemon.home / "pipelines" / "p.yaml").write_text(
         "name: p\non: made\nsteps: [{id: one, uses: taker}, {id: two, uses: taker}]\n")
@@ -92,6 +95,7 @@ def shown(daemon: RealDaemon, gate: Gate) -> Iterator[dict[str, list[Any]]]:
                  " VALUES ('fails', 'poll', 'closed', 1, '2026-02-08T10:00:00.000Z')")
     call("status", "status")
     call("queue", "queue")
+    call("webhook test PATH", "webhook", "test", "/hook")
     call("completion SHELL", "completion", "fish")
     call("schedule", "schedule")
     call("jobs", "jobs")
