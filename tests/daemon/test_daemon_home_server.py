@@ -132,11 +132,15 @@ def test_a_backup_that_fails_is_told_and_not_pinged(server: RealDaemon, service:
     server.configure()
     server.start()
     run(server, "backup")
-    server.stop()
-    [(job,)] = server.rows("SELECT id FROM job_queue WHERE plugin = 'backup'")
+    [(job, since)] = server.rows("SELECT id, completed_at FROM job_queue WHERE plugin = 'backup'")
     assert messages(service) == [
         f"backup poll failed permanently: sh exited 1: /mnt/backup: not mounted\nductilectl logs {job}"]
     assert len(service.asked) == 1
+    write(server, "mountpoint", "exit 0")
+    run(server, "backup")
+    server.stop()
+    assert sorted(messages(service)[1:]) == [
+        "The backup is done.\nsent 5 bytes", f"backup poll succeeded again; jobs failed since {since}: 1"]
 
 
 def test_killed_in_every_plugin_nothing_is_lost(server: RealDaemon, service: Service, world: World) -> None:
