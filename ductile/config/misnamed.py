@@ -57,8 +57,8 @@ SIGNATURE_FORMATS = dict.fromkeys(("sha256", "hmac", "hmac-sha256", "hmac_sha256
                                   "hex or base64, as the sender writes the digest")
 # The presets of senders that have none of their own name.
 SENDERS = {
-    **dict.fromkeys(("openai", "replicate", "supabase", "standardwebhooks", "standard-webhooks", "gitlab-signing-token",
-                     "render", "incident.io"), "standard"),
+    **dict.fromkeys(("openai", "replicate", "supabase", "standardwebhooks", "standard-webhooks", "render",
+                     "incident.io"), "standard"),
     **dict.fromkeys(("clerk", "resend", "stytch"), "svix"),
     **dict.fromkeys(("facebook", "instagram", "whatsapp", "messenger"), "meta"),
     **dict.fromkeys(("twitter", "x.com"), "x"),

@@ -202,5 +202,5 @@ def test_a_configuration_that_has_become_a_fifo_refuses_the_reload_and_the_daemo
     daemon.send(signal.SIGHUP)
     error = f"{file}: cannot be read: not a regular file; put a regular file in its place"
     daemon.until("SELECT ok, errors FROM config_loads ORDER BY id DESC LIMIT 1", [(0, error)])
-    assert len(daemon.log("reload rejected; keeping the current configuration")) == 1
+    daemon.await_log("reload rejected; keeping the current configuration")
     daemon.stop()

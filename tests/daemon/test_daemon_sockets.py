@@ -129,6 +129,13 @@ def test_sockets_that_were_passed_to_another_process_are_not_taken(daemon: RealD
     daemon.stop()
 
 
+def test_a_daemon_that_detaches_takes_no_passed_socket(daemon: RealDaemon, held: socket.socket) -> None:
+    options = pass_on(daemon, held)
+    done = daemon.run("-c", str(daemon.home), "-d", **options)
+    assert (done.returncode, done.stderr) == (
+        64, "-d cannot be used with sockets that systemd passes: remove it from the unit\n")
+
+
 @pytest.mark.parametrize("is_held", [True, False])
 def test_a_restart_while_a_plugin_runs_refuses_nothing_that_somebody_holds_a_socket_for(
         daemon: RealDaemon, gate: Gate, held: socket.socket, is_held: bool) -> None:
