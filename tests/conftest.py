@@ -76,7 +76,8 @@ def _nothing_is_left_behind(_orphans_come_to_us: None) -> Iterator[None]:
     left = processes.leftovers(children, seconds=_PATIENCE_SECONDS)
     names = [f"process {pid}: {processes.command(pid)}" for pid in sorted(left)]
     names += [f"thread {thread.name}" for thread in set(threading.enumerate()) - threads]
-    processes.end_all(left)
+    if left:
+        processes.end_all(left)
     if names:
         pytest.fail("left behind: " + "; ".join(names), pytrace=False)
 

@@ -162,6 +162,6 @@ def test_calls_may_lie_twenty_deep(tmp_path):
 
 def test_many_pipelines_that_call_one_another_compile(tmp_path):
     steps = ", ".join(["{uses: echo}"] * 18)
-    text = "pipelines:\n" + "".join(f"  - {{name: p{n}, steps: [{steps}, {{call: q}}]}}\n" for n in range(1000))
+    text = "pipelines:\n" + "".join(f"  - {{name: p{n}, steps: [{steps}, {{call: q}}]}}\n" for n in range(300))
     pipelines = compiled(tmp_path, text + "  - {name: q, steps: [uses: note]}\n", max_hops=20)
-    assert sum(len(pipeline.nodes) for pipeline in pipelines.values()) == 19_001
+    assert sum(len(pipeline.nodes) for pipeline in pipelines.values()) == 5_701

@@ -26,6 +26,7 @@ from ductile import submit as intake
 from ductile.pidfile import pid_file, signal_daemon
 from ductile.queue.job import Submitter
 from support import ordinary, processes
+from support.ledger import place_fresh
 from support.warm import Started, Warm
 
 DUCTILED = Path(sys.executable).with_name("ductiled")
@@ -141,7 +142,10 @@ class RealDaemon:
         return self._process.pid
 
     def start(self, *options: str, **popen: Any) -> None:
-        """Start the daemon and wait until it says that it is ready."""
+        """Start the daemon and wait until it says that it is ready. It finds a database, if an empty one."""
+        if not self.become and not popen and not self.database.parent.exists():
+            self.database.parent.mkdir(mode=0o700)
+            place_fresh(self.database)
         self.spawn(*options, **popen)
         self.await_note("READY=1")
 
