@@ -125,17 +125,22 @@ class Desk:
 
     def process(self, *arguments: str, become: Sequence[str] = (), **settings: Any) -> Said:
         """Start `ductilectl` with an empty environment and wait for its end."""
-        done = start(*arguments, home=self.home, become=become, **settings)
-        try:
-            out, err = done.communicate(timeout=PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            done.kill()
-            done.communicate()
-            raise
-        return Said(code=done.returncode, out=out, err=err)
+        return run(*arguments, home=self.home, become=become, **settings)
 
 
-def start(*arguments: str, home: Path | None, become: Sequence[str] = (),
+def run(*arguments: str | Path, home: Path | None = None, **settings: Any) -> Said:
+    """Start `ductilectl` as `start` does and wait for its end."""
+    process = start(*arguments, home=home, **settings)
+    try:
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
+    return Said(code=process.returncode, out=out, err=err)
+
+
+def start(*arguments: str | Path, home: Path | None, become: Sequence[str] = (),
           **settings: Any) -> subprocess.Popen[str] | Started:
     """Start `ductilectl` on a configuration, if there is one, with an empty environment."""
     given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": {"TZ": "UTC"},

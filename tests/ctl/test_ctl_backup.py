@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, Said
+from ctl.desk import DUCTILECTL, Desk, Said, run
 from ductile import db_files
 from ductile.ctl.backup import backup
 from ductile.errors import DuctileError
@@ -342,18 +342,16 @@ def test_a_backup_under_load_is_restored_elsewhere(daemon: RealDaemon, tmp_path:
          " stdout=subprocess.DEVNULL)", DUCTILECTL, "-c", daemon.home, "run", "counts"], stderr=subprocess.DEVNULL)
     try:
         daemon.until("SELECT count(*) > 22 FROM job_queue", [(1,)])
-        done = subprocess.run([DUCTILECTL, "-c", daemon.home, "backup", tmp_path / "copy.db"], env={},
-                              capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+        said = run("backup", tmp_path / "copy.db", home=daemon.home)
     finally:
         load.kill()
         load.wait()
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (said.code, said.err) == (0, "")
     daemon.kill()
     restored = tmp_path / "elsewhere"
     daemon.moved_to(restored)
     daemon.configure(state={"path": str(restored / "state.db")})
-    subprocess.run([DUCTILECTL, "-c", daemon.home, "restore", tmp_path / "copy.db"], env={}, check=True,
-                   stdout=subprocess.DEVNULL, timeout=PATIENCE_SECONDS)
+    assert run("restore", tmp_path / "copy.db", home=daemon.home).code == 0
     daemon.start()
     daemon.until("SELECT count(*) FROM job_queue WHERE status <> 'succeeded'", [(0,)])
     assert daemon.rows("SELECT * FROM job_queue ORDER BY seq")[:len(jobs)] == jobs
@@ -364,6 +362,4 @@ def test_a_backup_under_load_is_restored_elsewhere(daemon: RealDaemon, tmp_path:
 
 
 def test_the_help_says_how_to_restore() -> None:
-    done = subprocess.run([DUCTILECTL, "backup", "--help"], env={}, capture_output=True, text=True, check=True,
-                          timeout=PATIENCE_SECONDS)
-    assert "To restore: ductilectl restore FILE." in done.stdout
+    assert "To restore: ductilectl restore FILE." in run("backup", "--help").out

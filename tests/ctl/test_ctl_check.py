@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-from ctl.desk import PATIENCE_SECONDS, Desk, Said, job_id
+from ctl.desk import Desk, Said, job_id
+from ductile import main as ductiled
 from support.ledger import put_ended, put_job
 
-DUCTILED = Path(sys.executable).with_name("ductiled")
 
-
-def daemon_says(desk: Desk) -> Said:
-    done = subprocess.run([DUCTILED, "-t", "-c", desk.home], env={}, cwd="/", capture_output=True, text=True,
-                          timeout=PATIENCE_SECONDS, check=False)
-    return Said(code=done.returncode, out=done.stdout, err=done.stderr)
+def daemon_says(desk: Desk, capsys: pytest.CaptureFixture[str]) -> Said:
+    code = ductiled.main(["-t", "-c", str(desk.home)], {})
+    out, err = capsys.readouterr()
+    return Said(code=code, out=out, err=err)
 
 
 @pytest.mark.parametrize(("sections", "code"), [
@@ -27,11 +22,12 @@ def daemon_says(desk: Desk) -> Said:
     ({"webhooks": {"listen": "127.0.0.1:1", "endpoints": [
         {"path": "/a", "plugin": "echo", "secret": "${SHORT}", "signature_format": "slack"}]}}, 78),
 ])
-def test_it_says_what_the_daemon_says(desk: Desk, sections: dict, code: int) -> None:
+def test_it_says_what_the_daemon_says(desk: Desk, capsys: pytest.CaptureFixture[str], sections: dict,
+                                      code: int) -> None:
     desk.plugin("echo")
     desk.configure(**sections)
     said = desk.process("check")
-    assert said == daemon_says(desk)
+    assert said == daemon_says(desk, capsys)
     assert (said.code, bool(said.err)) == (code, code != 0)
 
 

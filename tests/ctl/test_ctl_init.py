@@ -7,28 +7,21 @@ import json
 import os
 import socket
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from ctl.desk import PATIENCE_SECONDS, Said
+from ctl.desk import Said, run
+from ductile import main as ductiled
 from ductile import shipped
 from ductile.config.load import load
 from ductile.ctl import init as starter
 from ductile.ctl.session import Session
-from support import ordinary
 from support.daemon import RealDaemon
-
-DUCTILED = Path(sys.executable).with_name("ductiled")
 
 
 def init(*arguments: str | Path, cwd: Path, become: tuple[str, ...] = ()) -> Said:
-    done = subprocess.run([*become, ordinary.program("ductilectl", become), "init", *arguments], env={}, cwd=cwd,
-                          capture_output=True, text=True,
-                          timeout=PATIENCE_SECONDS, check=False)
-    return Said(code=done.returncode, out=done.stdout, err=done.stderr)
+    return run("init", *arguments, cwd=cwd, become=become)
 
 
 def test_it_says_what_to_do_next(tmp_path: Path) -> None:
@@ -44,7 +37,8 @@ Created a b/c/config.yaml. Next:
     assert [stat.S_IMODE((tmp_path / each).stat().st_mode) for each in ("a b/c", "a b/c/plugins")] == [0o755, 0o755]
 
 
-def test_the_configuration_is_good_and_has_the_shipped_plugins(tmp_path: Path) -> None:
+def test_the_configuration_is_good_and_has_the_shipped_plugins(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert init(cwd=tmp_path).code == 0
     loaded = load(tmp_path / "config.yaml", {})
     assert (loaded.problems, loaded.warnings) == ((), ())
@@ -55,8 +49,7 @@ def test_the_configuration_is_good_and_has_the_shipped_plugins(tmp_path: Path) -
     assert sorted(each.name for each in (tmp_path / "pipelines").iterdir()) == [
         "on-failure.yaml", "on-recovery.yaml", "on-silence.yaml"]
     assert [schedule.every.seconds for schedule in loaded.config.plugins["echo"].schedules] == [300]
-    check = subprocess.run([DUCTILED, "-t", "-c", tmp_path], env={}, capture_output=True, timeout=PATIENCE_SECONDS)
-    assert (check.returncode, check.stderr) == (0, b"")
+    assert (ductiled.main(["-t", "-c", str(tmp_path)], {}), capsys.readouterr().err) == (0, "")
 
 
 def test_the_daemon_runs_on_it_as_it_stands(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ctl.desk import PATIENCE_SECONDS, Desk, Said, start
+from ctl.desk import Desk, Said, run
 from ductile import shipped
 from ductile.plugin.discovery import discover, look_at
 from support.daemon import RealDaemon
@@ -27,13 +27,7 @@ AWKWARD = ("true", "null", "1", "1e5", "0x10", "A-b_c", "x" * 64, "no")
 
 
 def make(place: Path, *arguments: str, **settings: object) -> Said:
-    return call("new-plugin", *arguments, cwd=place, **settings)
-
-
-def call(*arguments: str, **settings: object) -> Said:
-    process = start(*arguments, home=None, **settings)
-    out, err = process.communicate(timeout=PATIENCE_SECONDS)
-    return Said(code=process.returncode, out=out, err=err)
+    return run("new-plugin", *arguments, cwd=place, **settings)
 
 
 @every_language
@@ -65,7 +59,7 @@ def test_it_passes_the_test_at_once(tmp_path: Path, language: str, program: str,
     make(tmp_path, "mine", "--lang", language, "--dir", ".")
     (tmp_path / "event.json").write_text('{"text": "\\"command\\":\\"poll\\""}')
     event = ["--event", "event.json"] if command == "handle" else []
-    said = call("test", "./mine", command, *event, "--json", cwd=tmp_path, env={"PATH": os.environ["PATH"]})
+    said = run("test", "./mine", command, *event, "--json", cwd=tmp_path, env={"PATH": os.environ["PATH"]})
     found = said.json
     assert (said.code, found["outcome"], found["faults"], found["ignored"], found["stderr"]) == (
         0, "succeeded", [], [], "")
@@ -78,7 +72,7 @@ def test_it_passes_the_test_at_once(tmp_path: Path, language: str, program: str,
 def test_its_state_counts_on(tmp_path: Path, language: str) -> None:
     make(tmp_path, "mine", "--lang", language, "--dir", ".")
     (tmp_path / "state.json").write_text('{"runs": 6}')
-    said = call("test", "./mine", "--state", "state.json", "--json", cwd=tmp_path, env={"PATH": os.environ["PATH"]})
+    said = run("test", "./mine", "--state", "state.json", "--json", cwd=tmp_path, env={"PATH": os.environ["PATH"]})
     assert said.json["response"]["state_updates"] == {"runs": 7}
 
 

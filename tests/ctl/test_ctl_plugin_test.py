@@ -6,13 +6,12 @@ import errno
 import json
 import os
 import signal
-import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, Said, start
+from ctl.desk import PATIENCE_SECONDS, Desk, Said, run, start
 from ductile.state import state_table
 from support import processes
 from support.clock import START
@@ -286,10 +285,9 @@ def test_a_disabled_plugin_can_be_tested(desk: Desk) -> None:
 def test_a_directory_needs_no_configuration(desk: Desk, place: str) -> None:
     desk.plugin("echo", config={"a": 1})
     (desk.home / "config.yaml").unlink()
-    done = subprocess.run([DUCTILECTL, "test", place.format(home=desk.home), "--json"], cwd=desk.home, env={},
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
-    assert (done.returncode, done.stderr) == (0, "")
-    found = json.loads(done.stdout)
+    said = run("test", place.format(home=desk.home), "--json", cwd=desk.home)
+    assert (said.code, said.err) == (0, "")
+    found = said.json
     assert (found["plugin"], found["request"]["config"]) == ("echo", {})
 
 
@@ -349,7 +347,6 @@ def test_a_closed_pipe_ends_it_quietly(desk: Desk) -> None:
 
 
 def test_the_help_says_what_is_shown_of_secrets() -> None:
-    done = subprocess.run([DUCTILECTL, "test", "--help"], env={}, capture_output=True, text=True,
-                          timeout=PATIENCE_SECONDS)
-    assert "config is shown as in the file, with ${NAME} for variables" in done.stdout
-    assert (done.returncode, done.stderr) == (0, "")
+    said = run("test", "--help")
+    assert "config is shown as in the file, with ${NAME} for variables" in said.out
+    assert (said.code, said.err) == (0, "")
