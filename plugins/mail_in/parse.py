@@ -87,7 +87,7 @@ def header(mail: Message, name: str) -> str:
         return ""
     text = str(value)[:LONGEST_RAW_HEADER]
     # What cannot be decoded is shown as it is written.
-    with contextlib.suppress(ValueError, LookupError, email.errors.HeaderParseError):
+    with contextlib.suppress(ValueError, LookupError, email.errors.MessageError):
         text = str(make_header(decode_header(text)))
     return one_line(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"), LONGEST_HEADER)
 
@@ -135,7 +135,7 @@ def _name_of(part: Message) -> str:
         return ""
     try:
         return str(make_header(decode_header(name)))
-    except (ValueError, LookupError, email.errors.HeaderParseError):
+    except (ValueError, LookupError, email.errors.MessageError):
         return str(name)
 
 

@@ -114,7 +114,7 @@ def opened(request: dict, config: dict, token: str | None) -> Iterator[Box]:
         raise Retry(f"{place} broke off, or its answer is not IMAP") from None
     except OSError as error:
         raise Retry(f"{place}: {error.strerror or 'the connection failed'}") from None
-    except (ValueError, IndexError, AttributeError, TypeError):
+    except (ValueError, LookupError, AttributeError, TypeError):
         # The library stumbles over answers that it does not know.
         raise Retry(f"{place} answered something that is not IMAP") from None
     finally:
@@ -138,14 +138,14 @@ def poll(request: dict, config: dict, state: dict, box: Box, now: float) -> dict
         since = datetime.fromtimestamp(min(state.get("polled_at", now), now) - DAY, UTC)
         # English whatever the locale says; a day has the server's zone, so it is only a coarse filter.
         month = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()[since.month - 1]
-        new, floor = box.search("SINCE", f"{since.day}-{month}-{since.year}"), 0
+        new, floor = box.search("SINCE", f"{since.day}-{month}-{since.year}"), following - 1
     events, last, seen = collect(request, config, box, new, set(known))
     is_complete = not new or last == new[-1]
-    # All numbers below the next one are dealt with, also those of mails that were removed.
-    uid = max(following - 1, last or 0, floor) if is_complete else last
+    # In a folder as before, the number that the next mail gets proves nothing of what a search has left out.
+    uid = max(last or 0, floor) if is_complete else last
     if config["mark"] != "none" or config["move_to"]:
         updates["done"] = (updates["done"] + [event["payload"]["uid"] for event in events])[-MOST_DONE:]
-    updates |= {"uid": uid, "known": (known + [mark for mark in seen if mark not in known])[-MOST_KNOWN:]}
+    updates |= {"uid": uid, "known": (known + [each for each in seen if each not in known])[-MOST_KNOWN:]}
     more = "" if is_complete else ", more at the next poll"
     return {"status": "ok", "result": f"{len(events)} new{more}", "events": events, "state_updates": updates}
 

@@ -121,7 +121,8 @@ def test_html_becomes_text_where_there_is_no_other(server, plugin):
     (b"Content-Type: text/plain; charset=x-unknown\r\n\r\n\xfc", {"text": "ü"}),
     (b"Content-Type: text/plain; charset=\"utf-8\r\n\r\nx", {"from": ""}),
     (b"Date: yesterday\r\nFrom: \xff\r\nSubject: \xe9\r\n\r\n", {"date": None, "text": ""}),
-    (b"", {"subject": "", "to": []}), (b"\r\n\r\n\0", {"text": ""}),
+    (b"Subject: =?iso-\x9f8859-1?q?x?=\r\n\r\n", {"text": ""}), (b"", {"subject": "", "to": []}),
+    (b"\r\n\r\n\0", {"text": ""}),
     (b"Content-Type: multipart/mixed\r\n\r\nx", {"subject": ""}),
     (b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n", {"attachments": []}),
     (b"Content-Transfer-Encoding: base64\r\n\r\n!!!", {"subject": ""}),
@@ -171,7 +172,7 @@ def test_many_mails_are_emitted_over_several_polls_and_none_twice(server, plugin
     del server.folders["INBOX"][-1]
     assert [[payload["uid"] for payload in plugin.poll()] for _ in range(4)] == [
         uids[:3], uids[3:6], uids[6:7], []]
-    assert plugin.state["uid"] == uids[-1]
+    assert plugin.state["uid"] == uids[6]
     assert len(json.dumps(plugin.state)) < 1000
 
 
@@ -296,6 +297,16 @@ def test_what_may_pass_is_retried_and_loses_nothing(server, plugin, word, fault)
     server.answers[word] = fault
     response = plugin.run(seconds_left=1.1)
     assert (response.status, response.retry, response.state_updates) == ("error", True, {}), response
+    server.answers.clear()
+    assert len(plugin.poll()) == 1
+
+
+def test_a_search_that_leaves_something_out_loses_nothing(server, plugin):
+    server.arrives(mail())
+    server.answers["UID SEARCH"] = b"OK what search"
+    hidden, server.folders["INBOX"] = server.folders["INBOX"], []
+    assert plugin.poll() == []
+    server.folders["INBOX"] = hidden
     server.answers.clear()
     assert len(plugin.poll()) == 1
 
