@@ -211,6 +211,11 @@ def ended_totals(conn: sqlite3.Connection, *, since: datetime, before: datetime)
         " AND completed_at < ? GROUP BY plugin, status", (utc_text(since), utc_text(before))))
 
 
+def last_seq(conn: sqlite3.Connection) -> int:
+    """Return the `seq` of the newest job, 0 if there is none."""
+    return int(conn.execute("SELECT coalesce(max(seq), 0) FROM job_queue").fetchone()[0])
+
+
 def is_full(conn: sqlite3.Connection, depth: int) -> bool:
     """Return whether `depth` or more jobs are queued."""
     return count_waiting(conn, depth) >= depth

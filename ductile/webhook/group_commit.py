@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar, cast
 
@@ -150,6 +151,38 @@ class QueueFull(Exception):
     """`service.max_queue_depth` jobs are waiting."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Count:
+    """How many jobs were waiting, up to `most`, when the database had this version and this last job."""
+
+    version: int
+    last_seq: int
+    waiting: int
+    most: int
+
+
+class _Depth:
+    """The number of waiting jobs, as seen by a connection that only adds jobs.
+
+    Counting takes time with the depth, 100 us for some thousand jobs. Until another connection has committed, what was
+    counted last and what this one has added since is the same. A transaction that is rolled back takes the last `seq`
+    back with it.
+    """
+
+    def __init__(self) -> None:
+        self._count: _Count | None = None
+
+    def is_full(self, conn: sqlite3.Connection, depth: int) -> bool:
+        """Return whether `depth` or more jobs are waiting. Call it in a transaction."""
+        version = int(conn.execute("PRAGMA data_version").fetchone()[0])
+        last_seq = job_table.last_seq(conn)
+        known = self._count
+        if known is None or known.version != version or known.most != depth or known.waiting >= depth:
+            known = _Count(version=version, last_seq=last_seq, waiting=job_table.count_waiting(conn, depth), most=depth)
+            self._count = known
+        return known.waiting + last_seq - known.last_seq >= depth
+
+
 class JobStore:
     """Puts the jobs of webhooks into the queue and wakes the loop."""
 
@@ -159,6 +192,7 @@ class JobStore:
         self._group = group
         self._current = current
         self._post = post
+        self._depth = _Depth()
 
     def submit(self, runtime: RuntimeConfig, jobs: Sequence[EventJob], now: datetime) -> list[Submitted]:
         """Store the jobs of one event, and return once they are on disk.
@@ -179,12 +213,14 @@ class JobStore:
             self._post(None)
         if sum(len(each.job.payload or "") for each in jobs) >= _LARGE_CHARACTERS:
             self._group.renew()
+            # The connection is another one, and its versions are others.
+            self._depth = _Depth()
         return submitted
 
     def _store(self, conn: sqlite3.Connection, runtime: RuntimeConfig, jobs: Sequence[EventJob],
                now: datetime) -> list[Submitted]:
         service = runtime.config.service
-        if job_table.is_full(conn, service.max_queue_depth):
+        if self._depth.is_full(conn, service.max_queue_depth):
             raise QueueFull
         return [submit_once(conn, each.job, context=each.context, dedupe_ttl=service.dedupe_ttl, now=now)
                 for each in jobs]

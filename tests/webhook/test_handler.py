@@ -480,32 +480,40 @@ def test_a_job_that_would_only_wait_wakes_nobody(conn: Failing) -> None:
 # How full the queue is
 
 
-def test_jobs_of_others_fill_the_queue_too(conn: Failing) -> None:
+@pytest.fixture
+def others(conn: Failing, tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """The connection of everybody else, as the loop and ductilectl have their own."""
+    with closing(sqlite3.connect(tmp_path / "state.db", isolation_level=None)) as other:
+        yield other
+
+
+def test_jobs_of_others_fill_the_queue_too(conn: Failing, others: sqlite3.Connection) -> None:
     desk = Desk(conn, max_queue_depth=4)
     assert desk.post("/plugin", b"{}").status == 202
-    ledger.put_job(conn, "a")
+    ledger.put_job(others, "a")
     assert desk.post("/plugin", b"{}").status == 202
-    ledger.put_job(conn, "b")
+    ledger.put_job(others, "b")
     assert desk.post("/plugin", b"{}").status == 503
     assert (len(desk.jobs()), desk.post("/plugin", b"{}").headers["retry-after"]) == (4, "30")
 
 
-def test_a_place_in_a_full_queue_is_taken_as_soon_as_it_is_free(conn: Failing) -> None:
+def test_a_place_in_a_full_queue_is_taken_as_soon_as_it_is_free(
+        conn: Failing, others: sqlite3.Connection) -> None:
     desk = Desk(conn, max_queue_depth=2)
     assert [desk.post("/plugin", b"{}").status for _ in range(3)] == [202, 202, 503]
-    with db.transaction(conn):
-        job_table.move(conn, job_table.get(conn, desk.jobs()[0][0]), Status.RUNNING, FakeClock().now())
+    with db.transaction(others):
+        job_table.move(others, job_table.get(others, desk.jobs()[0][0]), Status.RUNNING, FakeClock().now())
     assert [desk.post("/plugin", b"{}").status for _ in range(2)] == [202, 503]
 
 
-def test_a_dead_job_that_was_queued_again_is_counted_at_once(conn: Failing) -> None:
+def test_a_dead_job_that_was_queued_again_is_counted_at_once(conn: Failing, others: sqlite3.Connection) -> None:
     desk = Desk(conn, max_queue_depth=3)
-    ledger.put_job(conn, "a", Status.DEAD)
-    ledger.put_job(conn, "b", Status.DEAD)
+    ledger.put_job(others, "a", Status.DEAD)
+    ledger.put_job(others, "b", Status.DEAD)
     assert desk.post("/plugin", b"{}").status == 202
-    with db.transaction(conn):
+    with db.transaction(others):
         for name in ("a", "b"):
-            job_table.move(conn, job_table.get(conn, name), Status.QUEUED, FakeClock().now())
+            job_table.move(others, job_table.get(others, name), Status.QUEUED, FakeClock().now())
     assert desk.post("/plugin", b"{}").status == 503
     assert len(desk.jobs()) == 3
 
@@ -517,6 +525,30 @@ def test_a_smaller_depth_holds_at_once(conn: Failing) -> None:
     assert desk.post("/plugin", b"{}").status == 503
     desk.deepen(3)
     assert [desk.post("/plugin", b"{}").status for _ in range(2)] == [202, 503]
+
+
+def test_a_webhook_costs_the_same_however_many_jobs_wait(conn: Failing) -> None:
+    def cost() -> int:
+        with ledger.steps(conn) as counted:
+            assert desk.post("/plugin", b"{}").status == 202
+        return counted[0]
+
+    desk = Desk(conn)
+    desk.post("/plugin", b"{}")
+    few = cost()
+    with db.transaction(conn):
+        job_table.add(conn, [ledger.new_job(f"j{number}") for number in range(3000)], START)
+    assert cost() <= few + 5
+
+
+def test_a_webhook_that_was_not_stored_is_not_counted(conn: Failing) -> None:
+    desk = Desk(conn, max_queue_depth=2)
+    assert desk.post("/plugin", b"{}").status == 202
+    conn.code = sqlite3.SQLITE_FULL
+    assert [desk.post("/plugin", b"{}").status for _ in range(3)] == [503] * 3
+    conn.code = None
+    assert [desk.post("/plugin", b"{}").status for _ in range(2)] == [202, 503]
+    assert len(desk.jobs()) == 2
 
 
 # Handshakes
