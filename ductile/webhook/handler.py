@@ -298,8 +298,7 @@ def _is_address(text: str) -> bool:
 
 def _is_in(address: str, networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
     found = ipaddress.ip_address(address.partition("%")[0])
-    mapped = getattr(found, "ipv4_mapped", None)
-    return any((mapped or found) in network for network in networks)
+    return any(found in network for network in networks)
 
 
 def _find(runtime: RuntimeConfig, path: str | None) -> Endpoint | None:

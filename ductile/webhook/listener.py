@@ -43,6 +43,7 @@ _HEAD_LIMIT_BYTES = 64 * 1024
 _HEADERS_LIMIT = 100
 # Not Python's own size: from 3.14 on it is larger than a head may be.
 _BUFFER_BYTES = 8 * 1024
+_MAPPED = "::ffff:"             # RFC 4291, section 2.5.5.2
 _CHUNK_LINE_BYTES = 4 * 1024
 _TRAILERS_LIMIT = 100
 _LINGER_BYTES = 8 * 1024**2     # more than most bodies: a client that sends everything first still gets its answer
@@ -142,7 +143,10 @@ class Connection(http.server.BaseHTTPRequestHandler):
     @property
     def address(self) -> str:
         """The IP address of the client, or `unix` on a Unix socket."""
-        return UNIX_CLIENT if self.connection.family == socket.AF_UNIX else str(self.client_address[0])
+        if self.connection.family == socket.AF_UNIX:
+            return UNIX_CLIENT
+        # On a socket of both families an IPv4 address is mapped.
+        return str(self.client_address[0]).removeprefix(_MAPPED)
 
     @property
     def is_health(self) -> bool:

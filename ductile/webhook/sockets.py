@@ -68,7 +68,8 @@ def bind(address: Address, *, is_health: bool = False, passed: Sequence[socket.s
     except OSError as error:
         # The text of create_server repeats the address.
         why = os.strerror(error.errno) if error.errno and not isinstance(error, socket.gaierror) else error.strerror
-        raise DuctileError(f"cannot listen on {address}: {why}; set webhooks.listen to a free address",
+        key = "health_listen" if is_health else "listen"
+        raise DuctileError(f"cannot listen on {address}: {why}; set webhooks.{key} to a free address",
                            exit_code=EXIT_SYSTEM) from error
     made.setblocking(False)
     return ServerSocket(address=address, socket=made, is_health=is_health)

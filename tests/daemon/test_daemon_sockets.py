@@ -64,6 +64,7 @@ def test_it_listens_on_all_addresses_and_changes_them_at_a_reload(daemon: RealDa
     daemon.send(1)
     daemon.await_log("configuration reloaded")
     assert ask(("127.0.0.1", second), signed(b"{}")).status == 202
+    assert [ask((host, second), head("GET", "/healthz")).status for host in ("127.0.0.1", "::1")] == [503, 503]
     assert not path.exists()
     with pytest.raises(ConnectionRefusedError):
         ask(("127.0.0.1", first), signed(b"{}"))
