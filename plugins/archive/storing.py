@@ -85,7 +85,7 @@ def _set_aside(file: io.BufferedRandom, path: str, torn: bytes, size: int) -> in
         other.write(torn + b"\n")
         other.flush()
         os.fsync(other.fileno())
-    log(f"{path}: the end of a record that a crash has cut off is now in {path}.torn", "warn")
+    log(f"{path}: moved an incomplete record to {path}.torn", "warn")
     os.ftruncate(file.fileno(), size - len(torn))
     return size - len(torn)
 
@@ -112,7 +112,7 @@ def store_csv(path: str, record: dict, cells: dict[str, object]) -> tuple[str, b
         if first in (b"", header):
             row = csv_line([record["event_id"], *cells.values()])
             return candidate, append_line(candidate, row, csv_line([record["event_id"]])[:-1] + b",", header)
-    raise Permanent(f"{path}: there are a thousand files with other columns")
+    raise Permanent(f"{path}: a thousand files with other columns exist already")
 
 
 def csv_line(cells: list[object]) -> bytes:
@@ -160,7 +160,7 @@ def file_away(workspace: str, patterns: list[str], target: str) -> list[str]:
         relative = os.path.relpath(path, workspace)
         if any(fnmatch.fnmatchcase(relative, pattern) for pattern in patterns):
             if len(found) >= MOST_FILES:
-                raise Permanent(f"there are more than {MOST_FILES} files in the workspace: narrow files")
+                raise Permanent(f"more than {MOST_FILES} files in the workspace match: narrow files")
             found.append(_copied(path, os.path.join(target, relative)))
     return found
 

@@ -116,7 +116,7 @@ def test_the_end_of_a_record_that_was_cut_off_is_set_aside(store, torn):
     with path.open("ab") as file:
         file.write(torn)
     response = plugin.handle({"n": 2}, event_id="b")
-    assert logged(response) == [f"{path}: the end of a record that a crash has cut off is now in {path}.torn"]
+    assert logged(response) == [f"{path}: moved an incomplete record to {path}.torn"]
     assert [line["event_id"] for line in store.lines()] == ["a", "b"]
     assert Path(f"{path}.torn").read_bytes() == torn + b"\n"
 

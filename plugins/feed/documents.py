@@ -94,8 +94,8 @@ def read(body: bytes, charset: str | None, url: str, now: datetime) -> Document:
         try:
             root = _parsed(_repaired(text))
         except expat.ExpatError as error:
-            what = "an HTML page" if re.match(r"<(!doctype\s+)?html", text, re.IGNORECASE) else "no XML"
-            raise Permanent(f"is {what} and no feed (line {error.lineno})") from None
+            what = "an HTML page" if re.match(r"<(!doctype\s+)?html", text, re.IGNORECASE) else "not XML"
+            raise Permanent(f"is {what}, so not a feed (line {error.lineno})") from None
     return _from_xml(root, url, now)
 
 
@@ -163,10 +163,10 @@ def _from_xml(root: Node, url: str, now: datetime) -> Document:
     elif root.name == (_RDF, "RDF"):
         channel, items = root.first("channel", *_RSS), root.all("item", *_RSS)
     else:
-        raise Permanent("is an HTML page and no feed" if root.name[1].lower() == "html"
-                        else f"is no feed: it begins with <{one_line(root.name[1], 40)}>")
+        raise Permanent("is an HTML page, not a feed" if root.name[1].lower() == "html"
+                        else f"is not a feed: it starts with <{one_line(root.name[1], 40)}>")
     if channel is None:
-        raise Permanent("is no feed: it has no channel")
+        raise Permanent("is not a feed: it has no channel")
     base = urljoined(url, channel.text_of("link", *_RSS)) or url
     return _document(to_text(channel.text_of("title", *_RSS)), [_rss_entry(node, base, now) for node in items])
 
@@ -209,9 +209,9 @@ def _json_feed(body: bytes, now: datetime) -> Document:
     try:
         feed = json.loads(body.decode("utf-8-sig", "replace"))
     except (ValueError, RecursionError):
-        raise Permanent("is neither XML nor JSON, so no feed") from None
+        raise Permanent("is neither XML nor JSON, so not a feed") from None
     if not str(feed.get("version", "")).startswith("https://jsonfeed.org/version/"):
-        raise Permanent("is JSON and no feed: it has no version of jsonfeed.org")
+        raise Permanent("is JSON but not a feed: it has no version of jsonfeed.org")
     items = feed.get("items")
     return _document(_string(feed.get("title")),
                      [_json_entry(item, now) for item in (items if isinstance(items, list) else ())

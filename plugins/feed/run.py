@@ -79,7 +79,7 @@ def fetched(url: str, known: dict, timeout: float, now: datetime) -> object | No
     if answer.status in (429, 503) and answer.retry_after is not None:
         raise Wait(now + min(timedelta(seconds=answer.retry_after), LONGEST_WAIT))
     if not answer.ok:
-        raise answer.error(": it is gone for good, take it out of the configuration" if answer.status == 410 else "")
+        raise answer.error(": it is gone permanently, remove it from the configuration" if answer.status == 410 else "")
     return None if known.get("body") == digest(answer.body) else answer
 
 
@@ -103,7 +103,7 @@ def look(name: str, url: str, known: dict, config: dict, timeout: float, now: da
     new.sort(key=lambda entry: entry.published or now, reverse=True)
     if "seen" not in known:
         new = new[:config["first"]]
-        log(f"{name}: first look, {len(document.entries)} entries are taken for read")
+        log(f"{name}: first run, {len(document.entries)} entries marked as seen")
     elif len(new) >= SUSPICIOUS and len(new) > 0.8 * len(document.entries):
         since = datetime.fromisoformat(known["since"]) - timedelta(days=1)
         new = [entry for entry in new if entry.published and entry.published > since] or [
@@ -223,7 +223,7 @@ def digest_of(entries: list[dict]) -> dict:
 def respond(request: dict) -> dict:
     config = settings(request, KEYS)
     if request.get("command") == "health":
-        return {"status": "ok", "result": f"would look at {', '.join(config['feeds'])}"}
+        return {"status": "ok", "result": f"would fetch {', '.join(config['feeds'])}"}
     if request.get("command") != "poll":
         raise Permanent("feed has no such command")
     found = Round(request, config)

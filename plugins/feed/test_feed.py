@@ -243,7 +243,7 @@ def test_a_feed_that_goes_on_failing_is_told_of_once(site):
     plugin = site.plugin("a", "b")
     site.feeds = {"a": (410, ""), "b": rss()}
     events = [told(plugin.poll()) for _ in range(7)]
-    error = f"{site.service.url} answered 410 Gone: it is gone for good, take it out of the configuration"
+    error = f"{site.service.url} answered 410 Gone: it is gone permanently, remove it from the configuration"
     failing = ("feed.failing", {"feed": "a", "error": error, "message": f"a: {error}"})
     assert events == [[]] * 4 + [[failing]] + [[]] * 2
 
@@ -343,13 +343,13 @@ def test_a_doctype_without_declarations_is_harmless():
 
 
 @pytest.mark.parametrize(("body", "error"), [
-    (b"", "is no XML and no feed (line 1)"), (b"<rss><channel>", "is no XML and no feed (line 1)"),
-    (b"\x00\x01\x02", "is no XML and no feed (line 1)"), (b"<rss/>", "is no feed: it has no channel"),
-    (b"<!doctype html><html><p>x<br></html>", "is an HTML page and no feed (line 1)"),
-    (b"<html><body/></html>", "is an HTML page and no feed"),
-    (b"<opml><a/></opml>", "is no feed: it begins with <opml>"),
-    (b'{"a": 1}', "is JSON and no feed: it has no version of jsonfeed.org"),
-    (b"{nonsense", "is neither XML nor JSON, so no feed")])
+    (b"", "is not XML, so not a feed (line 1)"), (b"<rss><channel>", "is not XML, so not a feed (line 1)"),
+    (b"\x00\x01\x02", "is not XML, so not a feed (line 1)"), (b"<rss/>", "is not a feed: it has no channel"),
+    (b"<!doctype html><html><p>x<br></html>", "is an HTML page, so not a feed (line 1)"),
+    (b"<html><body/></html>", "is an HTML page, not a feed"),
+    (b"<opml><a/></opml>", "is not a feed: it starts with <opml>"),
+    (b'{"a": 1}', "is JSON but not a feed: it has no version of jsonfeed.org"),
+    (b"{nonsense", "is neither XML nor JSON, so not a feed")])
 def test_what_is_no_feed_is_named(body, error):
     with pytest.raises(in_process.library().Permanent) as caught:
         parsed(body)
@@ -388,7 +388,7 @@ def test_wrong_feeds_are_named_without_their_urls(tmp_path, feeds):
 def test_the_configuration_of_the_readme_works(tmp_path):
     configs = readme_config(HERE, tmp_path, {"NOTIFY_URL": "https://example.net/x"})
     assert [Plugin(HERE, tmp_path, configs[name]).health().result for name in ("feed", "news")] == [
-        "would look at python, debian-security", "would look at lwn"]
+        "would fetch python, debian-security", "would fetch lwn"]
 
 
 def test_handle_is_refused(site):

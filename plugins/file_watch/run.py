@@ -69,7 +69,7 @@ class Look:
         payload = self.payload(path, entry.waiting)
         if self.config["content"] != "none":
             if entry.waiting.size > self.config["max_size"]:
-                log(f"{payload['path']}: has {entry.waiting.size} bytes, its content stays where it is")
+                log(f"{payload['path']}: has {entry.waiting.size} bytes, more than max_size; not copied")
             elif not self.take(path, entry.waiting, payload):
                 known[path] = Entry(told=entry.told, waiting=entry.waiting, since=self.now)
                 return
@@ -144,7 +144,7 @@ def poll(request: dict, config: dict) -> dict:
     device = os.stat(look.root).st_dev
     if state.get("rules") != rules or not isinstance(state.get("known"), str):
         known = {path: Entry(told=version) for path, version in found.items()}
-        return {"status": "ok", "result": f"first look, {len(known)} files",
+        return {"status": "ok", "result": f"first run, {len(known)} files",
                 "state_updates": {"rules": rules, "device": device, "known": pack(known)}}
     before = unpack(state["known"])
     if before and not found and state.get("device") != device:
@@ -153,7 +153,7 @@ def poll(request: dict, config: dict) -> dict:
     more = f", {look.left} left for the next run" if look.left else ""
     waiting = sum(entry.waiting is not None or entry.gone > 0 for entry in known.values()) - look.left
     answer = {"status": "ok", "events": look.events,
-              "result": f"{len(look.events)} of {len(found)} files told of, {waiting} not complete yet{more}"}
+              "result": f"{len(look.events)} events, {len(found)} files, {waiting} not complete yet{more}"}
     updates = {"known": pack(known)} if known != before else {}
     return answer | {"state_updates": updates | ({"device": device} if found and state.get("device") != device else {})}
 
@@ -170,7 +170,7 @@ def respond(request: dict) -> dict:
     try:
         if request.get("command") == "health":
             with os.scandir(root):
-                return {"status": "ok", "result": f"would look at {root}"}
+                return {"status": "ok", "result": f"would watch {root}"}
         return poll(request, config)
     except OSError as error:
         name = error.filename if isinstance(error.filename, str) else root

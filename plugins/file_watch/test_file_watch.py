@@ -54,7 +54,7 @@ def test_the_first_look_emits_nothing(home):
     home.file("sub/b")
     plugin = home.plugin()
     response = plugin.poll()
-    assert (told(response), response.result) == ([], "first look, 2 files")
+    assert (told(response), response.result) == ([], "first run, 2 files")
     assert home.look(plugin) == home.look(plugin) == []
 
 
@@ -174,7 +174,7 @@ def test_without_time_everything_is_left_for_the_next_run(home):
     home.file("a")
     response = plugin.poll(seconds_left=2)
     assert told(response) == []
-    assert response.result == "0 of 1 files told of, 0 not complete yet, 1 left for the next run"
+    assert response.result == "0 events, 1 files, 0 not complete yet, 1 left for the next run"
     assert home.look(plugin) == [("new", "a")]
 
 
@@ -348,7 +348,7 @@ def test_a_wrong_configuration_is_named(home, config, error):
 def test_the_configuration_of_the_readme_works(home):
     config = readme_config(HERE, home.directory.parent)["scans"]
     plugin = home.plugin(**config | {"directory": str(home.directory)})
-    assert plugin.health().result == f"would look at {home.directory}"
+    assert plugin.health().result == f"would watch {home.directory}"
 
 
 # As a process of its own
@@ -357,4 +357,4 @@ def test_the_configuration_of_the_readme_works(home):
 def test_it_runs_as_a_process(home, config, code):
     home.file("a")
     response = home.plugin(**config).run_process("poll", code=code)
-    assert response.result == (None if code else "first look, 1 files")
+    assert response.result == (None if code else "first run, 1 files")

@@ -70,7 +70,7 @@ def check(config: dict) -> None:
     if bodies and config["method"] in ("GET", "HEAD"):
         raise ConfigError(f"{bodies[0]}: {config['method']} has no body; set method")
     if _ALONE.fullmatch(config["url"]) and not config["hosts"]:
-        raise ConfigError("hosts: needed where the whole url comes from the event: the hosts that it may name")
+        raise ConfigError("hosts: required if the whole url comes from the event: a list of allowed hosts")
     if config["pages"] and config["response"] != "json":
         raise ConfigError("pages: only with response: json")
     if config["file"] and config["response"] != "file":
@@ -109,7 +109,7 @@ def _url(template: str, payload: object, context: object) -> str:
     else:
         url = text(template, payload, context, name="url", escape=_segment)
     if not is_url(url):
-        raise Permanent("url: the event makes none that is http or https")
+        raise Permanent("url: the event gives no http or https URL")
     return url
 
 

@@ -155,7 +155,7 @@ class Asker:
             url = ""
         here, there = urlsplit(answer.url), urlsplit(url) if is_url(url) else None
         if there is None or (here.scheme, here.netloc) != (there.scheme, there.netloc):
-            raise Permanent(f"{where(answer.url)} has its next page elsewhere, which is not followed")
+            raise Permanent(f"{where(answer.url)} has its next page on another host, which is not followed")
         return url
 
 
@@ -219,11 +219,11 @@ def done(request: dict, config: dict, wanted: Request, found: dict) -> dict:
     known = dict(known) if isinstance(known, dict) else {}
     before, now = known.pop(wanted.digest, None), blake2b(written, digest_size=9).hexdigest()
     if before == now:
-        return {"status": "ok", "result": f"{result}, as before"}
+        return {"status": "ok", "result": f"{result}, unchanged"}
     kept = dict(list(known.items())[1 - MOST_DIGESTS:]) | {wanted.digest: now}
     answer = {"status": "ok", "state_updates": {"digests": kept}}
     if before is None:
-        return answer | {"result": f"{result}, the first look: from now on changes are emitted"}
+        return answer | {"result": f"{result}, first response stored; changes are emitted from now on"}
     return answer | {"result": f"{result}, changed", "events": events}
 
 

@@ -113,8 +113,8 @@ def test_each_attempt_of_a_job_has_the_same_idempotency_key_and_another_request_
     ({"url": "http://127.0.0.1:9/{a}/x"}, {"a": ".."},
      "url: a value from the event is . or .., which would be another path"),
     ({"url": "{a}", "hosts": ["h"]}, {"a": "file:///etc/passwd"},
-     "url: the event makes none that is http or https"),
-    ({"url": "{a}", "hosts": ["h"]}, {"a": 5}, "url: the event makes none that is http or https"),
+     "url: the event gives no http or https URL"),
+    ({"url": "{a}", "hosts": ["h"]}, {"a": 5}, "url: the event gives no http or https URL"),
     ({"url": "{a}", "hosts": ["h", "127.0.0.2"]}, {"a": f"http://127.0.0.1:9/{SECRET}"},
      "http://127.0.0.1:9 is not among the hosts of the configuration")])
 def test_an_event_that_makes_no_request_fails_for_good(site, config, payload, error):
@@ -205,7 +205,7 @@ def test_the_next_page_is_never_elsewhere(site, other, target):
     for place in (target, other.url):
         site.says = (200, {"d": [1], "next": place})
         assert failure(site.plugin(pages={"next": "next", "items": "d"}, auth={"bearer": SECRET}).poll()) == (
-            f"{site.service.url} has its next page elsewhere, which is not followed", False)
+            f"{site.service.url} has its next page on another host, which is not followed", False)
     assert other.asked == []
 
 
@@ -266,7 +266,7 @@ def test_a_redirect_to_another_place_gets_no_credentials(site, other):
 
 @pytest.mark.parametrize(("config", "error"), [
     ({"url": "ftp://h/"}, None), ({"url": "https://{host}/"}, None), ({"url": "{a}{b}"}, None),
-    ({"url": "{a}"}, "hosts: needed where the whole url comes from the event: the hosts that it may name"),
+    ({"url": "{a}"}, "hosts: required if the whole url comes from the event: a list of allowed hosts"),
     ({"method": "get"}, "method: expected one of GET, HEAD, POST, PUT, PATCH, DELETE"),
     ({"json": 1, "form": {}, "method": "POST"}, "config: expected one of json, form, text, got json and form"),
     ({"text": "x"}, "text: GET has no body; set method"), ({"headers": {"Host": "x"}}, None),

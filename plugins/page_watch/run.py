@@ -140,7 +140,7 @@ def fetched(page: dict, known: dict, timeout: float, now: datetime) -> object | 
         raise answer.error()
     kind = answer.headers.get("content-type", "")
     if page["select"] is None and page["json"] is None and _BLOCKED.search(title(answer.body, kind)):
-        raise Retry(f"{where(page['url'])} answered a page that keeps programs out")
+        raise Retry(f"{where(page['url'])} answered with a page that blocks programs")
     return answer
 
 
@@ -201,7 +201,7 @@ class Round:
     def missing(self, name: str, page: dict, known: dict) -> dict:
         """Return what is known of a page without its part: the next look is compared with what was there before."""
         count = known.get("missing", 0) + 1
-        log(f"{name}: the selected part is not on the page (look {count})", "warn")
+        log(f"{name}: the selected part is not on the page, {count} times in a row", "warn")
         if count == page["missing_after"]:
             self.events.append({"type": "page.missing", "payload": {
                 "page": name, "url": shown(page["url"]), "message": f"{name}: the selected part is gone"}})
@@ -215,7 +215,7 @@ class Round:
         found = {"version": known["version"], "digest": now, "since": self.now.isoformat(timespec="seconds")}
         found |= {"text": kept} if kept else {}
         if "digest" not in known:
-            log(f"{name}: first look, {len(text.splitlines())} lines")
+            log(f"{name}: first run, {len(text.splitlines())} lines")
         elif known["digest"] != now:
             # The same change again is another event, the same run again is not.
             self.events.append({"type": "page.changed", "dedupe_key": f"{name} {known['since']} {now}",
@@ -287,7 +287,7 @@ def differences(before: str, text: str, name: str) -> tuple[list[str], list[str]
 def respond(request: dict) -> dict:
     config = checked(request)
     if request.get("command") == "health":
-        return {"status": "ok", "result": f"would look at {', '.join(config['pages'])}"}
+        return {"status": "ok", "result": f"would fetch {', '.join(config['pages'])}"}
     if request.get("command") != "poll":
         raise Permanent("page_watch has no such command")
     found = Round(request, config)

@@ -188,7 +188,7 @@ def test_a_page_that_keeps_programs_out_is_an_error(site, head):
     plugin = site.plugin()
     site.look(plugin, a="one")
     site.pages["a"] = f"<title>\n{head}</title><p>x"
-    assert failure(plugin.poll()) == (f"a: {site.service.url} answered a page that keeps programs out", True)
+    assert failure(plugin.poll()) == (f"a: {site.service.url} answered with a page that blocks programs", True)
     assert site.look(plugin, a="one") == []
 
 
@@ -303,7 +303,7 @@ def test_wrong_pages_are_named(tmp_path, pages):
 def test_the_configuration_of_the_readme_works(tmp_path):
     configs = readme_config(HERE, tmp_path, {"NOTIFY_URL": "https://example.net/x"})
     assert Plugin(HERE, tmp_path, configs["page_watch"]).health().result == (
-        "would look at python-release, council, rate")
+        "would fetch python-release, council, rate")
 
 
 # As a process of its own

@@ -38,7 +38,7 @@ MOST_HOPS = 5
 OWN = ("origin_plugin", "origin_event_type", "origin_job_id")
 HINTS = {
     401: "; look at secret", 403: "; look at secret", 404: "; look at url: nothing takes webhooks there",
-    410: "; the endpoint is gone, take it out of the configuration", 413: "; the event is too large for the endpoint",
+    410: "; the endpoint is gone, remove it from the configuration", 413: "; the event is too large for the endpoint",
 }
 # The connection's own headers, and those that carry the signature.
 _RESERVED = ("host", "content-length", "transfer-encoding", "connection", "content-type", "webhook-id",

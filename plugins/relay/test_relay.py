@@ -107,7 +107,7 @@ def test_what_may_pass_is_tried_again(site, tmp_path, fault):
 
 @pytest.mark.parametrize(("reply", "error"), [
     ((403, SECRET), "403 Forbidden; look at secret"),
-    ((410, ""), "410 Gone; the endpoint is gone, take it out of the configuration"),
+    ((410, ""), "410 Gone; the endpoint is gone, remove it from the configuration"),
     ((404, ""), "404 Not Found; look at url: nothing takes webhooks there"), ((400, SECRET), "400 Bad Request"),
     ((308, "", {"Location": f"/{SECRET}"}),
      "308 Permanent Redirect: redirects are not followed, give the url where it ends")])
