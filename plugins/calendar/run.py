@@ -100,7 +100,7 @@ def respond(request: dict) -> dict:
         raise Retry(f"{place} is no whole calendar") from None
     if request["command"] == "health":
         count = sum(part.name == "VEVENT" for part in calendar.parts)
-        return {"status": "ok", "result": f"{place} has {count} events"}
+        return {"status": "ok", "result": f"{place} has {count} event{'s' * (count != 1)}"}
     return poll(config, request.get("state") or {}, calendar, ics.Zones(calendar, zone), now)
 
 
