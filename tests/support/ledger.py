@@ -79,18 +79,17 @@ def put_job(conn: sqlite3.Connection, job_id: str, status: Status = Status.QUEUE
 
 def put_ended(conn: sqlite3.Connection, numbers: Iterable[int], *, at: str, result: str = "{}") -> None:
     """Store succeeded jobs, each a chain of its own with one attempt in the log, quickly."""
+    jobs = [(number, f"{number:08d}-0000-4000-8000-000000000000") for number in numbers]
     with db.transaction(conn, synced=False):
-        for number in numbers:
-            job_id = f"{number:08d}-0000-4000-8000-000000000000"
-            conn.execute(
-                "INSERT INTO job_queue (id, plugin, command, status, attempt, max_attempts, submitted_by, dedupe_key,"
-                " created_at, started_at, completed_at, root_job_id)"
-                " VALUES (?, 'echo', 'poll', 'succeeded', 1, 4, 'webhook', ?, ?, ?, ?, ?)",
-                (job_id, f"key-{number}", at, at, at, job_id))
-            conn.execute(
-                "INSERT INTO job_log (id, job_id, attempt, plugin, command, status, submitted_by, created_at,"
-                " completed_at, result) VALUES (?, ?, 1, 'echo', 'poll', 'succeeded', 'webhook', ?, ?, ?)",
-                (job_id, job_id, at, at, result))
+        conn.executemany(
+            "INSERT INTO job_queue (id, plugin, command, status, attempt, max_attempts, submitted_by, dedupe_key,"
+            " created_at, started_at, completed_at, root_job_id)"
+            " VALUES (?, 'echo', 'poll', 'succeeded', 1, 4, 'webhook', ?, ?, ?, ?, ?)",
+            [(job_id, f"key-{number}", at, at, at, job_id) for number, job_id in jobs])
+        conn.executemany(
+            "INSERT INTO job_log (id, job_id, attempt, plugin, command, status, submitted_by, created_at,"
+            " completed_at, result) VALUES (?, ?, 1, 'echo', 'poll', 'succeeded', 'webhook', ?, ?, ?)",
+            [(job_id, job_id, at, at, result) for _, job_id in jobs])
 
 
 def dump(conn: sqlite3.Connection) -> list[str]:
