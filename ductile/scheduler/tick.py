@@ -195,10 +195,11 @@ class _Visit:
                 "reason": _why_silent(self.conn, entry, last_job_id) if after else None}
             event_type = SCHEDULE_OVERDUE if after else SCHEDULE_RECOVERED
             submit.submit_core_event(self.conn, self.runtime, event_type, payload, new_id=self.new_id, now=self.now)
+            fields = {"schedule": entry.schedule_id, "reason": payload["reason"],
+                      "last_success_at": payload["last_success_at"]}
             self.log_lines.append(TickLogLine(
                 level="warn" if after else "info", message="schedule overdue" if after else "schedule recovered",
-                fields={"plugin": entry.plugin, "schedule": entry.schedule_id, "reason": payload["reason"],
-                        "last_success_at": payload["last_success_at"]}))
+                fields={"plugin": entry.plugin, **{name: text for name, text in fields.items() if text is not None}}))
         return replace(entry, silence=silence)
 
 
