@@ -126,8 +126,11 @@ class Handler:
         return True
 
     def _greet_or_refuse(self, connection: Connection, endpoint: Endpoint, head: Head) -> None:
-        if not self._greet(connection, endpoint, head, _NOTHING, signed=False):
-            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "the method is not POST", headers=(("Allow", "POST"),))
+        if self._greet(connection, endpoint, head, _NOTHING, signed=False):
+            return
+        allowed = {"POST"} if endpoint.handshake is None else {"POST", endpoint.handshake.method}
+        raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "the method is not POST",
+                      headers=(("Allow", ", ".join(sorted(allowed))),))
 
     def _greet_unsigned(self, connection: Connection, endpoint: Endpoint, head: Head, body: bytes) -> bool:
         """Answer an unsigned handshake with a body. What has a signature, or is large, is a delivery."""

@@ -359,6 +359,8 @@ class Listener:
         if self._thread.is_alive():
             os.eventfd_write(self._wake, 1)
             return
+        if not sockets:
+            return
         try:
             self._thread.start()
         except RuntimeError as error:

@@ -71,7 +71,13 @@ class WebhookServer:
         before = self._sockets
         # Before the first request on a new address.
         self._runtime = runtime
-        self._serve(after, self._limits(runtime))
+        try:
+            self._serve(after, self._limits(runtime))
+        except DuctileError:
+            # No thread for the first of all sockets.
+            _close(after)
+            self._sockets = ()
+            raise
         _close(each for each in before if each not in after)
 
     def _wanted(self, runtime: RuntimeConfig) -> list[Wanted]:
