@@ -232,7 +232,7 @@ def _monitor(session: Session, options: Namespace) -> int:
     if session.as_json:
         raise DuctileError("ductilectl monitor: --json is for commands that show a document; see ductilectl status",
                            exit_code=EXIT_USAGE)
-    where = [] if options.config is None else ["-c", options.config]
+    where = [*(() if options.config is None else ("-c", options.config)), *(("--utc",) if session.utc else ())]
 
     def command(arguments: Sequence[str], out: TextIO) -> int:
         return main([*where, *arguments], session.environ, out=out, err=out)
@@ -240,4 +240,4 @@ def _monitor(session: Session, options: Namespace) -> int:
     with session.reading() as conn:
         # Not the session's configuration, which is read once.
         return monitor(conn, state_path=session.state_path, plugins=lambda: replace(session).config.plugins,
-                       command=command, environ=session.environ, now=session.now)
+                       command=command, environ=session.environ, now=session.now, zone=session.zone)

@@ -378,6 +378,26 @@ def _plugins(conn: sqlite3.Connection) -> list[Row]:
     return plugins
 
 
+_MOST_COUNTED = 20_000
+
+
+def activity(conn: sqlite3.Connection, now: datetime) -> dict[str, list[tuple[int, int]]]:
+    """Return, by plugin, how many attempts ended in each of the last 24 hours, and how many of them failed.
+
+    Of very many attempts the latest are counted.
+    """
+    found: dict[str, list[tuple[int, int]]] = {}
+    for plugin, hour, ran, failed in conn.execute(
+            "SELECT plugin, CAST((julianday(?) - julianday(completed_at)) * 24 AS INTEGER) AS hour, count(*),"
+            " count(*) FILTER (WHERE status IN ('failed', 'timed_out', 'orphaned'))"
+            " FROM (SELECT plugin, completed_at, status FROM job_log INDEXED BY job_log_completed"
+            " WHERE completed_at >= ? ORDER BY completed_at DESC LIMIT ?) GROUP BY plugin, hour",
+            (utc_text(now), utc_text(now - _RECENT), _MOST_COUNTED)):
+        hours = found.setdefault(plugin, [(0, 0)] * 24)
+        hours[23 - min(max(hour, 0), 23)] = ran, failed
+    return found
+
+
 # What `report` counts is read as plain tuples, the latest first: there may be a million of them.
 
 

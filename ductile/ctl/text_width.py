@@ -32,6 +32,18 @@ def fit(text: str, width: int) -> str:
     return "".join(piece for piece, _ in shown)
 
 
+def wrap(text: str, width: int) -> Iterator[str]:
+    """Yield `text` in lines of at most `width` cells, at least one; what is unfit is escaped visibly."""
+    line, used = "", 0
+    for piece, cells in _pieces(text):
+        if used + cells > width and line:
+            yield line
+            line, used = "", 0
+        line += piece
+        used += cells
+    yield line
+
+
 def pad(text: str, width: int) -> str:
     """Return `text` in exactly `width` cells."""
     fitting = fit(text, width)

@@ -42,7 +42,7 @@ def plugin(name: str, **fields: Any) -> dict[str, Any]:
     return {
         "plugin": name, "version": "0.1.0", "enabled": True, "last_run": at(60), "last_outcome": "succeeded",
         "last_error": None, "last_job_id": None, "next_run": at(3900), "held": [], "state_bytes": 0, "schedules": [],
-        "breakers": [], **fields,
+        "breakers": [], "paused_since": None, **fields,
     }
 
 

@@ -17,6 +17,7 @@ from ductile.ctl.monitor.state import (
     QUEUE,
     RECENT,
     Message,
+    Question,
     Snapshot,
     State,
     chosen_job,
@@ -127,12 +128,14 @@ def test_what_is_typed_is_text_and_no_command() -> None:
 @pytest.mark.parametrize(("keys", "question", "arguments"), [
     (["c"], "cancel job 0000000a (echo poll)", ("cancel", job_id(10))),
     (["tab", "t"], "retry job 00000001 (echo poll)", ("retry", job_id(1))),
-    (["tab", "p"], "replay job 00000001 (echo poll)", ("replay", job_id(1))),
+    (["tab", "P"], "replay job 00000001 (echo poll)", ("replay", job_id(1))),
     (["tab", "backtab", "backtab", "end", "c"], "cancel job 00000002 (leaf poll)", ("cancel", job_id(2))),
     (["r"], "run echo poll", ("run", "echo", "poll")),
     (["R"], "reset plugin echo", ("reset", "echo")),
     (["tab", "j", "R"], "reset plugin other", ("reset", "other")),
     (["tab", "tab", "end", "r"], "run x poll", ("run", "x", "poll")),
+    (["p"], "pause plugin echo", ("pause", "echo")),
+    (["x", "i", "n", "x", "backspace", "i", "t", "/", "enter"], "run echo init", ("run", "echo", "init")),
     (["tab", "tab", "c"], "cancel job 00000001 (echo poll)", ("cancel", job_id(1))),
 ])
 def test_what_changes_something_asks_first(keys: list[str], question: str, arguments: tuple[str, ...]) -> None:
@@ -143,6 +146,12 @@ def test_what_changes_something_asks_first(keys: list[str], question: str, argum
         assert (found, done.question) == (arguments, None)
 
 
+def test_a_paused_plugin_is_resumed() -> None:
+    seen = sight(plugins=[plugin("echo", held=["paused"], paused_since=at(0))])
+    assert after(["p"], State(focus=PLUGINS), seen).question == Question(
+        text="resume plugin echo", arguments=("resume", "echo"))
+
+
 @pytest.mark.parametrize("key", ["n", "N", "esc", "enter", "q", "c", "j", "tab", " "])
 def test_whatever_is_not_yes_changes_nothing(key: str) -> None:
     view = after(["c", key])
@@ -150,10 +159,10 @@ def test_whatever_is_not_yes_changes_nothing(key: str) -> None:
     assert after(["j"], view).message is None
 
 
-@pytest.mark.parametrize("key", "tpcrR")
+@pytest.mark.parametrize("key", "tPcrRpxl")
 def test_with_nothing_to_change_it_says_so(key: str) -> None:
-    what = {"t": "job to retry", "p": "job to replay", "c": "job to cancel", "r": "plugin to run",
-            "R": "plugin to reset"}[key]
+    what = {"t": "job to retry", "P": "job to replay", "c": "job to cancel", "r": "plugin to run",
+            "R": "plugin to reset", "p": "plugin to pause", "x": "plugin to run", "l": "plugin to show logs of"}[key]
     assert after([key], seen=NOTHING).message == Message(text=f"there is no {what}", good=False)
     assert after([key], State(focus=PLUGINS), NOTHING).message == Message(text=f"there is no {what}", good=False)
 
@@ -164,6 +173,39 @@ def test_the_job_that_was_changed_stays_in_sight() -> None:
     assert view.job == job_id(1)
     view, _ = press(after(["r"], seen=seen), "y", seen, page=PAGE)
     assert view.job is None
+
+
+# What failed, and texts over all panes
+
+
+def test_f_shows_what_failed_and_esc_all() -> None:
+    seen = sight(waiting=[job(1), job(2, next_retry_at=at(400))], ended=[job(3, "succeeded"), job(4, "dead")],
+                 plugins=[plugin("a"), plugin("b", last_outcome="timed_out"),
+                          plugin("c", enabled=False, held=["disabled"]), plugin("d", held=["paused"])])
+    failed = after(["f"], seen=seen)
+    assert [row["job_id"] for pane in (QUEUE, RECENT) for row in rows(failed, seen, pane)] == [job_id(2), job_id(4)]
+    assert [row["plugin"] for row in rows(failed, seen, PLUGINS)] == ["b", "d"]
+    assert [row["plugin"] for row in rows(after(["f", "esc"], seen=seen), seen, PLUGINS)] == ["b", "d", "a", "c"]
+    assert not after(["f", "f"], seen=seen).failed
+
+
+def test_enter_opens_a_job_and_keys_read_it() -> None:
+    view = after(["tab", "enter"])
+    assert (view.paper.job, view.paper.commands) == (
+        job_id(1), (("inspect", job_id(1)), ("logs", job_id(1))))
+    filled = replace(view, paper=replace(view.paper, lines=tuple("abcdefghij")))
+    assert [after(keys, filled).paper.line for keys in (
+        ["j"], ["down", "up"], ["end"], ["pgdn", " "], ["end", "home"], ["end", "k"])] == [1, 0, 5, 5, 0, 4]
+    for key in ("esc", "q", "enter", "c"):
+        closed = after([key], filled)
+        assert (closed.paper, closed.ended, closed.question, closed.job) == (None, False, None, job_id(1))
+
+
+def test_enter_on_a_plugin_opens_its_last_job_and_l_its_logs() -> None:
+    seen = sight(plugins=[plugin("a", last_job_id=job_id(7)), plugin("b")])
+    assert after(["enter"], State(focus=PLUGINS), seen).paper.job == job_id(7)
+    assert after(["j", "enter"], State(focus=PLUGINS), seen).message.text == "there is no job to open"
+    assert after(["l"], State(focus=PLUGINS), seen).paper.commands == (("logs", "a", "-n", "50"),)
 
 
 # Help, and the end
@@ -180,7 +222,7 @@ def test_help_is_read_and_closed_by_any_other_key() -> None:
 
 def test_q_quits_and_an_unknown_key_does_nothing() -> None:
     assert after(["q"]).ended
-    assert after(["z", "ä", "\x07", "enter", "backspace"]) == State()
+    assert after(["z", "ä", "\x07", "backspace"]) == State()
 
 
 def test_a_job_that_waits_for_a_retry_is_one_of_the_queue() -> None:

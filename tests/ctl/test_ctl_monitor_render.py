@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 
 from ctl.sights import CHOSEN, HOSTILE, at, busy, chain_of, job, plugin, sight, text
 from ductile.ctl.monitor import render
-from ductile.ctl.monitor.state import PANES, Message, Question, Snapshot, State
+from ductile.ctl.monitor.state import PANES, Message, Paper, Question, Snapshot, State
 from ductile.ctl.text_width import count
 
 SCREENS = Path(__file__).parent / "screens"
@@ -82,7 +82,7 @@ def test_every_row_of_the_screen_is_somebodys() -> None:
         lines = render.lines(busy(), State(focus=focus), columns=columns, rows=rows)
         # Only the line of questions and answers may be empty.
         assert all(line for line in lines[:-2])
-        assert 1 <= render.page(State(focus=focus), columns=columns, rows=rows) <= rows
+        assert 1 <= render.page(busy(), State(focus=focus), columns=columns, rows=rows) <= rows
         titles = [span.text for line in lines for span in line if span.text.startswith(("== ", "-- "))]
         assert len([title for title in titles if title.startswith(f"== {focus}")]) == 1 or focus == "chain"
 
@@ -97,7 +97,7 @@ def first_lines(number: int, columns: int = 120, **status: Any) -> list[str]:
 def test_a_daemon_that_listens_says_where() -> None:
     daemon = {"running": True, "pid": 7, "since": at(-7200), "listen": "127.0.0.1:8081"}
     assert first_lines(1, daemon=daemon) == [
-        "ductiled  up 2h 5m as PID 7, since 2026-02-08 08:00:00Z, listening on 127.0.0.1:8081"]
+        "ductiled  up 2h 5m as PID 7, since 2026-02-08 08:00 +0000, listening on 127.0.0.1:8081"]
 
 
 @pytest.mark.parametrize(("errors", "expected"), [
@@ -133,7 +133,7 @@ def test_what_a_dead_daemon_has_left_running_is_not_measured() -> None:
     down = {"running": False, "pid": None, "since": None, "listen": None}
     seen = sight(waiting=[job(1, "running")], daemon=down)
     assert text(seen, State(), 100, 24).splitlines()[:4] == [
-        "ductiled  ! not running; the database says:", "config    loaded 5m ago, at 2026-02-08 10:00:00Z",
+        "ductiled  ! not running; the database says:", "config    loaded 5m ago, at 2026-02-08 10:00 +0000",
         "queue     0 queued, 0 waiting for a retry, 1 running",
         "running   * 00000001 echo poll 1/4: interrupted; runs again when ductiled starts"]
     assert text(seen, State(), 50, 10).splitlines()[0] == "! down; 0 queued, 0 waiting"
@@ -157,9 +157,10 @@ def test_the_line_below_has_what_matters_most(seen: State, expected: str) -> Non
 
 
 @pytest.mark.parametrize(("columns", "expected"), [
-    (80, "? help  q quit  Tab pane  / filter  r run  t retry  p replay  c cancel  R reset"),
-    (79, "? help  q quit  Tab pane  / filter  r run  t retry  p replay  c cancel"),
-    (40, "? help  q quit  Tab pane  / filter"),
+    (200, "? help  q quit  Tab pane  Enter open  / filter  f failed  l logs  r run  t retry  c cancel  p pause"
+          "  x run...  P replay  R reset"),
+    (80, "? help  q quit  Tab pane  Enter open  / filter  f failed  l logs  r run"),
+    (40, "? help  q quit  Tab pane  Enter open"),
 ])
 def test_as_many_keys_are_shown_as_there_is_room_for(columns: int, expected: str) -> None:
     assert text(sight(), State(), columns, 24).splitlines()[-1] == expected
@@ -174,30 +175,61 @@ def test_of_a_long_queue_it_says_how_much_is_not_shown() -> None:
     assert "== queue: the first 200 of 10000 ===" in shown
 
 
-@pytest.mark.parametrize(("chosen", "first"), [(0, 0), (3, 1), (50, 48), (99, 95)])
+@pytest.mark.parametrize(("chosen", "first"), [(0, 0), (5, 0), (50, 45), (99, 89)])
 def test_the_chosen_row_is_always_in_sight(chosen: int, first: int) -> None:
     seen = sight(waiting=[job(number) for number in range(100)])
     lines = text(seen, State(job=job(chosen)["job_id"]), 80, 24).splitlines()
     assert lines[5][3:11] == f"{first:08x}"
-    assert [line[3:11] for line in lines[5:10] if line.startswith(">")] == [f"{chosen:08x}"]
+    assert [line[3:11] for line in lines[5:16] if line.startswith(">")] == [f"{chosen:08x}"]
 
 
 @pytest.mark.parametrize(("fields", "sign", "style", "rest"), [
-    ({}, "+", "plain", "breaker closed"),
-    ({"last_outcome": "failed"}, "x", "bad", "breaker closed"),
-    ({"last_outcome": None, "last_run": None}, "-", "plain", "breaker closed"),
+    ({"last_error": "before"}, "+", "plain", "next in 1h"),
+    ({"last_outcome": "failed", "last_error": "no route\n"}, "x", "bad", "no route"),
+    ({"last_outcome": None, "last_run": None}, "-", "plain", "next in 1h"),
     ({"enabled": False, "held": ["disabled"]}, "-", "dim", "disabled"),
     ({"held": ["not loaded: gone", "poll guard"]}, "!", "warn", "not loaded: gone; poll guard"),
-    ({"breakers": [{"state": "half_open", "failure_count": 3}]}, "+", "plain", "breaker half-open"),
-    ({"breakers": [{"state": "open", "failure_count": 3}, {"state": "closed", "failure_count": 1}]}, "+", "plain",
-     "breaker open"),
-    ({"breakers": [{"state": "closed", "failure_count": 2}]}, "+", "plain", "breaker closed, 2"),
+    ({"held": ["paused since 2026-02-08T10:00:00.000Z"]}, "!", "warn", "paused since 2026-02-08 10:00 +0000"),
 ])
 def test_a_plugin_has_its_sign_and_its_reason(fields: dict[str, Any], sign: str, style: str, rest: str) -> None:
     lines = render.lines(sight(plugins=[plugin("echo", **fields)]), State(), columns=120, rows=24)
     (span,) = next(line for line in lines if "echo" in "".join(span.text for span in line))
     assert (span.text[1], span.style) == (sign, style)
     assert span.text.rstrip().endswith(f" {rest}")
+
+
+def test_all_that_fails_is_in_sight_on_a_small_screen() -> None:
+    ended = [job(number, "succeeded") for number in range(100)]
+    plugins = [plugin(f"well{number}") for number in range(9)]
+    plugins += [plugin(f"ill{number}", last_outcome="failed", last_error="no") for number in range(8)]
+    for focus in PANES:
+        shown = text(sight(ended=ended, plugins=plugins, waiting=ended), State(focus=focus), 80, 24)
+        assert [number for number in range(8) if f" ill{number} " not in shown] == []
+
+
+def test_panes_that_need_little_leave_their_room_to_others() -> None:
+    ended = [job(number, "succeeded") for number in range(100)]
+    lines = text(sight(ended=ended, plugins=[plugin("echo")]), State(), 80, 40).splitlines()
+    titles = [number for number, line in enumerate(lines) if line.startswith(("== ", "-- "))]
+    assert [after - before for before, after in pairwise(titles)] == [2, 28, 2]
+
+
+def test_a_wide_pane_has_the_last_day_of_each_plugin() -> None:
+    hours = [(0, 0)] * 20 + [(1, 0), (8, 0), (4, 0), (3, 1)]
+    seen = replace(sight(plugins=[plugin("echo"), plugin("idle")]), activity={"echo": hours})
+    assert f"next in 1h      {' ' * 20}.#=x\n" in text(seen, State(), 100, 24)
+    unicode = render.lines(seen, State(), columns=100, rows=24, knows_all=True)
+    assert "\u2581\u2588\u2584x" in "".join(span.text for line in unicode for span in line)
+    assert ".#" not in text(seen, State(), 90, 24)
+
+
+def test_a_text_over_the_panes_says_where_in_it_this_is() -> None:
+    paper = Paper(title="job 1a2b3c4d", commands=(), lines=tuple(f"line {number}" for number in range(100)), line=3)
+    lines = text(sight(), State(paper=paper), 60, 10).splitlines()
+    assert lines[0] == "== job 1a2b3c4d: lines 4 to 10 of 100 ======================"
+    assert lines[1:8] == [f"line {number}" for number in range(3, 10)]
+    assert lines[8:] == ["", "Esc closes, arrows and PgUp, PgDn, Home, End scroll"]
+    assert render.page(sight(), State(paper=paper), columns=60, rows=10) == 7
 
 
 def test_a_chain_is_a_tree_with_what_the_chosen_job_said_below_it() -> None:

@@ -29,7 +29,7 @@ def tty() -> Iterator[Tmux]:
 
 def rows_of(lines: list[str], pane: str) -> list[str]:
     """The rows that a pane has below its title."""
-    titles = [number for number, line in enumerate(lines) if line[:3] in ("== ", "-- ")]
+    titles = [number for number, line in enumerate(lines) if line[:3] in ("━━ ", "── ")]
     first = next(number for number in titles if lines[number][3:].startswith(pane))
     end = next((number for number in titles if number > first), -2)
     return [line for line in lines[first + 1:end] if line]
@@ -49,7 +49,7 @@ def test_hostile_words_are_shown_and_obeyed_by_nobody(tty: Tmux, daemon: RealDae
     tty.command(*monitor(daemon.home))
     tty.until_shown("ductiled  up ", f">x {dead[:8]} evil poll", "x evil failed")
     tty.keys("BTab")
-    shown = tty.until_shown("== chain", "stderr: ")
+    shown = tty.until_shown("━━ chain", "stderr: ")
     assert rows_of(shown, "chain")[0].startswith(f">x {dead[:8]} evil poll: dead, 1/4, ")
     assert rows_of(shown, "chain")[1:4] == [
         f"     error: {SAID}",
@@ -86,11 +86,11 @@ def test_jobs_are_watched_while_the_size_changes_and_not_cancelled_after_no(tty:
 
     tty.resize(40, 10)
     small = tty.until_shown("queued, 0 waiting", f"* {held[:8]} waits poll")
-    assert (len(small), max(map(len, small)) <= 40, small[9]) == (10, True, "? help  q quit  Tab pane  / filter")
+    assert (len(small), max(map(len, small)) <= 40, small[9]) == (10, True, "? help  q quit  Tab pane  Enter open")
     tty.resize(39, 10)
     assert tty.until_shown("too small")[:2] == ["too small: 40x10 at least", ""]
     tty.resize(200, 60)
-    tty.until_shown("|-- chain of ")
+    tty.until_shown("│── chain of ")
     gate.let_through()
     daemon.await_job(queued, "succeeded")
     tty.resize(80, 24)
@@ -111,13 +111,36 @@ def test_a_dead_job_is_retried_by_key(tty: Tmux, daemon: RealDaemon) -> None:
     tty.command(*monitor(daemon.home))
     tty.until_shown(f"+ {other[:8]}", f"x {dead[:8]}")
     tty.keys("/", "evil", "Enter", "Tab")
-    tty.until_shown("== recent: 1 with 'evil'", f">x {dead[:8]} evil", f"chain of {dead[:8]}")
+    tty.until_shown("━━ recent: 1 with 'evil'", f">x {dead[:8]} evil", f"chain of {dead[:8]}")
     tty.keys("t")
     tty.until_shown(f"retry job {dead[:8]} (evil poll)? y/n")
     tty.keys("y")
     tty.until_shown(f"+ retry: job {dead} is queued again, att")
     daemon.until("SELECT count(*) FROM job_log WHERE job_id = ?", [(2,)], dead)
     tty.until_shown(f">x {dead[:8]} evil poll: dead, 2/5")
+    tty.keys("q")
+    tty.until_shown("code 0")
+    daemon.stop()
+
+
+def test_an_open_job_is_followed_while_it_runs(tty: Tmux, daemon: RealDaemon, gate: Gate) -> None:
+    daemon.plugin("talks", "#!/bin/sh\nfor n in $(seq 40); do echo said $n >&2; done\n"
+                           f"echo >'{gate.config['arrived']}'; read line <'{gate.config['go']}'\n"
+                           "echo at last >&2; printf '{\"status\":\"ok\",\"result\":\"fine\"}'\n")
+    daemon.start()
+    job = daemon.submit("talks")
+    gate.arrived()
+    tty.command(*monitor(daemon.home))
+    tty.until_shown(f"* {job[:8]} talks poll")
+    tty.keys("Enter")
+    tty.until_shown(f"━━ job {job[:8]}: lines 1 to ", "Esc closes")
+    tty.keys("End")
+    tty.until_shown("said 40")
+    gate.let_through()
+    # What was shown to its end stays there.
+    tty.until_shown("at last")
+    tty.keys("Escape")
+    tty.until_shown(f"+ {job[:8]} talks poll", "q quit")
     tty.keys("q")
     tty.until_shown("code 0")
     daemon.stop()
@@ -130,7 +153,7 @@ def test_a_job_is_replayed_by_key(tty: Tmux, daemon: RealDaemon) -> None:
     daemon.await_job(first, "succeeded")
     tty.command(*monitor(daemon.home))
     tty.until_shown(f"+ {first[:8]} ok")
-    tty.keys("p")
+    tty.keys("P")
     tty.until_shown(f"replay job {first[:8]} (ok poll)? y/n")
     tty.keys("y")
     tty.until_shown("+ replay: ")

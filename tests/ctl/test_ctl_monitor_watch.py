@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
+from typing import TextIO
 
 import pytest
 
@@ -15,16 +17,18 @@ from ductile import db
 from ductile.config import load_table
 from ductile.config.load import load as load_config
 from ductile.config.model import PluginConfig
-from ductile.ctl.monitor.state import State
-from ductile.ctl.monitor.watch import Watch
+from ductile.ctl import queries
+from ductile.ctl.monitor.state import Paper, State
+from ductile.ctl.monitor.watch import Watch, filled
 from ductile.errors import DuctileError
 from ductile.pidfile import PidLock, pid_file
 from ductile.queue.job import Status
 from ductile.scheduler import schedule_table
 from ductile.scheduler.breaker import Breaker
+from ductile.units import utc_text
 from support.clock import START, FakeClock
 from support.failing import connect
-from support.ledger import put_job
+from support.ledger import put_ended, put_job
 
 IDLE = ["PRAGMA data_version"]
 
@@ -233,3 +237,37 @@ def test_while_nothing_is_chosen_the_chain_is_that_of_what_runs(looks: Looks, le
     assert looks.watch.look(State()).chain["job_id"] == job_id(1)
     put_job(ledger, job_id(2), Status.RUNNING)
     assert looks.watch.look(State()).chain["job_id"] == job_id(2)
+
+
+# The last day, and open texts
+
+
+def test_the_last_day_is_counted_by_hours_and_not_at_each_look(ledger: sqlite3.Connection, looks: Looks) -> None:
+    put_ended(ledger, range(3), at=utc_text(START - timedelta(minutes=30)))
+    put_ended(ledger, range(10, 12), at=utc_text(START - timedelta(hours=23, minutes=30)))
+    put_ended(ledger, range(20, 24), at=utc_text(START - timedelta(hours=25)))
+    ledger.execute("UPDATE job_log SET status = 'failed' WHERE job_id LIKE '00000010%'")
+    assert queries.activity(ledger, START) == {"echo": [(2, 1), *[(0, 0)] * 22, (3, 0)]}
+    assert looks.watch.look(State()).activity["echo"][23] == (3, 0)
+    put_ended(ledger, range(30, 31), at=utc_text(START))
+    assert not any("AS hour" in statement for statement in looks.costs())
+    looks.clock.move(61)
+    assert any("AS hour" in statement for statement in looks.costs())
+
+
+def test_an_open_text_is_what_the_commands_print_and_follows_its_end() -> None:
+    printed = ["one", "a \x1b long line"]
+
+    def command(arguments: Sequence[str], out: TextIO) -> int:
+        out.write("".join(f"{line}\n" for line in printed))
+        if arguments == ("wrong",):
+            raise SystemExit(66)
+        return 0
+
+    paper = filled(command, Paper(title="job", commands=(("inspect",), ("wrong",))), 8, 3)
+    assert paper.lines == ("one", "a \\x1b l", "ong line", "", "one", "a \\x1b l", "ong line")
+    assert paper.line == 0
+    printed.append("more")
+    assert filled(command, replace(paper, line=2), 8, 3).line == 2
+    at_end = filled(command, replace(paper, line=4), 8, 3)
+    assert (at_end.line, at_end.lines[-1]) == (6, "more")

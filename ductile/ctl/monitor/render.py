@@ -23,10 +23,15 @@ _WIDE = 140            # columns from which the chain is shown beside the lists
 _ROOMY = 64            # columns from which a row has all its cells
 _TALL = 16             # rows from which the header has four lines, if the screen is wide enough
 _LEAST_FOCUSED = 4     # rows of the focused pane before another one is shown
-_LEAST_OTHER = 2
-_OTHER_SHARE = 4       # a pane without focus gets one part in so many
+_FOCUS_SHARE = 0.5     # of the rows that are left when each pane has one, for the focused pane first
+_LIVELY = 96           # columns of a pane from which plugins have their last 24 hours
 _BAR = 20
-_KEYS = ("? help", "q quit", "Tab pane", "/ filter", "r run", "t retry", "p replay", "c cancel", "R reset")
+_KEYS = ("? help", "q quit", "Tab pane", "Enter open", "/ filter", "f failed", "l logs", "r run", "t retry", "c cancel",
+         "p pause", "x run...", "P replay", "R reset")
+_PAPER_KEYS = "Esc closes, arrows and PgUp, PgDn, Home, End scroll"
+# The rules of titles with and without focus, the line between sides, the levels of a sparkline, an hour with a failure.
+_UNICODE = ("\u2501", "\u2500", "\u2502", "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588", "x")
+_ASCII = ("=", "-", "|", ".:-=+*%#", "x")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,30 +54,37 @@ class Box:
     height: int
 
 
-def lines(sight: Snapshot, seen: State, *, columns: int, rows: int) -> list[Line]:
+def lines(sight: Snapshot, seen: State, *, columns: int, rows: int, knows_all: bool = False) -> list[Line]:
     """Return exactly `rows` lines of at most `columns` cells each, the last of one less.
 
-    No control character that a plugin printed reaches them.
+    No control character that a plugin printed reaches them. Rules are of ASCII unless the terminal `knows_all` of
+    Unicode.
     """
     if columns < LEAST_COLUMNS or rows < LEAST_ROWS:
         text = f"too small: {LEAST_COLUMNS}x{LEAST_ROWS} at least"
         return [(Span(text=fit(text, columns - 1)),), *([()] * (rows - 1))]
     shown: list[Line] = [(Span(text=fit(text, columns), style=style),) for text, style in _header(sight, columns, rows)]
-    if seen.help_line is None:
-        shown += _beside(sight, seen, _layout(seen.focus, columns, rows - len(shown) - 2))
+    drawn = _UNICODE if knows_all else _ASCII
+    if seen.paper is not None:
+        shown = _paper(sight, seen, columns, rows - 2, drawn)
+    elif seen.help_line is None:
+        shown += _beside(sight, seen, _layout(sight, seen, columns, rows - len(shown) - 2), drawn)
     else:
         shown += _help(seen.help_line, columns)
     shown = shown[:rows - 2]
     # A character in the last cell of the last line would make a terminal scroll.
-    return [*shown, *([()] * (rows - 2 - len(shown))), _status_line(sight, seen, columns), _keys_line(columns - 1)]
+    keys = (Span(text=fit(_PAPER_KEYS, columns - 1), style=DIM),) if seen.paper is not None else _keys_line(columns - 1)
+    return [*shown, *([()] * (rows - 2 - len(shown))), _status_line(sight, seen, columns), keys]
 
 
-def page(seen: State, *, columns: int, rows: int) -> int:
-    """Return how many rows of the focused pane fit on the screen."""
+def page(sight: Snapshot, seen: State, *, columns: int, rows: int) -> int:
+    """Return how many rows of the focused pane, or of the text over all panes, fit on the screen."""
+    if seen.paper is not None:
+        return max(1, rows - 3)
     room = rows - _header_rows(columns, rows) - 2
     if seen.help_line is not None:
         return max(1, room - 1)
-    boxes = [box for side in _layout(seen.focus, columns, room) for box in side]
+    boxes = [box for side in _layout(sight, seen, columns, room) for box in side]
     return max([1, *(box.height for box in boxes if box.pane == seen.focus)])
 
 
@@ -82,32 +94,65 @@ def _header_rows(columns: int, rows: int) -> int:
     return 4 if columns >= _ROOMY and rows >= _TALL else 2
 
 
-def _layout(focus: str, columns: int, room: int) -> list[list[Box]]:
+def _layout(sight: Snapshot, seen: State, columns: int, room: int) -> list[list[Box]]:
     """Return the sides of the screen from left to right, each with its panes from top to bottom."""
     if columns < _WIDE:
-        return [_stack(PANES, focus, columns, room)]
+        return [_stack(sight, seen, PANES, columns, room)]
     left = columns // 2
     lists = (QUEUE, RECENT, PLUGINS)
-    return [_stack(lists, focus, left, room), [Box(pane=CHAIN, width=columns - left - 1, height=room - 1)]]
+    return [_stack(sight, seen, lists, left, room), [Box(pane=CHAIN, width=columns - left - 1, height=room - 1)]]
 
 
-def _stack(panes: Sequence[str], focus: str, width: int, room: int) -> list[Box]:
-    """Divide `room` rows, titles included: the focused pane gets most, and panes that do not fit are left out."""
-    first = focus if focus in panes else panes[0]
-    fitting = 1 + max(0, (room - _LEAST_FOCUSED - 1) // (_LEAST_OTHER + 1))
-    others = [pane for pane in panes if pane != first][:fitting - 1]
-    height = max(_LEAST_OTHER, min((room - len(others) - 1) // _OTHER_SHARE,
-                                   (room - _LEAST_FOCUSED - 1) // max(1, len(others)) - 1))
-    left = room - len(others) * (height + 1) - 1
-    return [Box(pane=pane, width=width, height=left if pane == first else height)
-            for pane in panes if pane == first or pane in others]
+def _stack(sight: Snapshot, seen: State, panes: Sequence[str], width: int, room: int) -> list[Box]:
+    """Divide `room` rows, titles included: each pane gets what it needs, as far as there is room.
+
+    First come plugins that fail, then the focused pane up to a half of the rest, then the others in turn; what is left
+    goes to the last pane. Panes that do not fit are left out.
+    """
+    first = seen.focus if seen.focus in panes else panes[0]
+    fitting = 1 + max(0, (room - _LEAST_FOCUSED - 1) // 2)
+    shown = [first, *[pane for pane in panes if pane != first][:fitting - 1]]
+    needed = {pane: max(1, _needed(sight, seen, pane)) for pane in shown}
+    height = dict.fromkeys(shown, 1)
+    left = room - 2 * len(shown)
+
+    def give(pane: str, most: int) -> None:
+        nonlocal left
+        more = max(0, min(left, most - height[pane]))
+        height[pane] += more
+        left -= more
+
+    if PLUGINS in height:
+        give(PLUGINS, sum(map(state.is_failed, state.rows(seen, sight, PLUGINS))))
+    give(first, min(needed[first], height[first] + int(left * _FOCUS_SHARE)))
+    while left > 0 and (hungry := [pane for pane in shown if height[pane] < needed[pane]]):
+        for pane in hungry:
+            give(pane, height[pane] + 1)
+    height[next(pane for pane in reversed(panes) if pane in height)] += left
+    return [Box(pane=pane, width=width, height=height[pane]) for pane in panes if pane in height]
 
 
-def _beside(sight: Snapshot, seen: State, sides: list[list[Box]]) -> list[Line]:
-    stacked = [[line for box in side for line in _pane(sight, seen, box)] for side in sides]
+def _needed(sight: Snapshot, seen: State, pane: str) -> int:
+    return len(tree.entries(sight.chain, sight.now) if pane == CHAIN else state.rows(seen, sight, pane))
+
+
+def _beside(sight: Snapshot, seen: State, sides: list[list[Box]], drawn: Sequence[str]) -> list[Line]:
+    stacked = [[line for box in side for line in _pane(sight, seen, box, drawn)] for side in sides]
     if len(stacked) == 1:
         return stacked[0]
-    return [(*left, Span(text="|", style=DIM), *right) for left, right in zip(*stacked, strict=True)]
+    return [(*left, Span(text=drawn[2], style=DIM), *right) for left, right in zip(*stacked, strict=True)]
+
+
+def _paper(sight: Snapshot, seen: State, columns: int, room: int, drawn: Sequence[str]) -> list[Line]:
+    """Return a text over all panes, with a title that says where in it this is."""
+    paper = seen.paper
+    assert paper is not None
+    last = min(paper.line + room - 1, len(paper.lines))
+    where = f" {paper.title}: lines {min(paper.line + 1, last)} to {last} of {len(paper.lines)} "
+    title = fit(f"{drawn[0] * 2}{where}", columns)
+    shown = paper.lines[paper.line:last]
+    return [(Span(text=title + drawn[0] * (columns - count(title)), style=FOCUS),),
+            *((Span(text=fit(line, columns)),) for line in shown)]
 
 
 # The header: the daemon, its configuration, the queue, the running job
@@ -130,7 +175,7 @@ def _daemon(sight: Snapshot) -> tuple[str, str]:
         return "! not running; the database says:", BAD
     listens = "" if daemon["listen"] is None else f", listening on {daemon['listen']}"
     since = daemon["since"]
-    return f"up {_ago(sight, since)} as PID {daemon['pid']}, since {_clock(since)}{listens}", PLAIN
+    return f"up {_ago(sight, since)} as PID {daemon['pid']}, since {_clock(sight, since)}{listens}", PLAIN
 
 
 def _brief_daemon(sight: Snapshot) -> str:
@@ -143,7 +188,7 @@ def _load(sight: Snapshot) -> tuple[str, str]:
     if load is None:
         return "not loaded yet", PLAIN
     if load["ok"]:
-        return f"loaded {times.relative(load['loaded_at'], sight.now)}, at {_clock(load['loaded_at'])}", PLAIN
+        return f"loaded {times.relative(load['loaded_at'], sight.now)}, at {_clock(sight, load['loaded_at'])}", PLAIN
     errors = (load["errors"] or "").splitlines()
     more = f" (and {len(errors) - 1} more: ductilectl check)" if len(errors) > 1 else ""
     first = errors[0] if errors else "no reason stored"
@@ -183,20 +228,20 @@ def _ago(sight: Snapshot, moment: str) -> str:
     return times.age(moment, sight.now)
 
 
-def _clock(moment: str) -> str:
-    return f"{moment[:10]} {moment[11:19]}Z"
+def _clock(sight: Snapshot, moment: str) -> str:
+    return times.local(moment, sight.zone)
 
 
 # Panes
 
-def _pane(sight: Snapshot, seen: State, box: Box) -> Iterator[Line]:
+def _pane(sight: Snapshot, seen: State, box: Box, drawn: Sequence[str]) -> Iterator[Line]:
     """Yield the title of a pane and then its rows, each as wide as the pane."""
     focused = box.pane == seen.focus
     # Without colours the rule shows the focus.
-    rule, style = ("=", FOCUS) if focused else ("-", TITLE)
+    rule, style = (drawn[0], FOCUS) if focused else (drawn[1], TITLE)
     title = fit(f"{rule * 2} {_title(sight, seen, box.pane)} ", box.width)
     yield (Span(text=title + rule * (box.width - count(title)), style=style),)
-    found, shown = _rows(sight, seen, box)
+    found, shown = _rows(sight, seen, box, drawn)
     at = state.cursor(seen, sight, box.pane)
     top = _top(len(found), at, box, anchored=box.pane == CHAIN and seen.line is None)
     for number in range(top, top + box.height):
@@ -229,19 +274,25 @@ def _title(sight: Snapshot, seen: State, pane: str) -> str:
         total = len(sight.status["plugins"])
     if seen.filter:
         return f"{pane}: {shown} with '{seen.filter}'"
+    if seen.failed:
+        return f"{pane}: {shown} failed"
     if pane == RECENT:
         ended = sight.status["ended_24h"]
         return f"recent, 24h: {ended['succeeded']} succeeded, {ended['dead']} dead, {ended['deduped']} deduped"
     return f"{pane}: {total}" if shown >= total else f"{pane}: the first {shown} of {total}"
 
 
-def _rows(sight: Snapshot, seen: State, box: Box) -> tuple[Sequence[Any], Callable[[Any], tuple[str, str]]]:
+def _rows(sight: Snapshot, seen: State, box: Box,
+          drawn: Sequence[str]) -> tuple[Sequence[Any], Callable[[Any], tuple[str, str]]]:
     """Return the rows of a pane, and a function that renders one: most rows are not on the screen."""
     if box.pane == CHAIN:
         return tree.entries(sight.chain, sight.now), lambda row: (row.text, _OF_STATUS.get(row.status, PLAIN))
     found = state.rows(seen, sight, box.pane)
     width, roomy = _name_width(found, box.width), box.width >= _ROOMY
-    make = {QUEUE: _queue_row, RECENT: _recent_row, PLUGINS: _plugin_row}[box.pane]
+    if box.pane == PLUGINS:
+        lively = drawn if box.width >= _LIVELY else None
+        return found, lambda row: _plugin_row(sight, row, width, roomy, lively)
+    make = {QUEUE: _queue_row, RECENT: _recent_row}[box.pane]
     return found, lambda row: make(sight, row, width, roomy)
 
 
@@ -275,7 +326,8 @@ def _job_row(job: Mapping[str, Any], status: str, width: int, roomy: bool, when:
     return " ".join([*cells, when, (job["last_error"] or "").strip()]), _OF_STATUS.get(status, PLAIN)
 
 
-def _plugin_row(sight: Snapshot, row: Mapping[str, Any], width: int, roomy: bool) -> tuple[str, str]:
+def _plugin_row(sight: Snapshot, row: Mapping[str, Any], width: int, roomy: bool,
+                drawn: Sequence[str] | None) -> tuple[str, str]:
     sign, style = _plugin_sign(row)
     following = "-" if row["next_run"] is None else times.due(row["next_run"], sight.now)
     cells = [sign, pad(row["plugin"], width)]
@@ -286,12 +338,28 @@ def _plugin_row(sight: Snapshot, row: Mapping[str, Any], width: int, roomy: bool
         cells += [pad(last, 21), pad(f"next {following}", 15)]
     else:
         cells += [pad(following, 10)]
+    if drawn is not None:
+        cells.append(_sparkline(sight.activity.get(row["plugin"], ()), drawn))
     # An open breaker is one of the reasons.
-    return " ".join([*cells, _reasons(row) or f"breaker {_breaker(row['breakers'])}"]), style
+    return " ".join([*cells, _reasons(sight, row)]), style
 
 
-def _reasons(row: Mapping[str, Any]) -> str:
-    return "; ".join(row["held"])
+def _reasons(sight: Snapshot, row: Mapping[str, Any]) -> str:
+    """Return why a plugin does not run, else its last error if it failed last."""
+    if row["held"]:
+        return times.localized("; ".join(row["held"]), sight.zone)
+    return (row["last_error"] or "").strip() if state.is_failed(row) else ""
+
+
+_HOURS = 24
+
+
+def _sparkline(hours: Sequence[tuple[int, int]], drawn: Sequence[str]) -> str:
+    """Return a character for each of the last 24 hours: how many attempts ended, or that one failed."""
+    levels, failed = drawn[3], drawn[4]
+    most = max((ran for ran, _ in hours), default=0)
+    shown = "".join(failed if bad else levels[(len(levels) - 1) * ran // most] if ran else " " for ran, bad in hours)
+    return pad(shown, _HOURS)
 
 
 def _plugin_sign(row: Mapping[str, Any]) -> tuple[str, str]:
@@ -302,17 +370,6 @@ def _plugin_sign(row: Mapping[str, Any]) -> tuple[str, str]:
     if row["last_outcome"] is None:
         return "-", PLAIN
     return ("+", PLAIN) if row["last_outcome"] == "succeeded" else ("x", BAD)
-
-
-def _breaker(breakers: Sequence[Mapping[str, Any]]) -> str:
-    """Return the worst state of a plugin's breakers."""
-    states = {breaker["state"] for breaker in breakers}
-    if "open" in states:
-        return "open"
-    if "half_open" in states:
-        return "half-open"
-    failures = sum(breaker["failure_count"] for breaker in breakers)
-    return f"closed, {failures}" if failures else "closed"
 
 
 # The last lines
@@ -329,19 +386,24 @@ def _status_line(sight: Snapshot, seen: State, columns: int) -> Line:
         return (Span(text=fit(seen.question.text, columns - len(answers)) + answers, style=ASK),)
     if seen.typing:
         return (Span(text=fit(f"/{seen.filter}_", columns), style=ASK),)
+    if seen.command is not None:
+        return (Span(text=fit(f"run {seen.plugin or ''} {seen.command}_", columns), style=ASK),)
     if seen.message is not None:
         sign, style = ("+", GOOD) if seen.message.good else ("!", WARN)
         return (Span(text=fit(f"{sign} {seen.message.text}", columns), style=style),)
     if seen.filter:
         return (Span(text=fit(f"only what has '{seen.filter}': Esc shows all", columns), style=WARN),)
+    if seen.failed:
+        return (Span(text=fit("only what failed: f shows all", columns), style=WARN),)
     number = state.cursor(seen, sight, PLUGINS) if seen.focus == PLUGINS else None
-    return () if number is None else (Span(text=fit(_about(state.rows(seen, sight, PLUGINS)[number]), columns)),)
+    return () if number is None else (Span(text=fit(_about(sight, state.rows(seen, sight, PLUGINS)[number]), columns)),)
 
 
-def _about(plugin: Mapping[str, Any]) -> str:
+def _about(sight: Snapshot, plugin: Mapping[str, Any]) -> str:
     """Return why a plugin does not run, and its last error."""
     error = plugin["last_error"]
-    return "; ".join([*plugin["held"], *([f"last error: {error.strip()}"] if error else [])])
+    held = [times.localized(reason, sight.zone) for reason in plugin["held"]]
+    return "; ".join([*held, *([f"last error: {error.strip()}"] if error else [])])
 
 
 def _keys_line(columns: int) -> Line:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Any
 
 from ductile.ctl import table
@@ -16,8 +16,10 @@ _FILTER_LIMIT = 60
 _FAR = 1_000_000_000
 _SEARCHED = ("job_id", "plugin", "command", "status", "last_error", "last_outcome", "held")
 _STEPS = {"up": -1, "k": -1, "down": 1, "j": 1, "home": -_FAR, "end": _FAR}
-_OF_A_JOB = {"t": "retry", "p": "replay", "c": "cancel"}
-_OF_A_PLUGIN = {"r": "run", "R": "reset"}
+_OF_A_JOB = {"t": "retry", "P": "replay", "c": "cancel"}
+_OF_A_PLUGIN = {"r": "run", "R": "reset", "p": "pause", "x": "run", "l": "show logs of"}
+_FAILED_OUTCOMES = ("failed", "timed_out", "orphaned")
+_LOGGED = 50     # attempts that `l` shows
 _COMMAND_RUN = "poll"
 
 
@@ -26,7 +28,9 @@ class Snapshot:
     """What the database and the daemon said at one moment.
 
     `status` is what `status --json` shows; `open` and `ended` come from `queries`, `chain` from `chain.glance`;
-    `timeouts` are the seconds that an attempt may take, by job, as far as they are known.
+    `timeouts` are the seconds that an attempt may take, by job, as far as they are known. `activity` is, by plugin, how
+    many attempts ended in each of the last 24 hours and how many of them failed. `zone` is where people are; None is
+    the system's.
     """
 
     now: datetime
@@ -35,6 +39,22 @@ class Snapshot:
     ended: Sequence[Mapping[str, Any]]
     chain: Mapping[str, Any] | None = None
     timeouts: Mapping[str, int] = field(default_factory=dict)
+    activity: Mapping[str, Sequence[tuple[int, int]]] = field(default_factory=dict)
+    zone: tzinfo | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paper:
+    """A text over the whole screen: what these command lines print. `line` is its first line that is shown.
+
+    `job` is the job that it is about, if it is one.
+    """
+
+    title: str
+    commands: tuple[tuple[str, ...], ...]
+    job: str | None = None
+    lines: tuple[str, ...] = ()
+    line: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +88,9 @@ class State:
     places: Mapping[str, int] = field(default_factory=dict)
     filter: str = ""
     typing: bool = False
+    failed: bool = False
+    command: str | None = None       # the name of a command that is being typed, None where none is
+    paper: Paper | None = None
     question: Question | None = None
     message: Message | None = None
     help_line: int | None = None     # the first line of the help that is shown, None where none is
@@ -78,7 +101,18 @@ def rows(view: State, sight: Snapshot, pane: str) -> list[Mapping[str, Any]]:
     """Return the rows that match the filter, of any pane except the chain."""
     found = {QUEUE: sight.open, RECENT: sight.ended, PLUGINS: sight.status["plugins"]}[pane]
     wanted = view.filter.casefold()
+    if view.failed:
+        found = [row for row in found if is_failed(row)]
+    if pane == PLUGINS:
+        found = sorted(found, key=lambda row: (not row["enabled"], not is_failed(row)))
     return [row for row in found if wanted in " ".join(str(row.get(name) or "") for name in _SEARCHED).casefold()]
+
+
+def is_failed(row: Mapping[str, Any]) -> bool:
+    """Return whether a job has failed, waits for its next attempt or, for a plugin, needs a look."""
+    if "last_outcome" in row:
+        return bool(row["enabled"] and (row["held"] or row["last_outcome"] in _FAILED_OUTCOMES))
+    return row["status"] == "dead" or row["next_retry_at"] is not None
 
 
 def chosen_job(view: State, sight: Snapshot) -> str | None:
@@ -119,7 +153,11 @@ def press(view: State, key: str, sight: Snapshot, *, page: int) -> tuple[State, 
         return view, asked.arguments
     if view.typing:
         return _typed(view, key), None
+    if view.command is not None:
+        return _command_typed(view, key, sight), None
     view = replace(view, message=None)
+    if view.paper is not None:
+        return _read_paper(view, view.paper, key, page), None
     if view.help_line is not None:
         return _read_help(view, key, page), None
     steps = {**_STEPS, "pgup": -page, "pgdn": page}
@@ -141,10 +179,49 @@ def _changed(view: State, key: str, sight: Snapshot) -> State:
     if key in ("tab", "backtab"):
         step = 1 if key == "tab" else -1
         return _entered(replace(view, focus=PANES[(PANES.index(view.focus) + step) % len(PANES)]), sight)
-    if key == "enter" and view.focus == CHAIN:
-        return replace(view, job=_target_job(view, sight), line=None)
+    if key == "f":
+        return replace(view, failed=not view.failed)
+    if key == "enter":
+        return _opened(view, sight)
     if key == "esc":
-        return replace(view, filter="", job=None, line=None)
+        return replace(view, filter="", failed=False, job=None, line=None)
+    return view
+
+
+def _opened(view: State, sight: Snapshot) -> State:
+    """Return the view with a job open: its chain, its events and baggage, and the output of all its attempts."""
+    job_id = _target_job(view, sight)
+    if view.focus == CHAIN:
+        view = replace(view, job=job_id, line=None)
+    if view.focus == PLUGINS:
+        number = cursor(view, sight, PLUGINS)
+        job_id = None if number is None else rows(view, sight, PLUGINS)[number]["last_job_id"]
+    if job_id is None:
+        return _say(view, "there is no job to open")
+    return replace(view, paper=Paper(title=f"job {table.short(job_id)}", job=job_id,
+                                     commands=(("inspect", job_id), ("logs", job_id))))
+
+
+def _read_paper(view: State, paper: Paper, key: str, page: int) -> State:
+    steps = {**_STEPS, "pgup": -page, "pgdn": page, " ": page}
+    if key not in steps:
+        return replace(view, paper=None)
+    return replace(view, paper=replace(paper, line=max(0, min(paper.line + steps[key], len(paper.lines) - page))))
+
+
+def _command_typed(view: State, key: str, sight: Snapshot) -> State:
+    """Return the view after a key while the name of a command is typed."""
+    name = view.command or ""
+    if key == "enter" and name:
+        plugin = _plugin(view, sight)
+        return replace(view, command=None, question=None if plugin is None else Question(
+            text=f"run {plugin} {name}", arguments=("run", plugin, name)))
+    if key in ("enter", "esc"):
+        return replace(view, command=None)
+    if key == "backspace":
+        return replace(view, command=name[:-1])
+    if len(key) == 1 and (key.isalnum() or key in "-_") and key.isascii():
+        return replace(view, command=(name + key)[:_FILTER_LIMIT])
     return view
 
 
@@ -216,14 +293,27 @@ def _asked(view: State, key: str, sight: Snapshot) -> State:
             return _say(view, f"there is no job to {_OF_A_JOB[key]}")
         text = f"{_OF_A_JOB[key]} job {table.short(job['job_id'])} ({job['plugin']} {job['command']})"
         return replace(view, question=Question(text=text, arguments=(_OF_A_JOB[key], job["job_id"])))
-    number = cursor(view, sight, PLUGINS) if view.focus == PLUGINS else None
-    row = job if number is None else rows(view, sight, PLUGINS)[number]
-    if row is None:
+    name = _plugin(view, sight)
+    if name is None:
         return _say(view, f"there is no plugin to {_OF_A_PLUGIN[key]}")
-    name = row["plugin"]
+    if key == "l":
+        return replace(view, paper=Paper(title=f"logs of {name}", commands=(("logs", name, "-n", str(_LOGGED)),)))
+    if key == "x":
+        return replace(view, command="", plugin=name)
+    if key == "p":
+        paused = any(row["plugin"] == name and row["paused_since"] is not None for row in sight.status["plugins"])
+        verb = "resume" if paused else "pause"
+        return replace(view, question=Question(text=f"{verb} plugin {name}", arguments=(verb, name)))
     if key == "R":
         return replace(view, question=Question(text=f"reset plugin {name}", arguments=("reset", name)))
     return replace(view, question=Question(text=f"run {name} {_COMMAND_RUN}", arguments=("run", name, _COMMAND_RUN)))
+
+
+def _plugin(view: State, sight: Snapshot) -> str | None:
+    """Return the name of the plugin that a key is for: the chosen one, or that of the chosen job."""
+    number = cursor(view, sight, PLUGINS) if view.focus == PLUGINS else None
+    row = _job_row(sight, _target_job(view, sight)) if number is None else rows(view, sight, PLUGINS)[number]
+    return None if row is None else str(row["plugin"])
 
 
 def _say(view: State, text: str) -> State:
@@ -235,14 +325,17 @@ HELP = (
     "arrows, j, k     the next row, the one before",
     "PgUp, PgDn       a page on or back",
     "Home, End        the first row, the last",
-    "Enter            in the chain: choose the job",
+    "Enter            open the job; Esc closes it",
     "Esc              no filter; follow what runs",
     "/                show what has this text",
-    "r                run the plugin (poll)",
+    "f                show only what failed",
+    "l                logs of the plugin",
+    "r, x             run the plugin: poll, or ask",
+    "p                pause the plugin, or resume it",
     "R                reset the plugin's breakers",
     "t                retry the job, if it is dead",
-    "p                replay the job",
-    "c                cancel the job, if it waits",
+    "P                replay the job",
+    "c                cancel the job",
     "q                quit",
     "",
     "+ succeeded      x dead",

@@ -116,7 +116,10 @@ def _colours(environ: Mapping[str, str]) -> dict[str, int]:
 
 
 class Terminal:
-    """A terminal in full-screen mode. `ended` is the signal that ends us, SIGHUP also where the terminal is gone."""
+    """A terminal in full-screen mode. `ended` is the signal that ends us, SIGHUP also where the terminal is gone.
+
+    `knows_all` is set if it shows all of Unicode.
+    """
 
     def __init__(self, window: curses.window, bell: int, *, colours: Mapping[str, int]) -> None:
         """Take the terminal's window. `bell` gives signals, `colours` the attribute of a style that has one."""
@@ -124,7 +127,7 @@ class Terminal:
         self._window, self._bell = window, bell
         self._attributes = {style: _ATTRIBUTES[style] | colours.get(style, 0) for style in render.STYLES}
         # Not the preferred encoding: in the locale C that is UTF-8 to Python, but ASCII to curses.
-        self._knows_all = locale.nl_langinfo(locale.CODESET) == "UTF-8"
+        self.knows_all = locale.nl_langinfo(locale.CODESET) == "UTF-8"
         self._shown: list[render.Line] = []
         self._poll = select.poll()
         self._poll.register(sys.stdin.fileno(), select.POLLIN)
@@ -197,7 +200,7 @@ class Terminal:
             self._window.move(number, 0)
             self._window.clrtoeol()
             for span in line:
-                text = span.text if self._knows_all else ascii_only(span.text)
+                text = span.text if self.knows_all else ascii_only(span.text)
                 self._window.addstr(text, self._attributes[span.style])
         self._shown = list(lines)
         self._window.refresh()
