@@ -21,7 +21,7 @@ from ductile.units import utc_text
 from scheduler.schedules import schedule
 from support import worlds
 from support.clock import START
-from support.ledger import new_job, put_ended, put_job
+from support.ledger import new_job, open_jobs, put_ended, put_job
 from support.logs import lines
 from support.loop import FAILS, OK, WAITS, Loop, locked, loop, program
 from support.ticking import written
@@ -491,7 +491,7 @@ def test_the_start_records_what_was_read(make):
     assert made.conn.execute("SELECT hash, ok, errors FROM config_loads").fetchall() == [("0" * 64, 1, None)]
     (load,) = plugin_table.loads(made.conn)
     assert (load.plugin, load.version, load.enabled) == ("echo", "0.1.0", True)
-    assert [(job.plugin, job.command) for job in job_table.open_jobs(made.conn, 9)] == [("echo", "init")]
+    assert [(job.plugin, job.command) for job in open_jobs(made.conn, 9)] == [("echo", "init")]
     assert made.said() == ["info init enqueued"]
 
 

@@ -16,7 +16,7 @@ from ductile.routing import context_table
 from ductile.routing.baggage import LIMIT_BYTES, NewContext
 from support import worlds
 from support.clock import START
-from support.ledger import ids, new_job, opened, put_job
+from support.ledger import ids, new_job, open_jobs, opened, put_job
 
 TTL = 3600
 WITH_INIT = worlds.plugin("echo", commands=("poll", "init"), retry=Retry(max_attempts=9))
@@ -163,14 +163,14 @@ def submit_inits(conn, *plugins, new_id=ids()) -> list[str]:
 
 def test_init_is_queued_for_a_plugin_that_was_never_initialised(conn):
     assert submit_inits(conn, WITH_INIT) == ["echo"]
-    (job,) = job_table.open_jobs(conn, 10)
+    (job,) = open_jobs(conn, 10)
     assert (job.plugin, job.command, job.submitted_by, job.max_attempts) == ("echo", "init", Submitter.INIT, 1)
 
 
 def test_an_init_that_waits_is_not_queued_twice(conn):
     submit_inits(conn, WITH_INIT)
     assert submit_inits(conn, WITH_INIT) == []
-    assert len(job_table.open_jobs(conn, 10)) == 1
+    assert len(open_jobs(conn, 10)) == 1
 
 
 @pytest.mark.parametrize("fingerprint, ok, expected", [
@@ -195,5 +195,5 @@ def test_all_inits_are_queued_or_none(conn):
     other = worlds.plugin("other", commands=("init",))
     with pytest.raises(db.NotWritten):
         submit_inits(conn, WITH_INIT, other, new_id=lambda: "the same for both")
-    assert job_table.open_jobs(conn, 10) == []
+    assert open_jobs(conn, 10) == []
     assert submit_inits(conn, WITH_INIT, other) == ["echo", "other"]

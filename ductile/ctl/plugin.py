@@ -9,10 +9,10 @@ from typing import Any
 from ductile import submit
 from ductile.ctl import table
 from ductile.ctl.daemon_link import wake
-from ductile.ctl.lookup import configured, require_configured, runtime
+from ductile.ctl.lookup import configured, quoted, runtime
 from ductile.ctl.session import Session
 from ductile.db import transaction
-from ductile.errors import EXIT_OK
+from ductile.errors import EXIT_NOT_FOUND, EXIT_OK, DuctileError
 from ductile.pipeline import version_table
 from ductile.plugin import plugin_table
 from ductile.plugin.discovery import ConfiguredPlugin, Found
@@ -23,6 +23,7 @@ from ductile.runtime_config import RuntimeConfig
 from ductile.scheduler import schedule_table
 from ductile.scheduler.breaker import CLOSED, transition_event
 from ductile.text import counted
+from ductile.validation import nearest
 
 
 def plugins(session: Session) -> int:
@@ -69,8 +70,8 @@ def _row(name: str, found: Found | None, user: ConfiguredPlugin | None) -> dict[
 
 def pause(session: Session, *, plugin: str) -> int:
     """Have the jobs of a plugin wait until it is resumed. Raises DuctileError (66) for one that is not configured."""
-    require_configured(session, plugin)
     with session.changing() as conn:
+        _require_known(session, conn, plugin)
         with transaction(conn):
             was_paused = plugin in plugin_table.paused(conn)
             plugin_table.pause(conn, plugin, session.now())
@@ -84,14 +85,21 @@ def pause(session: Session, *, plugin: str) -> int:
 
 def resume(session: Session, *, plugin: str) -> int:
     """Have the jobs of a paused plugin run again. Raises DuctileError (66) for one that is not configured."""
-    require_configured(session, plugin)
     with session.changing() as conn:
+        _require_known(session, conn, plugin)
         with transaction(conn):
             was_paused = plugin_table.resume(conn, plugin)
         wake(session)
     session.emit({"plugin": plugin, "paused": False, "since": None},
                  f"plugin {plugin} is resumed\n" if was_paused else f"plugin {plugin} was not paused\n")
     return EXIT_OK
+
+
+def _require_known(session: Session, conn: sqlite3.Connection, name: str) -> None:
+    """Refuse a plugin that is neither configured nor loaded: the file may be broken while the daemon runs."""
+    known = {*session.plugins, *(load.plugin for load in plugin_table.loads(conn))}
+    if name not in known:
+        raise DuctileError(f"no plugin {quoted(name)} is configured{nearest(name, known)}", exit_code=EXIT_NOT_FOUND)
 
 
 def reset(session: Session, *, plugin: str) -> int:

@@ -403,7 +403,7 @@ def activity(conn: sqlite3.Connection, now: datetime) -> dict[str, list[tuple[in
 
 def ended_in(conn: sqlite3.Connection, since: datetime, until: datetime, *, cancelled: str,
              limit: int) -> Iterator[tuple[str, str, int, str, bool]]:
-    """Yield plugin, status, attempt and end of the jobs that ended in a period, and whether `cancelled` is the error."""
+    """Yield plugin, status, attempt and end of the jobs that ended in a period; and is `cancelled` the error?"""
     yield from conn.execute(
         "SELECT plugin, status, attempt, completed_at, status = 'dead' AND last_error IS ? FROM job_queue"
         " INDEXED BY job_queue_ended WHERE completed_at IS NOT NULL AND completed_at >= ? AND completed_at < ?"

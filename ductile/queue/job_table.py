@@ -69,11 +69,6 @@ def of_chain(conn: sqlite3.Connection, root_job_id: str) -> list[Job]:
     return _jobs(conn, "WHERE root_job_id = ? ORDER BY seq", root_job_id)
 
 
-def open_jobs(conn: sqlite3.Connection, limit: int) -> list[Job]:
-    """Return up to `limit` jobs that have not ended, oldest first."""
-    return _jobs(conn, "INDEXED BY job_queue_open_seq WHERE completed_at IS NULL ORDER BY seq LIMIT ?", limit)
-
-
 def running(conn: sqlite3.Connection) -> list[Job]:
     """Return the jobs with status `running`."""
     return _jobs(conn, "WHERE status = 'running' ORDER BY seq")

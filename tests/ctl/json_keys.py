@@ -102,8 +102,8 @@ DOCUMENTS: dict[str, Any] = {
     "restore FILE": keys("file database version queued running replaced"),
     "completion SHELL": keys("shell script"),
     "new-plugin NAME": keys("plugin directory files"),
-    "attempt DIR": {**keys("status retry_in error"), "state": ANY, "job": ANY, "artifacts": ANY, "jobs": ANY, "log": ANY,
-                    "response": ANY, "warnings": ANY},
+    "attempt DIR": {**keys("status retry_in error"), "state": ANY, "job": ANY, "artifacts": ANY, "jobs": ANY,
+                    "log": ANY, "response": ANY, "warnings": ANY},
     "webhook test PATH": {**keys("path address status"), "body": ANY},
     "webhook presets": [keys("preset senders enter docs needs signature_header signed dedupe success_status"
                              " handshake")],

@@ -12,10 +12,10 @@ import pytest
 from ctl.desk import PATIENCE_SECONDS, SAYS_OK, Desk, Said, start
 from ductile import db, runtime_config
 from ductile.config import load_table
-from ductile.queue import job_table
 from ductile.routing import context_table
 from support.clock import START
 from support.daemon import RealDaemon
+from support.ledger import open_jobs
 
 DOWN = "ductiled is not running; the jobs wait until it does\n"
 ROUTES = [{"from": "scale", "event_type": "weighed", "to": "mail"},
@@ -43,7 +43,7 @@ def digest(desk: Desk) -> str:
 
 def test_an_event_becomes_a_job_of_each_route_in_their_order(conn: sqlite3.Connection, desk: Desk) -> None:
     said = desk.call("emit", "weighed", "--source", "scale", "--payload", '{"kg": 81, "who": "é"}')
-    jobs = job_table.open_jobs(conn, 10)
+    jobs = open_jobs(conn, 10)
     assert said == Said(code=0, out="".join(f"{job.id}\n" for job in jobs), err=DOWN)
     assert [(job.plugin, job.command, job.submitted_by, job.max_attempts) for job in jobs] == [
         ("mail", "handle", "cli", 4), ("analyse", "handle", "cli", 4)]
@@ -60,7 +60,7 @@ def test_an_event_becomes_a_job_of_each_route_in_their_order(conn: sqlite3.Conne
 def test_a_payload_may_be_any_json(conn: sqlite3.Connection, desk: Desk, options: tuple[str, ...],
                                    payload: object) -> None:
     found = desk.call("emit", "weighed", "--source", "scale", "--json", *options).json
-    jobs = job_table.open_jobs(conn, 10)
+    jobs = open_jobs(conn, 10)
     assert found == {"event_id": jobs[0].source_event_id, "jobs": [
         {"job_id": job.id, "plugin": job.plugin, "command": "handle", "step_id": None} for job in jobs]}
     assert [json.loads(job.payload)["payload"] for job in jobs] == [payload, payload]
@@ -109,7 +109,7 @@ def test_what_stays_out_of_the_baggage_is_told_once(conn: sqlite3.Connection, de
     payload = json.dumps({"origin_plugin": "me", "origin_user": "ann", "kg": 1})
     assert desk.call("emit", "weighed", "--source", "scale", "--payload", payload).err == (
         DOWN + "the key 'origin_plugin' is refused: it is the core's own, rename it\n")
-    for job in job_table.open_jobs(conn, 10):
+    for job in open_jobs(conn, 10):
         assert json.loads(job.payload)["payload"] == {"origin_user": "ann", "kg": 1}
         assert context_table.get(conn, job.event_context_id).accumulated["origin_plugin"] == "scale"
 

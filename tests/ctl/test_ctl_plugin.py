@@ -16,7 +16,7 @@ from ductile.scheduler import schedule_table
 from ductile.scheduler.breaker import Breaker
 from support.clock import START
 from support.daemon import RealDaemon
-from support.ledger import put_job
+from support.ledger import open_jobs, put_job
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_reset_closes_the_breakers_of_one_plugin(conn: sqlite3.Connection, desk:
     trip(conn)
     assert desk.call("reset", "echo") == Said(code=0, out="plugin echo: 2 breakers cleared\n", err="")
     assert list(schedule_table.breakers(conn)) == [("another", "poll")]
-    assert job_table.open_jobs(conn, 1) == []
+    assert open_jobs(conn, 1) == []
     desk.plugin("another")
     assert desk.call("reset", "another").out == "plugin another: 1 breaker cleared\n"
 
@@ -87,13 +87,13 @@ def test_reset_hands_each_breaker_that_it_closes_to_the_pipelines(conn: sqlite3.
     (desk.home / "pipelines" / "told.yaml").write_text(
         "name: told\non: ductile.breaker.closed\nsteps: [{uses: teller}]\n")
     assert desk.call("reset", "echo").code == 0
-    jobs = job_table.open_jobs(conn, 10)
+    jobs = open_jobs(conn, 10)
     assert [(job.plugin, job.pipeline_name, job.submitted_by, job.core_event) for job in jobs] == [
         ("teller", "told", "cli", "ductile.breaker.closed")] * 2
     assert sorted(json.loads(job.payload)["payload"]["command"] for job in jobs) == ["other", "poll"]
     assert conn.execute("SELECT hash FROM pipeline_versions").fetchall() == [(jobs[0].pipeline_hash,)]
     assert desk.call("reset", "echo").code == 0
-    assert len(job_table.open_jobs(conn, 10)) == 2
+    assert len(open_jobs(conn, 10)) == 2
 
 
 @pytest.mark.parametrize("done", [None, ("f1", False), ("f0", True)])
@@ -104,7 +104,7 @@ def test_reset_tries_init_again_where_it_has_not_succeeded(conn: sqlite3.Connect
         with db.transaction(conn):
             plugin_table.put_init(conn, "echo", fingerprint=done[0], ok=done[1], job_id=job_id(1), now=START)
     found = desk.call("reset", "echo", "--json").json
-    (job,) = job_table.open_jobs(conn, 10)
+    (job,) = open_jobs(conn, 10)
     assert (job.command, job.submitted_by, job.max_attempts) == ("init", "init", 1)
     assert found == {"plugin": "echo", "breakers_cleared": 0, "init_job_id": job.id}
     assert desk.call("reset", "echo", "--json").json["init_job_id"] is None
@@ -171,6 +171,15 @@ def test_a_plugin_is_paused_and_resumed(conn: sqlite3.Connection, desk: Desk) ->
 def test_a_plugin_that_is_not_configured_cannot_be_paused(conn: sqlite3.Connection, desk: Desk, command: str) -> None:
     assert desk.call(command, "ecko") == Said(
         code=66, out="", err="no plugin 'ecko' is configured (did you mean 'echo'?)\n")
+
+
+def test_a_plugin_can_be_paused_while_the_configuration_is_broken(conn: sqlite3.Connection, desk: Desk) -> None:
+    desk.loaded(conn)
+    (desk.home / "config.yaml").write_text("plugins: [\n")
+    said = desk.call("pause", "echo")
+    assert (said.code, said.err.startswith("warning: ")) == (0, True)
+    assert desk.call("resume", "echo").out == "plugin echo is resumed\n"
+    assert desk.call("pause", "ecko").err.endswith("no plugin 'ecko' is configured (did you mean 'echo'?)\n")
 
 
 def test_a_plugin_that_is_configured_no_longer_is_no_longer_paused(conn: sqlite3.Connection, desk: Desk) -> None:

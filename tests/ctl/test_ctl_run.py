@@ -18,7 +18,7 @@ from ductile.queue import job_table
 from ductile.queue.job import Job
 from support.daemon import RealDaemon
 from support.gate import Gate
-from support.ledger import put_job
+from support.ledger import open_jobs, put_job
 
 DOWN = "ductiled is not running; the job waits until it does\n"
 PATIENCE_SECONDS = 20.0
@@ -33,7 +33,7 @@ def conn(desk: Desk) -> Iterator[sqlite3.Connection]:
 
 
 def only_job(conn: sqlite3.Connection) -> Job:
-    (job,) = job_table.open_jobs(conn, 10)
+    (job,) = open_jobs(conn, 10)
     return job
 
 
@@ -128,7 +128,7 @@ def test_a_running_daemon_decides_which_commands_there_are(
     desk.loaded(conn, load("echo", commands=loaded))
     said = desk.call("run", "echo", command)
     assert (said.code, said.err) == (code, err)
-    assert len(job_table.open_jobs(conn, 10)) == (code == 0)
+    assert len(open_jobs(conn, 10)) == (code == 0)
 
 
 @pytest.mark.parametrize(("loads", "why"), [
@@ -179,7 +179,7 @@ def test_a_wrong_configuration_is_78_and_names_every_problem(conn: sqlite3.Conne
     assert (said.code, said.out) == (78, "")
     assert [line.split(": ", 1)[1] for line in said.err.splitlines()] == [
         "plugins.echo.enbled: unknown key (did you mean 'enabled'?)", "what: unknown key"]
-    assert job_table.open_jobs(conn, 1) == []
+    assert open_jobs(conn, 1) == []
 
 
 def test_an_unset_variable_does_not_matter(conn: sqlite3.Connection, desk: Desk) -> None:

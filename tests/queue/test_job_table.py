@@ -241,15 +241,6 @@ def test_open_jobs_of_a_command_are_counted_by_submitter(conn, status, counted):
 # Lists
 
 
-def test_open_jobs_are_listed_oldest_first(conn):
-    put_job(conn, "ended", Status.DEAD)
-    waiting(conn, "b", START + HOUR, plugin="z")
-    put_job(conn, "a", Status.RUNNING, plugin="m")
-    put_job(conn, "c", plugin="a")
-    assert [job.id for job in job_table.open_jobs(conn, 10)] == ["b", "a", "c"]
-    assert [job.id for job in job_table.open_jobs(conn, 2)] == ["b", "a"]
-
-
 def test_running_jobs_are_listed(conn):
     put_job(conn, "a", Status.RUNNING)
     put_job(conn, "b")

@@ -122,8 +122,6 @@ OFTEN: list[Callable] = [
     lambda conn: job_table.has_open(conn, "echo", "init"),
     lambda conn: job_table.get(conn, "running"),
     lambda conn: attempt_table.has_attempt(conn, "running", 1),
-    # What the operator looks at, however long the queue is.
-    lambda conn: job_table.open_jobs(conn, 10),
 ]
 # What the operator asks for: it may read an index, but not the table row by row.
 ON_DEMAND: list[Callable] = [
@@ -221,7 +219,6 @@ def submit_and_take_back(conn):
 REPEATABLE: list[Callable] = [
     claim_and_put_back, submit_and_take_back, prune_nothing, release,
     lambda conn: job_table.queued_outside(conn, ["echo"], 1),
-    lambda conn: job_table.open_jobs(conn, 10),
     lambda conn: job_table.next_retry_at(conn),
     lambda conn: job_table.running(conn),
     lambda conn: job_table.is_full(conn, 100),

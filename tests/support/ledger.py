@@ -77,6 +77,12 @@ def put_job(conn: sqlite3.Connection, job_id: str, status: Status = Status.QUEUE
     return job_table.get(conn, job_id)
 
 
+def open_jobs(conn: sqlite3.Connection, limit: int) -> list[Job]:
+    """Return up to `limit` jobs that have not ended, oldest first."""
+    return [job_table.get(conn, job_id) for job_id, in conn.execute(
+        "SELECT id FROM job_queue WHERE completed_at IS NULL ORDER BY seq LIMIT ?", (limit,)).fetchall()]
+
+
 def put_ended(conn: sqlite3.Connection, numbers: Iterable[int], *, at: str, result: str = "{}") -> None:
     """Store succeeded jobs, each a chain of its own with one attempt in the log, quickly."""
     jobs = [(number, f"{number:08d}-0000-4000-8000-000000000000") for number in numbers]
