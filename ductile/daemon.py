@@ -379,6 +379,8 @@ class Daemon:
         for name, plugin in sorted(runtime.plugins.items()):
             if plugin.settings.enabled and not plugin.runnable:
                 yield f"plugin {name} is not loaded: {plugin.reason}"
+        for name, reason in sorted(self._heartbeat.gone.items()):
+            yield f"plugin {name} is not available: {reason}"
         fault = self._workspaces.fault()
         if fault is not None:
             yield fault

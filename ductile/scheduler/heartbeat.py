@@ -48,8 +48,8 @@ class Heartbeat:
         self._settled_at = self._monotonic + _SETTLING_SECONDS
         self._awaited: frozenset[ScheduleKey] | None = None    # None before the first look after a start or a jump
         self._runtime: RuntimeConfig | None = None
-        self._gone: set[str] = set()       # loaded plugins whose program is gone
         self._log_is_held = False          # by a reader, and reported
+        self.gone: dict[str, str] = {}     # loaded plugins whose program is gone, with the reasons
         self.next_at: datetime | None = None
         self.follows_jobs = False
         self.prunes = False
@@ -105,23 +105,24 @@ class Heartbeat:
         """
         if runtime is not self._runtime:
             # A reload has read them all.
-            self._runtime, self._gone = runtime, set()
+            self._runtime, self.gone = runtime, {}
         for name, plugin in runtime.plugins.items():
             if plugin.plugin is None or not plugin.settings.enabled:
                 continue
             reason = gone(plugin.plugin.program)
-            if (reason is not None) == (name in self._gone):
+            if (reason is not None) == (name in self.gone):
                 continue
             with transaction(self._conn):
                 plugin_table.put_reason(self._conn, name, reason)
                 submit.submit_core_event(
                     self._conn, runtime, PLUGIN_AVAILABLE if reason is None else PLUGIN_UNAVAILABLE,
                     {"plugin": name, "reason": reason}, new_id=self._new_id, now=self._clock.now())
+            # Replaced and not changed: other threads read it.
+            self.gone = {other: why for other, why in self.gone.items() if other != name}
             if reason is None:
-                self._gone.remove(name)
                 _log.info("plugin available again", plugin=name)
             else:
-                self._gone.add(name)
+                self.gone = {**self.gone, name: reason}
                 _log.error("plugin unavailable", plugin=name, reason=reason)
 
     def _watch_the_clock(self) -> None:

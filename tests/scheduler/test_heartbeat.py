@@ -271,10 +271,11 @@ def test_a_program_that_is_gone_is_told_of_once_and_so_is_its_return(conn, heart
     for _ in range(2):
         heartbeat.beat(world)
         assert [load.reason for load in plugin_table.loads(conn)] == [why]
+        assert heartbeat.gone == {"echo": why}
     (tmp_path / "hidden").rename(program)
     for _ in range(2):
         heartbeat.beat(world)
-    assert [load.reason for load in plugin_table.loads(conn)] == [None]
+    assert ([load.reason for load in plugin_table.loads(conn)], heartbeat.gone) == ([None], {})
     told = [json.loads(payload) for (payload,) in conn.execute("SELECT payload FROM job_queue ORDER BY seq")]
     assert [(event["type"], event["payload"]) for event in told] == [
         ("ductile.plugin.unavailable", {"plugin": "echo", "reason": why}),
