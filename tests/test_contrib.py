@@ -36,7 +36,7 @@ def run(command: list[str | Path], cwd: Path, *, seconds: int = PATIENCE_SECONDS
 
 
 def test_a_quick_benchmark_prints_every_figure_without_a_verdict(tmp_path: Path) -> None:
-    done = run([sys.executable, "-m", "benchmarks", "--quick"], CONTRIB, TMPDIR=str(tmp_path))
+    done = run([sys.executable, "-m", "benchmarks", "--quick"], CONTRIB, seconds=300, TMPDIR=str(tmp_path))
     assert (done.returncode, list(tmp_path.iterdir())) == (0, []), done.stderr
     header, *rows = done.stdout.splitlines()
     columns = [header.index(title) for title in ("what", "figure", "must be")]

@@ -25,7 +25,7 @@ from support.ledger import place_fresh
 from support.warm import Started
 
 DUCTILECTL = Path(sys.executable).with_name("ductilectl")
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 # With others than these, a program is executed and not forked.
 _WARM_SETTINGS = {"stdin", "stdout", "stderr", "env", "cwd", "controls"}
 _MANIFEST = """\

@@ -33,7 +33,7 @@ DUCTILED = Path(sys.executable).with_name("ductiled")
 PLUGINS = Path(__file__).resolve().parents[1] / "plugins"
 
 # Far more than anything takes; a test that waits this long has failed.
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 _LOOK_SECONDS = 0.005
 # With others than these, a program is executed and not forked.
 _WARM_SETTINGS = {"stdin", "stdout", "stderr", "cwd", "env"}

@@ -6,7 +6,7 @@ import os
 import select
 from pathlib import Path
 
-_SECONDS = 20.0
+_SECONDS = 60.0
 
 
 def line_from(fifo: Path) -> str:

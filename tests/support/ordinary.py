@@ -21,7 +21,7 @@ _HERE = Path(sys.executable).parent
 _PROGRAMS = ("ductiled", "ductilectl")
 _DEPENDENCIES = ("yaml", "_yaml", "blake3", "daemon", "lockfile", "typing_extensions.py")
 _NOT_COPIED = (".*", "__pycache__", "*.egg-info", "build", "dist", "tests")
-_PATIENCE_SECONDS = 60
+_PATIENCE_SECONDS = 300
 
 
 def program(name: str, become: Sequence[str] = NOBODY) -> Path:
