@@ -157,7 +157,7 @@ Plugins that are not configured are shown too; they never run.""")
 def _add_schedule(commands: Commands, name: str) -> None:
     parser = _command(commands, name, "show when schedules run next, and why one will not", "\necho --next 10", """\
 Times are in the zone of the schedule, with --utc in UTC. The time of the next
-run is drawn; those after it vary by half the jitter in each direction.""")
+run is drawn; for those after it, the jitter gives a range.""")
     parser.add_argument("plugin", metavar="PLUGIN", nargs="?", type=_word, help="only the schedules of this plugin")
     parser.add_argument("--next", metavar="N", dest="count", type=_positive, default=_RUNS,
                         help=f"show the next N runs (default: {_RUNS})")

@@ -28,6 +28,20 @@ class _NoJitter:
         return max(least, min(0.0, most))
 
 
+class _Earliest:
+    """A random source that always returns the least."""
+
+    def uniform(self, least: float, most: float) -> float:
+        return least
+
+
+class _Latest:
+    """A random source that always returns the most."""
+
+    def uniform(self, least: float, most: float) -> float:
+        return most
+
+
 def schedule(session: Session, *, plugin: str | None, count: int) -> int:
     """Show the next `count` runs of each schedule, of one plugin or of all.
 
@@ -74,11 +88,33 @@ def _rule(schedule: Schedule) -> str:
 
 def _runs(schedule: Schedule, entry: ScheduleEntry | None, now: datetime, count: int) -> Iterator[dict[str, Any]]:
     """Yield the next runs. The time of the first one is drawn already, if the daemon has seen this schedule."""
-    is_drawn = entry is not None and entry.rule == schedule.rule()
-    slot: Slot = entry.slot if entry is not None and is_drawn else first(schedule, now, _NoJitter())
-    for _ in range(count):
-        yield {"at": utc_text(slot.next_run_at), "drawn": is_drawn}
-        slot, is_drawn = advance(schedule, slot, max(now, slot.base_at), _NoJitter()), False
+    if entry is not None and entry.rule == schedule.rule():
+        slot = entry.slot
+        yield _run(slot, slot, slot, is_drawn=True)
+    else:
+        slot = first(schedule, now, _NoJitter())
+        yield _run(slot, first(schedule, now, _Earliest()), first(schedule, now, _Latest()))
+    for _ in range(count - 1):
+        after = max(now, slot.base_at)
+        earliest, latest = (advance(schedule, slot, after, rng) for rng in (_Earliest(), _Latest()))
+        slot = advance(schedule, slot, after, _NoJitter())
+        yield _run(slot, earliest, latest)
+
+
+def _run(slot: Slot, earliest: Slot, latest: Slot, *, is_drawn: bool = False) -> dict[str, Any]:
+    return {"at": utc_text(slot.next_run_at), "earliest": utc_text(earliest.next_run_at),
+            "latest": utc_text(latest.next_run_at), "drawn": is_drawn}
+
+
+def _between(run: Mapping[str, Any], zone: tzinfo) -> str:
+    """Return when a run is due: `2026-12-02 06:00 +1100`, or `2026-12-02 06:00 to 06:30 +1100`."""
+    earliest, latest = times.local(run["earliest"], zone), times.local(run["latest"], zone)
+    if earliest == latest:
+        return earliest
+    day, clock, offset = earliest.split()
+    if latest.startswith(day) and latest.endswith(offset):
+        return f"{day} {clock} to {latest.split()[1]} {offset}"
+    return f"{earliest} to {latest}"
 
 
 def _text(row: Mapping[str, Any], zone: tzinfo, now: datetime) -> str:
@@ -89,9 +125,7 @@ def _text(row: Mapping[str, Any], zone: tzinfo, now: datetime) -> str:
         parts.append(f"window {row['window']}")
     lines = [f"{row['plugin']} {row['command']}, schedule {row['schedule_id']}: {', '.join(parts)}"]
     lines += [f"{_INDENT}blocked: {times.localized(reason, zone)}" for reason in row["held"]]
-    half = row["jitter_seconds"] / 2
     for run in row["runs"]:
         due = "due now" if parse_utc(run["at"]) <= now else times.relative(run["at"], now)
-        around = "" if run["drawn"] or not half else f" ±{format_duration(half)}"
-        lines.append(f"{_INDENT}{times.local(run['at'], zone)}{around}  {due}")
+        lines.append(f"{_INDENT}{_between(run, zone)}  {due}")
     return "".join(table.block(line, "") for line in lines)

@@ -67,7 +67,8 @@ DOCUMENTS: dict[str, Any] = {
     "pipelines": [_PIPELINE],
     "pipelines NAME": {**_PIPELINE, **keys("entry"), "nodes": [
         {**keys("step_id plugin command workspace next"), "with": ANY}]},
-    "schedule": [{**keys("plugin schedule_id command rule jitter_seconds window held"), "runs": [keys("at drawn")]}],
+    "schedule": [{**keys("plugin schedule_id command rule jitter_seconds window held"),
+                  "runs": [keys("at earliest latest drawn")]}],
     "queue": [keys("job_id plugin command status next_retry_at attempt max_attempts created_at age_seconds"
                    " submitted_by")],
     "jobs": [keys("job_id plugin command status attempt max_attempts created_at started_at completed_at next_retry_at"

@@ -44,9 +44,19 @@ def test_the_next_run_is_drawn_and_the_others_vary_by_the_jitter(conn: sqlite3.C
     assert shown(desk, conn) == """\
 echo poll, schedule default: every 1h, jitter 10m
   2026-02-08 10:57 +0000  in 57m
-  2026-02-08 12:00 +0000 ±5m  in 2h
-  2026-02-08 13:00 +0000 ±5m  in 3h
+  2026-02-08 11:55 to 12:05 +0000  in 2h
+  2026-02-08 12:55 to 13:05 +0000  in 3h
 """
+
+
+def test_a_run_outside_its_window_is_drawn_from_the_start_of_the_next(desk: Desk) -> None:
+    desk.plugin("echo", schedule={"every": "daily", "at": "23:50", "jitter": "40m",
+                                  "preferred_window": {"start": "06:00", "end": "22:00"}})
+    desk.plugin("late", schedule={"every": "daily", "at": "23:50", "jitter": "40m"})
+    with desk.ledger() as conn:
+        assert [line for line in shown(desk, conn, 1, utc=True).splitlines() if line.startswith("  ")] == [
+            "  2026-02-09 06:00 to 06:40 +0000  in 20h",
+            "  2026-02-08 23:30 +0000 to 2026-02-09 00:10 +0000  in 13h"]
 
 
 def test_times_are_in_the_zone_of_the_schedule(desk: Desk) -> None:
