@@ -12,6 +12,13 @@ class Chance(Protocol):
         """Return a number from `a` to `b`."""
 
 
+class NoChance:
+    """A `Chance` without chance: it returns what is nearest to zero, so that nothing is moved."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return max(a, min(0.0, b))
+
+
 class NewId(Protocol):
     """A factory of ids, each a UUID string."""
 

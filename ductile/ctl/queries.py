@@ -378,7 +378,7 @@ def _plugins(conn: sqlite3.Connection) -> list[Row]:
     return plugins
 
 
-_MOST_COUNTED = 20_000
+_MOST_COUNTED = 5_000
 
 
 def activity(conn: sqlite3.Connection, now: datetime) -> dict[str, list[tuple[int, int]]]:
@@ -391,10 +391,10 @@ def activity(conn: sqlite3.Connection, now: datetime) -> dict[str, list[tuple[in
             "SELECT plugin, CAST((julianday(?) - julianday(completed_at)) * 24 AS INTEGER) AS hour, count(*),"
             " count(*) FILTER (WHERE status IN ('failed', 'timed_out', 'orphaned'))"
             " FROM (SELECT plugin, completed_at, status FROM job_log INDEXED BY job_log_completed"
-            " WHERE completed_at >= ? ORDER BY completed_at DESC LIMIT ?) GROUP BY plugin, hour",
-            (utc_text(now), utc_text(now - _RECENT), _MOST_COUNTED)):
-        hours = found.setdefault(plugin, [(0, 0)] * 24)
-        hours[23 - min(max(hour, 0), 23)] = ran, failed
+            " WHERE completed_at > ? AND completed_at <= ? ORDER BY completed_at DESC LIMIT ?) GROUP BY plugin, hour",
+            (utc_text(now), utc_text(now - _RECENT), utc_text(now), _MOST_COUNTED)):
+        if 0 <= hour < 24:
+            found.setdefault(plugin, [(0, 0)] * 24)[23 - hour] = ran, failed
     return found
 
 

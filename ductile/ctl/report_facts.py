@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 
 from ductile.config.model import Every, PluginConfig, Schedule, Unit
+from ductile.injected import NoChance
 from ductile.scheduler.schedule import Slot, advance, first, in_window
 from ductile.units import DAY, HOUR, format_duration
 
@@ -261,7 +262,7 @@ def coming(plugins: Mapping[str, PluginConfig], slots: Mapping[tuple[str, str], 
         for schedule in plugin.schedules if plugin.enabled else ():
             rule, slot = slots.get((plugin.name, schedule.id), (None, None))
             if slot is None or rule != schedule.rule():
-                slot = first(schedule, now, _NoJitter())
+                slot = first(schedule, now, NoChance())
             found.append(_coming(plugin.name, schedule, slot, now))
     return found
 
@@ -276,7 +277,7 @@ def _coming(plugin: str, schedule: Schedule, slot: Slot, now: datetime) -> Comin
         while slot.next_run_at < now + _WEEK:
             # A run that is due, but blocked, starts as soon as it can.
             runs.append(max(slot.next_run_at, now).timestamp())
-            slot = advance(schedule, slot, max(now, slot.next_run_at), _NoJitter())
+            slot = advance(schedule, slot, max(now, slot.next_run_at), NoChance())
         number = len(runs)
     return Coming(plugin=plugin, schedule_id=schedule.id, command=schedule.command, every=_every(schedule),
                   runs=tuple(runs), bands=bands, count=number)
@@ -316,10 +317,3 @@ def _interval(every: Every) -> str:
         return f"every {format_duration(every.count)}"
     one, many = _CALENDAR[every.unit]
     return one if every.count == 1 else f"every {every.count} {many}"
-
-
-class _NoJitter:
-    """A random source that returns the middle of a jitter around a time, and the least of one after it."""
-
-    def uniform(self, least: float, most: float) -> float:
-        return max(least, 0.0)

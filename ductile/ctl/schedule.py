@@ -12,6 +12,7 @@ from ductile.ctl import status, table, times
 from ductile.ctl.lookup import require_configured
 from ductile.ctl.session import Session
 from ductile.errors import EXIT_OK
+from ductile.injected import NoChance
 from ductile.scheduler import schedule_table
 from ductile.scheduler.schedule import Slot, advance, first
 from ductile.scheduler.schedule_table import ScheduleEntry
@@ -19,13 +20,6 @@ from ductile.units import format_duration, parse_utc, utc_text
 
 _CLOCK = "%H:%M"
 _INDENT = "  "
-
-
-class _NoJitter:
-    """A random source that returns zero, or what is nearest to it."""
-
-    def uniform(self, least: float, most: float) -> float:
-        return max(least, min(0.0, most))
 
 
 class _Earliest:
@@ -92,12 +86,12 @@ def _runs(schedule: Schedule, entry: ScheduleEntry | None, now: datetime, count:
         slot = entry.slot
         yield _run(slot, slot, slot, is_drawn=True)
     else:
-        slot = first(schedule, now, _NoJitter())
+        slot = first(schedule, now, NoChance())
         yield _run(slot, first(schedule, now, _Earliest()), first(schedule, now, _Latest()))
     for _ in range(count - 1):
         after = max(now, slot.base_at)
         earliest, latest = (advance(schedule, slot, after, rng) for rng in (_Earliest(), _Latest()))
-        slot = advance(schedule, slot, after, _NoJitter())
+        slot = advance(schedule, slot, after, NoChance())
         yield _run(slot, earliest, latest)
 
 

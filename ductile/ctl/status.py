@@ -17,6 +17,7 @@ from ductile.ctl import queries, table, times
 from ductile.ctl.session import Session
 from ductile.ctl.table import Page
 from ductile.errors import EXIT_DOWN, EXIT_OK, DuctileError
+from ductile.injected import NoChance
 from ductile.pidfile import pid_file, running_pid
 from ductile.scheduler.schedule import next_in_window
 from ductile.units import format_size, parse_utc, utc_text
@@ -140,16 +141,9 @@ def _next_run(row: queries.Row, settings: PluginConfig | None,
         until = None if schedule is None else open_until.get(schedule.command)
         if schedule is not None and until is not None:
             # The probe waits for the window, and the jitter then adds to it: this is the earliest.
-            at = utc_text(next_in_window(schedule, max(parse_utc(at), until), _NoJitter()))
+            at = utc_text(next_in_window(schedule, max(parse_utc(at), until), NoChance()))
         due.append(at)
     return min(due, default=None)
-
-
-class _NoJitter:
-    """A random source that always returns the least value."""
-
-    def uniform(self, least: float, most: float) -> float:
-        return least
 
 
 def _held(row: queries.Row, open_until: Mapping[str, datetime | None]) -> list[str]:
