@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -28,7 +28,7 @@ class ScheduleEntry:
     last_run_at: datetime | None = None
     last_job_id: str | None = None
     held_reason: str | None = None
-    silence: Silence = Silence()
+    silence: Silence = field(default_factory=Silence)
 
     @property
     def key(self) -> ScheduleKey:
