@@ -18,8 +18,8 @@ COMMENTED_KEY = re.compile(r"^( *)# ( *(?:- )?(?:[a-z_]+:(?: .*)?|\{.*))$", re.M
 # Every key of the specification's section on configuration.
 KEYS = """
     service name tick_interval log_level log log_format dedupe_ttl job_log_retention max_hops max_queue_depth
-    shutdown_grace env_file state path workspace ttl plugins_dir pipelines_dir plugins enabled uses schedule every at day
-    jitter preferred_window timezone command config env retry max_attempts backoff_base backoff_max timeouts
+    shutdown_grace env_file state path workspace ttl plugins_dir pipelines_dir plugins enabled uses schedule every at
+    day jitter preferred_window timezone command config env retry max_attempts backoff_base backoff_max timeouts
     circuit_breaker threshold reset_after max_outstanding_polls webhooks listen health_listen metrics connections
     trusted_proxies endpoints plugin event secret preset signature_header signed signature_prefix
     signature_separator signature_format secret_encoding url dedupe success_status handshake verify_token
