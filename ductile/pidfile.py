@@ -97,7 +97,8 @@ class PidLock:
 
         An empty one would say that this daemon has stopped cleanly.
         """
-        if not os.path.lexists(self._path) and not _lock(self._directory) and not os.path.lexists(self._path):
+        # Looked at with a shared lock, as `ductilectl` does: a daemon that starts holds the file before the directory.
+        if not os.path.lexists(self._path) and _is_locked(self._path.parent) and not os.path.lexists(self._path):
             raise self._removed()
         return _open(self._path, _FLAGS | os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, f"the PID file {self._path}")
 

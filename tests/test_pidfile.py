@@ -29,6 +29,23 @@ sys.stdin.read()
 if sys.argv[3] == "release":
     lock.release()
 """
+FIRST_START = """
+import sys
+from pathlib import Path
+from ductile.pidfile import PidLock, running_pid
+
+path, seen, looks = Path(sys.argv[1]), [], []
+
+def look(event, arguments):
+    if event == "fcntl.flock" and not looks:
+        looks.append(event)
+        seen.append(running_pid(path))
+        looks.clear()
+
+sys.addaudithook(look)
+PidLock(path).release()
+print(seen)
+"""
 PROBE = """
 import fcntl, os, sys
 fd = os.open(sys.argv[1], os.O_RDONLY)
@@ -170,6 +187,13 @@ def test_the_lock_is_on_the_directory_too(path):
             signal_daemon(path, signal.SIGKILL)
         end(first)
     assert running_pid(path) is None
+
+
+def test_a_daemon_that_starts_for_the_first_time_is_never_taken_for_one_whose_pid_file_was_removed(path):
+    """Seen before each lock that it takes: it holds the file before it holds the directory."""
+    done = subprocess.run([sys.executable, "-c", FIRST_START, path], cwd=ROOT, capture_output=True, text=True,
+                          timeout=LIMIT_SECONDS, check=False)
+    assert (done.stdout, done.stderr) == ("[None, None, None]\n", "")
 
 
 def test_a_daemon_that_dies_is_never_taken_for_one_whose_pid_file_was_removed(path):
