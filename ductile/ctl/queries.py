@@ -398,30 +398,46 @@ def activity(conn: sqlite3.Connection, now: datetime) -> dict[str, list[tuple[in
     return found
 
 
-# What `report` counts is read as plain tuples, the latest first: there may be a million of them.
+# What `report` counts is read as plain tuples: there may be a million of them.
+
+_SECONDS_BETWEEN = "round((julianday({until}) - julianday({since})) * 86400, 3)"
 
 
 def ended_in(conn: sqlite3.Connection, since: datetime, until: datetime, *, cancelled: str,
-             limit: int) -> Iterator[tuple[str, str, int, str, bool]]:
-    """Yield plugin, status, attempt and end of the jobs that ended in a period; and is `cancelled` the error?"""
+             limit: int) -> Iterator[tuple[str, str, bool, str, bool, int]]:
+    """Yield how many of the jobs that ended in a period are alike, of the `limit` latest.
+
+    Alike are those with one plugin, one status, one end to the minute, with more than one attempt or not, and with the
+    error `cancelled` or not; those are the columns, with the end as UTC text.
+    """
     yield from conn.execute(
-        "SELECT plugin, status, attempt, completed_at, status = 'dead' AND last_error IS ? FROM job_queue"
-        " INDEXED BY job_queue_ended WHERE completed_at IS NOT NULL AND completed_at >= ? AND completed_at < ?"
-        " ORDER BY completed_at DESC LIMIT ?", (cancelled, utc_text(since), utc_text(until), limit))
+        "SELECT plugin, status, attempt > 1 AS retried, min(completed_at), cancelled, count(*)"
+        " FROM (SELECT plugin, status, attempt, completed_at, status = 'dead' AND last_error IS ? AS cancelled"
+        " FROM job_queue INDEXED BY job_queue_ended WHERE completed_at IS NOT NULL AND completed_at >= ?"
+        " AND completed_at < ? ORDER BY completed_at DESC LIMIT ?)"
+        " GROUP BY plugin, status, retried, cancelled, substr(completed_at, 1, 16)",
+        (cancelled, utc_text(since), utc_text(until), limit))
 
 
 def attempts_in(conn: sqlite3.Connection, since: datetime, until: datetime, *,
-                limit: int) -> Iterator[tuple[str, str, int, str, str, str | None, str]]:
-    """Yield plugin, command, number, status, the job's creation, start and end of attempts that ended in a period."""
+                limit: int) -> Iterator[tuple[str, str, int, str, str | None, str, float | None, float | None]]:
+    """Yield the attempts that ended in a period, the latest first.
+
+    The columns are plugin, command, number, status, start, end, the seconds between these, and those that the job had
+    waited before.
+    """
     yield from conn.execute(
-        "SELECT plugin, command, attempt, status, created_at, started_at, completed_at FROM job_log"
-        " INDEXED BY job_log_completed WHERE completed_at >= ? AND completed_at < ? ORDER BY completed_at DESC LIMIT ?",
+        "SELECT plugin, command, attempt, status, started_at, completed_at,"
+        f" {_SECONDS_BETWEEN.format(since='started_at', until='completed_at')},"
+        f" CASE WHEN attempt = 1 THEN {_SECONDS_BETWEEN.format(since='created_at', until='started_at')} END"
+        " FROM job_log INDEXED BY job_log_completed WHERE completed_at >= ? AND completed_at < ?"
+        " ORDER BY completed_at DESC LIMIT ?",
         (utc_text(since), utc_text(until), limit))
 
 
 def dead_in(conn: sqlite3.Connection, since: datetime, until: datetime, *, cancelled: str,
             limit: int) -> Iterator[tuple[str, str, str, str | None, str | None, str | None, str]]:
-    """Yield id, plugin, command, error, pipeline, step and end of the jobs that failed permanently in a period.
+    """Yield id, plugin, command, error, pipeline, step and end of the jobs that failed permanently, the latest first.
 
     Not of those whose error is `cancelled`.
     """

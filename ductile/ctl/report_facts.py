@@ -9,11 +9,12 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
+from typing import TypeAlias
 
 from ductile.config.model import Every, PluginConfig, Schedule, Unit
 from ductile.injected import NoChance
 from ductile.scheduler.schedule import Slot, advance, first, in_window
-from ductile.units import DAY, HOUR, format_duration
+from ductile.units import DAY, HOUR, format_duration, utc_text
 
 _MOST_BUCKETS = 62
 _ONE_MICROSECOND = timedelta(microseconds=1)
@@ -137,55 +138,65 @@ def total(parts: Iterable[Counts]) -> Counts:
     return found
 
 
-def count(period: Period, *, jobs: Iterable[tuple[str, str, int, str, bool]],
-          attempts: Iterable[tuple[str, str, int, str, str, str | None, str]],
+_Attempt: TypeAlias = tuple[str, str, int, str, str | None, str, float | None, float | None]
+
+
+def count(period: Period, *, jobs: Iterable[tuple[str, str, bool, str, bool, int]], attempts: Iterable[_Attempt],
           dead: Iterable[tuple[str, str, str, str | None, str | None, str | None, str]]) -> Facts:
     """Return the facts of a period, from rows as `queries.ended_in`, `attempts_in` and `dead_in` yield them."""
     parts = len(period.starts)
     facts = Facts(period=period, jobs=[Counts() for _ in range(parts)], busy=[0.0] * parts)
     for job in jobs:
-        _count_job(facts, *job)
-    for attempt in attempts:
-        _count_attempt(facts, *attempt)
+        _count_jobs(facts, *job)
+    _count_attempts(facts, attempts)
     _group(facts, dead)
     return facts
 
 
-def _count_job(facts: Facts, plugin: str, status: str, attempt: int, ended: str, cancelled: bool) -> None:
+def _count_jobs(facts: Facts, plugin: str, status: str, retried: bool, ended: str, cancelled: bool,
+                number: int) -> None:
     if plugin not in facts.plugins:
         facts.plugins[plugin] = [Counts() for _ in facts.jobs]
     part = facts.period.part(_seconds(ended))
     for counts in (facts.jobs[part], facts.plugins[plugin][part]):
         if status == "deduped":
-            counts.deduped += 1
-        elif status == "dead":
-            counts.cancelled += cancelled
-            counts.dead += not cancelled
+            counts.deduped += number
+        elif status != "dead":
+            counts.retried += number if retried else 0
+            counts.succeeded += 0 if retried else number
+        elif cancelled:
+            counts.cancelled += number
         else:
-            counts.retried += attempt > 1
-            counts.succeeded += attempt == 1
+            counts.dead += number
 
 
 # An attempt that was cut short says nothing about how long its command takes.
 _WHOLE = frozenset({"succeeded", "failed", "timed_out"})
 
 
-def _count_attempt(facts: Facts, plugin: str, command: str, attempt: int, status: str, created: str,
-                   started: str | None, ended: str) -> None:
-    facts.failed_attempts += status in ("failed", "timed_out")
-    if started is None:
-        return
-    start, end = _seconds(started), _seconds(ended)
-    if status in _WHOLE:
-        facts.durations.setdefault((plugin, command), array("d")).append(max(0.0, end - start))
-    if attempt == 1:
-        # A later attempt waits on purpose.
-        facts.waits.setdefault((plugin, command), array("d")).append(max(0.0, start - _seconds(created)))
-    last = facts.period.part(end)
-    if facts.period.bounds(last)[0] <= start <= end:
-        facts.busy[last] += end - start
-        return
-    for part in range(facts.period.part(start), last + 1):
+def _count_attempts(facts: Facts, attempts: Iterable[_Attempt]) -> None:
+    """Count attempts, the latest first. Times are compared as text: there may be a million."""
+    starts = [utc_text(datetime.fromtimestamp(facts.period.bounds(part)[0], UTC)) for part in range(len(facts.busy))]
+    part = len(starts) - 1
+    for plugin, command, _, status, started, ended, seconds, waited in attempts:
+        facts.failed_attempts += status in ("failed", "timed_out")
+        if started is None or seconds is None:
+            continue
+        if status in _WHOLE:
+            facts.durations.setdefault((plugin, command), array("d")).append(max(0.0, seconds))
+        if waited is not None:
+            # Of a first attempt; a later one waits on purpose.
+            facts.waits.setdefault((plugin, command), array("d")).append(max(0.0, waited))
+        while part > 0 and ended < starts[part]:
+            part -= 1
+        if starts[part] <= started:
+            facts.busy[part] += max(0.0, seconds)
+        else:
+            _divide_work(facts, _seconds(started), _seconds(ended))
+
+
+def _divide_work(facts: Facts, start: float, end: float) -> None:
+    for part in range(facts.period.part(start), facts.period.part(end) + 1):
         least, most = facts.period.bounds(part)
         facts.busy[part] += max(0.0, min(end, most) - max(start, least))
 

@@ -223,9 +223,12 @@ def test_a_period_is_divided_at_local_midnights_and_hours() -> None:
 def test_work_is_counted_on_the_day_on_which_it_is_done() -> None:
     midnight = datetime(2026, 2, 8, tzinfo=UTC)
     period = divide(midnight - 3 * DAY, midnight + DAY, UTC)
-    attempt = ("echo", "poll", 1, "succeeded", *(utc_text(midnight + timedelta(seconds=at)) for at in (-7, -5, 30)))
-    facts = report_facts.count(period, jobs=(), attempts=[attempt], dead=())
-    assert facts.busy == [0.0, 0.0, 5.0, 30.0]
+    attempts = [("echo", "poll", 1, "succeeded", *(utc_text(midnight + timedelta(seconds=at)) for at in (start, end)),
+                 float(end - start), wait)
+                for start, end, wait in ((60, 70, None), (-5, 30, 2.0), (-3600, -3599, None),
+                                         (-4 * 86400, -200000, None))]
+    facts = report_facts.count(period, jobs=(), attempts=attempts, dead=())
+    assert facts.busy == [59200.0, 0.0, 6.0, 40.0]
     assert list(facts.waits["echo", "poll"]) == [2.0]
 
 
@@ -267,7 +270,8 @@ def test_the_work_is_that_of_the_period_however_many_jobs_there_are(tmp_path: Pa
                 rows = [list(queries.ended_in(conn, since, now, cancelled="c", limit=1000)),
                         list(queries.attempts_in(conn, since, now, limit=1000)),
                         list(queries.dead_in(conn, since, now, cancelled="c", limit=1000))]
-            assert [len(each) for each in rows] == [100, 100, 0]
+            assert rows[0] == [("echo", "succeeded", 0, utc_text(now - DAY), 0, 100)]
+            assert [len(each) for each in rows] == [1, 100, 0]
             costs.append(counted[0])
     assert costs[1] <= costs[0] * 1.1 + 5
 

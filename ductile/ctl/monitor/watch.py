@@ -64,6 +64,9 @@ def _follow(watch: Watch, terminal: Terminal, command: Command) -> int:
         for key in terminal.pressed():
             seen, arguments = state.press(seen, key, sight, page=page)
             if arguments is not None:
+                # Ending a plugin may take ten seconds.
+                seen = replace(seen, message=Message(text=f"{' '.join(arguments)} …", good=True))
+                terminal.paint(render.lines(sight, seen, columns=columns, rows=rows, knows_all=terminal.knows_all))
                 seen = replace(seen, message=_answer(command, arguments))
             if seen.ended:
                 return EXIT_OK
