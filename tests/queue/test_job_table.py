@@ -7,6 +7,7 @@ import pytest
 from ductile import db
 from ductile.queue import job_table
 from ductile.queue.job import Status, Submitter
+from ductile.units import utc_text
 from support.clock import START
 from support.ledger import ids, new_job, opened, put_job
 
@@ -335,3 +336,11 @@ def test_waiting_jobs_are_counted_up_to_a_limit(conn, most, counted):
     for name in ("a", "b", "c"):
         put_job(conn, name)
     assert job_table.count_waiting(conn, most) == counted
+
+
+def test_the_oldest_waiting_job_is_the_first_that_is_queued(conn):
+    assert job_table.oldest_waiting(conn) is None
+    put_job(conn, "running", Status.RUNNING)
+    put_job(conn, "first", now=START + MINUTE)
+    put_job(conn, "second", now=START + HOUR)
+    assert job_table.oldest_waiting(conn) == utc_text(START + MINUTE)
