@@ -6,7 +6,7 @@ import json
 import os
 import pwd
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from ductile.config.find import find
 from ductile.errors import DuctileError
 from support import ordinary
+from support.launch import writable_by_all
 
 DENIED = 7
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,11 +60,10 @@ def asked_by(user: tuple[str, ...], argument: str | None, environ: Mapping[str, 
 
 
 @pytest.fixture
-def open_path(tmp_path: Path) -> Path:
+def open_path() -> Iterator[Path]:
     """A directory that everybody may search."""
-    for directory in (tmp_path, *tmp_path.parents[:-2]):
-        directory.chmod(directory.stat().st_mode | 0o055)
-    return tmp_path
+    with writable_by_all() as directory:
+        yield directory
 
 
 def test_the_first_that_is_named_or_exists_is_taken(tmp_path: Path) -> None:
