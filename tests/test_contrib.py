@@ -25,11 +25,17 @@ INSTALLING_SECONDS = 300   # from the package index, over whatever network there
 
 def run(command: list[str | Path], cwd: Path, *, seconds: int = PATIENCE_SECONDS,
         **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run a program with an environment of its own to its end."""
-    return subprocess.run(
-        command, cwd=cwd, env=environment(cwd, **environ), stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=seconds, check=False,
-    )
+    """Run a program with an environment of its own to its end. A late one is killed with all that it started."""
+    with subprocess.Popen(command, cwd=cwd, env=environment(cwd, **environ), stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          start_new_session=True) as process:
+        try:
+            out, err = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            # What it left behind would hold the pipes, and the test would wait for ever.
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 # The benchmark
