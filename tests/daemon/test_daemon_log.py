@@ -34,6 +34,8 @@ def test_a_log_that_is_rotated_under_load_loses_no_line(daemon: RealDaemon) -> N
     for number in range(6):
         jobs += [daemon.submit("ok") for _ in range(15)]
         log.rename(daemon.home / f"ductile.log.{number}")
+        # Those before may all have ended by now.
+        jobs.append(daemon.submit("ok"))
         # While the next lines are being written to the file that has moved, or to the new one.
         daemon.await_file(log, "job ended")
     daemon.await_job(jobs[-1], "succeeded")
