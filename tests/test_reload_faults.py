@@ -200,8 +200,11 @@ def test_where_the_old_address_cannot_be_had_again_both_errors_are_told_and_the_
             if thief.getsockname()[1] == 0:
                 with suppress(OSError):
                     thief.bind(("127.0.0.1", before))
+                    thief.listen()
             return 0
 
+        # Connections of other tests from this port may linger (TIME_WAIT).
+        thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.conn.fail_once_at("COMMIT", sqlite3.SQLITE_FULL)
         made.conn.set_progress_handler(steal, 1)
         said = made.reload()
@@ -209,6 +212,7 @@ def test_where_the_old_address_cannot_be_had_again_both_errors_are_told_and_the_
         assert said[-1] == REFUSED
         assert [line.split(":")[0] for line in said[-3:-1]] == [
             "error as if SQLITE_FULL (SQLITE_FULL)", "error cannot listen on 127.0.0.1"]
+        thief.close()
         assert (made.serves(), made.loads()) == (["/before"], [before])
 
 

@@ -338,6 +338,8 @@ class RealDaemon:
     # Waiting
 
     def _until(self, look: Callable[[], Any], expected: Any) -> None:
+        # A socket holds ten datagrams (net.unix.max_dgram_qlen), and the daemon drops what does not fit.
+        self._heard()
         until(look, expected, pause=lambda: not self.ended_within(_LOOK_SECONDS), explain=self.story)
 
     def story(self) -> str:
