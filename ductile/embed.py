@@ -1,6 +1,6 @@
 """What another engine needs to run a configuration of Ductile: plain JSON in and out, no queue and no database.
 
-A job is a JSON object: what `arrivals`, `next_slot`, `accept` or an `attempt` returned, stored by the engine, and
+A job is a JSON object: what `arrivals`, `next_slot` or an `attempt` returned, stored by the engine, and
 handed to `attempt` with what has become of it since. These functions are those that the daemon itself uses.
 """
 
