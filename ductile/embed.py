@@ -21,7 +21,7 @@ from ductile.dispatch import job_workspace
 from ductile.dispatch.attempt import AttemptEnd, Inputs, NotNow
 from ductile.dispatch.conclude import Before, Conclusion, conclude
 from ductile.dispatch.job_workspace import Inherited
-from ductile.dispatch.outcome import Interrupted, Outcome, Succeeded
+from ductile.dispatch.outcome import Interrupted, Succeeded
 from ductile.dispatch.reaper import ignore_existing_children
 from ductile.dispatch.result_record import encode_result
 from ductile.dispatch.run_lock import RunLocks
@@ -120,7 +120,11 @@ def attempt(site: Site, job: Mapping[str, Any], state: Mapping[str, Any],
     configured = _plugin(site.runtime, str(job.get("plugin")))
     now = _now()
     try:
-        running, context, position = _job(site.runtime, job, now), _context(job), _position(site.runtime, job)
+        running, context, position = _job(job, now), _context(job), _position(site.runtime, job)
+        interruptions = int(job.get("interruptions", 0))
+        # Both name a directory.
+        for job_id in filter(None, (running.id, running.parent_job_id)):
+            site.workspaces.open(job_id)
         inherited = _inherited(job, position)
     except (KeyError, TypeError, ValueError) as error:
         raise DuctileError(f"not a job: {error}", exit_code=EXIT_DATA) from error
@@ -128,7 +132,7 @@ def attempt(site: Site, job: Mapping[str, Any], state: Mapping[str, Any],
                     fault=lost(running.pipeline_name, running.pipeline_hash)
                     if running.pipeline_hash is not None and position is None else None)
     end = _run(site, running, configured, inputs, inherited, is_stopped)
-    before = Before(state=state, breaker=CLOSED, interruptions=int(job.get("interruptions", 0)), context=context,
+    before = Before(state=state, breaker=CLOSED, interruptions=interruptions, context=context,
                     position=position)
     ended_at = _now()
     found = conclude(running, end.outcome, before, rules_for(site.runtime, running.plugin), now=ended_at,
@@ -147,24 +151,19 @@ def _run(site: Site, job: Job, plugin: ConfiguredPlugin, inputs: Inputs, inherit
         if inherited is not None:
             made = job_workspace.clone(job, inherited, site.workspaces, is_stopped)
             if not isinstance(made, ClonedWorkspace):
-                return _unstarted(site, job, made)
+                return attempts.unstarted(made, job, workspaces=site.workspaces, locks=site.locks)
             cloned, warnings = made.path, made.warnings
         started = attempts.start(job, plugin, inputs, environ=site.runtime.environ, workspaces=site.workspaces,
                                  cloned=cloned, locks=site.locks, now=_now())
     except (NotNow, OSError) as error:
         raise DuctileError(str(error), exit_code=EXIT_SYSTEM) from error
     if not isinstance(started, Run):
-        return _unstarted(site, job, started)
+        return attempts.unstarted(started, job, workspaces=site.workspaces, locks=site.locks)
     facts = started.wait(is_stopped)
     end = attempts.ended(facts, job, plugin.settings.timeout(job.command), parent=inherited,
                          workspaces=site.workspaces, locks=site.locks, aborted=is_stopped)
     site.locks.remove_stderr(job.id)
     return replace(end, warnings=(*warnings, *end.warnings))
-
-
-def _unstarted(site: Site, job: Job, outcome: Outcome) -> AttemptEnd:
-    fault = attempts.cleanup_workspace(site.workspaces, job, keep=False)
-    return AttemptEnd(outcome=outcome, proved_dead=site.locks.release(job.id), workspace_fault=fault)
 
 
 def _result(runtime: RuntimeConfig, job: Mapping[str, Any], end: AttemptEnd, found: Conclusion,
@@ -202,7 +201,7 @@ def _document(runtime: RuntimeConfig, job: NewJob, context: NewContext | None, p
             "pipeline": definition, "attempt": 1, "interruptions": 0}
 
 
-def _job(runtime: RuntimeConfig, document: Mapping[str, Any], now: datetime) -> Job:
+def _job(document: Mapping[str, Any], now: datetime) -> Job:
     """Raises KeyError, TypeError or ValueError for what is not a job."""
     event, context = document.get("event"), document.get("context")
     texts = {name: document.get(name) for name in (

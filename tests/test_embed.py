@@ -158,6 +158,9 @@ def test_a_schedule_that_does_not_exist_is_named(home: Path, plugin: str, schedu
     {"plugin": "first"}, {"plugin": "first", "id": 1, "command": "poll", "max_attempts": 1, "submitted_by": "cli"},
     {"plugin": "first", "id": "a", "command": "poll", "max_attempts": "x", "submitted_by": "cli"},
     {"plugin": "first", "id": "a", "command": "poll", "max_attempts": 1, "submitted_by": "nobody"},
+    {"plugin": "first", "id": "a", "command": "poll", "max_attempts": 1, "submitted_by": "cli", "interruptions": "x"},
+    {"plugin": "first", "id": "../a", "command": "poll", "max_attempts": 1, "submitted_by": "cli"},
+    {"plugin": "first", "id": "a", "command": "poll", "max_attempts": 1, "submitted_by": "cli", "parent_job_id": ".."},
     {"plugin": "first", "id": "a", "command": "poll", "max_attempts": 1, "submitted_by": "cli", "parent_job_id": "b",
      "inputs": [{"path": "x"}]},
 ])

@@ -161,6 +161,12 @@ def ended(facts: Facts, job: Job, timeout: int, *, parent: Inherited | None, wor
     return AttemptEnd(outcome=outcome, proved_dead=locks.release(job.id), workspace_fault=fault, warnings=warnings)
 
 
+def unstarted(outcome: Outcome, job: Job, *, workspaces: Workspaces, locks: RunLocks) -> AttemptEnd:
+    """Return how an attempt ended whose plugin did not run, and remove its workspace."""
+    fault = cleanup_workspace(workspaces, job, keep=False)
+    return AttemptEnd(outcome=outcome, proved_dead=locks.release(job.id), workspace_fault=fault)
+
+
 def cleanup_workspace(workspaces: Workspaces, job: Job, *, keep: bool) -> str | None:
     """Finalize the workspace of a success, or remove any other. Return what failed; that changes no outcome."""
     try:

@@ -381,9 +381,7 @@ class Dispatcher:
             self._state = _Starting(task=task, retry_at=now + _RETRY_SECONDS)
 
     def _end_unstarted(self, task: _Task, outcome: Outcome) -> None:
-        job = task.job
-        fault = attempt.cleanup_workspace(self._workspaces, job, keep=False)
-        end = AttemptEnd(outcome=outcome, proved_dead=self._locks.release(job.id), workspace_fault=fault)
+        end = attempt.unstarted(outcome, task.job, workspaces=self._workspaces, locks=self._locks)
         self._end(task, end, None)
 
     def _end(self, task: _Task, end: AttemptEnd, next_in: RuntimeConfig | None) -> None:
