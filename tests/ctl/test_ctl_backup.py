@@ -339,12 +339,14 @@ def test_a_backup_under_load_is_restored_elsewhere(daemon: RealDaemon, tmp_path:
     # From here on there is always work.
     load = subprocess.Popen(
         [sys.executable, "-c", "import subprocess, sys\nwhile True: subprocess.run(sys.argv[1:], check=True,"
-         " stdout=subprocess.DEVNULL)", DUCTILECTL, "-c", daemon.home, "run", "counts"], stderr=subprocess.DEVNULL)
+         " stdout=subprocess.DEVNULL)", DUCTILECTL, "-c", daemon.home, "run", "counts"], stderr=subprocess.DEVNULL,
+        start_new_session=True)
     try:
         daemon.until("SELECT count(*) > 22 FROM job_queue", [(1,)])
         said = run("backup", tmp_path / "copy.db", home=daemon.home)
     finally:
-        load.kill()
+        # With the `ductilectl run` of the moment, which would be taken for a process that the daemon has left.
+        os.killpg(load.pid, signal.SIGKILL)
         load.wait()
     assert (said.code, said.err) == (0, "")
     daemon.kill()
