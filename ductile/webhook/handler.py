@@ -10,39 +10,27 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
-from blake3 import blake3
-
-from ductile import submit
 from ductile.clock import Clock
-from ductile.config.model import Endpoint, Handshake
+from ductile.config.model import Endpoint
 from ductile.db import NotWritten
 from ductile.errors import DuctileError
 from ductile.injected import NewId
 from ductile.log import Component
-from ductile.protocol import HANDLE
-from ductile.queue.job import Submitter
 from ductile.runtime_config import RuntimeConfig
 from ductile.strictjson import encode
 from ductile.submit import EventJob, Submitted
+from ductile.webhook.accept import JSON, Greeting, accept, find_endpoint, jobs_of, success
 from ductile.webhook.group_commit import QueueFull
-from ductile.webhook.handshake import answer, is_asked
 from ductile.webhook.http_head import Head, Refused
 from ductile.webhook.listener import Connection, Reply
 from ductile.webhook.metrics import CONTENT_TYPE
-from ductile.webhook.places import find
-from ductile.webhook.request import DEFAULT_TYPE, Content, http_of, read_content, source_of
-from ductile.webhook.signature import Unverified, verify
 from ductile.webhook.sockets import UNIX_CLIENT
 
 HEALTH_PATH = "/healthz"
 METRICS_PATH = "/metrics"
 _OWN_PATHS = (HEALTH_PATH, METRICS_PATH)
-_JSON = ("Content-Type", "application/json")
 _METRICS = (("Content-Type", CONTENT_TYPE),)
 _RETRY_AFTER = ("Retry-After", "30")
-_KEY_LIMIT = 200        # characters; a longer dedupe key is stored as its digest
-_HANDSHAKE_BYTES = 64 * 1024     # of an unsigned handshake with a body
-_NOTHING = Content(payload=None)
 _PERIOD_SECONDS = 60.0
 _LOGGED = 5             # refusals of a kind that get a line of their own in a period; the rest are counted
 _PATH_CHARACTERS = 200  # of a path in the log: the client has chosen it
@@ -84,23 +72,18 @@ class Handler:
                     reply := self._health_reply(runtime, connection, head)) is not None:
                 connection.send(reply)
                 return
-            endpoint = _find(runtime, head.path)
+            endpoint = find_endpoint(runtime.config.webhooks, head.path)
             if endpoint is None:
                 raise Refused(HTTPStatus.NOT_FOUND, "no endpoint has this path")
-            if head.method != "POST":
-                self._greet_or_refuse(connection, endpoint, head)
-                return
-            body = connection.read_body(head, endpoint.max_body_size)
-            if self._greet_unsigned(connection, endpoint, head, body):
-                return
-            digest = _verified(endpoint, head, body)
-            connection.mark_verified()
-            content = read_content(body, head, endpoint.max_body_size)
-            if self._greet(connection, endpoint, head, content, signed=True):
-                return
-            _refuse_challenge(endpoint, content)
+            # The body of another method than POST is not read.
+            body = connection.read_body(head, endpoint.max_body_size) if head.method == "POST" else b""
             now = self._clock.now()
-            jobs = self._jobs(runtime, endpoint, self._event(endpoint, head, content, digest, now))
+            accepted = accept(endpoint, head, body, new_id=self._new_id, now=now)
+            if isinstance(accepted, Greeting):
+                self._greet(connection, endpoint, head, accepted)
+                return
+            connection.mark_verified()
+            jobs = jobs_of(runtime, endpoint, accepted, new_id=self._new_id)
             submitted = self._store(runtime, jobs, now)
         except Refused as refused:
             self._refuse(connection, runtime, refused)
@@ -110,70 +93,23 @@ class Handler:
         finally:
             _log_submitted(endpoint, jobs, submitted)
 
-    def _greet(self, connection: Connection, endpoint: Endpoint, head: Head, content: Content, *,
-               signed: bool) -> bool:
-        """Answer the endpoint's handshake and return True if the request is one. Raises Refused."""
-        handshake = endpoint.handshake
-        if handshake is None or handshake.signed != signed or not is_asked(handshake, head, content):
-            return False
-        body, headers = answer(handshake, head, content, key=endpoint.keys[0], token=endpoint.verify_token)
+    def _greet(self, connection: Connection, endpoint: Endpoint, head: Head, greeting: Greeting) -> None:
+        if greeting.signed:
+            connection.mark_verified()
         try:
-            # The body of another method than POST was not read.
-            self._send(connection, endpoint, Reply(status=HTTPStatus.OK, body=body, headers=headers,
+            self._send(connection, endpoint, Reply(status=HTTPStatus.OK, body=greeting.body, headers=greeting.headers,
                                                    close=head.method != "POST"))
         finally:
-            self._log_handshake(endpoint, handshake, head, content, _client(self._current(), connection))
-        return True
+            self._log_handshake(endpoint, greeting, _client(self._current(), connection))
 
-    def _greet_or_refuse(self, connection: Connection, endpoint: Endpoint, head: Head) -> None:
-        if self._greet(connection, endpoint, head, _NOTHING, signed=False):
-            return
-        allowed = {"POST"} if endpoint.handshake is None else {"POST", endpoint.handshake.method}
-        raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "the method is not POST",
-                      headers=(("Allow", ", ".join(sorted(allowed))),))
-
-    def _greet_unsigned(self, connection: Connection, endpoint: Endpoint, head: Head, body: bytes) -> bool:
-        """Answer an unsigned handshake with a body. What has a signature, or is large, is a delivery."""
-        handshake = endpoint.handshake
-        if handshake is None or handshake.signed or handshake.method != "POST" or len(body) > _HANDSHAKE_BYTES or any(
-                head.values(name.lower()) for name in endpoint.scheme.headers):
-            return False
-        return self._greet(connection, endpoint, head, read_content(body, head, _HANDSHAKE_BYTES), signed=False)
-
-    def _log_handshake(self, endpoint: Endpoint, handshake: Handshake, head: Head, content: Content,
-                       address: str) -> None:
+    def _log_handshake(self, endpoint: Endpoint, greeting: Greeting, address: str) -> None:
         """Log a handshake, at most one for each endpoint and minute: anybody may ask."""
         now = self._clock.monotonic()
         if now - self._greeted.get(endpoint.path, -_PERIOD_SECONDS) < _PERIOD_SECONDS:
             return
         self._greeted[endpoint.path] = now
-        challenge = {}
-        if handshake.logs_challenge and handshake.take is not None:
-            challenge = {"challenge": find(handshake.take, head, content)}
+        challenge = {} if greeting.challenge is None else {"challenge": greeting.challenge}
         _log.info("webhook handshake answered", path=endpoint.path, address=address, **challenge)
-
-    def _event(self, endpoint: Endpoint, head: Head, content: Content, digest: bytes, now: datetime) -> dict[str, Any]:
-        event = submit.new_event(endpoint.event or DEFAULT_TYPE, content.payload, source_of(endpoint.path),
-                                 new_id=self._new_id, now=now)
-        event["http"] = http_of(head, endpoint.scheme.headers)
-        if content.fault is not None:
-            event["http"]["body_fault"] = content.fault
-        key = _dedupe_key(endpoint, head, content, digest)
-        if key is not None:
-            event["dedupe_key"] = key
-        return event
-
-    def _jobs(self, runtime: RuntimeConfig, endpoint: Endpoint, event: Mapping[str, Any]) -> list[EventJob]:
-        """Return the jobs of an event: one for the endpoint's plugin, or one for each matching pipeline and route."""
-        if endpoint.plugin is not None:
-            plugin = runtime.plugins[endpoint.plugin]
-            job = submit.command_job(plugin, HANDLE, Submitter.WEBHOOK, new_id=self._new_id, event=event)
-            return [EventJob(job=job)]
-        try:
-            return submit.jobs_for_event(runtime, event, None, Submitter.WEBHOOK, new_id=self._new_id)
-        except DuctileError as error:
-            raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "the event cannot be processed", level="warn",
-                          error=str(error)) from error
 
     def _store(self, runtime: RuntimeConfig, jobs: Sequence[EventJob], now: datetime) -> Sequence[Submitted]:
         try:
@@ -187,7 +123,7 @@ class Handler:
 
     def _refuse(self, connection: Connection, runtime: RuntimeConfig, refused: Refused) -> None:
         path = connection.request_path
-        endpoint = None if connection.is_health else _find(runtime, path)
+        endpoint = None if connection.is_health else find_endpoint(runtime.config.webhooks, path)
         reply = Reply(status=refused.status, headers=refused.headers)
         try:
             if endpoint is None:
@@ -229,7 +165,7 @@ class Handler:
             return Reply(status=HTTPStatus.OK, body=self._metrics().encode(), headers=_METRICS)
         health = self._health()
         status = HTTPStatus.SERVICE_UNAVAILABLE if health["reasons"] else HTTPStatus.OK
-        return Reply(status=status, body=encode(health).encode(), headers=(_JSON,))
+        return Reply(status=status, body=encode(health).encode(), headers=(JSON,))
 
 
 class RefusalLog:
@@ -304,53 +240,9 @@ def _is_in(address: str, networks: Sequence[ipaddress.IPv4Network | ipaddress.IP
     return any(found in network for network in networks)
 
 
-def _find(runtime: RuntimeConfig, path: str | None) -> Endpoint | None:
-    webhooks = runtime.config.webhooks
-    return next((each for each in webhooks.endpoints if each.path == path), None) if webhooks is not None else None
-
-
-def _verified(endpoint: Endpoint, head: Head, body: bytes) -> bytes:
-    """Return the digest that signs the request. Raises Refused."""
-    try:
-        return verify(body, head, endpoint.scheme, endpoint.keys)
-    except Unverified as fault:
-        raise Refused(HTTPStatus(endpoint.refusal_status), str(fault)) from fault
-
-
-def _refuse_challenge(endpoint: Endpoint, content: Content) -> None:
-    """Refuse what could be a challenge that the endpoint has signed. Raises Refused.
-
-    No challenge has a brace or bracket, so a JSON object or list is none.
-    """
-    signs = endpoint.handshake is not None and endpoint.handshake.mac is not None
-    if signs and not isinstance(content.json, dict | list):
-        raise Refused(HTTPStatus.FORBIDDEN, "the body is no JSON object or list, as the handshake requires")
-
-
-def _dedupe_key(endpoint: Endpoint, head: Head, content: Content, digest: bytes) -> str | None:
-    """Return the key by which repeated deliveries to an endpoint are recognised; None if there is none."""
-    for place in endpoint.dedupe:
-        value = digest.hex() if place.kind == "signature" else find(place, head, content)
-        if value is None:
-            continue
-        if len(value) > _KEY_LIMIT:
-            value = blake3(value.encode()).hexdigest()
-        # Two places of an endpoint may have the same value for different deliveries.
-        return f"{source_of(endpoint.path)} {value if place.kind == 'header' else f'{place} {value}'}"
-    return None
-
-
 def _success(endpoint: Endpoint, submitted: Sequence[Submitted]) -> Reply:
-    answer: dict[str, Any] = {"job_id": submitted[0].job_id}
-    if endpoint.plugin is None:
-        answer["job_ids"] = [each.job_id for each in submitted]
-    status = endpoint.success_status
-    if not any(each.is_new for each in submitted):
-        answer["deduped"] = True
-        status = HTTPStatus.NO_CONTENT if endpoint.success_status == HTTPStatus.NO_CONTENT else HTTPStatus.OK
-    if endpoint.answers_empty:
-        return Reply(status=HTTPStatus(status), close=False)
-    return Reply(status=HTTPStatus(status), body=encode(answer).encode(), headers=(_JSON,), close=False)
+    found = success(endpoint, [each.job_id for each in submitted], is_new=any(each.is_new for each in submitted))
+    return Reply(status=found.status, body=found.body, headers=found.headers, close=False)
 
 
 def _log_submitted(endpoint: Endpoint, jobs: Sequence[EventJob], submitted: Sequence[Submitted]) -> None:
