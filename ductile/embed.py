@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,9 @@ from ductile.scheduler.schedule import Slot, advance, first
 from ductile.strictjson import canonical as canonical_json
 from ductile.strictjson import encode
 from ductile.units import parse_utc, utc_text
+from ductile.webhook import accept as webhooks
+from ductile.webhook.accept import Greeting
+from ductile.webhook.http_head import Head, Refused, too_large
 from ductile.workspace.artifact import Artifact
 from ductile.workspace.manager import ClonedWorkspace, Workspaces
 
@@ -82,6 +86,51 @@ def arrivals(site: Site, event: Mapping[str, Any], source: str | None = None) ->
         whole["dedupe_key"] = event["dedupe_key"]
     found = submit.jobs_for_event(site.runtime, whole, source, Submitter.CLI, new_id=_new_id)
     return [_document(site.runtime, each.job, each.context, None) for each in found]
+
+
+def accept(site: Site, head: Mapping[str, Any], body: bytes) -> dict[str, Any]:
+    """Return what a webhook becomes, after the checks that the daemon makes, and how to answer it.
+
+    `head` has the `method`, the raw `path`, the `query`, and `headers`, a list of pairs as received. The caller reads
+    the body and bounds it.
+
+    The result: `status`, `headers` and `body` of the answer; `event` and `jobs`, each the first of a chain, which the
+    engine must have stored before it answers, or None and none for a handshake or a refusal; `reason`, a text for the
+    log, for a refusal. Raises DuctileError (65) if `head` is not valid.
+    """
+    try:
+        texts = (head["method"], head["path"], head.get("query", ""))
+        headers = tuple((name, value) for name, value in head.get("headers", ()))
+        if not all(isinstance(text, str) for text in (*texts, *(text for pair in headers for text in pair))):
+            raise ValueError("a part of it is not a string")
+        request = Head(method=texts[0], path=texts[1], query=texts[2], version="HTTP/1.1", headers=headers)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DuctileError(f"not the head of a request: {error}", exit_code=EXIT_DATA) from error
+    try:
+        return _accepted(site.runtime, request, body)
+    except Refused as refused:
+        return {**_answer(refused.status, refused.headers, b""), "reason": refused.reason}
+
+
+def _accepted(runtime: RuntimeConfig, head: Head, body: bytes) -> dict[str, Any]:
+    """Return the result of `accept`. Raises Refused."""
+    endpoint = webhooks.find_endpoint(runtime.config.webhooks, head.path)
+    if endpoint is None:
+        raise Refused(HTTPStatus.NOT_FOUND, "no endpoint has this path")
+    if len(body) > endpoint.max_body_size:
+        raise too_large()
+    accepted = webhooks.accept(endpoint, head, body, new_id=_new_id, now=_now())
+    if isinstance(accepted, Greeting):
+        return _answer(HTTPStatus.OK, accepted.headers, accepted.body)
+    jobs = webhooks.jobs_of(runtime, endpoint, accepted, new_id=_new_id)
+    found = webhooks.success(endpoint, [each.job.id for each in jobs], is_new=True)
+    return {**_answer(found.status, found.headers, found.body), "event": accepted,
+            "jobs": [_document(runtime, each.job, each.context, None) for each in jobs]}
+
+
+def _answer(status: HTTPStatus, headers: Sequence[tuple[str, str]], body: bytes) -> dict[str, Any]:
+    return {"status": int(status), "headers": [list(each) for each in headers], "body": body.decode(), "event": None,
+            "jobs": [], "reason": None}
 
 
 def next_slot(site: Site, plugin: str, schedule: str, slot: Mapping[str, str] | None = None

@@ -16,6 +16,7 @@ from ductile.errors import DuctileError
 from ductile.workspace.manager import Workspaces
 from support import plugins_on_disk
 from support.launch import in_a_child
+from support.wire import SECRET, signature
 
 SAYS = """#!/usr/bin/env python3
 import json, os, sys
@@ -59,7 +60,7 @@ def answers(home: Path, name: str, answer: Mapping[str, Any], *, is_new: bool = 
 
 
 def opened(home: Path) -> embed.Site:
-    return embed.open_site(home / "config.yaml", home, {"PATH": os.environ["PATH"]})
+    return embed.open_site(home / "config.yaml", home, {"PATH": os.environ["PATH"], "HOOK": SECRET})
 
 
 def attempt(home: Path, job: Mapping[str, Any], state: Mapping[str, Any] | None = None, **more: Any) -> Any:
@@ -170,7 +171,68 @@ def test_what_is_no_job_is_refused_before_anything_runs(home: Path, job: Mapping
     assert caught.value.exit_code == 65
 
 
+WEBHOOKS = """
+webhooks:
+  listen: 127.0.0.1:8081
+  endpoints:
+    - {path: /plugin, plugin: second, secret: "${HOOK}", signature_header: X-Sig, max_body_size: 1KB}
+    - {path: /event, event: begun, secret: "${HOOK}", signature_header: X-Sig,
+       dedupe_header: X-Id, handshake: x-crc}
+"""
+
+
+def accept(home: Path, body: bytes, *headers: tuple[str, str], path: str = "/event", **head: str) -> dict[str, Any]:
+    with open(home / "config.yaml", "a") as config:
+        config.write(WEBHOOKS)
+    headers = headers or (("X-Sig", signature(body)), ("X-Id", "7"))
+    return through_json(embed.accept(opened_here(home), {"method": "POST", "path": path, "headers": headers, **head},
+                                     body))
+
+
+def test_a_webhook_becomes_its_event_and_the_jobs_of_that(home: Path) -> None:
+    found = accept(home, b'{"channel_id": "c"}', query="a=1")
+    event, [job] = found["event"], found["jobs"]
+    assert (event["type"], event["payload"], event["dedupe_key"]) == ("begun", {"channel_id": "c"}, "webhook:/event 7")
+    assert (event["http"]["query"], event["http"]["headers"]) == ("a=1", {"x-id": "7"})
+    assert (job["plugin"], job["step_id"], job["submitted_by"]) == ("first", "one", "webhook")
+    assert (found["status"], json.loads(found["body"])) == (202, {"job_id": job["id"], "job_ids": [job["id"]]})
+    assert found["headers"] == [["Content-Type", "application/json"]]
+    assert attempt(home, job)["status"] == "succeeded"
+
+
+def test_a_webhook_of_a_plugin_becomes_one_job(home: Path) -> None:
+    found = accept(home, b"plain", path="/plugin")
+    [job] = found["jobs"]
+    assert (job["plugin"], job["command"], job["event"]["payload"]) == ("second", "handle", {"body": "plain"})
+    assert json.loads(found["body"]) == {"job_id": job["id"]}
+
+
+@pytest.mark.parametrize(("changes", "status", "reason"), [
+    ({"path": "/none"}, 404, "no endpoint has this path"),
+    ({"method": "PUT"}, 405, "the method is not POST"),
+    ({"body": b"x" * 1025, "path": "/plugin"}, 413, "the body is larger than max_body_size"),
+    ({"headers": [("X-Sig", "0" * 64)]}, 403, "the signature is wrong"),
+])
+def test_a_webhook_that_is_refused_becomes_nothing(home: Path, changes: dict[str, Any], status: int,
+                                                   reason: str) -> None:
+    found = accept(home, changes.pop("body", b"{}"), *changes.pop("headers", ()), **changes)
+    assert (found["status"], found["reason"], found["event"], found["jobs"]) == (status, reason, None, [])
+
+
+def test_a_handshake_is_answered_and_becomes_nothing(home: Path) -> None:
+    found = accept(home, b"", ("Host", "a"), method="GET", query="crc_token=abc")
+    assert (found["status"], found["event"], found["jobs"]) == (200, None, [])
+    assert json.loads(found["body"])["response_token"].startswith("sha256=")
+
+
+@pytest.mark.parametrize("head", [{}, {"method": "POST", "path": 7}, {"method": "POST", "path": "/event", "headers": 1}])
+def test_what_is_no_head_is_refused(home: Path, head: Mapping[str, Any]) -> None:
+    with pytest.raises(DuctileError, match="not the head of a request: ") as caught:
+        embed.accept(opened_here(home), head, b"")
+    assert caught.value.exit_code == 65
+
+
 def opened_here(home: Path) -> embed.Site:
     """A site that changes nothing in this process."""
-    runtime = runtime_config.build(home / "config.yaml", {}).runtime
+    runtime = runtime_config.build(home / "config.yaml", {"HOOK": SECRET}).runtime
     return embed.Site(runtime=runtime, workspaces=Workspaces(home / "ws"), locks=RunLocks(home / "running"))
