@@ -39,6 +39,8 @@ _FILE_MODE = 0o640  # readable by the owner and a group, never by others
 
 # A level and a line with its newline, or the rest of one.
 _Line = tuple[int, bytes]
+# What becomes a line: time, level, component, message, fields.
+_Entry = tuple[datetime, int, str, str, Mapping[str, Any]]
 
 
 class _Output(Protocol):
@@ -175,6 +177,7 @@ class _Log:
         self._format: Format = log_line.as_json
         self._output: _Output | None = None
         self._lock = threading.Lock()
+        self._held: list[_Entry] = []
         self._lines: deque[_Line] = deque()
         self._bytes = 0           # in `_lines`
         self._is_partial = False     # the first of `_lines` is the rest of a partly written line
@@ -191,18 +194,14 @@ class _Log:
             self._format = format
             self.level = level
 
-    def add(self, line: _Line) -> None:
-        """Buffer a line, and write it now unless this thread holds its lines."""
+    def add(self, level: int, component: str, message: str, fields: Mapping[str, Any]) -> None:
+        """Add a line, and write it now unless this thread holds its lines."""
         with self._lock:
             if self._output is None:
                 return
-            self._keep(line)
-            if self._owner != threading.get_ident() or len(self._lines) >= _HELD_LINES:
+            self._held.append((datetime.now(UTC), level, component, message, fields))
+            if self._owner != threading.get_ident() or len(self._held) >= _HELD_LINES:
                 self._drain()
-
-    def line(self, level: int, component: str, message: str, fields: Mapping[str, Any]) -> _Line:
-        """Return a line in the format of the log."""
-        return level, self._format(datetime.now(UTC), _NAMES[level], component, message, fields)
 
     def hold(self) -> None:
         with self._lock:
@@ -221,6 +220,7 @@ class _Log:
                 self._output.wait(left)
                 self._drain()
             self._close_output()
+            self._held.clear()
             self._lines.clear()
             self._bytes = self._dropped = 0
             self._owner = None
@@ -234,7 +234,8 @@ class _Log:
         self._output = None
         self._drop_partial()
 
-    def _keep(self, line: _Line) -> None:
+    def _keep(self, entry: _Entry) -> None:
+        line = self._line(entry)
         if not self._has_room(line):
             self._dropped += 1
             return
@@ -242,8 +243,13 @@ class _Log:
             self._append_dropped()
         self._append(line)
 
+    def _line(self, entry: _Entry) -> _Line:
+        now, level, component, message, fields = entry
+        return level, self._format(now, _NAMES[level], component, message, fields)
+
     def _append_dropped(self) -> None:
-        self._append(self.line(_LEVELS["warn"], "daemon", "log lines dropped", {"count": self._dropped}))
+        self._append(self._line((datetime.now(UTC), _LEVELS["warn"], "daemon", "log lines dropped",
+                                 {"count": self._dropped})))
         self._dropped = 0
 
     def _has_room(self, line: _Line) -> bool:
@@ -257,6 +263,9 @@ class _Log:
         """Write what fits; the rest waits for the next line or the next turn of the loop."""
         self.is_behind = False
         output = self._output
+        for entry in self._held:
+            self._keep(entry)
+        self._held.clear()
         if output is None or not self._lines:
             return
         try:
@@ -316,7 +325,7 @@ class Component:
 
     def _write(self, level: int, message: str, fields: dict[str, Any]) -> None:
         if level >= _LOG.level:
-            _LOG.add(_LOG.line(level, self._name, message, fields))
+            _LOG.add(level, self._name, message, fields)
 
 
 class Opened:
@@ -364,7 +373,7 @@ def has_syslog() -> bool:
 
 
 def hold() -> None:
-    """Buffer this thread's lines until `flush`, so that the loop writes them while a plugin runs."""
+    """Hold this thread's lines until `flush`, so that the loop formats and writes them while a plugin runs."""
     _LOG.hold()
 
 
