@@ -24,9 +24,10 @@ class NotTrusted(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entrypoint:
-    """A program that can run: its real path, and its inode and mode when it was loaded."""
+    """A program that can run: its real path, and its device, inode and mode when it was loaded."""
 
     path: Path
+    device: int
     inode: int
     mode: int
 
@@ -64,15 +65,16 @@ def find(directory: Path, named: str, manifest: Path) -> Entrypoint:
     fault = interpreter_fault(real)
     if fault is not None:
         raise NotTrusted(f"{printable(path)}: {fault}")
-    return Entrypoint(path=real, inode=found.st_ino, mode=found.st_mode)
+    return Entrypoint(path=real, device=found.st_dev, inode=found.st_ino, mode=found.st_mode)
 
 
 def changed(entrypoint: Entrypoint) -> str | None:
     """Return how a program differs from the loaded one, or None. Raises OSError if it is missing."""
-    found = os.stat(entrypoint.path)
-    if os.path.realpath(entrypoint.path) != os.fspath(entrypoint.path):
-        what = "a link leads somewhere else"
-    elif found.st_ino != entrypoint.inode or stat.S_IFMT(found.st_mode) != stat.S_IFMT(entrypoint.mode):
+    found = os.lstat(entrypoint.path)
+    if stat.S_ISLNK(found.st_mode):
+        what = "it is a link now"
+    elif ((found.st_dev, found.st_ino) != (entrypoint.device, entrypoint.inode)
+          or stat.S_IFMT(found.st_mode) != stat.S_IFMT(entrypoint.mode)):
         what = "another file took its place"
     elif found.st_mode != entrypoint.mode:
         what = f"its mode is {stat.S_IMODE(found.st_mode):04o} and was {stat.S_IMODE(entrypoint.mode):04o}"

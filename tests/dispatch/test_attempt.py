@@ -82,7 +82,6 @@ CANNOT_START: list[tuple[str, Callable[[Path], object], str]] = [
      "its first line names the interpreter '/no/such/interpreter', which does not exist; install it or mend the line"),
     ("in no format that is known", lambda path: path.write_text("\n\n"), "Exec format error"),
     ("empty", lambda path: path.write_text(""), "Exec format error"),
-    ("a loop of links", lambda path: (path.unlink(), path.symlink_to(path)), "Too many levels of symbolic links"),
 ]
 
 
@@ -108,7 +107,7 @@ def another_file(path: Path) -> str:
 def a_link(path: Path) -> str:
     path.rename(path.with_name("old"))
     path.symlink_to("old")
-    return "a link leads somewhere else"
+    return "it is a link now"
 
 
 def another_mode(path: Path) -> str:

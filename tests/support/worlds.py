@@ -44,9 +44,9 @@ def plugin(name: str = "echo", *schedules: Schedule, commands: Sequence[str] = C
 def _program(path: Path) -> Entrypoint:
     """What a look at the disk finds at a path, also where that is nothing."""
     if not path.exists():
-        return Entrypoint(path=path, inode=0, mode=0)
+        return Entrypoint(path=path, device=0, inode=0, mode=0)
     found = path.stat()
-    return Entrypoint(path=path, inode=found.st_ino, mode=found.st_mode)
+    return Entrypoint(path=path, device=found.st_dev, inode=found.st_ino, mode=found.st_mode)
 
 
 def runtime(*plugins: ConfiguredPlugin, directory: Path = NOWHERE, routes: tuple[Route, ...] = (),
