@@ -64,9 +64,11 @@ def utc_text(moment: datetime) -> str:
 
     The text sorts as the time does, for years 1 to 9999. Raises ValueError for a naive datetime.
     """
-    if moment.tzinfo is None:
-        raise ValueError("a datetime without a zone has no UTC text")
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    if moment.tzinfo is not UTC:
+        if moment.tzinfo is None:
+            raise ValueError("a datetime without a zone has no UTC text")
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def parse_utc(text: str) -> datetime:
