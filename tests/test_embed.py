@@ -225,7 +225,9 @@ def test_a_handshake_is_answered_and_becomes_nothing(home: Path) -> None:
     assert json.loads(found["body"])["response_token"].startswith("sha256=")
 
 
-@pytest.mark.parametrize("head", [{}, {"method": "POST", "path": 7}, {"method": "POST", "path": "/event", "headers": 1}])
+@pytest.mark.parametrize("head", [
+    {}, {"method": "POST", "path": 7}, {"method": "POST", "path": "/event", "headers": 1},
+])
 def test_what_is_no_head_is_refused(home: Path, head: Mapping[str, Any]) -> None:
     with pytest.raises(DuctileError, match="not the head of a request: ") as caught:
         embed.accept(opened_here(home), head, b"")
