@@ -6,7 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -88,8 +88,8 @@ def start(job: Job, plugin: ConfiguredPlugin, inputs: Inputs, *, environ: Mappin
         lock = locks.take()
         try:
             workspace = cloned or workspaces.create(job.id)
-            launch = _launch(job, plugin, loaded, inputs, environ=environ, workspace=workspace, lock=lock, now=now)
-            run = Run(replace(launch, stderr_file=locks.stderr_file(job.id)))
+            run = Run(_launch(job, plugin, loaded, inputs, environ=environ, workspace=workspace, lock=lock,
+                              stderr_file=locks.stderr_file(job.id), now=now))
             locks.mark(job.id, run.pid)
             return run
         finally:
@@ -110,7 +110,7 @@ def not_started(error: OSError, where: str, job: Job, workspaces: Workspaces) ->
 
 
 def _launch(job: Job, plugin: ConfiguredPlugin, loaded: Plugin, inputs: Inputs, *, environ: Mapping[str, str],
-            workspace: Path, lock: int, now: datetime) -> Launch:
+            workspace: Path, lock: int, stderr_file: Path, now: datetime) -> Launch:
     timeout = plugin.settings.timeout(job.command)
     here = os.fspath(workspace)
     event: dict[str, Any] | None = None if job.payload is None else from_portable(json.loads(job.payload), here)
@@ -125,7 +125,7 @@ def _launch(job: Job, plugin: ConfiguredPlugin, loaded: Plugin, inputs: Inputs, 
         deadline_at=utc_text(now + timedelta(seconds=timeout)), workspace_dir=here,
     )
     return Launch(
-        entrypoint=loaded.entrypoint, cwd=workspace, stdin=request, timeout=timeout, keep_open=lock,
+        entrypoint=loaded.entrypoint, cwd=workspace, stdin=request, timeout=timeout, keep_open=lock, stderr_file=stderr_file,
         environ=plugin_environment(environ, plugin, job_id=job.id, attempt=job.attempt, workspace=workspace),
     )
 
@@ -147,15 +147,15 @@ def is_quick(facts: Facts, job: Job, workspaces: Workspaces) -> bool:
 
 
 def ended(facts: Facts, job: Job, timeout: int, *, parent: Inherited | None, workspaces: Workspaces, locks: RunLocks,
-          aborted: Callable[[], bool]) -> AttemptEnd:
+          aborted: Callable[[], bool], is_empty: bool = False) -> AttemptEnd:
     """Return how a run ended. Seal the files of a success; remove those of any other outcome.
 
-    It may take long and does not touch the database. `parent` is what the workspace is a clone of, None for an empty
-    one. The workspace of a success is finalized once the database has the result.
+    It may take long, unless the workspace `is_empty`, and does not touch the database. `parent` is what the workspace
+    is a clone of, None for an empty one. The workspace of a success is finalized once the database has the result.
     """
     outcome = classify(facts, timeout=timeout, workspace_dir=os.fspath(workspaces.root / job.id))
     warnings: tuple[str, ...] = ()
-    if isinstance(outcome, Succeeded):
+    if isinstance(outcome, Succeeded) and not is_empty:
         outcome, warnings = complete(job, parent, outcome, workspaces, aborted)
     fault = None if isinstance(outcome, Succeeded) else cleanup_workspace(workspaces, job, keep=False)
     return AttemptEnd(outcome=outcome, proved_dead=locks.release(job.id), workspace_fault=fault, warnings=warnings)

@@ -246,15 +246,16 @@ class Dispatcher:
             return
         task = state.task
 
-        def collect() -> AttemptEnd:
+        def collect(*, is_empty: bool) -> AttemptEnd:
             return attempt.ended(facts, task.job, task.plugin.settings.timeout(task.job.command), parent=state.parent,
-                                 workspaces=self._workspaces, locks=self._locks, aborted=task.aborted.is_set)
+                                 workspaces=self._workspaces, locks=self._locks, aborted=task.aborted.is_set,
+                                 is_empty=is_empty)
 
         if state.parent is None and attempt.is_quick(facts, task.job, self._workspaces):
-            self._end(task, collect(), next_in)
+            self._end(task, collect(is_empty=True), next_in)
         else:
             self._state = _Collecting(task=task)
-            self._worker.submit(lambda: Collected(end=collect()))
+            self._worker.submit(lambda: Collected(end=collect(is_empty=False)))
 
     def on_collected(self, note: Collected, next_in: RuntimeConfig | None) -> None:
         """Finish the job, with `next_in` as for `drive`."""

@@ -156,7 +156,7 @@ def _finish(conn: sqlite3.Connection, job: Job, outcome: Outcome, rules: Rules, 
     result = None if conclusion.response is None else encode_result(conclusion.response, counted, notes)
     attempt_table.append(conn, job, conclusion.log, result)
     artifact_table.add(conn, job.id, conclusion.artifacts)
-    return replace(conclusion, deliveries=deliveries)
+    return replace(conclusion, deliveries=deliveries) if deliveries else conclusion
 
 
 def _submit(conn: sqlite3.Connection, each: FollowUp, dedupe_ttl: int, now: datetime) -> Delivery:

@@ -289,12 +289,11 @@ class Workspaces:
 def _is_empty_directory(path: Path) -> bool:
     """Return whether `path` is an empty directory (not a link to one), and set its mode."""
     try:
-        fd = open_directory(path)
+        mode = os.lstat(path).st_mode
+        if not stat.S_ISDIR(mode) or os.listdir(path):
+            return False
+        if stat.S_IMODE(mode) != _MODE:
+            os.chmod(path, _MODE)
     except OSError:
         return False
-    try:
-        if stat.S_IMODE(os.fstat(fd).st_mode) != _MODE:
-            os.fchmod(fd, _MODE)
-        return not os.listdir(fd)
-    finally:
-        os.close(fd)
+    return True
