@@ -33,12 +33,13 @@ _DEEPEST = 90
 # Failures
 
 class Failed(Exception):
-    """The attempt failed; `retry` says whether another one may succeed."""
+    """The attempt failed; `retry` says whether another one may succeed, `state_updates` what is kept all the same."""
 
     retry = False
 
-    def __init__(self, text, *, retry=None):
+    def __init__(self, text, *, retry=None, state_updates=None):
         super().__init__(text)
+        self.state_updates = state_updates
         if retry is not None:
             self.retry = retry
 
@@ -108,12 +109,31 @@ def _answer(respond, request):
         response = respond(request)
     except Failed as error:
         response = {"status": "error", "error": str(error), "retry": error.retry}
+        if error.state_updates is not None:
+            response["state_updates"] = error.state_updates
         code = EXIT_CONFIG if isinstance(error, ConfigError) else 0
     except RecursionError:
         response = {"status": "error", "error": "the request is nested too deeply", "retry": False}
     if _log_lines:
         response = response | {"logs": [*response.get("logs", ()), *_log_lines]}
     return response, code
+
+
+def event_of(request):
+    """Return the request's event; an empty one where there is none."""
+    event = request.get("event")
+    return event if isinstance(event, dict) else {}
+
+
+def payload_of(request):
+    """Return the payload of the request's event; an empty mapping where it is none."""
+    payload = event_of(request).get("payload")
+    return payload if isinstance(payload, dict) else {}
+
+
+def workspace_of(request):
+    """Return the workspace as a real path, without links."""
+    return os.path.realpath(request.get("workspace_dir") or ".")
 
 
 def settings(request, keys):
@@ -155,6 +175,23 @@ def is_number(least, most, *, whole=False):
     return lambda value: type(value) in ((int,) if whole else (int, float)) and least <= value <= most
 
 
+def is_absolute(value):
+    """Say whether a value is an absolute path, or one below a home directory, as ~/notes is."""
+    return is_line(value) and os.path.isabs(os.path.expanduser(value))
+
+
+ZONE = "a time zone such as Europe/Berlin"
+
+
+def is_zone(value):
+    """Say whether a value is the name of a time zone: see ZONE."""
+    from zoneinfo import ZoneInfo
+    try:
+        return isinstance(value, str) and bool(ZoneInfo(value))
+    except (LookupError, OSError, ValueError):
+        return False
+
+
 def seconds_left(request, *, spare=1.0, default=60.0):
     """Return the seconds until `deadline_at`, less some to spare for the response; 0 or less where there are none.
 
@@ -174,12 +211,52 @@ def one_line(value, limit=300, secrets=()):
     return " ".join("".join(char if char.isprintable() else " " for char in value).split())[:limit]
 
 
+def digest(value, size=9):
+    """Return `size` bytes, as hexadecimal digits, that stand for bytes, a string or another JSON value."""
+    from hashlib import blake2b
+    value = value if isinstance(value, bytes) else as_text(value).encode("utf-8", "replace")
+    return blake2b(value, digest_size=size).hexdigest()
+
+
+def workspace_text(request, key, name, what, *, limit=4 * MIB, cut=False, optional=False):
+    """Return the text in the file that the payload names under `key`, else in `name`. Raises Failed.
+
+    A file outside of the workspace counts for nothing: a payload may come from a stranger. `what` it should be is for
+    the errors. `limit`: more is refused, or cut there with `cut`. With `optional` a missing file is empty, with a WARN.
+    """
+    workspace = workspace_of(request)
+    path, given = os.path.join(workspace, name), payload_of(request).get(key)
+    if isinstance(given, str) and "\0" not in given:
+        given = os.path.realpath(os.path.join(workspace, given))
+        path = given if given.startswith(os.path.join(workspace, "")) else path
+    shown = os.path.relpath(path, workspace)
+    try:
+        if not os.path.isfile(path):
+            missing = f"{shown}: there is no such {what} in the workspace"
+            if not optional:
+                raise Permanent(missing)
+            log(missing, "warn")
+            return ""
+        with open(path, "rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise Retry(f"{shown}: {error.strerror}") from None
+    if len(data) > limit and not cut:
+        raise Permanent(f"{shown}: larger than {_size(limit)}, that is no {what}")
+    return data[:limit].decode("utf-8", "replace").removeprefix("\ufeff").replace("\0", "")
+
+
 def write_file(path, data):
     """Write a file completely or not at all, and never into one that is there: that may be another job's as well."""
     new = f"{path}.new"
-    with open(new, "wb") as file:
-        file.write(data)
-    os.replace(new, path)
+    try:
+        with open(new, "wb") as file:
+            file.write(data)
+        os.replace(new, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(new)
+        raise
 
 
 @contextlib.contextmanager
@@ -206,6 +283,80 @@ def within(seconds, what, error=Permanent):
         if left:
             # A block around this one goes on being timed.
             signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - began), 0.001))
+
+
+# Programs
+
+ARGV = "a list of strings, the command and its arguments (a number needs quotes)"
+
+
+def is_argv(value):
+    """Say whether a value is a command and its arguments: see ARGV."""
+    return (isinstance(value, list) and value != [] and value[0] != ""
+            and all(isinstance(word, str) and "\0" not in word for word in value))
+
+
+def start(argv, given, name=""):
+    """Start a program without a shell and return its subprocess.Popen. Raises Failed, which begins with `name`.
+
+    Its input is a file in memory, so that nothing waits for it to be read.
+    """
+    import errno
+    import subprocess
+    with open(os.memfd_create("input"), "w+b") as file:
+        file.write(given)
+        file.seek(0)
+        try:
+            # What this process inherited goes on: the lock by which Ductile knows that something of the run lives.
+            return subprocess.Popen(argv, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE, close_fds=False)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "not a string that a command line can hold"
+            # The machine lacks something for the moment, or the file is just being written.
+            passing = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY)
+            raise Failed(f"{name}{argv[0]}: {reason}", retry=getattr(error, "errno", None) in passing) from None
+
+
+def collect(child, limit=64 * 1024, *, cut=False, end=None):
+    """Return the output of a program that `start` gave, whether it was more than `limit`, and what it complained of.
+
+    Its standard error is passed on, and the last 64 KiB of it are returned. It returns once the program has ended; with
+    more output than the limit at once, unless `cut`. Raises TimeoutError past `end`, a time of time.monotonic(). What
+    the program leaves behind may hold the pipes open or write for ever: it is not waited for.
+    """
+    import select
+    out, err, pidfd = child.stdout.fileno(), child.stderr.fileno(), os.pidfd_open(child.pid)
+    kept, is_cut, tail, late, watched = bytearray(), False, b"", 0, [out, err, pidfd]
+    try:
+        while cut or not is_cut:
+            has_ended = pidfd in select.select(watched, [], [], None if end is None else _left(end))[0]
+            # Looked at after that: the last words may have come between the looks at the pipes and at the program.
+            ready = select.select([fd for fd in watched if fd != pidfd], [], [], 0)[0]
+            if has_ended and (is_cut or out not in ready) and (late >= _CHUNK_BYTES or err not in ready):
+                break
+            for fd in ready:
+                data = os.read(fd, _CHUNK_BYTES)
+                if not data:
+                    watched.remove(fd)
+                elif fd == out:
+                    room = limit - len(kept)
+                    kept += data[:room]
+                    is_cut = is_cut or len(data) > room
+                else:
+                    _pass_on(data)
+                    tail = (tail + data)[-_CHUNK_BYTES:]
+                    late += len(data) if has_ended else 0
+        return bytes(kept), is_cut, tail
+    finally:
+        os.close(pidfd)
+
+
+def _pass_on(data):
+    """Write to standard error what a program wrote to its own; a reader that is gone is none of its business."""
+    while data:
+        try:
+            data = data[os.write(2, data):]
+        except OSError:
+            return
 
 
 # Templates
@@ -306,8 +457,9 @@ URL = "http://HOST/... or https://HOST/... in ASCII, without spaces, user or pas
 _REDIRECTS = (301, 302, 303, 307, 308)
 # All that another origin gets to see of a request's headers: none of them can be a credential.
 _HARMLESS = ("accept", "accept-encoding", "accept-language", "user-agent")
-# What a redirect's target may hold unquoted.
-_SAFE = "%/:?#[]@!$&'()*+,;=~"
+_HEADER_NAME = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+# What a url may hold unquoted.
+SAFE = "%/:?#[]@!$&'()*+,;=~"
 
 
 class Answer:
@@ -407,6 +559,19 @@ def is_url(value):
         return False
 
 
+def is_headers(value, reserved=()):
+    """Say whether a value is a mapping of header names to strings, without those that are reserved, in lower case."""
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and re.fullmatch(_HEADER_NAME, name) and name.lower() not in reserved
+        and isinstance(content, str) for name, content in value.items())
+
+
+def basic(user, password):
+    """Return the value of an Authorization header (RFC 7617)."""
+    from base64 import b64encode
+    return f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
+
+
 def where(url):
     """Return what may be shown of a url: its scheme and host. The rest may hold a secret."""
     from urllib.parse import urlsplit
@@ -456,7 +621,7 @@ def _prepared(method, headers, body):
         found["content-type"] = "application/json"
     for name, value in (headers or {}).items():
         value = value.encode("latin-1", "replace") if isinstance(value, str) else value
-        if not re.fullmatch("[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+        if not re.fullmatch(_HEADER_NAME, name):
             raise Permanent("headers: expected names of letters, digits and hyphens")
         if not isinstance(value, bytes) or not re.fullmatch(rb"[\t -~\x80-\xff]*", value):
             raise Permanent(f"headers: {name}: expected one line of text")
@@ -468,7 +633,7 @@ def _redirected(found, location, method, headers, data, check):
     """Return method, url, headers and body for where a redirect leads."""
     from urllib.parse import quote, urljoin
     try:
-        url = quote(urljoin(found.url, location), safe=_SAFE)
+        url = quote(urljoin(found.url, location), safe=SAFE)
     except ValueError:
         url = ""
     # The caller's own check of the place comes first, as it knows more.
@@ -646,6 +811,106 @@ def _size(count):
     return f"{count // MIB} MiB" if count >= MIB and count % MIB == 0 else f"{count} bytes"
 
 
+# Urls that are looked at again and again
+
+_FAILURES_TOLD = 5
+_LONGEST_WAIT = 86_400
+
+
+class Wait(Exception):
+    """The server asks to be left alone until a time, in seconds since 1970."""
+
+    def __init__(self, until):
+        super().__init__(until)
+        self.until = until
+
+
+def changed(url, known, *, headers, timeout, limit):
+    """Return a good answer, or None where the server says that it is still what `known` is of. Raises Failed and Wait.
+
+    `known` is what `validators` returned of an earlier answer.
+    """
+    asked = {"If-None-Match": known.get("etag"), "If-Modified-Since": known.get("modified")}
+    headers = headers | {name: value for name, value in asked.items() if value}
+    answer = http("GET", url, headers=headers, timeout=timeout, limit=limit, redirects=5)
+    if answer.status == 304:
+        return None
+    if answer.status in (429, 503) and answer.retry_after is not None:
+        raise Wait(int(time.time() + min(answer.retry_after, _LONGEST_WAIT)))
+    if not answer.ok:
+        raise answer.error(": it is gone permanently, remove it from the configuration" if answer.status == 410 else "")
+    return answer
+
+
+def validators(answer):
+    """Return what an answer gives to ask later whether it has changed (RFC 9110, 8.8)."""
+    return {"etag": answer.headers.get("etag", "")[:1000], "modified": answer.headers.get("last-modified", "")[:1000]}
+
+
+class Watched:
+    """Urls with names that are looked at in turn: what is known of each, which of them wait, which failed.
+
+    `kind` is what one of them is called: for `feed` the state has `feeds`, and an event is `feed.failing`.
+    """
+
+    def __init__(self, request, kind, names):
+        kept = (request.get("state") or {}).get(f"{kind}s")
+        self.kind, self._before = kind, kept if isinstance(kept, dict) else {}
+        self.known = {name: self._before[name] for name in names if isinstance(self._before.get(name), dict)}
+        self.errors, self.waiting, self.good, self.events = {}, [], 0, []
+        self._end = time.monotonic() + seconds_left(request)
+
+    def look(self, name, url, timeout, look):
+        """Keep what `look` makes of what is known of a url; it gets that and the seconds that it has.
+
+        It may raise Failed and Wait: then what was known stays.
+        """
+        known, now = self.known.get(name, {}), time.time()
+        until = known.get("wait_until")
+        # Beyond the longest wait the clock has been set back.
+        if type(until) is int and now < until <= now + _LONGEST_WAIT:
+            self.waiting.append(name)
+            return
+        left = self._end - time.monotonic()
+        try:
+            if left <= 0:
+                raise Retry("there was no time left for it: raise timeouts.poll")
+            found = look(dict(known), min(timeout, left))
+        except Wait as wait:
+            self.known[name] = known | {"wait_until": wait.until}
+            self.waiting.append(name)
+            until = time.strftime("%Y-%m-%d %H:%M", time.gmtime(wait.until))
+            log(f"{name}: {where(url)} asks to wait until {until} UTC", "warn")
+        except Failed as error:
+            self.errors[name] = error
+        else:
+            self.known[name] = {key: value for key, value in found.items() if key not in ("failures", "wait_until")}
+            self.good += 1
+
+    def response(self, result):
+        """Return the response: `events`, what is known, and a result. Raises Failed where nothing went well."""
+        if self.errors and not self.good and not self.waiting:
+            first = next(iter(self.errors))
+            more = f" ({len(self.errors)} {self.kind}s failed)" if len(self.errors) > 1 else ""
+            raise Failed(f"{first}: {self.errors[first]}{more}", retry=any(each.retry for each in self.errors.values()))
+        for name, error in self.errors.items():
+            self._note(name, error)
+        failed = f", {len(self.errors)} failed" if self.errors else ""
+        waiting = f", {len(self.waiting)} waiting" if self.waiting else ""
+        found = {"status": "ok", "events": self.events, "result": f"{result}{failed}{waiting}"}
+        return found | ({} if self.known == self._before else {"state_updates": {f"{self.kind}s": self.known}})
+
+    def _note(self, name, error):
+        """Count a failure in a row; one of them is told of."""
+        log(f"{name}: {error}", "warn")
+        known = self.known.get(name, {})
+        count = known.get("failures", 0) + 1
+        self.known[name] = known | {"failures": min(count, _FAILURES_TOLD)}
+        if count == _FAILURES_TOLD:
+            self.events.append({"type": f"{self.kind}.failing", "payload": {
+                self.kind: name, "error": str(error), "message": f"{name}: {error}"}})
+
+
 # Access tokens
 
 OAUTH = "a mapping of token_url, client_id, refresh_token and, where they are needed, client_secret and scope"
@@ -693,3 +958,69 @@ def oauth(config, state, *, timeout=20.0):
     replaced = found.get("refresh_token")
     return {"access_token": found["access_token"], "token_expires_at": int(time.time() + lasts), "token_of": mark,
             "refresh_token": replaced if is_line(replaced) else latest}
+
+
+def with_token(config, state, run):
+    """Return what `run(token)` answers, with the tokens that `oauth` gives in its `state_updates`.
+
+    A failure keeps them too: a refresh token may have taken the place of the last. A token of an earlier run may have
+    been revoked; then the next attempt gets another one.
+    """
+    tokens = oauth(config, state)
+    try:
+        response = run((state | tokens)["access_token"])
+    except ConfigError:
+        raise
+    except Failed as error:
+        raise Failed(str(error), retry=error.retry or not tokens,
+                     state_updates=tokens or {"token_expires_at": 0}) from None
+    return response | {"state_updates": tokens | response.get("state_updates", {})}
+
+
+# Other servers
+
+def server_keys(protocol, ports):
+    """Return the keys for `settings` that say where a server is; `ports` has the port for each kind of security."""
+    return {
+        "host": (lambda value: is_line(value) and re.fullmatch(r"[A-Za-z0-9.:-]+", value),
+                 f"the name of an {protocol} server"),
+        "port": (is_number(1, 65_535, whole=True), "a port", None),
+        "security": (tuple(ports), None, "tls"),
+        "ca_file": (is_line, "a file of certificates", None),
+        "oauth": (is_oauth, OAUTH, None),
+    }
+
+
+def with_port(config, ports, *, has_secret):
+    """Return the configuration with its port. Raises ConfigError where a secret would be sent in the clear."""
+    if config["security"] == "none" and has_secret and config["host"] not in ("localhost", "127.0.0.1", "::1"):
+        raise ConfigError("security: a password is not sent in the clear; expected tls or starttls")
+    return config | {"port": config["port"] or ports[config["security"]]}
+
+
+def trusted(ca_file):
+    """Return what TLS trusts: the certificates of a file, or with None those of the system. Raises ConfigError."""
+    import ssl
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise ConfigError(f"ca_file: {error.strerror or 'it holds no certificates'}") from None
+
+
+@contextlib.contextmanager
+def connection(place, protocol, seconds, *stumbles):
+    """Turn what goes wrong on a connection into Retry; `stumbles` are what a library raises for nonsense.
+
+    Each read has a time limit of its own; all of them together have `seconds`.
+    """
+    import ssl
+    try:
+        with within(seconds, place, Retry):
+            yield
+    except ssl.SSLError as error:
+        reason = getattr(error, "verify_message", None) or "the encrypted connection failed"
+        raise Retry(f"{place}: {reason}") from None
+    except OSError as error:
+        raise Retry(f"{place}: {error.strerror or 'the connection failed'}") from None
+    except (ValueError, *stumbles):
+        raise Retry(f"{place} answered something that is not {protocol}") from None
