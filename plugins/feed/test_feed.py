@@ -203,7 +203,7 @@ def test_a_server_that_asks_to_wait_is_left_alone(site, away):
     assert plugin.poll().result == "0 new in 2 feeds, 1 waiting"
     assert len(site.service.asked) == asked + 1
     # The time has come, or the clock has been set back.
-    plugin.state["feeds"]["a"]["wait_until"] = (datetime.now(UTC) + away).isoformat()
+    plugin.state["feeds"]["a"]["wait_until"] = int((datetime.now(UTC) + away).timestamp())
     assert site.titles(plugin, a=rss(item(1), item(2))) == ["T2"]
     assert "wait_until" not in plugin.state["feeds"]["a"]
 
