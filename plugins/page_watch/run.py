@@ -9,10 +9,9 @@ import json
 import os
 import re
 import sys
-import time
 import zlib
-from datetime import UTC, datetime, timedelta
-from hashlib import blake2b
+from datetime import UTC, datetime
+from functools import partial
 
 # The library is beside this file, or in the lib of the directory of plugins.
 sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib"))
@@ -21,25 +20,27 @@ from ductile_plugin import (
     MIB,
     URL,
     ConfigError,
-    Failed,
     Permanent,
     Retry,
-    http,
+    Watched,
+    changed,
+    digest,
+    is_headers,
     is_line,
     is_number,
     is_url,
     log,
     main,
-    seconds_left,
     settings,
+    validators,
     where,
     within,
+    workspace_of,
     write_file,
 )
 from extract import extract, steps, title
 
 LIMIT_BYTES = 5 * MIB
-REDIRECTS = 5
 MOST_PAGES = 20
 SECONDS_PER_PAGE = 15
 # What is kept of a page to compare the next with, compressed; of a longer one only that it has changed is known.
@@ -47,8 +48,6 @@ MOST_KEPT_BYTES = 32 * 1024
 MOST_LINES = 20
 MOST_VALUE_CHARACTERS = 1000
 LONGEST_PATTERN = 500
-FAILURES_TOLD = 5
-LONGEST_WAIT = timedelta(days=1)
 HEADERS = {"User-Agent": "ductile-page-watch", "Accept": "text/html, application/json;q=0.9, */*;q=0.8"}
 # The title of a page that stands in the way of the one that was asked for.
 _BLOCKED = re.compile(r"captcha|just a moment|attention required|access denied|are you (?:a )?(?:human|robot)|"
@@ -66,10 +65,6 @@ def is_patterns(value: object) -> bool:
     return isinstance(value, list) and all(map(is_pattern, value))
 
 
-def is_headers(value: object) -> bool:
-    return isinstance(value, dict) and all(isinstance(each, str) for pair in value.items() for each in pair)
-
-
 PATTERN = f"a regular expression of at most {LONGEST_PATTERN} characters"
 PAGE_KEYS = {
     "url": (is_url, URL),
@@ -78,7 +73,7 @@ PAGE_KEYS = {
     "json": (is_line, "a name in the document, such as a.b.0, or . for all of it", None),
     "remove": (is_patterns, f"a list, each {PATTERN}", []),
     "sort": ((True, False), None, False),
-    "headers": (is_headers, "a mapping of strings", {}),
+    "headers": (is_headers, "a mapping of header names to strings", {}),
     "missing_after": (is_number(1, 100, whole=True), "a whole number, 1 to 100", 3),
 }
 KEYS = {
@@ -105,10 +100,6 @@ def checked(request: dict) -> dict:
     return config | {"pages": pages}
 
 
-def digest(value: str) -> str:
-    return blake2b(value.encode("utf-8", "replace"), digest_size=9).hexdigest()
-
-
 def packed(text: str) -> str | None:
     """Return a text as the state keeps it, or None where it is too long for that."""
     found = base64.b64encode(zlib.compress(text.encode(), 9)).decode()
@@ -119,76 +110,29 @@ def unpacked(kept: object) -> str | None:
     return zlib.decompress(base64.b64decode(kept)).decode() if isinstance(kept, str) else None
 
 
-class Wait(Exception):
-    """The server asks to be left alone until a time."""
-
-    def __init__(self, until: datetime) -> None:
-        super().__init__(until)
-        self.until = until
-
-
-def fetched(page: dict, known: dict, timeout: float, now: datetime) -> object | None:
-    """Return a good answer, or None where the server says that nothing has changed. Raises Failed and Wait."""
-    validators = {"If-None-Match": known.get("etag"), "If-Modified-Since": known.get("modified")}
-    headers = HEADERS | page["headers"] | {name: value for name, value in validators.items() if value}
-    answer = http("GET", page["url"], headers=headers, timeout=timeout, limit=LIMIT_BYTES, redirects=REDIRECTS)
-    if answer.status == 304 and validators:
-        return None
-    if answer.status in (429, 503) and answer.retry_after is not None:
-        raise Wait(now + min(timedelta(seconds=answer.retry_after), LONGEST_WAIT))
-    if not answer.ok:
-        raise answer.error()
-    kind = answer.headers.get("content-type", "")
-    if page["select"] is None and page["json"] is None and _BLOCKED.search(title(answer.body, kind)):
-        raise Retry(f"{where(page['url'])} answered with a page that blocks programs")
-    return answer
-
-
 class Round:
-    """One look at all pages: what has changed, what is known afterwards, what failed."""
+    """One look at all pages: what has changed, and what is known afterwards."""
 
     def __init__(self, request: dict, config: dict) -> None:
-        state = (request.get("state") or {}).get("pages")
-        self.config, self.before = config, state if isinstance(state, dict) else {}
-        self.known = {name: self.before[name] for name in config["pages"] if isinstance(self.before.get(name), dict)}
-        self.events, self.errors, self.waiting, self.good = [], {}, [], 0
-        self.workspace = os.path.realpath(request.get("workspace_dir") or ".")
-        self.now = datetime.now(UTC)
-        self.end = time.monotonic() + seconds_left(request)
+        self.config, self.watched = config, Watched(request, "page", config["pages"])
+        self.events = self.watched.events
+        self.workspace, self.now = workspace_of(request), datetime.now(UTC)
 
-    def look_at(self, name: str, page: dict) -> None:
-        known = self.known.get(name, {})
-        # Beyond the longest wait the clock has been set back.
-        if self.now.isoformat() < known.get("wait_until", "") <= (self.now + LONGEST_WAIT).isoformat():
-            self.waiting.append(name)
-            return
+    def look_at(self, name: str, page: dict, known: dict, timeout: float) -> dict:
+        """Return what is known of a page from now on. Raises Failed and Wait."""
         # A page that is looked at in another way begins anew: nothing of it has changed.
         version = digest(json.dumps(page, sort_keys=True))
         known = known if known.get("version") == version else {"version": version}
-        try:
-            left = self.end - time.monotonic()
-            if left <= 0:
-                raise Retry("there was no time left for it: raise timeouts.poll")
-            answer = fetched(page, known, min(self.config["timeout"], left), self.now)
-            if answer is not None:
-                text = self.text_of(page, answer)
-        except Wait as wait:
-            self.known[name] = known | {"wait_until": wait.until.isoformat()}
-            self.waiting.append(name)
-            log(f"{name}: {where(page['url'])} asks to wait until {wait.until:%Y-%m-%d %H:%M} UTC", "warn")
-            return
-        except Failed as error:
-            self.errors[name] = error
-            return
-        self.good += 1
-        known = {key: value for key, value in known.items() if key not in ("failures", "wait_until")}
+        answer = changed(page["url"], known, headers=HEADERS | page["headers"], timeout=timeout, limit=LIMIT_BYTES)
         if answer is None:
-            self.known[name] = known
-        elif text is None:
-            self.known[name] = self.missing(name, page, known)
-        else:
-            etag, modified = (answer.headers.get(each, "")[:1000] for each in ("etag", "last-modified"))
-            self.known[name] = self.compared(name, page, known, text) | {"etag": etag, "modified": modified}
+            return known
+        kind = answer.headers.get("content-type", "")
+        if page["select"] is None and page["json"] is None and _BLOCKED.search(title(answer.body, kind)):
+            raise Retry(f"{where(page['url'])} answered with a page that blocks programs")
+        text = self.text_of(page, answer)
+        if text is None:
+            return self.missing(name, page, known)
+        return self.compared(name, page, known, text) | validators(answer)
 
     def text_of(self, page: dict, answer: object) -> str | None:
         try:
@@ -240,30 +184,11 @@ class Round:
                 payload |= {"old": before, "new": text}
         return payload
 
-    def note_failures(self) -> None:
-        """Count the failures of single pages; each is told of once."""
-        for name, error in self.errors.items():
-            log(f"{name}: {error}", "warn")
-            known = self.known.get(name, {})
-            count = known.get("failures", 0) + 1
-            self.known[name] = known | {"failures": min(count, FAILURES_TOLD)}
-            if count == FAILURES_TOLD:
-                self.events.append({"type": "page.failing", "payload": {
-                    "page": name, "error": str(error), "message": f"{name}: {error}"}})
-
     def response(self) -> dict:
-        if self.errors and not self.good and not self.waiting:
-            first = next(iter(self.errors))
-            more = f" ({len(self.errors)} pages failed)" if len(self.errors) > 1 else ""
-            raise Failed(f"{first}: {self.errors[first]}{more}",
-                         retry=any(error.retry for error in self.errors.values()))
-        self.note_failures()
-        changed = sum(event["type"] == "page.changed" for event in self.events)
-        failed = f", {len(self.errors)} failed" if self.errors else ""
-        waiting = f", {len(self.waiting)} waiting" if self.waiting else ""
-        found = {"status": "ok", "events": self.events,
-                 "result": f"{changed} of {len(self.config['pages'])} pages changed{failed}{waiting}"}
-        return found | ({} if self.known == self.before else {"state_updates": {"pages": self.known}})
+        for name, page in self.config["pages"].items():
+            self.watched.look(name, page["url"], self.config["timeout"], partial(self.look_at, name, page))
+        changes = sum(event["type"] == "page.changed" for event in self.events)
+        return self.watched.response(f"{changes} of {len(self.config['pages'])} pages changed")
 
 
 def shown(url: str) -> str:
@@ -290,10 +215,7 @@ def respond(request: dict) -> dict:
         return {"status": "ok", "result": f"would fetch {', '.join(config['pages'])}"}
     if request.get("command") != "poll":
         raise Permanent("page_watch has no such command")
-    found = Round(request, config)
-    for name, page in config["pages"].items():
-        found.look_at(name, page)
-    return found.response()
+    return Round(request, config).response()
 
 
 if __name__ == "__main__":

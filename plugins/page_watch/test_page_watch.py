@@ -239,7 +239,7 @@ def test_a_server_that_asks_to_wait_is_left_alone(site, away):
     assert (plugin.poll().result, plugin.poll().result) == ("0 of 2 pages changed, 1 waiting",) * 2
     assert len(site.service.asked) == 5
     # The time has come, or the clock has been set back.
-    plugin.state["pages"]["a"]["wait_until"] = (datetime.now(UTC) + away).isoformat()
+    plugin.state["pages"]["a"]["wait_until"] = int((datetime.now(UTC) + away).timestamp())
     assert [payload["page"] for _, payload in site.look(plugin, a="two")] == ["a"]
 
 
