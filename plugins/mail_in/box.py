@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 import imaplib
 import re
-import ssl
 from collections.abc import Sequence
 
-from ductile_plugin import ConfigError, Failed, Permanent, Retry, one_line
+from ductile_plugin import Failed, Permanent, Retry, one_line, trusted
 
 PORTS = {"tls": 993, "starttls": 143, "none": 143}
 # The server's date of a mail, its size, its number.
@@ -26,20 +25,14 @@ class Box:
     def connect(self) -> None:
         config = self._config
         if config["security"] == "tls":
-            self._imap = imaplib.IMAP4_SSL(config["host"], config["port"], ssl_context=self._trusted(),
+            self._imap = imaplib.IMAP4_SSL(config["host"], config["port"], ssl_context=trusted(config["ca_file"]),
                                            timeout=self._seconds)
             return
         self._imap = imaplib.IMAP4(config["host"], config["port"], timeout=self._seconds)
         if config["security"] == "starttls":
             if "STARTTLS" not in self._imap.capabilities:
                 raise Permanent(f"{self._place} offers no encryption")
-            self._imap.starttls(self._trusted())
-
-    def _trusted(self) -> ssl.SSLContext:
-        try:
-            return ssl.create_default_context(cafile=self._config["ca_file"])
-        except OSError as error:
-            raise ConfigError(f"ca_file: {error.strerror or 'it holds no certificates'}") from None
+            self._imap.starttls(trusted(config["ca_file"]))
 
     def log_in(self, token: str | None) -> None:
         """Log in by password, or with a token where there is one. Raises Failed where the server refuses."""

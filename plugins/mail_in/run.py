@@ -6,8 +6,6 @@ from __future__ import annotations
 import contextlib
 import imaplib
 import os
-import re
-import ssl
 import sys
 import time
 from collections.abc import Iterator
@@ -21,23 +19,22 @@ import parse
 from box import PORTS, Box
 from ductile_plugin import (
     MIB,
-    OAUTH,
     ConfigError,
     Failed,
     Permanent,
     Retry,
+    connection,
     is_line,
     is_number,
-    is_oauth,
     log,
     main,
-    oauth,
     seconds_left,
+    server_keys,
     settings,
-    within,
+    with_port,
+    with_token,
 )
 
-LOCAL = ("localhost", "127.0.0.1", "::1")
 TIMEOUT_SECONDS = 120
 FLAGS = {"none": None, "seen": r"\Seen", "flagged": r"\Flagged"}
 # How many mails wait to be marked, and how many are known by what they say.
@@ -45,14 +42,9 @@ MOST_DONE, MOST_KNOWN = 1000, 300
 DAY = 86_400
 # Characters in one response, which may have 10 MiB.
 MOST_TEXT = 1_000_000
-KEYS = {
-    "host": (lambda value: is_line(value) and re.fullmatch(r"[A-Za-z0-9.:-]+", value), "the name of an IMAP server"),
+KEYS = server_keys("IMAP", PORTS) | {
     "username": (is_line, "one line"),
     "password": (lambda value: is_line(value) and value.isascii(), "one line of ASCII", None),
-    "oauth": (is_oauth, OAUTH, None),
-    "port": (is_number(1, 65_535, whole=True), "a port", None),
-    "security": (tuple(PORTS), None, "tls"),
-    "ca_file": (is_line, "a file of certificates", None),
     "folder": (is_line, "the name of a folder", "INBOX"),
     "mark": (tuple(FLAGS), None, "none"),
     "move_to": (is_line, "the name of a folder", None),
@@ -61,38 +53,28 @@ KEYS = {
 }
 
 
-def checked(request: dict) -> dict:
-    """Return the configuration. Raises ConfigError."""
-    config = settings(request, KEYS)
+def respond(request: dict) -> dict:
+    config, now = settings(request, KEYS), time.time()
     if (config["password"] is None) == (config["oauth"] is None):
         raise ConfigError("password, oauth: expected one of them")
-    if config["security"] == "none" and config["host"] not in LOCAL:
-        raise ConfigError("security: a password is not sent in the clear; expected tls or starttls")
-    return config | {"port": config["port"] or PORTS[config["security"]]}
-
-
-def respond(request: dict) -> dict:
-    config, now = checked(request), time.time()
+    config = with_port(config, PORTS, has_secret=True)
     command, state = request.get("command"), request.get("state") or {}
     if command not in ("poll", "health"):
         raise Permanent("mail_in has no such command")
-    if command == "health" and config["oauth"]:
+    if config["oauth"] is None:
+        return run(request, config, state, now, None)
+    if command == "health":
         # A renewed token would be lost.
         return {"status": "ok", "result": "the token is tried at the next poll"}
-    tokens = {} if config["oauth"] is None else oauth(config["oauth"], state)
-    try:
-        with opened(request, config, (state | tokens).get("access_token") if config["oauth"] else None) as box:
-            if command == "health":
-                box.open(readonly=True)
-                return {"status": "ok", "result": f"{config['host']} accepts the login, {config['folder']} is there"}
-            response = poll(request, config, state, box, now)
-    except Failed as error:
-        if config["oauth"] is None or isinstance(error, ConfigError):
-            raise
-        # A refresh token may have taken the place of the last. A token of an earlier run may have been revoked.
-        return {"status": "error", "error": str(error), "retry": error.retry or not tokens,
-                "state_updates": tokens or {"token_expires_at": 0}}
-    return response | {"state_updates": tokens | response["state_updates"]}
+    return with_token(config["oauth"], state, lambda token: run(request, config, state, now, token))
+
+
+def run(request: dict, config: dict, state: dict, now: float, token: str | None) -> dict:
+    with opened(request, config, token) as box:
+        if request["command"] == "poll":
+            return poll(request, config, state, box, now)
+        box.open(readonly=True)
+        return {"status": "ok", "result": f"{config['host']} accepts the login, {config['folder']} is there"}
 
 
 @contextlib.contextmanager
@@ -102,21 +84,13 @@ def opened(request: dict, config: dict, token: str | None) -> Iterator[Box]:
     seconds = min(TIMEOUT_SECONDS, seconds_left(request))
     box = Box(config, place, max(seconds, 0.1))
     try:
-        # Each read has a limit of its own; all of them together have this one.
-        with within(seconds, place, Retry):
+        # The library stumbles over answers that it does not know.
+        with connection(place, "IMAP", seconds, LookupError, AttributeError, TypeError):
             box.connect()
             box.log_in(token)
             yield box
-    except ssl.SSLError as error:
-        reason = getattr(error, "verify_message", None) or "the encrypted connection failed"
-        raise Retry(f"{place}: {reason}") from None
     except imaplib.IMAP4.error:
         raise Retry(f"{place} broke off, or its answer is not IMAP") from None
-    except OSError as error:
-        raise Retry(f"{place}: {error.strerror or 'the connection failed'}") from None
-    except (ValueError, LookupError, AttributeError, TypeError):
-        # The library stumbles over answers that it does not know.
-        raise Retry(f"{place} answered something that is not IMAP") from None
     finally:
         box.close()
 
