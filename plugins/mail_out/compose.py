@@ -12,7 +12,7 @@ from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import formatdate, getaddresses, parseaddr
 
-from ductile_plugin import Permanent, as_text, one_line
+from ductile_plugin import Permanent, as_text, event_of, one_line
 from ductile_plugin import text as fill
 
 MOST_RECIPIENTS = 100
@@ -45,7 +45,7 @@ def is_address(value: object) -> bool:
 
 def compose(request: dict, config: dict) -> EmailMessage:
     """Return the mail. Raises Permanent for what a template lacks, for an address and for an attachment."""
-    event = request.get("event") if isinstance(request.get("event"), dict) else {}
+    event = event_of(request)
     payload, context = event.get("payload", {}), request.get("context")
 
     def filled(key: str, **options: object) -> str:

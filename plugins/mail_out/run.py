@@ -8,7 +8,6 @@ import os
 import re
 import smtplib
 import socket
-import ssl
 import sys
 from collections.abc import Iterator
 
@@ -17,26 +16,25 @@ sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.par
 
 from compose import compose, is_address
 from ductile_plugin import (
-    OAUTH,
     ConfigError,
     Failed,
     Permanent,
     Retry,
+    connection,
     is_line,
-    is_number,
-    is_oauth,
     log,
     main,
-    oauth,
     one_line,
     seconds_left,
+    server_keys,
     settings,
-    within,
+    trusted,
+    with_port,
+    with_token,
 )
 
 TIMEOUT_SECONDS = 60
 PORTS = {"tls": 465, "starttls": 587, "none": 25}
-LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 def is_text(value: object) -> bool:
@@ -52,15 +50,10 @@ def is_recipients(value: object) -> bool:
 
 
 ADDRESSES = "an address, a template or a list of them"
-KEYS = {
-    "host": (lambda value: is_line(value) and re.fullmatch(r"[A-Za-z0-9.:-]+", value), "the name of an SMTP server"),
+KEYS = server_keys("SMTP", PORTS) | {
     "from": (is_address, "an address such as Ductile <ductile@example.org>"),
     "to": (is_recipients, ADDRESSES),
-    "port": (is_number(1, 65_535, whole=True), "a port", None),
-    "security": (tuple(PORTS), None, "tls"),
-    "ca_file": (is_line, "a file of certificates", None),
     "username": (is_line, "one line", None), "password": (is_line, "one line", None),
-    "oauth": (is_oauth, OAUTH, None),
     "cc": (is_recipients, ADDRESSES, None),
     "subject": (is_text, "a template", None), "text": (is_text, "a template", None),
     "html": (is_text, "a template", None),
@@ -68,19 +61,12 @@ KEYS = {
 }
 
 
-def checked(request: dict) -> dict:
-    """Return the configuration. Raises ConfigError."""
+def respond(request: dict) -> dict:
     config = settings(request, KEYS)
     secrets = [name for name in ("password", "oauth") if config[name] is not None]
     if len(secrets) != (0 if config["username"] is None else 1):
         raise ConfigError("username, password, oauth: expected a username with one of the others, or none")
-    if config["security"] == "none" and secrets and config["host"] not in LOCAL:
-        raise ConfigError("security: a password is not sent in the clear; expected tls or starttls")
-    return config | {"port": config["port"] or PORTS[config["security"]]}
-
-
-def respond(request: dict) -> dict:
-    config = checked(request)
+    config = with_port(config, PORTS, has_secret=bool(secrets))
     if request.get("command") not in ("handle", "health"):
         raise Permanent("mail_out has no such command")
     if config["oauth"] is None:
@@ -88,16 +74,7 @@ def respond(request: dict) -> dict:
     if request["command"] == "health":
         # A token that is renewed here would be lost.
         return {"status": "ok", "result": "the token is tried with the next mail"}
-    state = request.get("state") or {}
-    tokens = oauth(config["oauth"], state)
-    try:
-        return run(request, config, (state | tokens)["access_token"]) | {"state_updates": tokens}
-    except ConfigError:
-        raise
-    except Failed as error:
-        # A refresh token may have taken the place of the last. A token of an earlier run may have been revoked.
-        return {"status": "error", "error": str(error), "retry": error.retry or not tokens,
-                "state_updates": tokens or {"token_expires_at": 0}}
+    return with_token(config["oauth"], request.get("state") or {}, lambda token: run(request, config, token))
 
 
 def run(request: dict, config: dict, token: str | None) -> dict:
@@ -123,11 +100,21 @@ def session(request: dict, config: dict, place: str, token: str | None) -> Itera
     seconds = min(TIMEOUT_SECONDS, seconds_left(request))
     server = unconnected(config, seconds)
     try:
-        # Each read has a limit of its own; all of them together have this one.
-        with within(seconds, place, Retry):
+        with connection(place, "SMTP", seconds), smtp_errors(place, config):
             connect(server, config)
             log_in(server, config, token)
             yield server
+    finally:
+        # The answer changes nothing any more, and is not waited for.
+        with contextlib.suppress(OSError, smtplib.SMTPException):
+            server.putcmd("quit")
+        server.close()
+
+
+@contextlib.contextmanager
+def smtp_errors(place: str, config: dict) -> Iterator[None]:
+    try:
+        yield
     except smtplib.SMTPNotSupportedError:
         raise Permanent(f"{place} offers no encryption or no login by password") from None
     except smtplib.SMTPRecipientsRefused as error:
@@ -137,18 +124,6 @@ def session(request: dict, config: dict, place: str, token: str | None) -> Itera
         raise refusal(place, error.smtp_code, error.smtp_error, config) from None
     except smtplib.SMTPException:
         raise Retry(f"{place} broke off, or its answer is not SMTP") from None
-    except ssl.SSLError as error:
-        reason = getattr(error, "verify_message", None) or "the encrypted connection failed"
-        raise Retry(f"{place}: {reason}") from None
-    except OSError as error:
-        raise Retry(f"{place}: {error.strerror or 'the connection failed'}") from None
-    except ValueError:
-        raise Retry(f"{place} answered something that is not SMTP") from None
-    finally:
-        # The answer changes nothing any more, and is not waited for.
-        with contextlib.suppress(OSError, smtplib.SMTPException):
-            server.putcmd("quit")
-        server.close()
 
 
 def unconnected(config: dict, seconds: float) -> smtplib.SMTP:
@@ -158,7 +133,7 @@ def unconnected(config: dict, seconds: float) -> smtplib.SMTP:
     options = {"timeout": seconds, "local_hostname": name if re.fullmatch("[A-Za-z0-9.-]+", name) else "localhost"}
     if config["security"] != "tls":
         return smtplib.SMTP(**options)
-    return smtplib.SMTP_SSL(context=trusted(config), **options)
+    return smtplib.SMTP_SSL(context=trusted(config["ca_file"]), **options)
 
 
 def connect(server: smtplib.SMTP, config: dict) -> None:
@@ -168,7 +143,7 @@ def connect(server: smtplib.SMTP, config: dict) -> None:
     if code != 220:
         raise smtplib.SMTPConnectError(code, text)
     if config["security"] == "starttls":
-        server.starttls(context=trusted(config))
+        server.starttls(context=trusted(config["ca_file"]))
 
 
 def log_in(server: smtplib.SMTP, config: dict, token: str | None) -> None:
@@ -181,13 +156,6 @@ def log_in(server: smtplib.SMTP, config: dict, token: str | None) -> None:
     # A refusal comes as a challenge, which wants an empty answer before it becomes one.
     server.auth("XOAUTH2", lambda challenge=None: f"user={config['username']}\1auth=Bearer {token}\1\1" if (
         challenge is None) else "")
-
-
-def trusted(config: dict) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=config["ca_file"])
-    except OSError as error:
-        raise ConfigError(f"ca_file: {error.strerror or 'it holds no certificates'}") from None
 
 
 def refusal(place: str, code: int, text: object, config: dict) -> Failed:
