@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from dataclasses import dataclass
-from hashlib import blake2b
 from urllib.parse import quote, unquote_plus, urlencode, urlsplit
 
-from ductile_plugin import ConfigError, Permanent, as_text, is_line, is_url, text
+from ductile_plugin import (
+    SAFE,
+    ConfigError,
+    Permanent,
+    as_text,
+    basic,
+    digest,
+    is_headers,
+    is_line,
+    is_url,
+    text,
+)
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 BODIES = ("json", "form", "text")
@@ -16,9 +25,6 @@ BODIES = ("json", "form", "text")
 RESERVED_HEADERS = ("host", "content-length", "transfer-encoding", "connection", "accept-encoding")
 _FIXED_ORIGIN = re.compile(r"https?://[^/{}?#]+(?:[/?#].*)?", re.DOTALL)
 _ALONE = re.compile(r"\{[^{}]*\}")
-_HEADER_NAME = re.compile("[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# What may stand in a url that a payload gives as it is.
-_SAFE = "%/:?#[]@!$&'()*+,;=~"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,18 +40,11 @@ class Request:
     @property
     def digest(self) -> str:
         """What tells this request from others."""
-        parts = (self.method, self.url, self.body or b"")
-        return blake2b(repr(parts).encode(), digest_size=9).hexdigest()
+        return digest(repr((self.method, self.url, self.body or b"")))
 
 
 def is_url_template(value: object) -> bool:
     return isinstance(value, str) and bool(_ALONE.fullmatch(value) or _FIXED_ORIGIN.fullmatch(value))
-
-
-def is_headers(value: object) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(name, str) and _HEADER_NAME.fullmatch(name) and name.lower() not in RESERVED_HEADERS
-        and isinstance(content, str) for name, content in value.items())
 
 
 def is_fields(value: object) -> bool:
@@ -58,7 +57,7 @@ def is_auth(value: object) -> bool:
     if value.keys() == {"user", "password"}:
         return ":" not in value["user"]
     if value.keys() == {"header", "value"}:
-        return is_headers({value["header"]: ""}) and is_line(value["value"])
+        return is_headers({value["header"]: ""}, RESERVED_HEADERS) and is_line(value["value"])
     return value.keys() in ({"bearer"}, {"query", "value"}) and all(map(is_line, value.values()))
 
 
@@ -98,14 +97,14 @@ def render(config: dict, payload: object, context: object, key: str) -> Request:
     found = Request(method=config["method"], url=url, headers=headers, body=body, secrets=_secrets(url, auth, given))
     if found.method in ("POST", "PATCH") and "idempotency-key" not in map(str.lower, headers):
         # A service that knows it does nothing twice, whatever attempt this is.
-        headers["Idempotency-Key"] = blake2b(f"{key}\n{found.digest}".encode(), digest_size=16).hexdigest()
+        headers["Idempotency-Key"] = digest(f"{key}\n{found.digest}", 16)
     return found
 
 
 def _url(template: str, payload: object, context: object) -> str:
     if _ALONE.fullmatch(template):
         url = text(template, payload, context, name="url")
-        url = quote(url, safe=_SAFE) if isinstance(url, str) else None
+        url = quote(url, safe=SAFE) if isinstance(url, str) else None
     else:
         url = text(template, payload, context, name="url", escape=_segment)
     if not is_url(url):
@@ -145,8 +144,7 @@ def _authorization(auth: dict) -> dict[str, str]:
     if "bearer" in auth:
         return {"Authorization": f"Bearer {auth['bearer']}"}
     if "password" in auth:
-        pair = base64.b64encode(f"{auth['user']}:{auth['password']}".encode()).decode()
-        return {"Authorization": f"Basic {pair}"}
+        return {"Authorization": basic(auth["user"], auth["password"])}
     return {auth["header"]: auth["value"]} if "header" in auth else {}
 
 

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import time
-from hashlib import blake2b
+from functools import partial
 from urllib.parse import urljoin, urlsplit
 
 # The library is beside this file, or in the lib of the directory of plugins.
@@ -21,7 +21,10 @@ from ductile_plugin import (
     Failed,
     Permanent,
     Retry,
+    digest,
+    event_of,
     http,
+    is_headers,
     is_line,
     is_number,
     is_url,
@@ -32,9 +35,10 @@ from ductile_plugin import (
     seconds_left,
     settings,
     where,
+    workspace_of,
     write_file,
 )
-from request import METHODS, Request, check, is_auth, is_fields, is_headers, is_url_template, render
+from request import METHODS, RESERVED_HEADERS, Request, check, is_auth, is_fields, is_url_template, render
 
 REDIRECTS = 5
 # Of one event; a context takes 1 MiB.
@@ -66,7 +70,8 @@ KEYS = {
     "url": (is_url_template, f"{URL}; placeholders in its path and query, or one that is all of it"),
     "method": (METHODS, None, "GET"),
     "query": (is_fields, "a mapping", {}),
-    "headers": (is_headers, "a mapping of header names to strings, without those of the connection itself", {}),
+    "headers": (partial(is_headers, reserved=RESERVED_HEADERS),
+                "a mapping of header names to strings, without those of the connection itself", {}),
     "json": (lambda value: True, "", None),
     "form": (is_fields, "a mapping", None),
     "text": (lambda value: isinstance(value, str), "a string", None),
@@ -188,7 +193,7 @@ def send(request: dict, config: dict, wanted: Request) -> dict:
     elif config["response"] == "text":
         found["text"] = answer.text
     elif config["response"] == "file":
-        path = os.path.join(os.path.realpath(request.get("workspace_dir") or "."), config["file"] or "response")
+        path = os.path.join(workspace_of(request), config["file"] or "response")
         write_file(path, answer.body)
         found |= {"file": path, "size": len(answer.body),
                   "content_type": one_line(answer.headers.get("content-type", ""))}
@@ -217,7 +222,7 @@ def done(request: dict, config: dict, wanted: Request, found: dict) -> dict:
             written = file.read()
     known = (request.get("state") or {}).get("digests")
     known = dict(known) if isinstance(known, dict) else {}
-    before, now = known.pop(wanted.digest, None), blake2b(written, digest_size=9).hexdigest()
+    before, now = known.pop(wanted.digest, None), digest(written)
     if before == now:
         return {"status": "ok", "result": f"{result}, unchanged"}
     kept = dict(list(known.items())[1 - MOST_DIGESTS:]) | {wanted.digest: now}
@@ -236,8 +241,7 @@ def respond(request: dict) -> dict:
         return {"status": "ok", "result": f"would {config['method']} {place}"}
     if command not in ("poll", "handle"):
         raise Permanent("http_request has no such command")
-    event = request.get("event")
-    event = event if isinstance(event, dict) else {}
+    event = event_of(request)
     key = f"{os.environ.get('DUCTILE_PLUGIN')}\n{event.get('event_id') or request.get('job_id')}"
     wanted = render(config, event.get("payload", {}), request.get("context"), key)
     return done(request, config, wanted, send(request, config, wanted))
