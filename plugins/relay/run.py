@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import time
+from functools import partial
 
 # The library is beside this file, or in the lib of the directory of plugins.
 sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib"))
@@ -19,7 +20,9 @@ from ductile_plugin import (
     MIB,
     URL,
     Permanent,
+    event_of,
     http,
+    is_headers,
     is_number,
     is_url,
     main,
@@ -55,19 +58,13 @@ def key_of(secret: object) -> bytes | None:
         return None
 
 
-def is_headers(value: object) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(name, str) and name.lower() not in _RESERVED and isinstance(content, str)
-        for name, content in value.items())
-
-
 KEYS = {
     "url": (is_url, URL),
     "secret": (key_of, f"whsec_ and the base64 of at least {LEAST_SECRET_BYTES} bytes; openssl rand -base64 32 makes "
                        f"one"),
     "body": (("payload", "envelope"), None, "payload"),
-    "headers": (is_headers, "a mapping of header names to strings, without those of the connection and the signature",
-                {}),
+    "headers": (partial(is_headers, reserved=_RESERVED),
+                "a mapping of header names to strings, without those of the connection and the signature", {}),
     "timeout": (is_number(0.01, 600), "seconds, at most 600", 15),
 }
 
@@ -129,8 +126,7 @@ def respond(request: dict) -> dict:
         return {"status": "ok", "result": f"would post to {place}"}
     if request.get("command") != "handle":
         raise Permanent("relay has no such command")
-    event = request.get("event")
-    answer = post(request, config, event if isinstance(event, dict) else {})
+    answer = post(request, config, event_of(request))
     remote = job_of(answer)
     sent = {"status": answer.status} | {f"remote_{name}": value for name, value in remote.items()}
     known = ", which had it already" if remote.get("deduped") else ""
