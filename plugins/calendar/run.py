@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 import re
 import stat
@@ -20,12 +18,17 @@ import ics
 from ductile_plugin import (
     MIB,
     URL,
+    ZONE,
     ConfigError,
     Permanent,
     Retry,
+    basic,
+    digest,
     http,
+    is_absolute,
     is_line,
     is_url,
+    is_zone,
     log,
     main,
     one_line,
@@ -43,13 +46,13 @@ LONGEST_TEXT, MOST_WARNINGS = 5000, 20
 UNITS = {"m": 60, "h": 3600, "d": 86_400}
 KEYS = {
     "url": (lambda value: isinstance(value, str) and is_url(re.sub("^webcals?:", "https:", value)), URL, None),
-    "path": (lambda value: is_line(value) and os.path.isabs(os.path.expanduser(value)), "an absolute path", None),
+    "path": (is_absolute, "an absolute path", None),
     "username": (is_line, "one line", None), "password": (is_line, "one line", None),
     "ahead": (lambda value: isinstance(value, str) and re.fullmatch("[0-9]{1,3}[mhd]", value) is not None
               and seconds(value) <= 31 * 86_400, "a time such as 15m, 2h or 1d, up to 31d", "15m"),
     "all_day_at": (lambda value: isinstance(value, str) and re.fullmatch("([01][0-9]|2[0-3]):[0-5][0-9]", value)
                    is not None, 'a time of day such as "07:00"', "07:00"),
-    "timezone": (is_line, "a time zone such as Europe/Berlin", None),
+    "timezone": (is_zone, ZONE, None),
 }
 
 
@@ -69,15 +72,8 @@ def checked(request: dict) -> dict:
     return config
 
 
-def zone_of(name: str | None) -> tzinfo:
-    """Return the zone of times that have none. The system's own keeps its rules, not only today's offset."""
-    try:
-        return ZoneInfo(name) if name is not None else system_zone()
-    except (ValueError, OSError, LookupError):
-        raise ConfigError("timezone: expected a name such as Europe/Berlin") from None
-
-
 def system_zone() -> tzinfo:
+    """Return the zone of times that have none: the system's own with its rules, not only today's offset."""
     name = os.environ.get("TZ", "").removeprefix(":")
     if name:
         return ZoneInfo(name)
@@ -93,7 +89,7 @@ def respond(request: dict) -> dict:
     if request.get("command") not in ("poll", "health"):
         raise Permanent("calendar has no such command")
     place = config["path"] if config["url"] is None else where(config["url"])
-    zone = zone_of(config["timezone"])
+    zone = ZoneInfo(config["timezone"]) if config["timezone"] else system_zone()
     try:
         calendar = ics.parse(read(request, config))
     except ics.NoCalendar:
@@ -110,8 +106,7 @@ def read(request: dict, config: dict) -> bytes:
         return read_file(os.path.expanduser(config["path"]))
     headers = {"Accept": "text/calendar, */*;q=0.1"}
     if config["username"] is not None:
-        login = base64.b64encode(f"{config['username']}:{config['password']}".encode()).decode()
-        headers["Authorization"] = f"Basic {login}"
+        headers["Authorization"] = basic(config["username"], config["password"])
     answer = http("GET", config["url"], headers=headers, timeout=min(TIMEOUT_SECONDS, seconds_left(request)),
                   limit=LIMIT_BYTES, redirects=5)
     if not answer.ok:
@@ -153,7 +148,7 @@ def poll(config: dict, state: dict, calendar: ics.Component, zones: ics.Zones, n
     due.sort(key=lambda entry: entry[:2])
     emitted = due[:MOST_EVENTS]
     # Once, and not at each poll.
-    warned = hashlib.blake2b("\n".join(sorted(warnings)).encode(), digest_size=8).hexdigest() if warnings else ""
+    warned = digest("\n".join(sorted(warnings)), 8) if warnings else ""
     for line in warnings[:MOST_WARNINGS] if warned != state.get("warned", "") else ():
         log(one_line(line), "warn")
     oldest = int((now - LATE - timedelta(days=2)).timestamp())
