@@ -14,24 +14,27 @@ from zoneinfo import ZoneInfo
 # The library is beside this file, or in the lib of the directory of plugins.
 sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib"))
 
-from ductile_plugin import ConfigError, Permanent, Retry, is_line, main, seconds_left, settings, text
+from ductile_plugin import (
+    ZONE,
+    ConfigError,
+    Permanent,
+    Retry,
+    event_of,
+    is_absolute,
+    is_line,
+    is_zone,
+    main,
+    seconds_left,
+    settings,
+    text,
+    workspace_of,
+)
 from storing import file_away, locked, store_csv, store_jsonl, store_sqlite
 
 # Ids of stored events that are remembered, beside those at the end of the file.
 MOST_RECENT = 1000
 ENDINGS = {"jsonl": "jsonl", "csv": "csv", "sqlite": "sqlite"}
 PERIODS = {"never": "", "daily": "-%Y-%m-%d", "monthly": "-%Y-%m", "yearly": "-%Y"}
-
-
-def is_directory_path(value: object) -> bool:
-    return is_line(value) and os.path.isabs(os.path.expanduser(value))
-
-
-def is_zone(value: object) -> bool:
-    try:
-        return isinstance(value, str) and bool(ZoneInfo(value))
-    except (LookupError, OSError, ValueError):
-        return False
 
 
 def is_columns(value: object) -> bool:
@@ -43,12 +46,12 @@ def is_patterns(value: object) -> bool:
 
 
 KEYS = {
-    "directory": (is_directory_path, "an absolute path, or one that begins with ~"),
+    "directory": (is_absolute, "an absolute path, or one that begins with ~"),
     "name": (lambda value: isinstance(value, str) and re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,99}", value),
              "letters, digits, hyphens and underscores", "events"),
     "format": (tuple(ENDINGS), None, "jsonl"),
     "rotate": (tuple(PERIODS), None, "monthly"),
-    "timezone": (is_zone, "a time zone such as Europe/Berlin", None),
+    "timezone": (is_zone, ZONE, None),
     "columns": (is_columns, "a mapping of column names to templates; event_id is always the first column", None),
     "files": (is_patterns, "true, false or a list of patterns such as *.pdf", False),
 }
@@ -78,8 +81,7 @@ def target(config: dict, when: datetime) -> str:
 
 
 def handle(request: dict, config: dict) -> dict:
-    event = request.get("event")
-    event = event if isinstance(event, dict) else {}
+    event = event_of(request)
     when = local(event.get("timestamp"), config["timezone"])
     record = {"event_id": str(event.get("event_id") or request.get("job_id")),
               "time": event.get("timestamp") or when.astimezone(UTC).isoformat(), "type": event.get("type"),
@@ -105,7 +107,7 @@ def filed(request: dict, config: dict, when: datetime) -> list[str]:
     if not patterns:
         return []
     day = os.path.join(config["directory"], "files", when.strftime("%Y-%m-%d"))
-    return file_away(os.path.realpath(request.get("workspace_dir") or "."), patterns, day)
+    return file_away(workspace_of(request), patterns, day)
 
 
 def store(path: str, config: dict, record: dict, context: object) -> tuple[str, bool]:
