@@ -4,18 +4,29 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import sys
 import time
 from datetime import UTC, datetime
-from hashlib import blake2b
 
 # The library is beside this file, or in the lib of the directory of plugins.
 sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib"))
 
-from ductile_plugin import MIB, Permanent, Retry, is_line, is_number, log, main, seconds_left, settings
+from ductile_plugin import (
+    MIB,
+    Permanent,
+    Retry,
+    digest,
+    is_absolute,
+    is_line,
+    is_number,
+    log,
+    main,
+    seconds_left,
+    settings,
+    workspace_of,
+)
 from looks import Entry, Version, compare, pack, scan, unpack
 
 # No file is begun with less time than this, in seconds.
@@ -23,16 +34,12 @@ SPARE_SECONDS = 5
 MESSAGES = {"file.new": "is new", "file.changed": "has changed", "file.removed": "was removed"}
 
 
-def is_directory_path(value: object) -> bool:
-    return is_line(value) and os.path.isabs(os.path.expanduser(value))
-
-
 def is_patterns(value: object) -> bool:
     return isinstance(value, list) and value != [] and all(map(is_line, value))
 
 
 KEYS = {
-    "directory": (is_directory_path, "an absolute path, or one that begins with ~"),
+    "directory": (is_absolute, "an absolute path, or one that begins with ~"),
     "recursive": ((True, False), None, True),
     "include": (is_patterns, "a list of patterns such as *.pdf", ["*"]),
     "ignore": (lambda value: value == [] or is_patterns(value), "a list of patterns such as *.bak", []),
@@ -57,7 +64,7 @@ class Look:
 
     def __init__(self, request: dict, config: dict) -> None:
         self.config, self.root = config, os.path.realpath(os.path.expanduser(config["directory"]))
-        self.workspace = os.path.realpath(request.get("workspace_dir") or ".")
+        self.workspace = workspace_of(request)
         self.end = time.monotonic() + seconds_left(request)
         self.now = now()
         self.events: list[dict] = []
@@ -156,10 +163,6 @@ def poll(request: dict, config: dict) -> dict:
               "result": f"{len(look.events)} events, {len(found)} files, {waiting} not complete yet{more}"}
     updates = {"known": pack(known)} if known != before else {}
     return answer | {"state_updates": updates | ({"device": device} if found and state.get("device") != device else {})}
-
-
-def digest(value: object) -> str:
-    return blake2b(json.dumps(value).encode("utf-8", "replace"), digest_size=9).hexdigest()
 
 
 def respond(request: dict) -> dict:
