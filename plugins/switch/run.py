@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib"))
 
 from conditions import check, holds
-from ductile_plugin import ConfigError, Permanent, is_line, main, settings
+from ductile_plugin import ZONE, ConfigError, Permanent, event_of, is_line, is_zone, main, settings
 
 # Only Ductile emits events of these types.
 RESERVED = ("ductile.job.", "ductile.breaker.", "ductile.step.", "ductile.schedule.", "ductile.plugin.")
@@ -22,18 +22,11 @@ def is_event_type(value: object) -> bool:
     return is_line(value) and not value.startswith(RESERVED)
 
 
-def is_zone(value: object) -> bool:
-    try:
-        return isinstance(value, str) and bool(ZoneInfo(value))
-    except (LookupError, OSError, ValueError):
-        return False
-
-
 TYPE = "the type of an event, in one line and not one of Ductile's own"
 KEYS = {
     "rules": (lambda value: isinstance(value, list) and value != [], "a list of rules with when and emit"),
     "otherwise": (is_event_type, TYPE, None),
-    "timezone": (is_zone, "a time zone such as Europe/Berlin", None),
+    "timezone": (is_zone, ZONE, None),
 }
 
 
@@ -51,8 +44,7 @@ def checked(request: dict) -> dict:
 
 
 def handle(request: dict, config: dict) -> dict:
-    event = request.get("event")
-    event = event if isinstance(event, dict) else {}
+    event = event_of(request)
     sources = (event.get("payload", {}), request.get("context"))
     zone = ZoneInfo(config["timezone"]) if config["timezone"] else None
     now = datetime.now(UTC)
