@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import re
 from urllib.parse import urlencode
 
-from ductile_plugin import Answer, Failed, Permanent, Retry, http, where
+from ductile_plugin import Answer, Failed, Permanent, Retry, digest, http, where
 
 TOKEN_PATH = "/personalapitoken-service/personal-api/personal-api-key/token"
 TIMEOUT_SECONDS = 30
@@ -32,7 +31,7 @@ class Api:
 
     def __init__(self, config: dict, state: dict, now: float, timeout: float) -> None:
         self._config, self._now, self._timeout = config, now, timeout
-        mark = hashlib.blake2b(f"{config['base_url']} {config['api_key']}".encode(), digest_size=8).hexdigest()
+        mark = digest(f"{config['base_url']} {config['api_key']}", 8)
         self.state = {"key_mark": mark}
         if state.get("key_mark") == mark and state.get("expires_at", 0) > now + SPARE_SECONDS:
             self.state |= {"access_token": state.get("access_token"), "expires_at": state["expires_at"]}

@@ -16,13 +16,14 @@ import rows
 from api import LONGEST_WAIT_SECONDS, TIMEOUT_SECONDS, Api, Busy, Missing
 from ductile_plugin import (
     URL,
-    ConfigError,
+    ZONE,
     Failed,
     Permanent,
     Retry,
     is_line,
     is_number,
     is_url,
+    is_zone,
     log,
     main,
     seconds_left,
@@ -38,7 +39,7 @@ REMEMBERED_DAYS = 100
 MOST_EVENTS = 500
 KEYS = {
     "api_key": (lambda value: is_line(value) and value.isascii() and " " not in value, "the key from Garmin Connect"),
-    "timezone": (is_line, "the time zone of your account, such as Europe/Berlin"),
+    "timezone": (is_zone, ZONE),
     "kinds": (lambda value: isinstance(value, list) and value != [] and all(
         isinstance(each, str) and each in rows.KINDS for each in value), f"a list of {', '.join(rows.KINDS)}",
         list(rows.KINDS)),
@@ -50,7 +51,7 @@ KEYS = {
 
 def respond(request: dict) -> dict:
     config, now = settings(request, KEYS), time.time()
-    zone = zone_of(config["timezone"])
+    zone = ZoneInfo(config["timezone"])
     state = request.get("state") or {}
     if request.get("command") == "health":
         return health(config, state, now, zone)
@@ -62,15 +63,8 @@ def respond(request: dict) -> dict:
     try:
         return poll(request, config, state, now, zone)
     except Busy as error:
-        return {"status": "error", "error": str(error), "retry": True,
-                "state_updates": {"not_before": int(now + error.seconds)}}
-
-
-def zone_of(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(name)
-    except (ValueError, OSError, LookupError):
-        raise ConfigError("timezone: expected a name such as Europe/Berlin") from None
+        error.state_updates = {"not_before": int(now + error.seconds)}
+        raise
 
 
 def health(config: dict, state: dict, now: float, zone: ZoneInfo) -> dict:
