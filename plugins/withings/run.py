@@ -12,7 +12,7 @@ sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.par
 
 import rows
 from api import LONGEST_WAIT_SECONDS, TIMEOUT_SECONDS, Busy, Unauthorized, call, refreshed
-from ductile_plugin import URL, Permanent, Retry, is_line, is_number, is_url, main, seconds_left, settings
+from ductile_plugin import URL, Permanent, Retry, is_line, is_number, is_url, main, payload_of, seconds_left, settings
 
 BASE_URL = "https://wbsapi.withings.net"
 # A token that expires sooner is renewed.
@@ -43,8 +43,8 @@ def respond(request: dict) -> dict:
             return fetch(request, config, state, now)
         return renew(request, config, state, now)
     except Busy as error:
-        return {"status": "error", "error": str(error), "retry": True,
-                "state_updates": {"not_before": int(now + error.seconds)}}
+        error.state_updates = {"not_before": int(now + error.seconds)}
+        raise
 
 
 def is_valid(state: dict, now: float) -> bool:
@@ -72,9 +72,7 @@ def renew(request: dict, config: dict, state: dict, now: float) -> dict:
 
 def times_renewed(request: dict) -> int:
     """Return how often the token was renewed in this chain, so that it ends."""
-    event = request.get("event")
-    payload = event.get("payload") if isinstance(event, dict) and request.get("command") == "handle" else None
-    times = payload.get("renewed") if isinstance(payload, dict) else None
+    times = payload_of(request).get("renewed") if request.get("command") == "handle" else None
     return times if type(times) is int else 0
 
 
