@@ -14,7 +14,7 @@ sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.par
 
 import daily
 import show
-from ductile_plugin import ConfigError, Permanent, is_line, is_number, log, main, settings
+from ductile_plugin import ZONE, Permanent, event_of, is_line, is_number, is_zone, log, main, settings
 
 # In this order, of those that there are.
 METRICS = ["weight", "fat_ratio", "systolic", "diastolic", "resting_heart_rate", "hrv", "sleep", "sleep_score", "steps",
@@ -23,7 +23,7 @@ KEYS = {
     "metrics": (lambda value: isinstance(value, list) and value != [] and all(map(is_line, value)),
                 "a list of metrics such as weight", METRICS),
     "chart_days": (is_number(7, daily.KEPT_DAYS, whole=True), f"a whole number of days, 7 to {daily.KEPT_DAYS}", 90),
-    "timezone": (is_line, "a time zone such as Europe/Berlin", None),
+    "timezone": (is_zone, ZONE, None),
 }
 
 
@@ -31,7 +31,7 @@ def respond(request: dict) -> dict:
     config = settings(request, KEYS)
     # Each series is a key of the state, so that an event stores only those that it changes.
     series = request.get("state") or {}
-    day = today(config["timezone"])
+    day = datetime.now(ZoneInfo(config["timezone"]) if config["timezone"] else None).date()
     command = request.get("command")
     if command == "health":
         return {"status": "ok", "result": f"keeps {len(series)} series of at most {daily.MOST_SERIES}"}
@@ -42,17 +42,9 @@ def respond(request: dict) -> dict:
     raise Permanent("health_analyzer has no such command")
 
 
-def today(zone: str | None) -> date:
-    try:
-        return datetime.now(None if zone is None else ZoneInfo(zone)).date()
-    except (ValueError, OSError, LookupError):
-        raise ConfigError("timezone: expected a name such as Europe/Berlin") from None
-
-
 def keep(request: dict, series: dict, day: date) -> dict:
     """Add an event's values. The same event again changes nothing."""
-    event = request.get("event")
-    found = daily.measurement(event.get("payload") if isinstance(event, dict) else None)
+    found = daily.measurement(event_of(request).get("payload"))
     if found["kind"] == "workout":
         return {"status": "ok", "result": "workouts are not kept"}
     changed, refused = daily.add(series, found, day)
