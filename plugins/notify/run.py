@@ -11,7 +11,19 @@ import time
 # The library is beside this file, or in the lib of the directory of plugins.
 sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib"))
 
-from ductile_plugin import URL, ConfigError, Permanent, http, is_url, log, main, seconds_left, settings, where
+from ductile_plugin import (
+    URL,
+    ConfigError,
+    Permanent,
+    event_of,
+    http,
+    is_url,
+    log,
+    main,
+    seconds_left,
+    settings,
+    where,
+)
 from message import FORMATS, compose, encode
 from repeats import Repeats, is_duration, seconds
 
@@ -71,8 +83,8 @@ def respond(request: dict) -> dict:
         return {"status": "ok", "result": f"would send to {place} as {config['format']}"}
     if request.get("command") != "handle":
         raise Permanent("notify has no such command")
-    event = request.get("event")
-    payload = event.get("payload", {}) if isinstance(event, dict) else {}
+    event = event_of(request)
+    payload = event.get("payload", {})
     text = compose(config, payload, request.get("context"))
     if not text.strip():
         raise Permanent("the message is empty, nothing was sent")
