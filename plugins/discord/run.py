@@ -10,7 +10,7 @@ import sys
 # The library is beside this file, or in the lib of the directory of plugins.
 sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib"))
 
-from ductile_plugin import ConfigError, Permanent, main
+from ductile_plugin import Permanent, main, settings
 from links import find
 
 # Discord allows 4,000 characters. Every event carries the content: a longer one with many links would never end.
@@ -18,37 +18,12 @@ LONGEST_CONTENT = 10_000
 HOST_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.IGNORECASE)
 
 
-KEYS = ("bots", "hosts")
-
-
-def check_keys(config: object) -> None:
-    """Refuse a configuration with another key. Raises ConfigError."""
-    if not isinstance(config, dict):
-        raise ConfigError("config: expected a mapping")
-    for key in config:
-        if key not in KEYS:
-            raise ConfigError(f"config: unknown key {key!r}, expected one of {', '.join(KEYS)}")
-
-
-def takes_bots(config: dict) -> bool:
-    """Say whether the messages of bots count, too. Raises ConfigError."""
-    bots = config.get("bots")
-    if bots is not None and not isinstance(bots, bool):
-        raise ConfigError("bots: expected true or false")
-    return bool(bots)
-
-
-def hosts_of(config: dict) -> list[str]:
-    """Return the hosts whose links count, in lower case; none means all. Raises ConfigError."""
-    hosts = config.get("hosts")
-    if hosts is None:
-        return []
-    if not isinstance(hosts, list) or not hosts:
-        raise ConfigError("hosts: expected a list of host names such as youtube.com")
-    for index, host in enumerate(hosts):
-        if not isinstance(host, str) or not HOST_NAME.fullmatch(host):
-            raise ConfigError(f"hosts[{index}]: expected a host name such as youtube.com")
-    return [host.lower() for host in hosts]
+KEYS = {
+    "bots": ((True, False), "true or false", False),
+    "hosts": (lambda value: isinstance(value, list) and value != [] and all(
+        isinstance(host, str) and HOST_NAME.fullmatch(host) for host in value),
+        "a list of host names such as youtube.com", []),
+}
 
 
 def message_of(event: object) -> dict:
@@ -76,15 +51,14 @@ def is_of_a_bot(message: dict) -> bool:
 
 
 def respond(request: dict) -> dict:
-    config = request.get("config")
-    check_keys(config)
-    hosts, with_bots = hosts_of(config), takes_bots(config)
+    config = settings(request, KEYS)
+    hosts = [host.lower() for host in config["hosts"]]
     if request.get("command") == "health":
         return {"status": "ok", "result": f"would take links to {', '.join(hosts) or 'any host'}"}
     if request.get("command") != "handle":
         raise Permanent("discord has no such command")
     message = message_of(request.get("event"))
-    if not with_bots and is_of_a_bot(request["event"]["payload"]):
+    if not config["bots"] and is_of_a_bot(request["event"]["payload"]):
         # An answer that was posted to the channel with a link in it would be answered again, for ever.
         return {"status": "ok", "result": "the message is a bot's", "events": []}
     # The url and not its place is in the key: an edited message may be delivered again with one link more.

@@ -185,7 +185,6 @@ def test_as_many_links_as_fit_are_events():
 # What is configured wrongly
 
 A_LIST = "hosts: expected a list of host names such as youtube.com"
-A_NAME = "expected a host name such as youtube.com"
 
 
 @pytest.mark.parametrize(
@@ -194,10 +193,10 @@ A_NAME = "expected a host name such as youtube.com"
         ([], "config: expected a mapping"),
         ({"host": ["a"]}, "config: unknown key 'host', expected one of bots, hosts"),
         ({"hosts": "youtube.com"}, A_LIST), ({"hosts": []}, A_LIST), ({"hosts": {"a": 1}}, A_LIST),
-        ({"hosts": ["youtube.com", 5]}, f"hosts[1]: {A_NAME}"),
-        ({"hosts": ["https://youtube.com"]}, f"hosts[0]: {A_NAME}"),
+        ({"hosts": ["youtube.com", 5]}, A_LIST),
+        ({"hosts": ["https://youtube.com"]}, A_LIST),
         ({"bots": "no"}, "bots: expected true or false"),
-        ({"hosts": ["*.youtube.com"]}, f"hosts[0]: {A_NAME}"), ({"hosts": [""]}, f"hosts[0]: {A_NAME}"),
+        ({"hosts": ["*.youtube.com"]}, A_LIST), ({"hosts": [""]}, A_LIST),
     ],
 )
 def test_a_wrong_configuration_is_named_and_not_tried_again(config, error):
