@@ -7,7 +7,6 @@ import os
 import re
 import sys
 import time
-from hashlib import blake2b
 
 # The library is beside this file, or in the lib of the directory of plugins.
 sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib"))
@@ -18,17 +17,18 @@ from ductile_plugin import (
     ConfigError,
     Failed,
     Permanent,
-    Retry,
+    digest,
     is_url,
     log,
     main,
+    payload_of,
     seconds_left,
     settings,
     where,
+    workspace_text,
 )
 from parts import heading, split
 
-LIMIT_BYTES = 4 * 1024 * 1024
 # Discord takes at most 25 characters.
 NONCE_BYTES = 12
 # Jobs whose messages are half posted; the state grows no further.
@@ -73,24 +73,11 @@ def target_of(config: dict, payload: dict) -> Target:
     return bot_target(config["api_base"], config["bot_token"], channel_id)
 
 
-def summary(payload: dict, workspace: str) -> str:
+def summary(request: dict) -> str:
     """Return the summary that the payload names in the workspace, else that of summary.txt. Raises Failed."""
-    path = os.path.join(workspace, "summary.txt")
-    given = payload.get("summary_path")
-    if isinstance(given, str) and "\0" not in given:
-        given = os.path.realpath(os.path.join(workspace, given))
-        path = given if given.startswith(workspace + os.sep) else path
-    shown = os.path.relpath(path, workspace)
-    try:
-        if not os.path.isfile(path):
-            raise Permanent(f"{shown}: there is no such summary in the workspace")
-        with open(path, "rb") as file:
-            data = file.read(LIMIT_BYTES)
-    except OSError as error:
-        raise Retry(f"{shown}: {error.strerror}") from None
-    text = data.decode("utf-8", "replace").strip()
+    text = workspace_text(request, "summary_path", "summary.txt", "summary", cut=True).strip()
     if not text:
-        raise Permanent(f"{shown}: the summary is empty, nothing was posted")
+        raise Permanent("the summary is empty, nothing was posted")
     return text
 
 
@@ -98,8 +85,7 @@ def post(request: dict, target: Target, config: dict, parts: list[str], posted: 
     """Post each part that is not in `posted` yet, in order, and add the nonce of each to it. Raises Failed."""
     end = time.monotonic() + seconds_left(request, default=SECONDS_WITHOUT_DEADLINE)
     for number, part in enumerate(parts, 1):
-        digest = blake2b(f"{request.get('job_id')}\n{number}\n{part}".encode(), digest_size=NONCE_BYTES)
-        nonce = digest.hexdigest()
+        nonce = digest(f"{request.get('job_id')}\n{number}\n{part}", NONCE_BYTES)
         if nonce in posted:
             continue
         # A transcript calls up nobody, whatever it says.
@@ -123,25 +109,21 @@ def unfinished(request: dict) -> dict[str, list[str]]:
 
 
 def handle(request: dict, config: dict) -> dict:
-    event = request.get("event")
-    payload = event.get("payload") if isinstance(event, dict) else None
-    payload = payload if isinstance(payload, dict) else {}
+    payload = payload_of(request)
     target = target_of(config, payload)
-    text = summary(payload, os.path.realpath(request.get("workspace_dir") or "."))
+    text = summary(request)
     parts, is_cut = split("\n\n".join([heading(config["template"], payload, request.get("context")), text]))
     if is_cut:
         log(f"the summary is too long, only {len(parts)} parts of it are posted", "warn")
     job, others = str(request.get("job_id")), unfinished(request)
     posted = list(others.pop(job, []))
-    before, answer = len(posted), {}
+    before = len(posted)
     try:
         post(request, target, config, parts, posted)
     except Failed as error:
-        answer = {"status": "error", "error": str(error), "retry": error.retry}
         if len(posted) > before:
-            kept = dict(list(others.items())[1 - MOST_UNFINISHED:]) | {job: posted}
-            answer["state_updates"] = {"unfinished": kept}
-        return answer
+            error.state_updates = {"unfinished": dict(list(others.items())[1 - MOST_UNFINISHED:]) | {job: posted}}
+        raise
     sent = {"type": "discord_notify.sent", "payload": {"parts": len(parts)}}
     answer = {"status": "ok", "result": f"posted to {where(target.url)} in {len(parts)} part{'s' * (len(parts) > 1)}",
               "events": [sent]}

@@ -182,7 +182,7 @@ def test_a_path_out_of_the_workspace_is_not_followed(server, workspace, path):
 
 def test_a_missing_or_empty_summary_is_not_tried_again(server, workspace):
     (workspace / "summary.txt").write_text(" \n", encoding="utf-8")
-    assert failure(post(server, workspace)) == ("summary.txt: the summary is empty, nothing was posted", False)
+    assert failure(post(server, workspace)) == ("the summary is empty, nothing was posted", False)
     (workspace / "summary.txt").unlink()
     assert failure(post(server, workspace)) == ("summary.txt: there is no such summary in the workspace", False)
     payload = PAYLOAD | {"summary_path": f"{workspace}/x/y"}
