@@ -12,56 +12,28 @@ from datetime import UTC, datetime
 # The library is beside this file, or in the lib of the directory of plugins.
 sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib"))
 
-from ductile_plugin import ConfigError, Permanent, Retry, log, main
+from ductile_plugin import (
+    Permanent,
+    event_of,
+    is_absolute,
+    main,
+    payload_of,
+    settings,
+    workspace_of,
+    workspace_text,
+)
 from filing import file_note
 from markdown import body, front_matter, identity, one_line, quoted, stem
 
 LIMIT_BYTES = 4 * 1024 * 1024
 
 
-def checked(config: object) -> tuple[str, list[str]]:
-    """Return the directory, an absolute path, and the tags. Raises ConfigError."""
-    if not isinstance(config, dict):
-        raise ConfigError("config: expected a mapping")
-    for key in config:
-        if key not in ("directory", "tags"):
-            raise ConfigError(f"config: unknown key {key!r}, expected one of directory, tags")
-    directory = config.get("directory")
-    directory = os.path.expanduser(directory) if isinstance(directory, str) and "\0" not in directory else ""
-    if not os.path.isabs(directory):
-        raise ConfigError("directory: expected an absolute path or one that starts with ~/")
-    tags = config.get("tags")
-    tags = [] if tags is None else tags
-    if not isinstance(tags, list):
-        raise ConfigError("tags: expected a list of texts")
-    for index, tag in enumerate(tags):
-        if not isinstance(tag, str) or not tag or tag != one_line(tag):
-            raise ConfigError(f"tags[{index}]: expected a text of one line (a number needs quotes)")
-    return os.path.normpath(directory), tags
-
-
-def read(payload: dict, key: str, workspace: str, name: str) -> str:
-    """Return the text that the payload's path names in the workspace, else that of `name`; empty where there is none.
-
-    Raises Failed.
-    """
-    path = os.path.join(workspace, name)
-    given = payload.get(key)
-    if isinstance(given, str) and "\0" not in given:
-        given = os.path.realpath(os.path.join(workspace, given))
-        path = given if given.startswith(workspace + os.sep) else path
-    shown = os.path.relpath(path, workspace)
-    if not os.path.isfile(path):
-        log(f"{shown}: there is no such file in the workspace", "warn")
-        return ""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(LIMIT_BYTES + 1)
-    except OSError as error:
-        raise Retry(f"{shown}: {error.strerror}") from None
-    if len(data) > LIMIT_BYTES:
-        raise Permanent(f"{shown}: larger than {LIMIT_BYTES // 1024 // 1024} MiB, that is no text for a note")
-    return data.decode("utf-8", "replace").removeprefix("\ufeff").replace("\0", "").strip()
+KEYS = {
+    "directory": (is_absolute, "an absolute path or one that starts with ~/"),
+    "tags": (lambda value: isinstance(value, list) and all(isinstance(tag, str) and tag and tag == one_line(tag)
+                                                           for tag in value),
+             "a list of strings, each on one line (a number needs quotes)", []),
+}
 
 
 def channel_of(payload: dict, workspace: str) -> str:
@@ -93,7 +65,7 @@ def fields_of(request: dict, event: dict, payload: dict, tags: list[str]) -> dic
     fields = {
         "title": text(payload.get("title"), payload.get("video_id"), payload.get("url"), "untitled"),
         "url": text(payload.get("url")),
-        "channel": text(channel_of(payload, os.path.realpath(request.get("workspace_dir") or "."))),
+        "channel": text(channel_of(payload, workspace_of(request))),
         "source": text(payload.get("origin_plugin"), event.get("source")),
         # By these a second run of the job knows its own note.
         "ductile_job": text(payload.get("origin_job_id"), request.get("job_id")),
@@ -121,19 +93,18 @@ def health(directory: str) -> dict:
 
 
 def respond(request: dict) -> dict:
-    directory, tags = checked(request.get("config"))
+    config = settings(request, KEYS)
+    directory, tags = os.path.normpath(os.path.expanduser(config["directory"])), config["tags"]
     if request.get("command") == "health":
         return health(directory)
     if request.get("command") != "handle":
         raise Permanent("note has no such command")
-    event = request.get("event") if isinstance(request.get("event"), dict) else {}
-    payload = event.get("payload") if isinstance(event.get("payload"), dict) else {}
-    workspace = os.path.realpath(request.get("workspace_dir") or ".")
+    event, payload = event_of(request), payload_of(request)
     job_id = request.get("job_id")
     if not isinstance(job_id, str) or not re.fullmatch("[A-Za-z0-9-]{1,64}", job_id):
         raise Permanent("job_id: expected letters, digits and hyphens")
-    summary = read(payload, "summary_path", workspace, "summary.txt")
-    transcript = read(payload, "transcript_path", workspace, "transcript.txt")
+    summary, transcript = (workspace_text(request, f"{name}_path", f"{name}.txt", "text", optional=True).strip()
+                           for name in ("summary", "transcript"))
     if not summary and not transcript:
         raise Permanent("there is neither a summary nor a transcript in the workspace, no note was filed")
     fields, date = fields_of(request, event, payload, tags), when(event)

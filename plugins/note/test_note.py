@@ -219,7 +219,7 @@ def test_one_of_the_texts_may_be_missing(workspace, notes, gone, heading):
     text = (notes / filed(notes, response)).read_text(encoding="utf-8")
     assert re.findall("^## .*", text, re.MULTILINE) == [heading]
     assert [(line.level, line.message) for line in response.logs] == [
-        ("warn", f"{gone}: there is no such file in the workspace")]
+        ("warn", f"{gone}: there is no such text in the workspace")]
 
 
 @pytest.mark.parametrize("content", [None, b"", b" \n\0"])
@@ -236,7 +236,7 @@ def test_without_any_text_there_is_no_note(workspace, notes, content):
 def test_a_text_of_absurd_size_is_not_filed(workspace, notes):
     with (workspace / "transcript.txt").open("wb") as file:
         file.truncate(4 * 1024 * 1024 + 1)
-    assert failure(do(workspace, notes)) == ("transcript.txt: larger than 4 MiB, that is no text for a note", False)
+    assert failure(do(workspace, notes)) == ("transcript.txt: larger than 4 MiB, that is no text", False)
 
 
 # Once
