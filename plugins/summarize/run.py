@@ -11,21 +11,30 @@ import sys
 sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib"))
 
 import external
-from ductile_plugin import ConfigError, Permanent, Retry, is_url, log, main, seconds_left, settings, where
+from ductile_plugin import (
+    ARGV,
+    ConfigError,
+    Permanent,
+    Retry,
+    is_argv,
+    is_url,
+    log,
+    main,
+    seconds_left,
+    settings,
+    where,
+    workspace_of,
+    workspace_text,
+    write_file,
+)
 from endpoint import ask, shortened
 from extract import summary, words
 
-LIMIT_BYTES = 4 * 1024 * 1024
 # Between the end of a command or an exchange and that of the step: to write, to answer, to end.
 SPARE_SECONDS = 2.0
 SECONDS_WITHOUT_DEADLINE = 100.0
 PROMPT = ("You sum up transcripts of videos. Say in a few plain sentences what the video is about and what can be "
           "learned from it, in the language of the transcript. Answer with the summary alone.")
-
-
-def is_argv(value: object) -> bool:
-    return (isinstance(value, list) and len(value) > 0 and value[0] != ""
-            and all(isinstance(word, str) and "\0" not in word for word in value))
 
 
 def is_file_name(value: object) -> bool:
@@ -39,7 +48,7 @@ def is_text(value: object) -> bool:
 FILE_NAME = "the name of a file in the workspace, without a directory"
 KEYS = {
     "sentences": (lambda value: type(value) is int and 1 <= value <= 50, "a whole number from 1 to 50", None),
-    "command": (is_argv, "a list of texts, the command and its arguments (a number needs quotes)", None),
+    "command": (is_argv, ARGV, None),
     "endpoint": (is_url, "http://HOST/v1 or https://HOST/v1 in ASCII, without spaces, user or password", None),
     "model": (is_text, "the name of a model", None),
     "api_key": (lambda value: isinstance(value, str) and re.fullmatch("[!-~]*", value), "ASCII without spaces", None),
@@ -73,45 +82,12 @@ def checked(request: dict) -> tuple[str, dict]:
     return way, DEFAULTS | config
 
 
-def transcript(payload: dict, workspace: str, name: str) -> str:
+def transcript(request: dict, name: str) -> str:
     """Return the text of the transcript that the payload names in the workspace, else of `name`. Raises Failed."""
-    path = os.path.join(workspace, name)
-    given = payload.get("transcript_path")
-    if isinstance(given, str) and "\0" not in given:
-        given = os.path.realpath(os.path.join(workspace, given))
-        path = given if given.startswith(workspace + os.sep) else path
-    shown = os.path.relpath(path, workspace)
-    try:
-        if not os.path.isfile(path):
-            raise Permanent(f"{shown}: there is no such transcript in the workspace")
-        with open(path, "rb") as file:
-            data = file.read(LIMIT_BYTES + 1)
-    except OSError as error:
-        raise Retry(f"{shown}: {error.strerror}") from None
-    if len(data) > LIMIT_BYTES:
-        raise Permanent(f"{shown}: larger than {LIMIT_BYTES // 1024 // 1024} MiB, that is no transcript")
-    text = data.decode("utf-8", "replace").removeprefix("\ufeff").replace("\0", "")
+    text = workspace_text(request, "transcript_path", name, "transcript")
     if not words(text):
-        raise Permanent(f"{shown}: the transcript is empty")
+        raise Permanent("the transcript is empty")
     return text
-
-
-def keep(path: str, text: str) -> None:
-    """Write a new file in place of what has its name: what an earlier step left there stays as it is. Raises Failed."""
-    new = f"{path}.new-{os.getpid()}"
-    try:
-        try:
-            with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(text.encode("utf-8", "replace"))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(new, path)
-        except OSError:
-            if os.path.lexists(new):
-                os.unlink(new)
-            raise
-    except OSError as error:
-        raise Retry(f"{os.path.basename(path)}: {error.strerror}") from None
 
 
 def summed_up(way: str, config: dict, text: str, request: dict) -> str:
@@ -147,15 +123,15 @@ def respond(request: dict) -> dict:
         return health(way, config)
     if request.get("command") != "handle":
         raise Permanent("summarize has no such command")
-    event = request.get("event")
-    payload = event.get("payload") if isinstance(event, dict) else None
-    workspace = os.path.realpath(request.get("workspace_dir") or ".")
-    text = transcript(payload if isinstance(payload, dict) else {}, workspace, config["input"])
+    text = transcript(request, config["input"])
     short = summed_up(way, config, text, request).replace("\0", "").strip()
     if not words(short):
         raise Retry(f"the summary is empty, made {BY[way]}")
-    path = os.path.join(workspace, config["output"])
-    keep(path, short + "\n")
+    path = os.path.join(workspace_of(request), config["output"])
+    try:
+        write_file(path, f"{short}\n".encode("utf-8", "replace"))
+    except OSError as error:
+        raise Retry(f"{config['output']}: {error.strerror}") from None
     count = len(words(short))
     ready = {"summary_path": path, "summary_words": count, "summarizer": way}
     return {"status": "ok", "result": f"{len(words(text))} words summed up in {count}",

@@ -169,7 +169,7 @@ def test_any_payload_will_do(workspace, payload):
 @pytest.mark.parametrize("content", [b"", b" \n\t\n", b"\xef\xbb\xbf", b"... -- !"])
 def test_an_empty_transcript_is_not_tried_again(workspace, content):
     (workspace / "transcript.txt").write_bytes(content)
-    assert failure(do(workspace, config={})) == ("transcript.txt: the transcript is empty", False)
+    assert failure(do(workspace, config={})) == ("the transcript is empty", False)
     assert only_inherited(workspace)
 
 
@@ -293,7 +293,7 @@ def test_a_command_that_cannot_be_run_is_not_tried_again(workspace, name, error)
 
 # What is configured wrongly
 
-ARGV = "command: expected a list of texts, the command and its arguments (a number needs quotes)"
+ARGV = "command: expected a list of strings, the command and its arguments (a number needs quotes)"
 FILE_NAME = "the name of a file in the workspace, without a directory"
 
 
