@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from urllib.parse import quote, urljoin, urlsplit
 
-from ductile_plugin import Permanent, http
+from ductile_plugin import SAFE, Permanent, http
 from video import one_line
 
 LIMIT_BYTES = 20 * 1024 * 1024
@@ -16,8 +16,6 @@ _HEADERS = {
     "Cookie": "SOCS=CAI",
 }
 _PORTS = {"http": 80, "https": 443}
-# What a url may hold, so that what stands in it already is not quoted again.
-_SAFE = "%/:?#[]@!$&'()*+,;=~"
 
 
 def get(url: str, base_url: str, end: float) -> object:
@@ -40,7 +38,7 @@ def get(url: str, base_url: str, end: float) -> object:
 def joined(url: str, reference: str) -> str:
     """Return where a reference on a page leads to, in ASCII; an empty text for one that is no url."""
     try:
-        return quote(urljoin(url, reference), safe=_SAFE)
+        return quote(urljoin(url, reference), safe=SAFE)
     except ValueError:
         return ""
 

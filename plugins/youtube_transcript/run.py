@@ -14,7 +14,7 @@ sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.par
 
 import page
 import ytdlp
-from ductile_plugin import Permanent, Retry, is_url, main, seconds_left, settings, write_file
+from ductile_plugin import Permanent, Retry, is_url, main, payload_of, seconds_left, settings, write_file
 from video import Transcript, id_of
 
 LANGUAGE = re.compile("[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*")
@@ -48,9 +48,7 @@ def respond(request: dict) -> dict:
     if request.get("command") != "handle":
         raise Permanent("youtube_transcript has no such command")
     end = time.monotonic() + min(config["timeout"], seconds_left(request, default=config["timeout"]))
-    event, workspace = request.get("event"), request.get("workspace_dir")
-    payload = event.get("payload") if isinstance(event, dict) else None
-    video_id = id_of(payload.get("url") if isinstance(payload, dict) else None)
+    workspace, video_id = request.get("workspace_dir"), id_of(payload_of(request).get("url"))
     if not isinstance(workspace, str) or not os.path.isabs(workspace):
         raise Permanent("workspace_dir: expected an absolute path")
     try:

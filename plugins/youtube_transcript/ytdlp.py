@@ -6,12 +6,10 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import tempfile
-import time
 
 from captions import NoCaptions, as_text
-from ductile_plugin import ConfigError, Failed, Retry
+from ductile_plugin import ConfigError, Failed, Retry, collect, start
 from fetch import LIMIT_BYTES
 from video import Track, Transcript, Video, choose, one_line
 
@@ -65,23 +63,18 @@ def _run(video_id: str, program: str, config: dict, place: str, end: float) -> N
     argv = [program, "--ignore-config", "--no-playlist", "--no-progress", "--skip-download",
             "--write-subs", "--write-auto-subs", "--sub-langs", languages, "--sub-format", "vtt", "--write-info-json",
             "-o", f"{place.replace('%', '%%')}/%(id)s.%(ext)s", "--", f"https://www.youtube.com/watch?v={video_id}"]
-    # Its complaints go into a file: what it leaves running could hold a pipe open.
-    with open(f"{place}/stderr", "w+b") as complaints:
+    try:
+        child = start(argv, b"")
+    except Failed as error:
+        raise Retry(str(error)) from None
+    with child:
         try:
-            # What this process inherited goes on: the lock by which Ductile knows that something of the run lives.
-            child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=complaints,
-                                     close_fds=False)
-        except OSError as error:
-            raise Retry(f"{program}: {error.strerror}") from None
-        try:
-            code = child.wait(max(0.0, end - time.monotonic()))
-        except subprocess.TimeoutExpired:
+            said = collect(child, cut=True, end=end)[2].decode("utf-8", "replace").split("\n")
+        except TimeoutError:
             raise Retry(f"yt-dlp was not done within {config['timeout']:g} s") from None
         finally:
             child.kill()
-            child.wait()
-        complaints.seek(0)
-        said = complaints.read(LIMIT_BYTES).decode("utf-8", "replace").split("\n")
+    code = child.returncode
     if code != 0:
         errors = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR: ")]
         text = one_line(errors[-1]) if errors else f"exited {code}" if code > 0 else f"was ended by signal {-code}"
