@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, Said, job_id
-from ductile.ctl import commandline, main
+from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, Said, call, job_id
+from ductile.ctl import commandline
 from ductile.main import _parser as ductiled_parser
 from ductile.queue.job import Status
 from support.ledger import put_ended, put_job
@@ -30,22 +28,23 @@ printf '%s\\n' "${COMPREPLY[@]}"
 """
 
 
-# In place of ductilectl: says with what it was called.
-CALLED = "#!/bin/sh\nprintf 'called\\n'\nprintf '%s\\n' \"$@\"\n"
+# In place of ductilectl: says with what it was called, or what is in the file beside it.
+CALLED = "#!/bin/sh\nprintf '%s\\n' \"$@\"\n"
+SAYS = "#!/bin/sh\ncat \"$0.says\"\n"
 
 
-def complete(*words: str, cwd: Path, program: str = "ductilectl", home: Path | None = None) -> list[str]:
-    """Return what the last word may become. What the script asks ductilectl is answered in this process."""
-    with tempfile.TemporaryDirectory() as place:
-        called = Path(place, program)
-        called.write_text(CALLED)
-        called.chmod(0o755)
-        found = completed(called, *words, cwd=cwd, home=home)
-    if found[:1] != ["called"]:
-        return found
-    out = io.StringIO()
-    assert main.main(found[1:], environment(home), out=out, err=io.StringIO()) in (0, 78)
-    return [line.partition("\t")[0] for line in out.getvalue().splitlines()]
+def complete(*words: str, home: Path | None = None) -> list[str]:
+    """Return what the last word may become, or what bash has to look for."""
+    said = call("complete", *words, environ=environment(home))
+    assert said.code in (0, 78)
+    return [line.partition("\t")[0] for line in said.out.splitlines()]
+
+
+def program(directory: Path, text: str) -> Path:
+    """Make a program in place of ductilectl."""
+    (directory / "ductilectl").write_text(text)
+    (directory / "ductilectl").chmod(0o755)
+    return directory / "ductilectl"
 
 
 def completed(program: Path, *words: str, cwd: Path, home: Path | None = None) -> list[str]:
@@ -89,8 +88,8 @@ QUEUED, RUNNING, DEAD, SUCCEEDED = (job_id(number) for number in range(0xabc0, 0
     (["new-plugin", "--lang", "p"], ["python"]), (["new-plugin", "--lang", "=", "n"], ["node"]),
     (["queue", "-n", "1"], []), (["reload", ""], []), (["what", ""], []),
 ])
-def test_what_needs_no_configuration(tmp_path: Path, words: list[str], expected: list[str]) -> None:
-    assert complete(*words, cwd=tmp_path) == expected
+def test_what_needs_no_configuration(words: list[str], expected: list[str]) -> None:
+    assert complete(*words) == expected
 
 
 @pytest.mark.parametrize(("words", "expected"), [
@@ -102,14 +101,11 @@ def test_what_needs_no_configuration(tmp_path: Path, words: list[str], expected:
     (["retry", "00"], [DEAD]), (["cancel", ""], [RUNNING, QUEUED]), (["replay", "0000"], [SUCCEEDED, DEAD]),
 ])
 def test_what_is_configured_and_stored(filled: Desk, words: list[str], expected: list[str]) -> None:
-    assert complete("-c", str(filled.home), *words, cwd=Path("/")) == expected
+    assert complete("-c", str(filled.home), *words) == expected
 
 
-@pytest.mark.parametrize(("words", "expected"), [
-    (["run", ""], ["ebb", "echo"]), (["inspect", "0000abc0"], [QUEUED]), (["run", "x"], []),
-])
-def test_the_program_itself_is_asked(filled: Desk, words: list[str], expected: list[str]) -> None:
-    assert completed(DUCTILECTL, "-c", str(filled.home), *words, cwd=Path("/")) == expected
+def test_the_program_itself_is_asked(filled: Desk) -> None:
+    assert completed(DUCTILECTL, "-c", str(filled.home), "run", "e", cwd=Path("/")) == ["ebb", "echo"]
 
 
 @pytest.mark.parametrize("fault", ["no configuration", "no YAML"])
@@ -122,20 +118,20 @@ def test_what_the_program_complains_about_is_not_shown(desk: Desk, fault: str) -
 @pytest.mark.parametrize("words", [("--config={}",), ("--config", "=", "{}"), ("--config", "{}")])
 def test_a_configuration_may_stand_behind_an_equals_sign(filled: Desk, words: tuple[str, ...]) -> None:
     named = [word.format(filled.home) for word in words]
-    assert complete(*named, "run", "ec", cwd=Path("/")) == ["echo"]
-    assert complete(*named, "run", "echo", "h", cwd=Path("/")) == ["handle", "health"]
-    assert complete("pipelines", *named, "vo", cwd=Path("/")) == ["voice"]
+    assert complete(*named, "run", "ec") == ["echo"]
+    assert complete(*named, "run", "echo", "h") == ["handle", "health"]
+    assert complete("pipelines", *named, "vo") == ["voice"]
 
 
 def test_an_old_job_is_found_by_four_characters(filled: Desk) -> None:
     with filled.ledger() as conn:
         put_ended(conn, range(99_000_000, 99_000_300), at="2026-02-09T10:00:00.000Z")
-    assert complete("-c", str(filled.home), "inspect", "0000abc3", cwd=Path("/")) == [SUCCEEDED]
-    assert SUCCEEDED not in complete("-c", str(filled.home), "inspect", "", cwd=Path("/"))
+    assert complete("-c", str(filled.home), "inspect", "0000abc3") == [SUCCEEDED]
+    assert SUCCEEDED not in complete("-c", str(filled.home), "inspect", "")
 
 
 def test_a_configuration_at_home_is_found(filled: Desk) -> None:
-    assert complete("-c", f"~/{filled.home.name}", "run", "ec", cwd=Path("/"), home=filled.home.parent) == ["echo"]
+    assert complete("-c", f"~/{filled.home.name}", "run", "ec", home=filled.home.parent) == ["echo"]
 
 
 @pytest.mark.parametrize(("words", "expected"), [
@@ -143,8 +139,17 @@ def test_a_configuration_at_home_is_found(filled: Desk) -> None:
     (["state", "echo", "--set", "con"], ["config.yaml"]), (["new-plugin", "x", "--dir", "c"], []),
     (["init", ""], ["data", "pipelines", "plugins"]), (["test", "./plugins/ec"], ["./plugins/echo"]),
 ])
-def test_files_and_directories(filled: Desk, words: list[str], expected: list[str]) -> None:
-    assert sorted(completed(DUCTILECTL, *words, cwd=filled.home)) == expected
+def test_files_and_directories(filled: Desk, tmp_path_factory: pytest.TempPathFactory, words: list[str],
+                               expected: list[str]) -> None:
+    says = program(tmp_path_factory.mktemp("says"), SAYS)
+    says.with_name("ductilectl.says").write_text("\n".join(complete(*words)))
+    assert sorted(completed(says, *words, cwd=filled.home)) == expected
+
+
+@pytest.mark.parametrize("words", [
+    ("",), ("re",), ("--config", "=", "/a b", "run", ""), ("run", "$(touch made)"), ("-c", "~/x", "state", "*", "=")])
+def test_bash_hands_on_every_word_as_it_stands(tmp_path: Path, words: tuple[str, ...]) -> None:
+    assert completed(program(tmp_path, CALLED), *words, cwd=tmp_path) == ["complete", *words]
 
 
 @pytest.mark.parametrize("words", [("run", ""), ("inspect", ""), ("pipelines", "")])
@@ -153,13 +158,15 @@ def test_what_is_wrong_is_no_word_on_the_terminal(desk: Desk, fault: str, words:
     place = {"no configuration": "/no/such"}.get(fault, str(desk.home))
     if fault == "no YAML":
         (desk.home / "config.yaml").write_text("a: [\n")
-    assert complete("-c", place, *words, cwd=Path("/")) == []
+    assert complete("-c", place, *words) == []
 
 
 def test_a_hostile_name_is_never_run(desk: Desk) -> None:
     desk.configure(plugins={"$(touch made)": {}, "echo": {}})
-    completed(DUCTILECTL, "-c", str(desk.home), "run", "", cwd=desk.home)
-    completed(DUCTILECTL, "-c", str(desk.home), "run", "$(touch made)", cwd=desk.home)
+    for words in (("run", ""), ("run", "$(touch made)")):
+        says = program(desk.home, SAYS)
+        (desk.home / "ductilectl.says").write_text("\n".join(complete("-c", str(desk.home), *words)))
+        completed(says, "-c", str(desk.home), *words, cwd=desk.home)
     assert not (desk.home / "made").exists()
 
 
@@ -183,13 +190,13 @@ def options(parser: argparse.ArgumentParser) -> set[str]:
     return {text for action in parser._actions if action.help != argparse.SUPPRESS for text in action.option_strings}
 
 
-def test_every_command_is_completed(tmp_path: Path) -> None:
-    assert complete("", cwd=tmp_path) == [name for name in parsers() if name]
+def test_every_command_is_completed() -> None:
+    assert complete("") == [name for name in parsers() if name]
 
 
 @pytest.mark.parametrize("command", parsers())
-def test_every_option_is_completed(command: str, tmp_path: Path) -> None:
-    assert set(complete(*([command] if command else []), "-", cwd=tmp_path)) == options(parsers()[command])
+def test_every_option_is_completed(command: str) -> None:
+    assert set(complete(*([command] if command else []), "-")) == options(parsers()[command])
 
 
 def test_candidates_have_a_meaning(filled: Desk) -> None:
@@ -243,11 +250,12 @@ _ductilectl
 
 
 def test_the_daemon_s_options_are_completed(filled: Desk) -> None:
-    known = complete("-", cwd=filled.home, program="ductiled")
-    assert set(known) == options(ductiled_parser())
-    assert complete("--ch", cwd=filled.home, program="ductiled") == ["--check"]
-    assert complete("-c", "con", cwd=filled.home, program="ductiled") == ["config.yaml"]
-    assert complete("--config", "=", "con", cwd=filled.home, program="ductiled") == ["config.yaml"]
+    def found(*words: str) -> list[str]:
+        return completed(DUCTILECTL.with_name("ductiled"), *words, cwd=filled.home)
+
+    assert set(found("-")) == options(ductiled_parser())
+    assert found("--ch") == ["--check"]
+    assert found("-c", "con") == found("--config", "=", "con") == ["config.yaml"]
 
 
 @pytest.mark.parametrize("program", ["ductilectl", "ductiled"])
