@@ -11,8 +11,8 @@ import signal
 import sqlite3
 import stat
 import subprocess
-import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import cache
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from ctl.desk import DUCTILECTL, Desk, Said, run
+from ctl.desk import Desk, Said, run
 from ductile import db_files
 from ductile.ctl.backup import backup
 from ductile.errors import DuctileError
@@ -28,7 +28,7 @@ from support.daemon import RealDaemon
 from support.killing import killed_at
 from support.ledger import opened, put_ended
 
-NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes an ordinary user, which takes root")
 NOTE = ("in it: jobs, logs, states, contexts, schedules, breakers; not in it: the configuration, secrets, plugins,"
         " pipelines, and the files in workspaces\n")
@@ -129,7 +129,7 @@ def test_where_an_ordinary_user_may_not_write_it_is_77(filled: Desk) -> None:
         path.chmod(path.stat().st_mode | 0o055)
     for path in (filled.database.parent, *filled.database.parent.iterdir()):
         os.chown(path, 65534, 65534)
-    assert filled.process("backup", "/etc/copy-of-nobody.db", become=NOBODY) == Said(
+    assert filled.process("backup", "/etc/copy-of-nobody.db", user=NOBODY) == Said(
         code=77, out="", err="cannot write /etc/copy-of-nobody.db: Permission denied; nothing was made\n")
 
 
@@ -329,6 +329,24 @@ def test_it_is_the_database_of_one_moment_whatever_is_written_meanwhile(filled: 
 # With the daemon
 
 
+@contextmanager
+def working(daemon: RealDaemon, plugin: str) -> Iterator[None]:
+    """Queue one job after the other during the block."""
+    is_over = threading.Event()
+
+    def submit() -> None:
+        while not is_over.is_set():
+            daemon.submit(plugin)
+
+    thread = threading.Thread(target=submit)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
 def test_a_backup_under_load_is_restored_elsewhere(daemon: RealDaemon, tmp_path: Path) -> None:
     daemon.plugin("counts", COUNTS)
     daemon.start()
@@ -337,17 +355,9 @@ def test_a_backup_under_load_is_restored_elsewhere(daemon: RealDaemon, tmp_path:
         daemon.await_job(job_id, "succeeded")
     jobs, attempts = (daemon.rows(f"SELECT * FROM {table} ORDER BY seq") for table in ("job_queue", "job_log"))
     # From here on there is always work.
-    load = subprocess.Popen(
-        [sys.executable, "-c", "import subprocess, sys\nwhile True: subprocess.run(sys.argv[1:], check=True,"
-         " stdout=subprocess.DEVNULL)", DUCTILECTL, "-c", daemon.home, "run", "counts"], stderr=subprocess.DEVNULL,
-        start_new_session=True)
-    try:
+    with working(daemon, "counts"):
         daemon.until("SELECT count(*) > 22 FROM job_queue", [(1,)])
         said = run("backup", tmp_path / "copy.db", home=daemon.home)
-    finally:
-        # With the `ductilectl run` of the moment, which would be taken for a process that the daemon has left.
-        os.killpg(load.pid, signal.SIGKILL)
-        load.wait()
     assert (said.code, said.err) == (0, "")
     daemon.kill()
     restored = tmp_path / "elsewhere"

@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ctl.desk import PATIENCE_SECONDS, start
+from ctl.desk import call, run
 from ctl.json_keys import ANY, DOCUMENTS, WITHOUT, differences, keys, places
 from ductile.ctl import commandline, logs
 from ductile.ctl.session import Session
@@ -29,21 +27,26 @@ case $(cat) in
     *) printf '{"status":"ok"}' ;;
 esac
 """
+# They start programs, and end what these leave behind: in a process of their own.
+STARTING = ("test", "edit")
 FAILS = "#!/bin/sh\nprintf '{\"status\":\"error\",\"error\":\"no\"}'\n"
 
 
 class Calls:
-    """`ductilectl --json` started on a daemon's directory, and what it has shown, by the promise that it is about."""
+    """`ductilectl --json` called on a daemon's directory, and what it has shown, by the promise that it is about."""
 
     def __init__(self, daemon: RealDaemon) -> None:
         self.home, self.environ = daemon.home, daemon.environ
         self.shown: dict[str, list[Any]] = {name: [] for name in DOCUMENTS}
 
     def __call__(self, promise: str, *arguments: str | Path) -> Any:
-        out, err = start("--json", *arguments, home=self.home, env=self.environ).communicate(timeout=PATIENCE_SECONDS)
-        assert out, err
-        self.shown[promise].append(json.loads(out))
-        return self.shown[promise][-1]
+        if arguments[0] in STARTING:
+            said = run("--json", *arguments, home=self.home, env=self.environ)
+        else:
+            said = call("-c", self.home, "--json", *arguments, environ=self.environ)
+        assert said.out, said.err
+        self.shown[promise].append(said.json)
+        return said.json
 
 
 def configured(daemon: RealDaemon, gate: Gate) -> None:
@@ -64,57 +67,57 @@ def configured(daemon: RealDaemon, gate: Gate) -> None:
 def shown(daemon: RealDaemon, gate: Gate) -> Iterator[dict[str, list[Any]]]:
     """Everything that there is to be shown, of a daemon that has done everything that can be done."""
     configured(daemon, gate)
-    call = Calls(daemon)
-    call("(any that only reads, before ductiled has run)", "status")
-    call("init DIR", "init", daemon.home / "other")
-    call("new-plugin NAME", "new-plugin", "mine")
-    call("webhook presets", "webhook", "presets")
-    call("test PLUGIN", "test", "source")
-    call.shown["attempt DIR"] = [attempted(daemon)]
+    show = Calls(daemon)
+    show("(any that only reads, before ductiled has run)", "status")
+    show("init DIR", "init", daemon.home / "other")
+    show("new-plugin NAME", "new-plugin", "mine")
+    show("webhook presets", "webhook", "presets")
+    show("test PLUGIN", "test", "source")
+    show.shown["attempt DIR"] = [attempted(daemon)]
     daemon.start()
     daemon.until("SELECT count(*) FROM job_queue WHERE step_id = 'two' AND status = 'succeeded'", [(1,)])
     # The event of the second run is a duplicate of the first one's.
-    call("run PLUGIN --wait", "run", "source", "--wait")
-    dead = call("run PLUGIN --wait", "run", "fails", "--wait")["job_id"]
-    call("logs", "logs")
-    call.shown["logs -f"] = followed(daemon)
+    show("run PLUGIN --wait", "run", "source", "--wait")
+    dead = show("run PLUGIN --wait", "run", "fails", "--wait")["job_id"]
+    show("logs", "logs")
+    show.shown["logs -f"] = followed(daemon)
     for job_id, in daemon.rows("SELECT id FROM job_queue WHERE plugin IN ('source', 'fails') AND command = 'poll'"):
-        call("inspect JOB", "inspect", job_id)
-        call("inspect JOB --context", "inspect", job_id, "--context")
-    call("retry JOB", "retry", dead)
-    call("retry --all-failed", "retry", "--all-failed", "--yes", "--plugin", "source")
-    call("replay JOB", "replay", daemon.rows("SELECT id FROM job_queue WHERE step_id = 'two'")[0][0])
-    again = call("run PLUGIN", "run", "again")["job_id"]
+        show("inspect JOB", "inspect", job_id)
+        show("inspect JOB --context", "inspect", job_id, "--context")
+    show("retry JOB", "retry", dead)
+    show("retry --all-failed", "retry", "--all-failed", "--yes", "--plugin", "source")
+    show("replay JOB", "replay", daemon.rows("SELECT id FROM job_queue WHERE step_id = 'two'")[0][0])
+    again = show("run PLUGIN", "run", "again")["job_id"]
     daemon.until("SELECT attempt FROM job_queue WHERE id = ?", [(2,)], again)
-    call("run PLUGIN", "run", "waits")
+    show("run PLUGIN", "run", "waits")
     gate.arrived()
-    call("emit EVENT", "emit", "made", "--payload", '{"b": 2}')
-    call("emit EVENT --dry-run", "emit", "made", "--payload", '{"b": 2}', "--dry-run")
-    call("cancel JOB", "cancel", call("run PLUGIN", "run", "source")["job_id"])
+    show("emit EVENT", "emit", "made", "--payload", '{"b": 2}')
+    show("emit EVENT --dry-run", "emit", "made", "--payload", '{"b": 2}', "--dry-run")
+    show("cancel JOB", "cancel", show("run PLUGIN", "run", "source")["job_id"])
     daemon.write("INSERT INTO circuit_breakers (plugin, command, state, failure_count, updated_at)"
                  " VALUES ('fails', 'poll', 'closed', 1, '2026-02-08T10:00:00.000Z')")
-    call("status", "status")
-    call("queue", "queue")
-    call("webhook test PATH", "webhook", "test", "/hook")
-    call("completion SHELL", "completion", "fish")
-    call("schedule", "schedule")
-    call("jobs", "jobs")
+    show("status", "status")
+    show("queue", "queue")
+    show("webhook test PATH", "webhook", "test", "/hook")
+    show("completion SHELL", "completion", "fish")
+    show("schedule", "schedule")
+    show("jobs", "jobs")
     for name, *arguments in (("check", "--database"), ("plugins",), ("pipelines",), ("health",), ("reload",), ("wait",
                                                                                                                )):
-        call(name, name, *arguments)
-    call("pipelines NAME", "pipelines", "p")
-    call("pause PLUGIN", "pause", "fails")
-    call("resume PLUGIN", "resume", "fails")
-    call("reset PLUGIN", "reset", "fails")
-    call.environ = {**call.environ, "EDITOR": "true"}
-    call("edit", "edit")
-    call("backup FILE", "backup", daemon.home / "copy.db")
-    call("restore FILE", "-c", daemon.home / "other", "restore", daemon.home / "copy.db")
+        show(name, name, *arguments)
+    show("pipelines NAME", "pipelines", "p")
+    show("pause PLUGIN", "pause", "fails")
+    show("resume PLUGIN", "resume", "fails")
+    show("reset PLUGIN", "reset", "fails")
+    show.environ = {**show.environ, "EDITOR": "true"}
+    show("edit", "edit")
+    show("backup FILE", "backup", daemon.home / "copy.db")
+    show("restore FILE", "-c", daemon.home / "other", "restore", daemon.home / "copy.db")
     (daemon.home / "state.json").write_text("{}")
-    call("state PLUGIN", "state", "source")
-    call("state PLUGIN --set FILE", "state", "source", "--set", daemon.home / "state.json")
-    call("state PLUGIN --clear", "state", "source", "--clear")
-    yield call.shown
+    show("state PLUGIN", "state", "source")
+    show("state PLUGIN --set FILE", "state", "source", "--set", daemon.home / "state.json")
+    show("state PLUGIN --clear", "state", "source", "--clear")
+    yield show.shown
     gate.let_through()
     daemon.stop()
 
@@ -122,9 +125,9 @@ def shown(daemon: RealDaemon, gate: Gate) -> Iterator[dict[str, list[Any]]]:
 def attempted(daemon: RealDaemon) -> Any:
     """What `attempt` shows of a job that it reads."""
     job = {"id": "a", "plugin": "source", "command": "poll", "max_attempts": 1, "submitted_by": "cli"}
-    command = [Path(sys.executable).with_name("ductilectl"), "-c", daemon.home, "attempt", daemon.home / "jobs"]
-    return json.loads(subprocess.run(command, env=daemon.environ, input=json.dumps({"job": job}), text=True,
-                                     capture_output=True, timeout=PATIENCE_SECONDS).stdout)
+    (daemon.home / "attempted.json").write_text(json.dumps({"job": job}))
+    with open(daemon.home / "attempted.json") as file:
+        return run("attempt", daemon.home / "jobs", home=daemon.home, env=daemon.environ, stdin=file).json
 
 
 def followed(daemon: RealDaemon) -> list[Any]:
