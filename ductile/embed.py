@@ -26,10 +26,9 @@ from ductile.dispatch.outcome import Interrupted, Succeeded
 from ductile.dispatch.reaper import ignore_existing_children
 from ductile.dispatch.result_record import encode_result
 from ductile.dispatch.run_lock import RunLocks
-from ductile.dispatch.runner import Run
+from ductile.dispatch.runner import Run, become_subreaper
 from ductile.dispatch.transactions import rules_for
 from ductile.errors import EXIT_DATA, EXIT_NOT_FOUND, EXIT_SYSTEM, DuctileError
-from ductile.libc import become_subreaper
 from ductile.pipeline.graph import Position, canonical, from_canonical, lost
 from ductile.plugin.discovery import ConfiguredPlugin
 from ductile.queue.job import Job, NewJob, Status, Submitter

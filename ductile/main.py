@@ -25,6 +25,7 @@ from ductile.daemon import STOP_SIGNALS, Daemon, Note
 from ductile.detach import Report, detach
 from ductile.dispatch.reaper import ignore_existing_children
 from ductile.dispatch.run_lock import RunLocks
+from ductile.dispatch.runner import become_subreaper
 from ductile.errors import (
     EXIT_CONFIG,
     EXIT_DATA,
@@ -36,7 +37,7 @@ from ductile.errors import (
     DuctileError,
 )
 from ductile.inbox import Inbox, Signal
-from ductile.libc import become_subreaper, give_large_blocks_back
+from ductile.memory import give_large_blocks_back
 from ductile.pidfile import PidLock, pid_file
 from ductile.runtime_config import ConfigSource
 from ductile.sdnotify import Notifier

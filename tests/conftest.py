@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support import newcomer, processes, wheels
+from support import newcomer, ordinary, processes, wheels
 from support import warm as warm_programs
 from support.daemon import RealDaemon
 from support.gate import Gate
@@ -117,6 +119,21 @@ def daemon(tmp_path: Path, warm: Warm) -> Iterator[RealDaemon]:
     real = RealDaemon(tmp_path, warm=warm)
     yield real
     real.close()
+
+
+@pytest.fixture
+def users_daemon(warm: Warm) -> Iterator[RealDaemon]:
+    """A daemon of an ordinary user, whom the modes of files hold back."""
+    user = ordinary.NUMBER if os.geteuid() == 0 else None
+    # The directories that pytest makes are closed to others.
+    home = Path(tempfile.mkdtemp())
+    home.chmod(0o755)
+    real = RealDaemon(home, warm=warm, user=user)
+    if user is not None:
+        shutil.chown(home, user, user)
+    yield real
+    real.close()
+    shutil.rmtree(home)
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ READS_ALL = {"ctl.queries"}
 
 # Who may load a module while it runs: ductilectl the one command that was asked for, the daemon its listener.
 IMPORTS_IN_FUNCTIONS = {"ctl.main"}
-LOADS_ON_DEMAND = {"libc", "webhook.server"}
+LOADS_ON_DEMAND = {"dispatch.runner", "webhook.server"}
 
 # What only the daemon knows.
 DAEMON = {"daemon", "detach", "dispatch.dispatcher", "dispatch.recovery", "main", "sdnotify", "reload",

@@ -16,8 +16,7 @@ from ductile.ctl.session import Session
 from ductile.dispatch.attempt import plugin_environment
 from ductile.dispatch.outcome import Facts, Outcome, classify
 from ductile.dispatch.reaper import ignore_existing_children
-from ductile.dispatch.runner import Launch, Run
-from ductile.libc import become_subreaper
+from ductile.dispatch.runner import Launch, Run, become_subreaper
 from ductile.plugin.discovery import ConfiguredPlugin
 from ductile.protocol import encode_request
 from ductile.routing.portable_paths import from_portable

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +27,7 @@ _READ_BYTES = 64 * 1024
 _READS_AT_ONCE = 16       # so that a plugin that never stops printing does not hold the loop
 _LONGEST_WAIT_SECONDS = 0.1
 _STDERR_MODE = 0o600
+_PR_SET_CHILD_SUBREAPER = 36   # prctl(2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,15 @@ class Launch:
     timeout: int
     keep_open: int | None = None
     stderr_file: Path | None = None
+
+
+def become_subreaper() -> None:
+    """Become the parent of orphaned descendants, instead of init (prctl(2)).
+
+    If the kernel refuses, the next start finds descendants that left their group.
+    """
+    # Imported late, when the standard descriptors are open: libffi keeps a file open and could take their numbers.
+    import_module("ctypes").CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 class Run:

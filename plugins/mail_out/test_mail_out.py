@@ -128,8 +128,6 @@ def test_a_refusal_says_whether_another_attempt_makes_sense(server, tmp_path, wo
     assert error.startswith(f"127.0.0.1:{server.port} answered")
 
 
-# The alarm may strike before a new socket has an owner; the process would end with it.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 @pytest.mark.parametrize("word", ["", "MAIL", "DATA", "."])
 @pytest.mark.parametrize("fault", [HANG_UP, STALL, b"\x16\x03\x01", b"250-" * 3])
 def test_what_may_pass_is_retried(server, tmp_path, word, fault):

@@ -27,7 +27,7 @@ from support.warm import Started
 DUCTILECTL = Path(sys.executable).with_name("ductilectl")
 PATIENCE_SECONDS = 60.0
 # With others than these, a program is executed and not forked.
-_WARM_SETTINGS = {"stdin", "stdout", "stderr", "env", "cwd", "controls"}
+_WARM_SETTINGS = {"stdin", "stdout", "stderr", "env", "cwd", "controls", "umask", "user", "closed"}
 _MANIFEST = """\
 name: {name}
 version: 0.1.0
@@ -113,9 +113,7 @@ class Desk:
 
     def call(self, *arguments: str, environ: Mapping[str, str] | None = None) -> Said:
         """Call `ductilectl` in this process."""
-        out, err = io.StringIO(), io.StringIO()
-        code = main.main(["-c", str(self.home), *arguments], environ or {"PATH": os.defpath}, out=out, err=err)
-        return Said(code=code, out=out.getvalue(), err=err.getvalue())
+        return call("-c", self.home, *arguments, environ=environ or {"PATH": os.defpath})
 
     def session(self, **fields: Any) -> Session:
         """What a command works with, on a clock that stands still; its output is kept."""
@@ -126,6 +124,13 @@ class Desk:
     def process(self, *arguments: str, become: Sequence[str] = (), **settings: Any) -> Said:
         """Start `ductilectl` with an empty environment and wait for its end."""
         return run(*arguments, home=self.home, become=become, **settings)
+
+
+def call(*arguments: str | Path, environ: Mapping[str, str]) -> Said:
+    """Call `ductilectl` in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    code = main.main([str(argument) for argument in arguments], environ, out=out, err=err)
+    return Said(code=code, out=out.getvalue(), err=err.getvalue())
 
 
 def run(*arguments: str | Path, home: Path | None = None, **settings: Any) -> Said:
@@ -142,7 +147,10 @@ def run(*arguments: str | Path, home: Path | None = None, **settings: Any) -> Sa
 
 def start(*arguments: str | Path, home: Path | None, become: Sequence[str] = (),
           **settings: Any) -> subprocess.Popen[str] | Started:
-    """Start `ductilectl` on a configuration, if there is one, with an empty environment."""
+    """Start `ductilectl` on a configuration, if there is one, with an empty environment.
+
+    `user` and `closed` are those of `Warm.start`.
+    """
     given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": {"TZ": "UTC"},
              "cwd": "/", **settings}
     words = (*(() if home is None else ("-c", home)), *arguments)

@@ -5,22 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import subprocess
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from ctl.desk import PATIENCE_SECONDS, Desk, Said, job_id, start
-from support import ordinary
+from ctl.desk import PATIENCE_SECONDS, Desk, Said, job_id, run, start
 from support.gate import line_from
 from support.ledger import put_ended
 
 READING = (("status",), ("queue",), ("logs",), ("logs", "-f"), ("inspect", "0000"), ("state", "echo"))
 CHANGING = (("run", "echo"), ("emit", "made"), ("retry", "0000"), ("cancel", "0000"), ("reset", "echo"), ("reload",),
             ("state", "echo", "--clear"))
-NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-STRANGER = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")    # a UID that no account has
+NOBODY = 65534
+STRANGER = 12345    # a UID that no account has
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes an ordinary user, which takes root")
 
 
@@ -107,7 +105,7 @@ def test_without_any_configuration_it_names_the_places(desk: Desk) -> None:
 def test_a_configuration_that_may_not_be_looked_at_is_77(desk: Desk) -> None:
     for directory in desk.home.parents[:-2]:
         directory.chmod(directory.stat().st_mode | 0o055)
-    assert desk.process("status", become=NOBODY) == Said(code=77, out="", err=(
+    assert desk.process("status", user=NOBODY) == Said(code=77, out="", err=(
         f"{desk.home}/config.yaml: cannot be read: Permission denied, named by -c; run this as the user that runs"
         " ductiled\n"))
 
@@ -116,13 +114,10 @@ def test_a_configuration_that_may_not_be_looked_at_is_77(desk: Desk) -> None:
 def test_a_user_without_a_home_needs_none(desk: Desk) -> None:
     for directory in (desk.home, *desk.home.parents[:-2]):
         directory.chmod(directory.stat().st_mode | 0o055)
-    assert desk.process("status", become=STRANGER) == Said(code=3, out=f"{nothing_yet(desk)}\n", err="")
-    done = subprocess.run([*STRANGER, ordinary.program("ductilectl", STRANGER), "status"], env={}, cwd="/",
-                          capture_output=True, text=True,
-                          timeout=PATIENCE_SECONDS, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (
-        78, "", "no configuration found (looked at $DUCTILE_CONFIG, /etc/ductile/config.yaml); `ductilectl init` writes"
-                " a starter configuration\n")
+    assert desk.process("status", user=STRANGER) == Said(code=3, out=f"{nothing_yet(desk)}\n", err="")
+    assert run("status", user=STRANGER, env={}) == Said(code=78, out="", err=(
+        "no configuration found (looked at $DUCTILE_CONFIG, /etc/ductile/config.yaml); `ductilectl init` writes"
+        " a starter configuration\n"))
 
 
 @as_root
@@ -133,7 +128,7 @@ def test_an_ordinary_user_who_may_not_is_77(desk: Desk, command: tuple[str, ...]
         directory.chmod(directory.stat().st_mode | 0o055)
     with desk.ledger():
         pass
-    said = desk.process(*command, become=NOBODY)
+    said = desk.process(*command, user=NOBODY)
     assert said == Said(code=77, out="", err=(
         f"no permission for the database {desk.database}: run this as the user that runs ductiled\n"))
 
@@ -146,7 +141,7 @@ def test_a_file_that_may_not_be_read_is_77(desk: Desk, command: tuple[str, ...])
     for directory in (desk.home, *desk.home.parents[:-2]):
         directory.chmod(directory.stat().st_mode | 0o055)
     (desk.home / "given.json").touch(mode=0o600)
-    said = desk.process(*command, str(desk.home / "given.json"), become=NOBODY)
+    said = desk.process(*command, str(desk.home / "given.json"), user=NOBODY)
     assert said == Said(code=77, out="", err=f"{desk.home}/given.json: cannot be read: Permission denied\n")
 
 

@@ -18,10 +18,11 @@ from ductile.config.load import load
 from ductile.ctl import init as starter
 from ductile.ctl.session import Session
 from support.daemon import RealDaemon
+from support.warm import Warm
 
 
-def init(*arguments: str | Path, cwd: Path, become: tuple[str, ...] = ()) -> Said:
-    return run("init", *arguments, cwd=cwd, become=become)
+def init(*arguments: str | Path, cwd: Path, **settings: object) -> Said:
+    return run("init", *arguments, cwd=cwd, **settings)
 
 
 def test_it_says_what_to_do_next(tmp_path: Path) -> None:
@@ -52,9 +53,9 @@ def test_the_configuration_is_good_and_has_the_shipped_plugins(
     assert (ductiled.main(["-t", "-c", str(tmp_path)], {}), capsys.readouterr().err) == (0, "")
 
 
-def test_the_daemon_runs_on_it_as_it_stands(tmp_path: Path) -> None:
+def test_the_daemon_runs_on_it_as_it_stands(tmp_path: Path, warm: Warm) -> None:
     (tmp_path / "home").mkdir()
-    daemon = RealDaemon(tmp_path / "home")
+    daemon = RealDaemon(tmp_path / "home", warm=warm)
     try:
         (daemon.home / "config.yaml").unlink()
         assert init(daemon.home, cwd=tmp_path).code == 0
@@ -98,10 +99,9 @@ def test_a_file_in_the_way_leaves_nothing_half_done(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes an ordinary user, which takes root")
 def test_an_ordinary_user_who_may_not_write_there_is_refused(tmp_path: Path) -> None:
-    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-    said = init("/etc/ductile-of-nobody", cwd=Path("/"), become=nobody)
+    said = init("/etc/ductile-of-nobody", cwd=Path("/"), user=65534)
     assert said == Said(code=77, out="", err=(
         "cannot write /etc/ductile-of-nobody/config.yaml: Permission denied; nothing was made\n"))
     (tmp_path / "closed").mkdir(mode=0o700)
-    assert init(tmp_path / "closed" / "x", cwd=Path("/"), become=nobody) == Said(code=77, out="", err=(
+    assert init(tmp_path / "closed" / "x", cwd=Path("/"), user=65534) == Said(code=77, out="", err=(
         f"cannot write {tmp_path}/closed/x/config.yaml: Permission denied; nothing was made\n"))

@@ -28,7 +28,7 @@ from support.daemon import RealDaemon, until
 from support.ledger import put_job
 
 LOOK_SECONDS = 0.005
-NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes an ordinary user, which takes root")
 DOWN = "ductiled is not running; it reads the configuration when it starts\n"
 
@@ -268,7 +268,7 @@ def test_a_user_who_may_not_signal_the_daemon_is_told_whose_it_is(shared: Desk) 
     heard: list[bool] = []
     with running(shared, lambda: heard.append(True)):
         pid_file(shared.database).chmod(0o644)
-        assert shared.process("reload", become=NOBODY) == Said(code=77, out="", err=(
+        assert shared.process("reload", user=NOBODY) == Said(code=77, out="", err=(
             f"may not signal ductiled, PID {os.getpid()}; run this as the user that runs it\n"))
     assert heard == []
 
@@ -276,7 +276,7 @@ def test_a_user_who_may_not_signal_the_daemon_is_told_whose_it_is(shared: Desk) 
 @as_root
 def test_a_user_who_may_not_read_the_pid_file_is_told_what_to_do(shared: Desk) -> None:
     with running(shared, lambda: None):
-        assert shared.process("reload", become=NOBODY) == Said(code=77, out="", err=(
+        assert shared.process("reload", user=NOBODY) == Said(code=77, out="", err=(
             f"cannot read the PID file {pid_file(shared.database)}: Permission denied; run this as the user that runs"
             " ductiled\n"))
 

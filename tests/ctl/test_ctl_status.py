@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -13,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ctl.desk import DUCTILECTL, PATIENCE_SECONDS, Desk, job_id, load
+from ctl.desk import Desk, job_id, load, run
 from ductile import db, runtime_config
 from ductile.config import load_table
 from ductile.config.model import BreakerRule, PluginConfig
@@ -329,9 +328,7 @@ def test_the_busy_share_is_of_the_last_24_hours(conn: sqlite3.Connection) -> Non
 def test_the_real_daemon_is_up_since_its_start(daemon: RealDaemon) -> None:
     daemon.install("ok")
     daemon.start()
-    done = subprocess.run([DUCTILECTL, "-c", daemon.home, "status", "--json"], env={}, capture_output=True, check=True,
-                          timeout=PATIENCE_SECONDS)
-    found = json.loads(done.stdout)
+    found = run("status", "--json", home=daemon.home).json
     assert (found["daemon"]["running"], found["daemon"]["pid"]) == (True, daemon.pid)
     assert found["config_load"]["ok"] is True
     assert [(row["plugin"], row["held"]) for row in found["plugins"]] == [("ok", [])]

@@ -84,7 +84,7 @@ def test_the_daemon_keeps_no_descriptor_of_the_command_open(detached: Detached) 
 
 
 def test_a_command_without_standard_descriptors_detaches_all_the_same(detached: Detached) -> None:
-    detached.daemon.become = ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")
+    detached.daemon.forked["closed"] = [0, 1, 2]
     assert detached.start().returncode == 0
     assert {os.readlink(f"/proc/{detached.pid}/fd/{number}") for number in range(3)} == {"/dev/null"}
     assert detached.stop() == 0

@@ -7,37 +7,16 @@ import select
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from tempfile import mkdtemp
 
 import pytest
 
 from ductile import schema
-from support.daemon import DUCTILED, RealDaemon
+from support.daemon import RealDaemon
+from support.warm import Warm
 
-_NOBODY = 65534
-_AS_NOBODY = ("setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups")
 _RESTORE = "restore a backup with `ductilectl restore FILE`"
-
-
-@pytest.fixture
-def users_daemon() -> Iterator[RealDaemon]:
-    """A daemon of an ordinary user, whom directory modes hold back."""
-    if os.geteuid() == 0 and shutil.which("setpriv") is None:
-        pytest.skip("running as root, and there is no setpriv to become somebody else")
-    become = _AS_NOBODY if os.geteuid() == 0 else ()
-    # The directories that pytest makes are closed to others.
-    home = Path(mkdtemp())
-    home.chmod(0o755)
-    made = RealDaemon(home, become=become)
-    if made.run("--version").returncode != 0:
-        pytest.skip("an ordinary user cannot read this checkout or run this interpreter")
-    if become:
-        shutil.chown(home, _NOBODY, _NOBODY)
-    yield made
-    made.close()
-    shutil.rmtree(home)
 
 
 def with_some_jobs(daemon: RealDaemon) -> None:
@@ -49,9 +28,9 @@ def with_some_jobs(daemon: RealDaemon) -> None:
 
 
 @pytest.fixture(scope="module")
-def used_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def used_database(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> bytes:
     """A database that a daemon has used and left."""
-    daemon = RealDaemon(tmp_path_factory.mktemp("used"))
+    daemon = RealDaemon(tmp_path_factory.mktemp("used"), warm=warm)
     with_some_jobs(daemon)
     daemon.close()
     return daemon.database.read_bytes()
@@ -141,8 +120,8 @@ def test_a_second_daemon_names_the_first(daemon: RealDaemon) -> None:
 
 def test_of_two_daemons_started_at_once_one_runs(daemon: RealDaemon, tmp_path: Path) -> None:
     outputs = [open(tmp_path / f"racer{number}", "w") for number in range(2)]  # noqa: SIM115
-    racers = [subprocess.Popen([DUCTILED, "-c", daemon.home], env=daemon.environ, stdout=output, stderr=output)
-              for output in outputs]
+    racers = [daemon.warm.popen(["-c", daemon.home], daemon.environ, stdin=subprocess.DEVNULL, stdout=output,
+                                stderr=output) for output in outputs]
     pidfds = [os.pidfd_open(racer.pid) for racer in racers]
     try:
         assert select.select(pidfds, [], [], 20)[0], "both run"
@@ -257,7 +236,7 @@ def test_a_configuration_that_may_not_be_looked_at_is_78(users_daemon: RealDaemo
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes a user without an account, which takes root")
 def test_a_user_without_a_home_needs_none(users_daemon: RealDaemon) -> None:
-    users_daemon.become = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")
+    users_daemon.forked["user"] = 12345
     del users_daemon.environ["HOME"]
     users_daemon.install("ok")
     run = users_daemon.run("-t", "-c", str(users_daemon.home))

@@ -14,8 +14,9 @@ import pytest
 
 from ductile.pidfile import signal_daemon
 from support import processes
-from support.daemon import DUCTILED, PATIENCE_SECONDS, RealDaemon, until
+from support.daemon import PATIENCE_SECONDS, RealDaemon, until
 from support.surprise import INTERRUPT, at
+from support.warm import Started
 
 LOOK_SECONDS = 0.005
 GOES_ON = "interrupted; the daemon continues to start, see its log\n"
@@ -34,12 +35,12 @@ def test_an_interrupt_while_the_configuration_is_read_is_one_line(daemon: RealDa
 
 
 @contextmanager
-def detaching(daemon: RealDaemon, environ: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+def detaching(daemon: RealDaemon, environ: Mapping[str, str]) -> Iterator[Started]:
     """The command `ductiled -d`, killed in the end."""
     daemon.output = daemon.home / "ductile.log"
     daemon.configure(service={"log": "./ductile.log"})
-    process = subprocess.Popen([DUCTILED, "-c", daemon.home, "-d"], env={**daemon.environ, **environ}, text=True,
-                               cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = daemon.warm.popen(["-c", daemon.home, "-d"], {**daemon.environ, **environ}, stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         daemon.watch(process.pid)
         yield process

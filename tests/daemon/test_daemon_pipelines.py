@@ -12,7 +12,6 @@ from support.chains import (
     ends,
     event,
     job_of,
-    ordinary_users_daemon,
     pipeline,
     run,
     seen,
@@ -100,18 +99,18 @@ def test_the_files_of_earlier_steps_are_there_as_hard_links_that_nobody_may_writ
     assert (workspace(daemon, job_of(daemon, "last")).stat().st_mode & 0o777) == 0o700
 
 
-def test_an_ordinary_users_step_can_read_replace_and_remove_what_it_was_handed_and_not_write_it() -> None:
-    with ordinary_users_daemon() as daemon:
-        step(daemon, "one", write={"kept": "1", "replaced": "1", "gone": "1"})
-        step(daemon, "two", write={"replaced": "2"}, remove=["gone"])
-        step(daemon, "three", scribble="kept", settings={"retry": {"max_attempts": 1}})
-        daemon.pipelines(pipeline("p", *uses("one", "two", "three")))
-        run(daemon)
-        assert ends(daemon) == [("one", "succeeded", None), ("two", "succeeded", None),
-                                ("three", "dead", "Permission denied: kept")]
-        assert contents(seen(daemon, "three")[0]) == {"kept": "1", "replaced": "2"}
-        here = workspace(daemon, job_of(daemon, "one"))
-        assert {path.name: path.read_text() for path in here.iterdir()} == {"kept": "1", "replaced": "1", "gone": "1"}
+def test_an_ordinary_users_step_can_read_replace_and_remove_what_it_was_handed_and_not_write_it(
+        users_daemon: RealDaemon) -> None:
+    step(users_daemon, "one", write={"kept": "1", "replaced": "1", "gone": "1"})
+    step(users_daemon, "two", write={"replaced": "2"}, remove=["gone"])
+    step(users_daemon, "three", scribble="kept", settings={"retry": {"max_attempts": 1}})
+    users_daemon.pipelines(pipeline("p", *uses("one", "two", "three")))
+    run(users_daemon)
+    assert ends(users_daemon) == [("one", "succeeded", None), ("two", "succeeded", None),
+                                  ("three", "dead", "Permission denied: kept")]
+    assert contents(seen(users_daemon, "three")[0]) == {"kept": "1", "replaced": "2"}
+    here = workspace(users_daemon, job_of(users_daemon, "one"))
+    assert {path.name: path.read_text() for path in here.iterdir()} == {"kept": "1", "replaced": "1", "gone": "1"}
 
 
 def test_each_event_of_a_step_goes_to_each_next_step(daemon: RealDaemon) -> None:

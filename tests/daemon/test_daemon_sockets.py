@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import stat
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,13 +16,6 @@ from support.daemon import RealDaemon
 from support.gate import Gate
 from support.wire import PATH, SECRET, ask, head, signed
 
-# What systemd does before it starts a program.
-_PASS = """\
-import os, sys
-os.dup2(int(sys.argv[1]), 3)
-os.environ["LISTEN_PID"], os.environ["LISTEN_FDS"] = str(os.getpid() + int(sys.argv[2])), "1"
-os.execvp(sys.argv[3], sys.argv[3:])
-"""
 _SECONDS = 20.0
 
 
@@ -34,10 +26,9 @@ def held() -> Iterator[socket.socket]:
         yield server
 
 
-def pass_on(daemon: RealDaemon, server: socket.socket, *, pid_is_off_by: int = 0) -> dict[str, tuple[int, ...]]:
-    """Let the daemon be started with this socket, and return what `start` needs for it."""
-    daemon.become = (sys.executable, "-c", _PASS, str(server.fileno()), str(pid_is_off_by))
-    return {"pass_fds": (server.fileno(),)}
+def pass_on(daemon: RealDaemon, server: socket.socket, *, pid_is_off_by: int = 0) -> None:
+    """Let the daemon be started with this socket, as systemd does it."""
+    daemon.forked |= {"listens": server.fileno(), "pid_is_off_by": pid_is_off_by}
 
 
 def configure(daemon: RealDaemon, **webhooks: object) -> None:
@@ -97,7 +88,8 @@ def test_a_passed_socket_is_the_listener_named_or_not(daemon: RealDaemon, held: 
     address = held.getsockname()
     for webhooks in ({}, {"listen": f"127.0.0.1:{address[1]}"}):
         configure(daemon, **webhooks)
-        daemon.start(**pass_on(daemon, held))
+        pass_on(daemon, held)
+        daemon.start()
         assert ask(address, signed(b"{}")).status == 202
         assert daemon.rows("SELECT listen FROM config_loads ORDER BY id DESC LIMIT 1") == [
             (f"127.0.0.1:{address[1]}",)]
@@ -109,12 +101,13 @@ def test_a_passed_socket_that_no_address_names_is_an_error_at_start_and_at_reloa
     hooks.install_waiting_hook(daemon)
     port = held.getsockname()[1]
     configure(daemon, listen=f"127.0.0.1:{hooks.free_port()}")
-    daemon.spawn(**pass_on(daemon, held))
+    pass_on(daemon, held)
+    daemon.spawn()
     daemon.ends(78, f"systemd passed a socket that webhooks.listen does not name: 127.0.0.1:{port}; add the address, or"
                     " remove it from the socket unit\n")
     daemon.errors.write_text("")
     configure(daemon, listen=f"127.0.0.1:{port}")
-    daemon.start(**pass_on(daemon, held))
+    daemon.start()
     configure(daemon, listen=f"127.0.0.1:{hooks.free_port()}")
     daemon.send(1)
     daemon.await_log("reload rejected; keeping the current configuration")
@@ -125,14 +118,15 @@ def test_a_passed_socket_that_no_address_names_is_an_error_at_start_and_at_reloa
 def test_sockets_that_were_passed_to_another_process_are_not_taken(daemon: RealDaemon, held: socket.socket) -> None:
     hooks.install_waiting_hook(daemon)
     configure(daemon)
-    daemon.start(**pass_on(daemon, held, pid_is_off_by=1))
+    pass_on(daemon, held, pid_is_off_by=1)
+    daemon.start()
     assert daemon.rows("SELECT listen FROM config_loads") == [(None,)]
     daemon.stop()
 
 
 def test_a_daemon_that_detaches_takes_no_passed_socket(daemon: RealDaemon, held: socket.socket) -> None:
-    options = pass_on(daemon, held)
-    done = daemon.run("-c", str(daemon.home), "-d", **options)
+    pass_on(daemon, held)
+    done = daemon.run("-c", str(daemon.home), "-d")
     assert (done.returncode, done.stderr) == (
         64, "-d cannot be used with sockets that systemd passes: remove it from the unit\n")
 
@@ -144,8 +138,9 @@ def test_a_restart_while_a_plugin_runs_refuses_nothing_that_somebody_holds_a_soc
     hooks.install_waiting_hook(daemon)
     address = held.getsockname() if is_held else ("127.0.0.1", hooks.free_port())
     configure(daemon, listen=f"127.0.0.1:{address[1]}")
-    options = pass_on(daemon, held) if is_held else {}
-    daemon.start(**options)
+    if is_held:
+        pass_on(daemon, held)
+    daemon.start()
     daemon.submit("waits")
     gate.arrived()
     with posting(address) as sent:
@@ -157,7 +152,7 @@ def test_a_restart_while_a_plugin_runs_refuses_nothing_that_somebody_holds_a_soc
         assert sent.refused == 0
         gate.let_through()
         daemon.ends(0)
-        daemon.start(**options)
+        daemon.start()
         sent.await_answers(len(sent.answers) + 20)
     assert set(sent.answers) == {202}
     assert (sent.refused == 0) or not is_held

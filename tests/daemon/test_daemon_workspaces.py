@@ -22,7 +22,6 @@ from support.chains import (
     event,
     files,
     job_of,
-    ordinary_users_daemon,
     pipeline,
     run,
     seen,
@@ -83,13 +82,12 @@ def test_what_an_attempt_half_made_is_never_seen_by_the_next(daemon: RealDaemon,
 # The seal
 
 
-def test_an_ordinary_users_plugin_cannot_write_into_what_it_was_handed() -> None:
-    with ordinary_users_daemon() as daemon:
-        a_scribbler_beside_a_reader(daemon, *uses("scribbler", "reader"), scribble="a")
-        run(daemon)
-        assert ends(daemon) == [("one", "succeeded", None), ("scribbler", "dead", "Permission denied: a"),
-                                ("reader", "succeeded", None)]
-        assert contents(seen(daemon, "reader")[0]) == {"a": "a", "b": "b"}
+def test_an_ordinary_users_plugin_cannot_write_into_what_it_was_handed(users_daemon: RealDaemon) -> None:
+    a_scribbler_beside_a_reader(users_daemon, *uses("scribbler", "reader"), scribble="a")
+    run(users_daemon)
+    assert ends(users_daemon) == [("one", "succeeded", None), ("scribbler", "dead", "Permission denied: a"),
+                                  ("reader", "succeeded", None)]
+    assert contents(seen(users_daemon, "reader")[0]) == {"a": "a", "b": "b"}
 
 
 @_SCRIBBLES
@@ -141,27 +139,27 @@ def test_a_step_with_a_copy_of_its_own_may_write_and_its_sibling_is_unharmed(
     assert {(own / name).stat().st_mode & 0o222 for name in "ab"} == {0}
 
 
-def test_an_ordinary_users_step_with_a_copy_of_its_own_may_write_it() -> None:
-    with ordinary_users_daemon() as daemon:
-        a_scribbler_beside_a_reader(daemon, {"uses": "scribbler", "workspace": "copy"}, *uses("reader"), scribble="a")
-        run(daemon)
-        assert {row[1:] for row in ends(daemon)} == {("succeeded", None)}
-        assert files(workspace(daemon, job_of(daemon, "scribbler"))) == {"a": "ascribbled", "b": "b"}
+def test_an_ordinary_users_step_with_a_copy_of_its_own_may_write_it(users_daemon: RealDaemon) -> None:
+    a_scribbler_beside_a_reader(users_daemon, {"uses": "scribbler", "workspace": "copy"}, *uses("reader"), scribble="a")
+    run(users_daemon)
+    assert {row[1:] for row in ends(users_daemon)} == {("succeeded", None)}
+    assert files(workspace(users_daemon, job_of(users_daemon, "scribbler"))) == {"a": "ascribbled", "b": "b"}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can leave a file that its finder cannot read")
-def test_a_file_that_the_daemon_cannot_read_fails_the_attempt_by_name_and_names_no_place() -> None:
-    with ordinary_users_daemon() as daemon, closing(Gate(daemon.home)) as gate:
-        step(daemon, "one", **gate.config, settings={"retry": {"max_attempts": 1}})
-        daemon.start()
-        job = daemon.submit("one")
+def test_a_file_that_the_daemon_cannot_read_fails_the_attempt_by_name_and_names_no_place(
+        users_daemon: RealDaemon) -> None:
+    with closing(Gate(users_daemon.home)) as gate:
+        step(users_daemon, "one", **gate.config, settings={"retry": {"max_attempts": 1}})
+        users_daemon.start()
+        job = users_daemon.submit("one")
         gate.arrived()
-        secret = workspace(daemon, job) / "secret"
+        secret = workspace(users_daemon, job) / "secret"
         secret.touch(0o600)
         gate.let_through()
-        daemon.await_job(job, "dead")
-        daemon.stop()
-        assert daemon.job(job) == ("dead", 1, "its files could not be kept: Permission denied: workspace://secret")
+        users_daemon.await_job(job, "dead")
+        users_daemon.stop()
+        assert users_daemon.job(job) == ("dead", 1, "its files could not be kept: Permission denied: workspace://secret")
 
 
 # What is gone

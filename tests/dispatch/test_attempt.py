@@ -18,8 +18,7 @@ from ductile.dispatch import attempt, transactions
 from ductile.dispatch.attempt import AttemptEnd, Inputs, NotNow, plugin_environment
 from ductile.dispatch.outcome import Refused, Succeeded, Unrunnable
 from ductile.dispatch.run_lock import RunLocks
-from ductile.dispatch.runner import Run
-from ductile.libc import become_subreaper
+from ductile.dispatch.runner import Run, become_subreaper
 from ductile.plugin.discovery import ConfiguredPlugin
 from ductile.queue.job import Status
 from ductile.state import state_table

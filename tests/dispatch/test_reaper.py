@@ -13,7 +13,7 @@ import pytest
 
 from ductile.dispatch.procfs import children_of, wait_for_exit
 from ductile.dispatch.reaper import Marks, ignore_existing_children, ignore_unkillable, kill_strays
-from ductile.libc import become_subreaper
+from ductile.dispatch.runner import become_subreaper
 from support.launch import NOBODY, children, in_a_child
 
 FOREVER = ["sleep", "600"]

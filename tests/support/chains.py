@@ -5,22 +5,16 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
-
-import pytest
 
 from ductile import db
 from ductile.ctl import main
 from support.daemon import RealDaemon, until
 
-NOBODY = 65534
-_AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
 _LOOK_SECONDS = 0.005
 # A retry that is due at once, however often.
 AGAIN = {"max_attempts": 100, "backoff_base": "0s"}
@@ -146,24 +140,3 @@ def is_sound(daemon: RealDaemon) -> bool:
     """Say whether SQLite's full check finds nothing in the database."""
     with closing(db.connect_again(daemon.database)) as conn:
         return conn.execute("PRAGMA integrity_check").fetchall() == [("ok",)] and db.full_check(conn) == []
-
-
-@contextmanager
-def ordinary_users_daemon() -> Iterator[RealDaemon]:
-    """A daemon of an ordinary user, whom the modes of files hold back."""
-    if os.geteuid() == 0 and shutil.which("setpriv") is None:
-        pytest.skip("running as root, and there is no setpriv to become somebody else")
-    become = _AS_NOBODY if os.geteuid() == 0 else ()
-    # The directories that pytest makes are closed to others.
-    home = Path(mkdtemp())
-    home.chmod(0o755)
-    made = RealDaemon(home, become=become)
-    try:
-        if made.run("--version").returncode != 0:
-            pytest.skip("an ordinary user cannot read this checkout or run this interpreter")
-        if become:
-            shutil.chown(home, NOBODY, NOBODY)
-        yield made
-    finally:
-        made.close()
-        shutil.rmtree(home)

@@ -36,7 +36,7 @@ PLUGINS = Path(__file__).resolve().parents[1] / "plugins"
 PATIENCE_SECONDS = 60.0
 _LOOK_SECONDS = 0.005
 # With others than these, a program is executed and not forked.
-_WARM_SETTINGS = {"stdin", "stdout", "stderr", "cwd", "env"}
+_WARM_SETTINGS = {"stdin", "stdout", "stderr", "cwd", "env", "umask"}
 _MANIFEST = """\
 name: {name}
 version: 0.1.0
@@ -61,9 +61,12 @@ def until(look: Callable[[], Any], expected: Any, *, pause: Callable[[], bool], 
 
 
 class RealDaemon:
-    """`ductiled` on the directory `home`, run by the program `become` or forked from `warm` if one of them is given."""
+    """`ductiled` on the directory `home`, run by the program `become` or forked from `warm` if one of them is given.
 
-    def __init__(self, home: Path, *, become: Sequence[str] = (), warm: Warm | None = None) -> None:
+    `forked` is for `Warm.start`: the user that it becomes, the descriptors that are closed.
+    """
+
+    def __init__(self, home: Path, *, become: Sequence[str] = (), warm: Warm | None = None, **forked: Any) -> None:
         self.home = home
         self.moved_to(home / "data")
         self.output = home / "output.jsonl"
@@ -74,6 +77,7 @@ class RealDaemon:
         }
         self.become = become
         self.warm = warm
+        self.forked = forked
         self.notes: list[str] = []
         self._process: subprocess.Popen[bytes] | Started | None = None
         self._pidfd: int | None = None
@@ -143,7 +147,7 @@ class RealDaemon:
 
     def start(self, *options: str, **popen: Any) -> None:
         """Start the daemon and wait until it says that it is ready. It finds a database, if an empty one."""
-        if not self.become and not popen and not self.database.parent.exists():
+        if not self.become and self.forked.get("user") is None and not self.database.parent.exists():
             self.database.parent.mkdir(mode=0o700)
             place_fresh(self.database)
         self.spawn(*options, **popen)
@@ -154,21 +158,20 @@ class RealDaemon:
         # What a daemon that was killed has still said is not this one's word.
         self._heard().clear()
         environ = {**self.environ, "NOTIFY_SOCKET": "@" + self._systemd.getsockname()[1:].decode()}
-        if self.warm is not None and not popen and not self.become and self.warm.can_start(environ):
-            self._process = self._start_warm(environ, options)
-            self.watch(self._process.pid)
-            return
         with open(self.output, "ab") as output, open(self.errors, "ab") as errors:
             settings = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": errors, "cwd": "/",
-                        "env": environ, "start_new_session": True, **popen}
-            self._process = subprocess.Popen([*self.become, ordinary.program("ductiled", self.become), "-c",
-                                              self.home, *options], **settings)
+                        "env": environ, **popen}
+            if self._is_forked(settings):
+                self._process = self.warm.popen(["-c", self.home, *options], settings.pop("env"), **settings,
+                                                **self.forked)
+            else:
+                self._process = subprocess.Popen([*self.become, ordinary.program("ductiled", self.become), "-c",
+                                                  self.home, *options], start_new_session=True, **settings)
         self.watch(self._process.pid)
 
-    def _start_warm(self, environ: Mapping[str, str], options: Sequence[str]) -> Started:
-        with open(os.devnull, "rb") as given, open(self.output, "ab") as output, open(self.errors, "ab") as errors:
-            streams = [stream.fileno() for stream in (given, output, errors)]
-            return self.warm.start(["-c", *map(os.fspath, (self.home, *options))], environ, streams)
+    def _is_forked(self, settings: Mapping[str, Any]) -> bool:
+        return self.warm is not None and not self.become and settings.keys() <= _WARM_SETTINGS \
+            and self.warm.can_start(settings["env"])
 
     def watch(self, pid: int) -> None:
         """Stop waiting for anything once this process has ended: the daemon, where another program has started it."""
@@ -185,8 +188,7 @@ class RealDaemon:
         words = options or ("-c", self.home)
         given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": "/",
                  "env": self.environ, **settings}
-        if self.warm is not None and not self.become and set(given) <= _WARM_SETTINGS \
-                and self.warm.can_start(given["env"]):
+        if self._is_forked(given):
             return self._run_warm(words, **given)
         return subprocess.run([*self.become, ordinary.program("ductiled", self.become), *words], **given, text=True,
                               timeout=PATIENCE_SECONDS, check=False)
@@ -197,7 +199,7 @@ class RealDaemon:
         with TemporaryFile() as output, TemporaryFile() as errors:
             streams = {"stdout": output.fileno() if stdout == subprocess.PIPE else stdout,
                        "stderr": errors.fileno() if stderr == subprocess.PIPE else stderr}
-            started = self.warm.popen(words, given.pop("env"), **streams, **given)
+            started = self.warm.popen(words, given.pop("env"), **streams, **given, **self.forked)
             try:
                 code = started.wait(PATIENCE_SECONDS)
             finally:

@@ -24,8 +24,7 @@ from ductile import schema
 from ductile.dispatch import reaper
 from ductile.dispatch.outcome import Facts
 from ductile.dispatch.run_lock import JOB_ID_VARIABLE, RunLocks
-from ductile.dispatch.runner import Launch, Run
-from ductile.libc import become_subreaper
+from ductile.dispatch.runner import Launch, Run, become_subreaper
 
 HOSTILE = Path(__file__).resolve().parents[1] / "plugins" / "hostile"
 NOBODY = 65534

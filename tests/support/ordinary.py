@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+NUMBER = 65534
+NOBODY = ("setpriv", f"--reuid={NUMBER}", f"--regid={NUMBER}", "--clear-groups")
 _ROOT = Path(__file__).resolve().parents[2]
 _HERE = Path(sys.executable).parent
 _PROGRAMS = ("ductiled", "ductilectl")

@@ -6,6 +6,9 @@ run adopts orphans. Only the command line of the process, and its name, differ f
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import ctypes
 import fcntl
 import gc
 import importlib
@@ -19,15 +22,20 @@ import socket
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 _LARGEST_ORDER = 1 << 20
 # What the interpreter, its libraries or the loader read before a program can: a new process has to read it.
 _READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "MALLOC_", "GLIBC_")
+# Of these, what is done here as Python does it.
+_DONE_HERE = ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH")
+_EXAMPLE = Path(__file__).resolve().parents[2] / "etc" / "ductile" / "config.yaml"
 _ENVIRON = {"PATH": os.defpath, "LANG": "C.UTF-8"}
+_PR_SET_DUMPABLE = 4    # prctl(2)
 
 
 # The process from which calls of ductilectl are forked, where the fixture of that name has made it.
@@ -113,23 +121,27 @@ class Warm:
 
     def can_start(self, environ: Mapping[str, str]) -> bool:
         """Say whether a program in this environment would be the same as one that is executed."""
-        special = {name: value for name, value in environ.items() if name.startswith(_READ_AT_START)}
+        special = {name: value for name, value in environ.items()
+                   if name.startswith(_READ_AT_START) and name not in _DONE_HERE}
         # Without a language, Python takes the same one by itself.
         return special in ({"LANG": _ENVIRON["LANG"]}, {})
 
     def start(self, options: Sequence[str | Path], environ: Mapping[str, str], streams: Sequence[int], *,
-              cwd: str | Path = "/", controls: bool = False) -> Started:
-        """Start the program at the head of a session with these three descriptors.
+              cwd: str | Path = "/", controls: bool = False, user: int | None = None, umask: int | None = None,
+              closed: Sequence[int] = (), listens: int | None = None, pid_is_off_by: int = 0) -> Started:
+        """Start the program at the head of a session with these three descriptors, those in `closed` closed.
 
-        With `controls` its standard input is the session's terminal.
+        With `controls` its standard input is the session's terminal; `user` is who it is then; `listens` is a socket
+        passed as systemd does it.
         """
         order = json.dumps({"argv": [os.fspath(self._program), *map(os.fspath, options)], "environ": dict(environ),
-                            "cwd": os.fspath(cwd), "controls": controls})
-        socket.send_fds(self._wire, [order.encode()], streams)
+                            "cwd": os.fspath(cwd), "controls": controls, "user": user, "umask": umask,
+                            "closed": list(closed), "pid_is_off_by": pid_is_off_by})
+        socket.send_fds(self._wire, [order.encode()], [*streams, *([] if listens is None else [listens])])
         return Started(int(self._wire.recv(64)))
 
     def popen(self, options: Sequence[str | Path], environ: Mapping[str, str], *, stdin: int | IO[str],
-              stdout: int | IO[str], stderr: int | IO[str], **settings: str | Path) -> Started:
+              stdout: int | IO[str], stderr: int | IO[str], **settings: Any) -> Started:
         """Start the program with streams as Popen takes them."""
         theirs, pipes, opened = [], [], []
         for given, mode in ((stdin, "w"), (stdout, "r"), (stderr, "r")):
@@ -159,12 +171,12 @@ class Warm:
 
 
 def _serve(wire: socket.socket) -> None:
-    """Fork for each order. Returns in the process that is to become the program, and when there are no more orders."""
+    """Fork for each order. Returns in the process that is to become the program."""
     # Nothing that is here is looked through again, and copied by that, in each fork.
     gc.collect()
     gc.freeze()
     while True:
-        data, streams, _, _ = socket.recv_fds(wire, _LARGEST_ORDER, 3)
+        data, streams, _, _ = socket.recv_fds(wire, _LARGEST_ORDER, 4)
         if not data:
             os._exit(0)
         reader, writer = os.pipe()
@@ -181,39 +193,66 @@ def _serve(wire: socket.socket) -> None:
             os.close(descriptor)
 
 
-def _become(order: dict, streams: list[int], told: int) -> None:
+def _become(order: dict, descriptors: list[int], told: int) -> None:
     os.setsid()
-    for number, descriptor in enumerate(streams):
+    for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
     if order["controls"]:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     os.write(told, str(os.getpid()).encode())
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.closerange(len(descriptors), os.sysconf("SC_OPEN_MAX"))
+    for number in order["closed"]:
+        os.close(number)
+    if len(descriptors) > 3:
+        order["environ"] |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid() + order["pid_is_off_by"])}
     os.chdir(order["cwd"])
+    if order["umask"] is not None:
+        os.umask(order["umask"])
+    if order["user"] is not None:
+        _become_user(order["user"])
     os.environ.clear()
     os.environ.update(order["environ"])
     time.tzset()
     sys.argv = order["argv"]
-    _open_streams()
+    _open_streams("PYTHONUNBUFFERED" in os.environ)
+    sys.dont_write_bytecode = "PYTHONDONTWRITEBYTECODE" in os.environ
+    if "PYTHONPATH" in os.environ:
+        sys.path.insert(0, os.environ["PYTHONPATH"])
+        sys.modules.pop("sitecustomize", None)
+        importlib.import_module("sitecustomize")
 
 
-def _open_streams() -> None:
-    """Open the standard streams as Python does at its start: it looks then whether they are terminals."""
+def _become_user(number: int) -> None:
+    """Be an ordinary user, who may look at this process in /proc as at one that was executed."""
+    os.setgroups([])
+    os.setresgid(number, number, number)
+    os.setresuid(number, number, number)
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+
+
+def _open_streams(is_unbuffered: bool) -> None:
+    """Open the standard streams as Python does at its start: it looks then whether they are terminals, and closed."""
     for number, name, errors in ((0, "stdin", "strict"), (1, "stdout", "strict"), (2, "stderr", "backslashreplace")):
-        raw = io.FileIO(number, "r" if number == 0 else "w", closefd=False)
-        buffer = io.BufferedReader(raw) if number == 0 else io.BufferedWriter(raw)
-        stream = io.TextIOWrapper(buffer, encoding="utf-8", errors=errors, newline=None if number == 0 else "\n",
-                                  line_buffering=number == 2 or raw.isatty())
+        stream = None
+        with contextlib.suppress(OSError):
+            raw = io.FileIO(number, "r" if number == 0 else "w", closefd=False)
+            buffer = io.BufferedReader(raw) if number == 0 else raw if is_unbuffered else io.BufferedWriter(raw)
+            stream = io.TextIOWrapper(buffer, encoding="utf-8", errors=errors, newline=None if number == 0 else "\n",
+                                      line_buffering=number == 2 or raw.isatty(),
+                                      write_through=is_unbuffered and number != 0)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
 
 
 def _imported(program: str) -> Callable[[], None]:
     """Import a program, have at hand what it would find out first, and return its entry point."""
-    for name in ("shutil", "zlib", "bz2", "lzma"):
+    # An ordinary user may be unable to read the library.
+    for name in ("shutil", "zlib", "bz2", "lzma", "encodings.ascii", "encodings.latin_1", "encodings.idna"):
         importlib.import_module(name)
     schema = importlib.import_module("ductile.schema")
     schema.expected(schema.VERSION)
+    # Regular expressions are compiled once they are used.
+    importlib.import_module("ductile.runtime_config").read(_EXAMPLE, _ENVIRON)
     if program == "ductiled":
         return importlib.import_module("ductile.main").run
     package = importlib.import_module("ductile.ctl")
@@ -222,9 +261,30 @@ def _imported(program: str) -> Callable[[], None]:
     return importlib.import_module("ductile.ctl.main").run
 
 
+def _exit_of(run: Callable[[], None]) -> None:
+    """Run the program and end as Python does, without taking apart all that was imported: that would copy it first."""
+    try:
+        run()
+        code = 0
+    except SystemExit as ended:
+        if not isinstance(ended.code, int | None):
+            raise
+        code = ended.code or 0
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None and not stream.closed:
+                stream.flush()
+    except OSError:
+        # What Python exits with then.
+        code = 120
+    os._exit(code)
+
+
 if __name__ == "__main__":
     _run = _imported(sys.argv[1])
     _wire = socket.socket(fileno=int(sys.argv[2]))
     _serve(_wire)
     _wire.detach()
-    _run()
+    _exit_of(_run)
