@@ -18,6 +18,7 @@ from ductile import runtime_config
 from support.chains import AGAIN, await_rest, await_that, ctl, ends, is_sound
 from support.daemon import RealDaemon
 from support.garmin import KEY, Garmin, ago, sleep, summary
+from support.held_back import HeldBack
 from support.smtp import STALL, Smtp, taking_mail
 from support.withings import CLIENT, Withings, group
 
@@ -89,6 +90,7 @@ def test_a_week_of_both_accounts_arrives_as_one_mail(
 
 def test_killed_in_every_plugin_nothing_is_lost(
         health: RealDaemon, withings: Withings, garmin: Garmin, mail: Smtp, tmp_path: Path) -> None:
+    held_back = HeldBack(health)
     health.start()
     authorize(health, withings, tmp_path)
     # The renewed token is issued, and nobody gets it; then it is used, and the answer gets nowhere.
@@ -101,11 +103,11 @@ def test_killed_in_every_plugin_nothing_is_lost(
             kill(health)
             each.release()
     await_rest(health)
+    held_back.hold("health_analyzer", "command")
     health.submit("health_analyzer")
-    await_that(health, lambda: health.rows(
-        "SELECT count(*) FROM job_queue WHERE plugin = 'report' AND started_at IS NOT NULL") == [(1,)])
+    held_back.kill_in("health_analyzer")
     mail.answers["."] = STALL
-    kill(health)
+    held_back.kill_in("command")
     await_that(health, lambda: len(mail.mails) == 1)
     mail.answers.clear()
     kill(health)

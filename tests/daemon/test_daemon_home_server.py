@@ -13,6 +13,7 @@ import yaml
 from ductile import runtime_config
 from support.chains import AGAIN, await_rest, ends, is_sound
 from support.daemon import RealDaemon
+from support.held_back import HeldBack
 from support.plugin_runs import Plugin, told
 from support.standin import Asked, Reply, Service, serving
 
@@ -144,11 +145,21 @@ def test_a_backup_that_fails_is_told_and_not_pinged(server: RealDaemon, service:
 
 
 def test_killed_in_every_plugin_nothing_is_lost(server: RealDaemon, service: Service, world: World) -> None:
+    held_back = HeldBack(server)
     server.start()
     run(server, "pages", "news")
     world.version, world.entries = "1.1", ["New", "Old"]
+    held_back.hold("command", "switch")
+    server.submit("backup")
+    held_back.kill_in("command")
+    held = service.hold(f"/{SECRET}/BACKUP_PING_URL")
+    held_back.kill_in("switch")
+    held.await_request()
+    server.kill()
+    server.start()
+    held.release()
     for plugin, path in (("pages", "/page"), ("news", "/feed"), ("alive", f"/{SECRET}/PING_URL"),
-                         ("backup", f"/{SECRET}/BACKUP_PING_URL"), ("disk", f"/{SECRET}/NOTIFY_URL"),
+                         ("disk", f"/{SECRET}/NOTIFY_URL"),
                          ("certificate", f"/{SECRET}/NOTIFY_URL")):
         held = service.hold(path)
         server.submit(plugin)
