@@ -12,24 +12,26 @@ from pathlib import Path
 
 from benchmarks.clone import clone
 from benchmarks.digest import digest
-from benchmarks.drain import drain, drain_million
+from benchmarks.drain import drain
 from benchmarks.figures import FULL, QUICK, BenchmarkFailed, Figure, Scale, table
 from benchmarks.idle import idle
+from benchmarks.million import million
 from benchmarks.pipelines import chain, compiling
-from benchmarks.start import ready, status
-from benchmarks.wake import hook_wake, wake
+from benchmarks.status import status
+from benchmarks.wake import hook_wake, pruning, signals, wake
 from benchmarks.webhooks import webhooks, webhooks_slow
 from ductile.arguments import Parser
 
 BENCHMARKS: Mapping[str, Callable[[Scale, Path], Iterator[Figure]]] = {
     "drain": drain,
-    "drain-million": drain_million,
+    "million": million,
+    "pruning": pruning,
+    "signals": signals,
     "wake": wake,
     "hook-wake": hook_wake,
     "webhooks": webhooks,
     "webhooks-slow": webhooks_slow,
     "idle": idle,
-    "ready": ready,
     "status": status,
     "clone": clone,
     "digest": digest,

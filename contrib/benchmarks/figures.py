@@ -43,8 +43,9 @@ class Scale:
     posted_slowly: int    # the same, where every sync takes long
     idle_seconds: float
     plugins: int          # configured in the idle daemon
-    stored: int           # jobs in the database of `ready` and `status`
-    starts: int           # of a program, one after the other
+    large_body: int       # bytes of a webhook
+    stored: int           # jobs in the database of `status`
+    starts: int           # of a command, one after the other
     cloned: int           # files of a workspace
     digested_mib: int     # of one file
     chains: int           # through a pipeline, in a round
@@ -52,11 +53,11 @@ class Scale:
 
 
 FULL = Scale(judged=True, rounds=5, drained=1_000, few_rows=100, many_rows=1_000_000, between=500, calls=40,
-             posted=1_000, posted_slowly=320, idle_seconds=60, plugins=20, stored=100_000, starts=20, cloned=10_000,
-             digested_mib=1024, chains=100, pipelines=1_000)
+             posted=1_000, posted_slowly=320, idle_seconds=60, plugins=20, large_body=20_000_000, stored=100_000,
+             starts=20, cloned=10_000, digested_mib=1024, chains=100, pipelines=1_000)
 QUICK = Scale(judged=False, rounds=1, drained=5, few_rows=5, many_rows=50, between=5, calls=2,
-              posted=5, posted_slowly=5, idle_seconds=0.1, plugins=2, stored=50, starts=1, cloned=20, digested_mib=1,
-              chains=2, pipelines=5)
+              posted=5, posted_slowly=5, idle_seconds=0.1, plugins=2, large_body=2_000, stored=50,
+              starts=1, cloned=20, digested_mib=1, chains=2, pipelines=5)
 
 
 def table(figures: Sequence[Figure], *, judged: bool) -> str:

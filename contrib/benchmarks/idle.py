@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ _HEARTBEAT_SECONDS = 60
 _DAY_SECONDS = 86_400
 _KIB_IN_MIB = 1024
 _STEPS = 5
+_LARGE = "32MB"
+_LARGE_BODIES = 8
 
 
 def idle(scale: Scale, scratch: Path) -> Iterator[Figure]:
@@ -29,9 +32,13 @@ def idle(scale: Scale, scratch: Path) -> Iterator[Figure]:
         time.sleep(scale.idle_seconds)
         switches, used = _switches(pid) - switches, _processor_seconds(pid) - used
         resident = _resident(pid)
-    listening = _make_site(scratch / "listening", scale.plugins, signed.section(signed.free_port(), "echo-0"))
+    port = signed.free_port()
+    listening = _make_site(scratch / "listening", scale.plugins, signed.section(port, "absent", limit=_LARGE))
     with _at_rest(listening, scale.plugins) as pid:
         resident_listening = _resident(pid)
+        for number in range(_LARGE_BODIES):
+            _post(port, signed.request(number, scale.large_body))
+        resident_afterwards = _resident(pid)
     beats = 1 + int(scale.idle_seconds // _HEARTBEAT_SECONDS)
     yield Figure(what=f"idle for {scale.idle_seconds:g} s, context switches of all threads", value=switches,
                  limit=beats, detail="a heartbeat a minute")
@@ -40,10 +47,20 @@ def idle(scale: Scale, scratch: Path) -> Iterator[Figure]:
     memory = f"resident memory, idle, {scale.plugins} plugins, {scale.plugins} pipelines"
     yield Figure(what=memory, value=resident, limit=30, unit="MiB")
     yield Figure(what=f"{memory}, a listener", value=resident_listening, limit=35, unit="MiB")
+    yield Figure(what=f"the same after {_LARGE_BODIES} webhooks of {scale.large_body / 1e6:g} MB",
+                 value=resident_afterwards, limit=45, unit="MiB")
+
+
+def _post(port: int, request: bytes) -> None:
+    with socket.create_connection((signed.HOST, port)) as connection:
+        connection.sendall(request)
+        signed.read_answer(connection.makefile("rb"))
 
 
 def _make_site(directory: Path, count: int, sections: str) -> Site:
     plugins = {f"echo-{number}": "uses: echo\nschedule: {every: 1w}" for number in range(count)}
+    # Nowhere on the disk: what is queued for it waits.
+    plugins["absent"] = "enabled: true"
     site = make_site(directory, plugins, sections)
     _write_pipelines(site, count)
     return site

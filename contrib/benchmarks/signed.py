@@ -24,12 +24,13 @@ webhooks:
       plugin: {plugin}
       secret: ${{DUCTILE_BENCH_SECRET}}
       signature_header: {header}
+      max_body_size: {limit}
 """
 
 
-def section(port: int, plugin: str) -> str:
+def section(port: int, plugin: str, *, limit: str = "1MB") -> str:
     """Return the section of a configuration that takes webhooks for a plugin; it needs `ENVIRON`."""
-    return _SECTION.format(host=HOST, port=port, path=PATH, plugin=plugin, header=SIGNATURE_HEADER)
+    return _SECTION.format(host=HOST, port=port, path=PATH, plugin=plugin, header=SIGNATURE_HEADER, limit=limit)
 
 
 def free_port() -> int:
@@ -43,10 +44,10 @@ def signature(body: bytes) -> str:
     return hmac.new(SECRET.encode("ascii"), body, "sha256").hexdigest()
 
 
-def request(number: int) -> bytes:
-    """Return a whole request for a connection that is kept, different for each number."""
+def request(number: int, size: int = _BODY_BYTES) -> bytes:
+    """Return a whole request for a connection that is kept, different for each number; `size` is of its body."""
     body = json.dumps({"number": number, "text": ""}).encode("ascii")
-    body = body.replace(b'""', b'"' + b"x" * (_BODY_BYTES - len(body)) + b'"')
+    body = body.replace(b'""', b'"' + b"x" * (size - len(body)) + b'"')
     head = (f"POST {PATH} HTTP/1.1\r\nHost: {HOST}\r\nUser-Agent: bench\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n{SIGNATURE_HEADER}: {signature(body)}\r\n\r\n")
     return head.encode("ascii") + body

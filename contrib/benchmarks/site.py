@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +28,12 @@ OPERATOR = (sys.executable, "-P", "-c", "from ductile.ctl.main import run; run()
 
 _PATIENCE_SECONDS = 300.0
 _PAUSE_SECONDS = 0.02
+_NOTE_BYTES = 4096
 # Laid out as the starter configuration is.
 _CONFIG = """\
 service:
   log: ./ductiled.log
-
+{service}
 plugins_dir:
   - ./plugins
   - {shipped}
@@ -72,16 +73,24 @@ class Running:
 
     pid: int
     ready_seconds: float     # from its start to that
+    notes: socket.socket     # of what it tells systemd
+
+    def await_note(self, note: bytes) -> None:
+        """Wait until the daemon tells this. Raises BenchmarkFailed."""
+        while select.select([self.notes], [], [], _PATIENCE_SECONDS)[0]:
+            if note in self.notes.recv(_NOTE_BYTES).split(b"\n"):
+                return
+        raise BenchmarkFailed(f"ductiled did not say {note.decode()}")
 
 
-def make_site(directory: Path, plugins: Mapping[str, str], sections: str = "") -> Site:
+def make_site(directory: Path, plugins: Mapping[str, str], sections: str = "", *, service: str = "") -> Site:
     """Write a configuration with these plugins, each with its settings as YAML of a line a key.
 
-    `sections` is the YAML of further sections.
+    `sections` is the YAML of further sections, `service` a line of that section.
     """
     (directory / "plugins").mkdir(parents=True)
     blocks = "\n".join(f"  {name}:\n{indent(settings, '    ')}" for name, settings in plugins.items())
-    text = _CONFIG.format(shipped=ROOT / "plugins", plugins=blocks)
+    text = _CONFIG.format(shipped=ROOT / "plugins", plugins=blocks, service=indent(service, "  "))
     (directory / "config.yaml").write_text(text + sections, encoding="utf-8")
     return Site(directory=directory)
 
@@ -101,7 +110,7 @@ def running(site: Site, environ: Mapping[str, str] = MappingProxyType({})) -> It
                                        stderr=errors, env={**os.environ, **environ, "NOTIFY_SOCKET": socket_name})
         try:
             _await_ready(listener, process, site)
-            yield Running(pid=process.pid, ready_seconds=time.monotonic() - started)
+            yield Running(pid=process.pid, ready_seconds=time.monotonic() - started, notes=listener)
             process.send_signal(signal.SIGTERM)
             if process.wait(timeout=_PATIENCE_SECONDS) != 0:
                 raise BenchmarkFailed(f"ductiled stopped with exit code {process.returncode}: {_last_words(site)}")
@@ -117,7 +126,7 @@ def _await_ready(listener: socket.socket, process: subprocess.Popen, site: Site)
             found, _, _ = select.select([listener, end], [], [], _PATIENCE_SECONDS)
             if listener not in found:
                 raise BenchmarkFailed(f"ductiled did not become ready: {_last_words(site)}")
-            if b"READY=1" in listener.recv(4096).split(b"\n"):
+            if b"READY=1" in listener.recv(_NOTE_BYTES).split(b"\n"):
                 return
     finally:
         os.close(end)
@@ -127,6 +136,22 @@ def _last_words(site: Site) -> str:
     files = (site.directory / "stderr", site.directory / "ductiled.log")
     lines = [line for file in files if file.exists() for line in file.read_text(encoding="utf-8").splitlines()]
     return lines[-1] if lines else "it printed nothing"
+
+
+def seconds_to_look(site: Site, *command: str) -> float:
+    """Return how long a command of `ductilectl` takes. Raises BenchmarkFailed where it fails."""
+    return seconds_to_run([*OPERATOR, "-c", str(site.directory), *command])
+
+
+def seconds_to_run(command: Sequence[str]) -> float:
+    """Return how long a program takes. Raises BenchmarkFailed where it fails."""
+    started = time.monotonic()
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                          text=True, check=False)
+    seconds = time.monotonic() - started
+    if done.returncode != 0:
+        raise BenchmarkFailed(f"{command[-1]!r} exited {done.returncode}: {done.stderr.strip()[-200:]}")
+    return seconds
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
