@@ -283,15 +283,16 @@ def test_a_purge_leaves_the_tree_as_it_was_before(tree: Path, tmp_path_factory: 
 
 @as_root
 def test_programs_manuals_and_completion_are_where_they_are_looked_for(tree: Path) -> None:
-    links = {path.relative_to(tree).as_posix(): path.readlink() for path in (tree / "usr/local").rglob("*")
-             if path.is_symlink()}
+    links = {path.relative_to(tree).as_posix(): path.readlink() for place in ("etc/fish", "usr/local")
+             for path in (tree / place).rglob("*") if path.is_symlink()}
     assert sorted(links) == [
+        "etc/fish/completions/ductilectl.fish",
         "usr/local/bin/ductilectl", "usr/local/bin/ductiled", *(
             f"usr/local/share/bash-completion/completions/{name}" for name in ("ductilectl", "ductiled")), *(
             f"usr/local/share/man/{page}" for page in (
                 "man1/ductilectl.1", "man5/ductile.yaml.5", "man7/ductile-pipeline.7", "man7/ductile-plugin.7",
                 "man7/ductile-webhook.7",
-                "man8/ductiled.8"))]
+                "man8/ductiled.8")), "usr/local/share/zsh/site-functions/_ductilectl"]
     assert [target for target in links.values() if not (tree / target.relative_to("/")).is_file()] == []
 
 
