@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from support import ordinary
-from support.newcomer import make_clone, system_python
+from support.newcomer import NOT_ISOLATED, make_clone, system_python
 from support.wheels import make_wheels, needed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,10 +123,21 @@ def built_in_the_checkout() -> set[str]:
     return {path.name for path in ROOT.iterdir() if path.name == "build" or path.suffix == ".egg-info"}
 
 
+@pytest.fixture(scope="module")
+def without_libraries(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what was installed without the two thousand files of pip and setuptools."""
+    copy = tmp_path_factory.mktemp("small").resolve()
+    subprocess.run(["cp", "-a", "--", f"{installed}/.", copy], check=True, timeout=PATIENCE_SECONDS)
+    for name in ("pip", "setuptools", "pkg_resources", "_distutils_hack"):
+        for found in copy.glob(f"opt/ductile/lib/python3*/site-packages/{name}"):
+            shutil.rmtree(found)
+    return copy
+
+
 @pytest.fixture
-def tree(installed: Path, tmp_path: Path) -> Path:
+def tree(without_libraries: Path, tmp_path: Path) -> Path:
     """A copy of what was installed, to be changed."""
-    subprocess.run(["cp", "-a", "--", f"{installed}/.", tmp_path], check=True, timeout=PATIENCE_SECONDS)
+    subprocess.run(["cp", "-a", "--", f"{without_libraries}/.", tmp_path], check=True, timeout=PATIENCE_SECONDS)
     return tmp_path.resolve()
 
 
@@ -448,7 +459,7 @@ def test_the_guides_steps_work_line_by_line(tmp_path: Path, wheels: Path, python
         env={"PATH": f"{python_that_copies.parent}:/usr/local/bin:{SYSTEM_PATH}", "HOME": "/root",
              "PYTHON": str(python_that_copies), "USER": "root", "LANG": "C.UTF-8",
              "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "PIP_CONFIG_FILE": os.devnull,
-             "PIP_ROOT_USER_ACTION": "ignore"})
+             "PIP_ROOT_USER_ACTION": "ignore", **NOT_ISOLATED})
     assert (len(taken) > 5, done.stdout.count("\0")) == (True, len(taken)), done.stdout + done.stderr
 
 

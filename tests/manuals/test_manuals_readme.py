@@ -14,7 +14,7 @@ from manuals.readme import blocks
 from support.clock import START
 from support.ledger import opened
 from support.manuals import section
-from support.newcomer import ROOT, Shell, make_clone
+from support.newcomer import NOT_ISOLATED, ROOT, Shell, make_clone
 from support.wheels import make_wheels
 
 # The marks after `sh` in the README, and what runs their blocks.
@@ -50,7 +50,7 @@ def test_each_fence_pasted_in_turn_prints_what_the_readme_shows(tmp_path: Path, 
     path = f"{python_that_copies.parent}:{os.environ['PATH']}"
     shell = Shell(clone, PATH=path, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(make_wheels(wheels)),
                   PIP_CONFIG_FILE=os.devnull,
-                  PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_CACHE_DIR="1")
+                  PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_CACHE_DIR="1", **NOT_ISOLATED)
     printed: list[tuple[str, list[str]]] = []
     shown: list[tuple[str, list[str]]] = []
     try:

@@ -7,13 +7,14 @@ import shutil
 import subprocess
 import sys
 import threading
+from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 60
 _NOT_CLONED = (".*", "__pycache__", "*.egg-info", "build", "dist", "tests")
 _PASTED = "pasted-to-here"
-# Copies an environment that is there, as ensurepip takes seven seconds; the rest is the interpreter's own business.
+# Copies an environment that is there; the rest is the interpreter's own business.
 _COPIES_ENVIRONMENTS = """\
 #!/bin/sh
 case $1$2 in
@@ -25,6 +26,9 @@ case $1$2 in
     *) exec {python} "$@" ;;
 esac
 """
+_PIP = "#!{python}\nimport sys\nfrom pip._internal.cli.main import main\nsys.exit(main())\n"
+# What pip is told so that it builds with the setuptools that a copied environment has, and not in one made for that.
+NOT_ISOLATED = {"PIP_NO_BUILD_ISOLATION": "0"}
 
 
 def make_clone(directory: Path) -> Path:
@@ -49,10 +53,23 @@ def python_that_copies(directory: Path) -> Path:
     """Make a `python3` that makes virtual environments of one that it has, pip included."""
     made, python = directory / "made", directory / "python3"
     real = system_python() or Path(sys.executable)
-    subprocess.run([real, "-m", "venv", made], check=True, timeout=PATIENCE_SECONDS)
+    # With pip as it is here: ensurepip takes seven seconds.
+    subprocess.run([real, "-m", "venv", "--without-pip", made], check=True, timeout=PATIENCE_SECONDS)
+    (library,) = made.glob("lib/python3*/site-packages")
+    for name in ("pip", "setuptools"):
+        _copy_distribution(name, library)
+    (made / "bin" / "pip").write_text(_PIP.format(python=made / "bin" / "python"), encoding="utf-8")
+    (made / "bin" / "pip").chmod(0o755)
     python.write_text(_COPIES_ENVIRONMENTS.format(made=made, python=real), encoding="utf-8")
     python.chmod(0o755)
     return python
+
+
+def _copy_distribution(name: str, library: Path) -> None:
+    """Copy a package that is installed here into another library, with what is compiled of it."""
+    for top in {file.parts[0] for file in metadata.distribution(name).files if ".." not in file.parts}:
+        found = Path(metadata.distribution(name).locate_file(top))
+        shutil.copytree(found, library / top) if found.is_dir() else shutil.copy2(found, library)
 
 
 def system_python() -> Path | None:

@@ -31,10 +31,10 @@ def build(directory: Path) -> Built:
     """Build Ductile, and install it as the quickstart does, from what the machine has already."""
     source, clone, wheels = make_clone(directory / "source"), make_clone(directory / "clone"), directory / "wheels"
     venv = clone / ".venv-quickstart"
-    _pip("wheel", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", wheels, source)
+    _pip(sys.executable, "wheel", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", wheels, source)
     (wheel,) = wheels.iterdir()
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=PATIENCE_SECONDS)
-    _pip("--python", venv / "bin" / "python", "install", "--no-deps", "--no-index", wheel)
+    _pip(venv / "bin" / "python", "install", "--no-deps", "--no-index", wheel)
     (library,) = venv.glob("lib/python3*/site-packages")
     # The dependencies; a path in such a file brings no other .pth file with it, so Ductile itself is the clone's.
     (library / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
@@ -42,9 +42,10 @@ def build(directory: Path) -> Built:
     return Built(source, wheel, clone, venv)
 
 
-def _pip(*arguments: str | Path) -> None:
-    """Run this interpreter's pip, deaf to the settings of the machine, with no index to ask."""
-    done = subprocess.run([sys.executable, "-m", "pip", *_QUIET, *arguments], stdin=subprocess.DEVNULL, cwd=os.sep,
+def _pip(python: str | Path, *arguments: str | Path) -> None:
+    """Run this interpreter's pip for another one, deaf to the settings of the machine, with no index to ask."""
+    pip = metadata.distribution("pip").locate_file("pip")
+    done = subprocess.run([python, pip, *_QUIET, *arguments], stdin=subprocess.DEVNULL, cwd=os.sep,
                           capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
 
