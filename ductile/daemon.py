@@ -83,15 +83,17 @@ class Daemon:
         self._paused: set[str] = set()
         self._initialising: set[str] = set()   # plugins whose `init` must end before the first look at the schedules
         self._beat_at = clock.monotonic()
-        self._watchdog_at = clock.monotonic()
         self._write_retry_at: float | None = None
         self._job_retry_at: datetime | None = None   # when the next retry of a job is due
         self._turn_again = False               # turn at once, without a note
         self._has_reloaded = False             # the queue does not follow the new configuration yet
         self._recheck_blocked = False
-        self._status = ""
         self._stop: _Stop | None = None        # None while the daemon is not stopping
-        self.done = False
+
+    @property
+    def done(self) -> bool:
+        """Whether the daemon has stopped."""
+        return self._stop is not None and self._dispatcher.job is None
 
     def prepare(self) -> None:
         """Recover orphaned jobs, fail jobs that cannot run any more, queue `init` where it is due, listen.
@@ -172,7 +174,7 @@ class Daemon:
         else:
             self._work()
         self._dispatcher.finalize_workspaces()
-        self._notify_systemd()
+        self._notifier.report(self._status(), self._clock.monotonic())
         log.flush()
 
     def _handle(self, note: Note | Signal | Ready | None) -> None:
@@ -233,16 +235,14 @@ class Daemon:
 
     def _continue_stop(self, stop: _Stop) -> None:
         """Wait for the running plugin. After the deadline end it and wait for that."""
-        if self._dispatcher.job is None:
-            self.done = True
-        elif stop.has_interrupted or self._clock.monotonic() >= stop.deadline:
-            if self._dispatcher.is_unsaved:
-                raise DuctileError("stopped before a job's result could be saved; the next start runs the job again",
-                                   exit_code=EXIT_SYSTEM)
-            if not stop.has_interrupted:
-                self._stop = replace(stop, has_interrupted=True)
-                self._dispatcher.interrupt()
-                self.done = self._dispatcher.job is None
+        if self.done or (not stop.has_interrupted and self._clock.monotonic() < stop.deadline):
+            return
+        if self._dispatcher.is_unsaved:
+            raise DuctileError("stopped before a job's result could be saved; the next start runs the job again",
+                               exit_code=EXIT_SYSTEM)
+        if not stop.has_interrupted:
+            self._stop = replace(stop, has_interrupted=True)
+            self._dispatcher.interrupt()
 
     def _work(self) -> None:
         """Do what is due: the interval, the schedules, the next job. A write that fails is retried later."""
@@ -333,10 +333,8 @@ class Daemon:
         """Return the seconds until the next thing is due, None if only a note can bring one."""
         if self._turn_again:
             return 0.0
-        due = [self._dispatcher.retry_at]
+        due = [self._dispatcher.retry_at, self._notifier.watchdog_at]
         wall: list[datetime | None] = []
-        if self._notifier.watchdog is not None:
-            due.append(self._watchdog_at)
         if self._stop is not None:
             due.append(None if self._stop.has_interrupted else self._stop.deadline)
         elif self._write_retry_at is not None:
@@ -387,13 +385,9 @@ class Daemon:
         if self._stop is not None:
             yield "ductiled is stopping"
 
-    def _notify_systemd(self) -> None:
+    def _status(self) -> str | None:
+        """Return what systemd shows, None to leave that as it is."""
         job = self._dispatcher.job
-        status = "idle" if job is None else f"running {job.plugin} {job.command}"
-        if status != self._status and self._stop is None:
-            self._status = status
-            self._notifier.send(STATUS=status)
-        now = self._clock.monotonic()
-        if self._notifier.watchdog is not None and now >= self._watchdog_at:
-            self._watchdog_at = now + self._notifier.watchdog / 2
-            self._notifier.send(WATCHDOG="1")
+        if self._stop is not None:
+            return None
+        return "idle" if job is None else f"running {job.plugin} {job.command}"
