@@ -17,7 +17,7 @@ def one_line(text: str, limit: int = 1000) -> str:
     text = text.strip()
     if len(text) > limit:
         text = text[:limit] + "…"
-    text = _UNFIT.sub(_escape, text)
+    text = _UNFIT.sub(lambda match: escaped(match[0]), text)
     return text if len(text) <= limit else text[:limit - 1] + "…"
 
 
@@ -26,7 +26,8 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def _escape(match: re.Match[str]) -> str:
-    char = match[0]
+def escaped(char: str) -> str:
+    """Return a character as an escape: `\\n`, `\\x1b`, `\\u2028`."""
     code = ord(char)
-    return _SHORT.get(char) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+    return _SHORT.get(char) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else
+                                f"\\U{code:08x}")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator
 
+from ductile.text import escaped
+
 # Controls, formats (they turn the direction, join or hide), lone surrogates, private and unassigned code points, and
 # separators of lines and paragraphs: terminals obey them, or agree on neither their look nor their width.
 _UNFIT = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _MARKS = {"Mn", "Me"}
 _MOST_MARKS = 2       # on one character: more would reach over the lines above and below
-_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _CUT = "…"
 _WIDE_BY_NOW = (("\u2630", "\u2637"), ("\u268a", "\u268f"), ("\u3248", "\u324f"), ("\u4dc0", "\u4dff"),
                 ("\U0001d300", "\U0001d356"), ("\U0001d360", "\U0001d376"))
@@ -87,13 +88,9 @@ def _piece(char: str) -> tuple[str, int]:
     if " " <= char <= "~":
         return char, 1
     if unicodedata.category(char) in _UNFIT:
-        escape = _SHORT.get(char) or _escape(ord(char))
+        escape = escaped(char)
         return escape, len(escape)
     return char, 2 if unicodedata.east_asian_width(char) in "WF" or _is_wide_by_now(char) else 1
-
-
-def _escape(code: int) -> str:
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def _is_mark(char: str) -> bool:
