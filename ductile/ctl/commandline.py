@@ -262,9 +262,11 @@ has not failed permanently. See `ductilectl replay` to rerun other jobs.
 
 
 def _add_cancel(commands: Commands, name: str) -> None:
-    _take_job(_command(commands, name, "end a queued or running job", _A_JOB, """\
+    parser = _command(commands, name, "end a queued or running job", _A_JOB, """\
 The job becomes dead, and can be retried. A running plugin is ended as at its
-deadline. Exits with 1 if the job succeeded first."""))
+deadline. Exits with 1 if the job succeeded first.""")
+    _take_job(parser)
+    parser.add_argument("--no-wait", action="store_true", help="do not wait until a running job has ended")
 
 
 def _add_replay(commands: Commands, name: str) -> None:

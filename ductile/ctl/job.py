@@ -116,8 +116,8 @@ def _confirm_retry(session: Session, counts: Counter[str]) -> None:
         raise DuctileError("nothing was changed", exit_code=EXIT_FAILED)
 
 
-def cancel(session: Session, *, job: str, sleep: Callable[[float], None]) -> int:
-    """End a queued job, or have the daemon end a running one and wait for that.
+def cancel(session: Session, *, job: str, wait: bool, sleep: Callable[[float], None]) -> int:
+    """End a queued job, or have the daemon end a running one and, with `wait`, wait for that.
 
     Raises DuctileError as `find` does; 1 for a job that has ended, or that does not end in 12 seconds.
     """
@@ -133,11 +133,14 @@ def cancel(session: Session, *, job: str, sleep: Callable[[float], None]) -> int
                 job_table.move(conn, found, Status.DEAD, session.now(), error=CANCELLED)
         # A queued job may be the one that blocked a scheduled run.
         is_up = wake(session)
-        is_stored = found.status is Status.RUNNING and not is_up
-        if found.status is Status.RUNNING and is_up:
+        status, said = Status.DEAD, "is cancelled"
+        if found.status is Status.RUNNING and not is_up:
+            status, said = Status.RUNNING, "will be cancelled when ductiled starts"
+        elif found.status is Status.RUNNING and not wait:
+            status, said = Status.RUNNING, "is being cancelled"
+        elif found.status is Status.RUNNING:
             _await_end(session, conn, found.id, sleep)
-    session.emit({"job_id": found.id, "status": Status.RUNNING if is_stored else Status.DEAD, "last_error": CANCELLED},
-                 f"job {found.id} {'will be cancelled when ductiled starts' if is_stored else 'is cancelled'}\n")
+    session.emit({"job_id": found.id, "status": status, "last_error": CANCELLED}, f"job {found.id} {said}\n")
     return EXIT_OK
 
 

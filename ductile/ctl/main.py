@@ -161,7 +161,7 @@ def _command(session: Session, options: Namespace) -> int:
             return replay(session, job=options.job)
         case "cancel":
             from ductile.ctl.job import cancel
-            return cancel(session, job=options.job, sleep=time.sleep)
+            return cancel(session, job=options.job, wait=not options.no_wait, sleep=time.sleep)
         case "pause":
             from ductile.ctl.plugin import pause
             return pause(session, plugin=options.plugin)

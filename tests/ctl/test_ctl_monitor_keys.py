@@ -24,6 +24,7 @@ from ductile.ctl.monitor.state import (
     cursor,
     press,
     rows,
+    settled,
 )
 
 PAGE = 5
@@ -126,17 +127,17 @@ def test_what_is_typed_is_text_and_no_command() -> None:
 
 
 @pytest.mark.parametrize(("keys", "question", "arguments"), [
-    (["c"], "cancel job 0000000a (echo poll)", ("cancel", job_id(10))),
+    (["c"], "cancel job 0000000a (echo poll)", ("cancel", job_id(10), "--no-wait")),
     (["tab", "t"], "retry job 00000001 (echo poll)", ("retry", job_id(1))),
     (["tab", "P"], "replay job 00000001 (echo poll)", ("replay", job_id(1))),
-    (["tab", "backtab", "backtab", "end", "c"], "cancel job 00000002 (leaf poll)", ("cancel", job_id(2))),
+    (["tab", "backtab", "backtab", "end", "c"], "cancel job 00000002 (leaf poll)", ("cancel", job_id(2), "--no-wait")),
     (["r"], "run echo poll", ("run", "echo", "poll")),
     (["R"], "reset plugin echo", ("reset", "echo")),
     (["tab", "j", "R"], "reset plugin other", ("reset", "other")),
     (["tab", "tab", "end", "r"], "run x poll", ("run", "x", "poll")),
     (["p"], "pause plugin echo", ("pause", "echo")),
     (["x", "i", "n", "x", "backspace", "i", "t", "/", "enter"], "run echo init", ("run", "echo", "init")),
-    (["tab", "tab", "c"], "cancel job 00000001 (echo poll)", ("cancel", job_id(1))),
+    (["tab", "tab", "c"], "cancel job 00000001 (echo poll)", ("cancel", job_id(1), "--no-wait")),
 ])
 def test_what_changes_something_asks_first(keys: list[str], question: str, arguments: tuple[str, ...]) -> None:
     view = after(keys)
@@ -228,3 +229,17 @@ def test_q_quits_and_an_unknown_key_does_nothing() -> None:
 def test_a_job_that_waits_for_a_retry_is_one_of_the_queue() -> None:
     waits = sight(waiting=[job(1, next_retry_at=at(400))])
     assert chosen_job(State(), waits) == job_id(1)
+
+
+def test_a_cancellation_is_told_of_until_the_job_has_ended() -> None:
+    asked = State(message=Message(text="cancel: job 1 is being cancelled", good=True, job=job_id(10)))
+    moved = settled(after(["j", "tab"], asked), SEEN)
+    assert moved.message == asked.message
+    ends = {status: settled(moved, replace(SEEN, open=[], ended=[job(10, status)])).message
+            for status in ("dead", "succeeded")}
+    assert ends == {"dead": Message(text=f"cancel: job {job_id(10)} is cancelled", good=True),
+                    "succeeded": Message(text=f"cancel: job {job_id(10)} had already succeeded", good=False)}
+    down = replace(SEEN, status={**SEEN.status, "daemon": {"running": False}})
+    assert settled(moved, down).message == Message(
+        text=f"cancel: job {job_id(10)} will be cancelled when ductiled starts", good=False)
+    assert after(["j"], replace(moved, message=ends["dead"])).message is None

@@ -85,7 +85,8 @@ def test_what_a_running_plugin_writes_to_standard_error_can_be_read(daemon: Real
     shown = daemon.database.parent / "running" / f"{job}.stderr"
     daemon.await_file(shown, "halfway\n")
     assert stat.S_IMODE(shown.stat().st_mode) == 0o600
-    cancel(daemon, job)
+    assert cancel(daemon, job, "--no-wait").stdout == f"job {job} is being cancelled\n"
+    daemon.await_job(job, "dead")
     assert not shown.exists()
     assert daemon.rows("SELECT stderr FROM job_log") == [("halfway\n",)]
 
@@ -116,6 +117,6 @@ def test_a_job_that_is_cancelled_while_the_daemon_stops_does_not_come_back(daemo
     assert daemon.job(job) == ("dead", 1, CANCELLED)
 
 
-def cancel(daemon: RealDaemon, job: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([DUCTILECTL, "-c", daemon.home, "cancel", job], env=daemon.environ, text=True,
+def cancel(daemon: RealDaemon, job: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([DUCTILECTL, "-c", daemon.home, "cancel", job, *options], env=daemon.environ, text=True,
                           capture_output=True, timeout=30)

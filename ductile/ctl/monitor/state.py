@@ -17,6 +17,8 @@ _FAR = 1_000_000_000
 _SEARCHED = ("job_id", "plugin", "command", "status", "last_error", "last_outcome", "held")
 _STEPS = {"up": -1, "k": -1, "down": 1, "j": 1, "home": -_FAR, "end": _FAR}
 _OF_A_JOB = {"t": "retry", "P": "replay", "c": "cancel"}
+# Ending a plugin may take ten seconds, and the screen must not stand still for so long.
+_OPTIONS = {"cancel": ("--no-wait",)}
 _OF_A_PLUGIN = {"r": "run", "R": "reset", "p": "pause", "x": "run", "l": "show logs of"}
 _FAILED_OUTCOMES = ("failed", "timed_out", "orphaned")
 _LOGGED = 50     # attempts that `l` shows
@@ -67,10 +69,11 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """What a command printed."""
+    """What a command printed. `job` is the job that the daemon is still ending for it, if there is one."""
 
     text: str
     good: bool
+    job: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +140,20 @@ def cursor(view: State, sight: Snapshot, pane: str) -> int | None:
     return next((number for number, row in enumerate(found) if row["job_id"] == wanted), None)
 
 
+def settled(view: State, sight: Snapshot) -> State:
+    """Return the view with the end of the job that is being cancelled, once that is known."""
+    if view.message is None or view.message.job is None:
+        return view
+    job = _job_row(sight, view.message.job)
+    if job is None or (job["status"] == "running" and sight.status["daemon"]["running"]):
+        return view
+    if job["status"] == "succeeded":
+        return _say(view, f"cancel: job {job['job_id']} had already succeeded")
+    if job["status"] == "dead":
+        return replace(view, message=Message(text=f"cancel: job {job['job_id']} is cancelled", good=True))
+    return _say(view, f"cancel: job {job['job_id']} will be cancelled when ductiled starts")
+
+
 def press(view: State, key: str, sight: Snapshot, *, page: int) -> tuple[State, tuple[str, ...] | None]:
     """Return the view after a key, and the command line to run, if any.
 
@@ -155,7 +172,8 @@ def press(view: State, key: str, sight: Snapshot, *, page: int) -> tuple[State, 
         return _typed(view, key), None
     if view.command is not None:
         return _command_typed(view, key, sight), None
-    view = replace(view, message=None)
+    if view.message is not None and view.message.job is None:
+        view = replace(view, message=None)
     if view.paper is not None:
         return _read_paper(view, view.paper, key, page), None
     if view.help_line is not None:
@@ -292,7 +310,8 @@ def _asked(view: State, key: str, sight: Snapshot) -> State:
         if job is None:
             return _say(view, f"there is no job to {_OF_A_JOB[key]}")
         text = f"{_OF_A_JOB[key]} job {table.short(job['job_id'])} ({job['plugin']} {job['command']})"
-        return replace(view, question=Question(text=text, arguments=(_OF_A_JOB[key], job["job_id"])))
+        arguments = (_OF_A_JOB[key], job["job_id"], *_OPTIONS.get(_OF_A_JOB[key], ()))
+        return replace(view, question=Question(text=text, arguments=arguments))
     name = _plugin(view, sight)
     if name is None:
         return _say(view, f"there is no plugin to {_OF_A_PLUGIN[key]}")

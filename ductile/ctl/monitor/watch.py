@@ -50,6 +50,7 @@ def _follow(watch: Watch, terminal: Terminal, command: Command) -> int:
     while terminal.ended is None:
         try:
             sight = watch.look(seen)
+            seen = state.settled(seen, sight)
         except db.NotWritten as error:
             seen = replace(seen, message=Message(text=f"the database cannot be read now: {error}", good=False))
         columns, rows = terminal.size
@@ -64,9 +65,6 @@ def _follow(watch: Watch, terminal: Terminal, command: Command) -> int:
         for key in terminal.pressed():
             seen, arguments = state.press(seen, key, sight, page=page)
             if arguments is not None:
-                # Ending a plugin may take ten seconds.
-                seen = replace(seen, message=Message(text=f"{' '.join(arguments)} …", good=True))
-                terminal.paint(render.lines(sight, seen, columns=columns, rows=rows, knows_all=terminal.knows_all))
                 seen = replace(seen, message=_answer(command, arguments))
             if seen.ended:
                 return EXIT_OK
@@ -105,7 +103,9 @@ def _answer(command: Command, arguments: Sequence[str]) -> Message:
             code = command(arguments, said)
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else EXIT_FAILED
-    return Message(text=f"{arguments[0]}: {'; '.join(said.getvalue().splitlines())}", good=code == EXIT_OK)
+    is_good = code == EXIT_OK
+    return Message(text=f"{arguments[0]}: {'; '.join(said.getvalue().splitlines())}", good=is_good,
+                   job=arguments[1] if is_good and arguments[0] == "cancel" else None)
 
 
 class Watch:
