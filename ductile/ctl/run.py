@@ -21,6 +21,7 @@ from ductile.plugin.discovery import ConfiguredPlugin
 from ductile.plugin.plugin_table import PluginLoad
 from ductile.queue import attempt_table
 from ductile.queue.job import Job, NewJob, Status, Submitter
+from ductile.units import utc_text
 from ductile.validation import nearest
 
 DEFAULT_TYPE = "manual"
@@ -107,7 +108,7 @@ def _wait(session: Session, conn: sqlite3.Connection, job_id: str, daemon: int) 
         session.out.write(f"{job_id}\n")
         session.out.flush()
     rows: list[dict[str, Any]] = []
-    runs = True
+    runs, retry = True, None
     while True:
         job = find(conn, job_id)
         for attempt in attempt_table.of_job(conn, job_id)[len(rows):]:
@@ -117,6 +118,11 @@ def _wait(session: Session, conn: sqlite3.Connection, job_id: str, daemon: int) 
                 session.out.flush()
         if job.status.is_last:
             return _outcome(session, job, rows)
+        if job.next_retry_at not in (None, retry) and not session.as_json:
+            retry = job.next_retry_at
+            session.out.write(f"next: attempt {job.attempt} of {job.max_attempts} at"
+                              f" {session.page.clock(utc_text(retry), seconds=True)}\n")
+            session.out.flush()
         if not runs:
             raise DuctileError(f"ductiled ended while job {job_id} was {job.status}; it resumes at the next start",
                                exit_code=EXIT_UNAVAILABLE)

@@ -214,8 +214,9 @@ def said_by(process) -> tuple[int, str, str]:
 def test_waiting_ends_with_the_job_and_says_how(daemon: RealDaemon) -> None:
     daemon.install("ok")
     daemon.install("fails", retry={"max_attempts": 1})
+    daemon.install("fails", called="again", retry={"backoff_base": "1h"})
     daemon.start()
-    with waiting(daemon, "ok") as well, waiting(daemon, "fails", "--json") as badly:
+    with waiting(daemon, "ok") as well, waiting(daemon, "fails", "--json") as badly, waiting(daemon, "again") as later:
         code, out, err = said_by(well)
         lines = out.splitlines()
         assert (code, len(lines), lines[-1], err) == (0, 3, "succeeded", "")
@@ -224,6 +225,7 @@ def test_waiting_ends_with_the_job_and_says_how(daemon: RealDaemon) -> None:
         found = json.loads(out)
         assert (code, found["status"], found["last_error"], err) == (1, "dead", "out of luck", "")
         assert [(each["attempt"], each["status"]) for each in found["attempts"]] == [(1, "failed")]
+        assert next(line for line in later.stdout if line.startswith("next: ")).startswith("next: attempt 2 of 4 at 20")
     daemon.stop()
 
 
