@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -112,8 +113,8 @@ def mounts(home: Path) -> list[str]:
     return lines
 
 
-@pytest.fixture
-def machine() -> Iterator[Machine]:
+@contextmanager
+def booted() -> Iterator[Machine]:
     """A machine with a configuration and a plugin, where the daemon's user may write in `data` alone."""
     with writable_by_all() as home:
         home.chmod(0o755)
@@ -131,69 +132,94 @@ def machine() -> Iterator[Machine]:
         })
 
 
-@in_a_namespace
-def test_it_starts_once_and_stops_once(machine: Machine) -> None:
-    assert machine.does("start", "status", "start", "stop", "status", "stop") == [
-        (0, ""),
-        (0, "ductiled: running as PID N\n"),
-        (0, "ductiled: already running\n"),
-        (0, ""),
-        (3, "ductiled: not running\n"),
-        (0, "ductiled: not running\n"),
-    ]
-    assert (machine.home / "data" / "ductiled.pid").read_text() == ""
-    assert '"message": "stopped"' in (machine.home / "data" / "ductiled.log").read_text()
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    """A machine of one test."""
+    with booted() as made:
+        yield made
+
+
+# One life of a machine, step by step, for all that looks at a daemon: each start of one takes half a second.
+LIFE = {
+    "restart of none": "restart", "status of the first": "status", "start again": "start", "run": "ctl run who --wait",
+    "PID of the first": 'cat "$DATA/ductiled.pid"', "restart": "restart",
+    "PID of the second": 'cat "$DATA/ductiled.pid"',
+    "change": "sed -i s/1h/2h/ $CONFIG/config.yaml", "reload": "reload",
+    "change more": "sed -i s/2h/3h/ $CONFIG/config.yaml", "force-reload": "force-reload",
+    "break": "sed -i s/3h/soon/ $CONFIG/config.yaml", "reload of nonsense": "reload", "status after": "status",
+    "crash": "killed", "status of a dead one": "status", "stop of a dead one": "stop", "reload of a dead one": "reload",
+    "start of nonsense": "start", "status of nonsense": "status",
+    "mend": "sed -i s/soon/1h/ $CONFIG/config.yaml", "start": "start", "status of the third": "status",
+    "stop": "stop", "status of none": "status", "stop of none": "stop",
+}
+REFUSED = "{}/config.yaml:1:52: service.tick_interval: expected a duration such as 30s, got 'soon'\n"
+RUNNING, STOPPED = (0, "ductiled: running as PID N\n"), (3, "ductiled: not running\n")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Life:
+    """What the steps ended with and said, and what was left of the machine's files."""
+
+    steps: Mapping[str, tuple[int, str]]
+    home: Path
+    pid_file: str
+    log: str
+
+    def said(self, *names: str) -> list[tuple[int, str]]:
+        return [self.steps[name] for name in names]
+
+
+@pytest.fixture(scope="module")
+def life() -> Iterator[Life]:
+    """The whole life of a machine."""
+    with booted() as machine:
+        steps = dict(zip(LIFE, machine.does(*LIFE.values()), strict=True))
+        yield Life(steps=steps, home=machine.home, pid_file=(machine.home / "data" / "ductiled.pid").read_text(),
+                   log=(machine.home / "data" / "ductiled.log").read_text())
 
 
 @in_a_namespace
-def test_it_is_ready_when_start_returns_and_runs_plugins_as_its_user(machine: Machine) -> None:
+def test_it_starts_once_and_stops_once(life: Life) -> None:
+    assert life.said("start again", "start", "status of the third", "stop", "status of none", "stop of none") == [
+        (0, "ductiled: already running\n"), (0, ""), RUNNING, (0, ""), STOPPED, (0, "ductiled: not running\n")]
+    assert life.pid_file == ""
+    assert '"message": "stopped"' in life.log.splitlines()[-1]
+
+
+@in_a_namespace
+def test_it_is_ready_when_it_has_started_and_runs_plugins_as_its_user(life: Life) -> None:
     home = subprocess.run(["getent", "passwd", USER], check=True, capture_output=True, text=True, timeout=10)
-    *_, (code, text), _ = machine.does("start", "ctl run who --wait", "stop")
+    code, text = life.steps["run"]
     assert (code, text.splitlines()[-2:]) == (
         0, [f"    result: {USER} at {home.stdout.split(':')[5]} under {USER}", "succeeded"])
 
 
 @in_a_namespace
-def test_a_restart_starts_another_daemon_whether_one_ran_or_not(machine: Machine) -> None:
-    pid = 'cat "$DATA/ductiled.pid"'
-    stopped, before, running, after, status, _ = machine.does("restart", pid, "restart", pid, "status", "stop")
-    assert (stopped, running, status) == (
-        (0, "ductiled: not running\n"), (0, ""), (0, "ductiled: running as PID N\n"))
-    assert before != after
+def test_a_restart_starts_another_daemon_whether_one_ran_or_not(life: Life) -> None:
+    assert life.said("restart of none", "status of the first", "restart") == [
+        (0, "ductiled: not running\n"), RUNNING, (0, "")]
+    first, second = life.said("PID of the first", "PID of the second")
+    assert (first[0], second[0], first != second) == (0, 0, True)
 
 
 @in_a_namespace
-def test_a_daemon_that_was_killed_is_dead_with_a_pid_file_and_can_be_started(machine: Machine) -> None:
-    assert machine.does("start", "killed", "status", "stop", "reload", "start", "status", "stop", "status") == [
-        (0, ""), (0, ""),
-        (1, "ductiled: not running; it did not stop cleanly\n"),
-        (0, "ductiled: not running\n"),
-        (7, "ductiled: not running\n"),
-        (0, ""), (0, "ductiled: running as PID N\n"), (0, ""), (3, "ductiled: not running\n"),
-    ]
+def test_a_daemon_that_was_killed_is_dead_with_a_pid_file_and_can_be_started(life: Life) -> None:
+    assert life.said("crash", "status of a dead one", "stop of a dead one", "reload of a dead one", "start") == [
+        (0, ""), (1, "ductiled: not running; it did not stop cleanly\n"), (0, "ductiled: not running\n"),
+        (7, "ductiled: not running\n"), (0, "")]
 
 
 @in_a_namespace
-@pytest.mark.parametrize("action", ["reload", "force-reload"])
-def test_a_reload_says_what_changed_or_why_it_is_refused(machine: Machine, action: str) -> None:
-    config = machine.home / "config.yaml"
-    changes = f"sed -i 's/1h/2h/' {config}"
-    breaks = f"sed -i 's/2h/soon/' {config}"
-    refused = f"{config}:1:52: service.tick_interval: expected a duration such as 30s, got 'soon'\n"
-    _, _, changed, _, (code, text), status, _ = machine.does(
-        "start", changes, action, breaks, action, "status", "stop")
-    assert changed == (0, "setting service.tick_interval 1h -> 2h\n")
-    assert (code, text) == (6, refused)
-    assert status == (0, "ductiled: running as PID N\n")
+def test_a_reload_says_what_changed_or_why_it_is_refused(life: Life) -> None:
+    assert life.said("reload", "force-reload", "reload of nonsense", "status after") == [
+        (0, "setting service.tick_interval 1h -> 2h\n"), (0, "setting service.tick_interval 2h -> 3h\n"),
+        (6, REFUSED.format(life.home)), RUNNING]
 
 
 @in_a_namespace
-def test_a_configuration_that_is_wrong_is_told_and_starts_nothing(machine: Machine) -> None:
-    (machine.home / "config.yaml").write_text("service: {tick_interval: soon}\n")
-    assert machine.does("start", "status") == [
-        (6, f"{machine.home}/config.yaml:1:26: service.tick_interval: expected a duration such as 30s, got 'soon'\n"),
-        (3, "ductiled: not running\n"),
-    ]
+def test_a_configuration_that_is_wrong_is_told_and_starts_nothing(life: Life) -> None:
+    assert life.said("start of nonsense", "status of nonsense") == [
+        (6, REFUSED.format(life.home)), (1, "ductiled: not running; it did not stop cleanly\n")]
 
 
 @in_a_namespace
