@@ -13,14 +13,11 @@ import pytest
 from support.daemon import RealDaemon
 
 _COMMANDS = ("poll", "handle")
-# Keeps its request and gives the answer that it was configured with.
+# Keeps its request and gives the answer that is beside it.
 _SAYS = """\
-#!/usr/bin/env -S python3 -IS
-import json, sys
-request = json.load(sys.stdin)
-with open(request["config"]["requests"], "a") as file:
-    print(json.dumps(request), file=file)
-print(json.dumps(request["config"]["answer"]))
+#!/bin/sh
+{{ cat; echo; }} >>'{requests}'
+cat "${{0%/*}}/answer.json"
 """
 # Counts its runs in its state and answers what `{answer}` makes.
 _COUNTS = """\
@@ -47,8 +44,8 @@ def chain(daemon: RealDaemon, *names: str) -> None:
 def says(daemon: RealDaemon) -> Callable[..., None]:
     """Configure a plugin that emits these events, with the rest of its answer and more lines of its manifest."""
     def add(name: str, *events: dict[str, Any], manifest: str = "", protocol: int = 2, **answer: Any) -> None:
-        daemon.plugin(name, _SAYS, commands=_COMMANDS, config={
-            "requests": str(daemon.home / f"requests-{name}"), "answer": {"status": "ok", "events": events, **answer}})
+        daemon.plugin(name, _SAYS.format(requests=daemon.home / f"requests-{name}"), commands=_COMMANDS)
+        (daemon.directory(name) / "answer.json").write_text(json.dumps({"status": "ok", "events": events, **answer}))
         file = daemon.directory(name) / "manifest.yaml"
         file.write_text(file.read_text().replace("protocol: 2", f"protocol: {protocol}") + manifest)
     return add
@@ -60,7 +57,7 @@ def event(payload: Any, **more: Any) -> dict[str, Any]:
 
 def requests(daemon: RealDaemon, name: str) -> list[dict[str, Any]]:
     """Return what a plugin was asked, in the order of time."""
-    return [json.loads(line) for line in (daemon.home / f"requests-{name}").read_text().splitlines()]
+    return [json.loads(line) for line in (daemon.home / f"requests-{name}").read_text().splitlines() if line]
 
 
 def run(daemon: RealDaemon, plugin: str) -> str:
@@ -343,13 +340,10 @@ def test_a_result_over_256_kib_keeps_what_explains_it(daemon: RealDaemon, says: 
 
 
 _EMITS = """\
-#!/usr/bin/env -S python3 -IS
-import json, sys
-request = json.load(sys.stdin)
-print(json.dumps({"status": "ok", "events": [{"type": "next", "payload": {"kg": number}} for number in range(3)]}))
-sys.stdout.close()
-with open(request["config"]["marks"], "a") as file:
-    print("ends", request["job_id"], file=file)
+#!/bin/sh
+echo '{{"status": "ok", "events": [{events}]}}'
+exec >&-
+echo ends "$DUCTILE_JOB_ID" >>'{marks}'
 """
 
 
@@ -371,7 +365,8 @@ def test_a_parent_killed_while_it_finishes_has_all_its_children_or_none(
 ) -> None:
     chance = random.Random(3)
     marks = daemon.home / "marks"
-    daemon.plugin("scale", _EMITS, config={"marks": str(marks)}, retry={"max_attempts": 100})
+    events = ", ".join(json.dumps(event({"kg": number})) for number in range(3))
+    daemon.plugin("scale", _EMITS.format(events=events, marks=marks), retry={"max_attempts": 100})
     # They cannot be loaded: what is routed to them waits, and can be counted.
     for name in ("left", "right"):
         says(name)
