@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import os
 import shutil
@@ -68,9 +69,12 @@ def test_the_help_names_every_operation_and_fault(tmp_path: Path) -> None:
         (["--at", "0"], "argument --at: expected a whole number, 1 or more, got '0'"),
     ],
 )
-def test_a_wrong_argument_is_named(tmp_path: Path, arguments: list[str], error: str) -> None:
-    done = faults(*arguments, scratch=tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (
+def test_a_wrong_argument_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+                                   arguments: list[str], error: str) -> None:
+    monkeypatch.syspath_prepend(os.fspath(COMMAND.parent))
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module("injection.__main__")._parser().parse_args(arguments)
+    assert (ended.value.code, *capsys.readouterr()) == (
         64, "", f"contrib/faults: {error}; see contrib/faults --help\n")
 
 

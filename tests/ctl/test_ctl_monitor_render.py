@@ -56,8 +56,10 @@ def test_no_word_breaks_out_of_its_line(word: str, focus: str) -> None:
     seen = State(focus=focus, job=job(3)["job_id"], filter=word[:60])
     views = [seen, State(focus=focus), replace(seen, typing=True), replace(seen, message=Message(text=word, good=True)),
              replace(seen, question=Question(text=word, arguments=()))]
-    for each, (columns, rows) in product(views, ((80, 24), (40, 10), (150, 30))):
-        lines = render.lines(hostile(word), each, columns=columns, rows=rows)
+    shown_to = [*product(views[:1], ((80, 24), (40, 10), (150, 30))), *product(views[1:], ((80, 24),))]
+    everything = hostile(word)
+    for each, (columns, rows) in shown_to:
+        lines = render.lines(everything, each, columns=columns, rows=rows)
         assert len(lines) == rows
         for line in lines:
             shown = "".join(span.text for span in line)
@@ -78,7 +80,7 @@ def test_a_screen_that_is_too_small_says_so(columns: int, rows: int) -> None:
 
 
 def test_every_row_of_the_screen_is_somebodys() -> None:
-    for focus, columns, rows in product(PANES, (40, 63, 64, 80, 139, 140, 200), range(10, 71, 3)):
+    for focus, columns, rows in product(PANES, (40, 63, 64, 80, 139, 140, 200), range(10, 71, 5)):
         lines = render.lines(busy(), State(focus=focus), columns=columns, rows=rows)
         # Only the line of questions and answers may be empty.
         assert all(line for line in lines[:-2])

@@ -104,12 +104,12 @@ def test_the_keys_of_the_monitor_are_those_that_it_shows() -> None:
 
 def using(*functions: str) -> set[str]:
     """Return the commands whose module calls one of these functions, or imports a module of `ctl` that does."""
-    trees = {file.stem: ast.parse(file.read_text()) for file in CTL.glob("*.py") if file.stem != "main"}
-    calling = {name for name, tree in trees.items() for node in ast.walk(tree)
+    texts = {file.stem: file.read_text() for file in CTL.glob("*.py") if file.stem != "main"}
+    calling = {name for name, text in texts.items() if any(f"{each}(" in text for each in functions)
+               for node in ast.walk(ast.parse(text))
                if isinstance(node, ast.Call) and ast.unparse(node.func) in functions}
-    calling |= {name for name, tree in trees.items() for node in ast.walk(tree)
-                if isinstance(node, ast.ImportFrom) and node.module.startswith("ductile.ctl.")
-                and node.module.rpartition(".")[2] in calling}
+    calling |= {name for name, text in texts.items()
+                for module in re.findall(r"^from ductile\.ctl\.(\w+) import", text, re.MULTILINE) if module in calling}
     return {"test" if name == "plugin_test" else name for name in calling} & set(PARSERS)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.pipeline_files import compile_files, paths
 
-ROUNDS = 400
+ROUNDS = 200
 NAMES = ("a", "b", "c", "d")
 
 
