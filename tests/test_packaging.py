@@ -23,7 +23,7 @@ from support.wheels import Built
 ROOT = Path(__file__).resolve().parent.parent
 TREES = ("plugins", "pipelines", "etc", "contrib")
 FOR_A_CHECKOUT = ("bench", "benchmarks", "demo", "install", "quickstart", "run-tests", "lint", "requirements*.txt",
-                  "try-on", "container", "drive", "try-under-systemd", "faults", "injection")
+                  "try-on", "container", "drive", "try-under-systemd", "faults", "injection", "temporal")
 # The manuals have their place beside those of other programs, where man(1) looks for them.
 MANUALS = "man"
 LEFT_BEHIND = ("__pycache__", "test_*.py", ".*", MANUALS, *FOR_A_CHECKOUT)
