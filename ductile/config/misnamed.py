@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ductile import units
 
@@ -124,7 +124,8 @@ def interval(text: str) -> str:
     if len(word.split()) == 5 or word.startswith("@"):
         return f" ({cron(text)})"
     if word in ("weekdays", "weekends"):
-        return " (write a list of schedules, each with every: weekly, at and its own day)"
+        day = word if word == "weekdays" else "[sat, sun]"
+        return f" (write every: weekly, day: {day}, with at)"
     if word[:3] in _WEEKDAYS and word.endswith("day"):
         return f" (write every: weekly, day: {word[:3]})"
     if _CLOCK.fullmatch(word):
@@ -151,17 +152,31 @@ def _equivalent(fields: list[str]) -> str | None:
         return _step(minute, "m", 60) or ("every: hourly" if minute.isdigit() else None)
     if not minute.isdigit() or int(minute) > 59:
         return None
-    if day == weekday == "*" and not hour.isdigit():
+    if day == weekday == "*" and hour.startswith("*"):
         return _step(hour, "h", 24)
-    if not hour.isdigit() or int(hour) > 23:
+    hours = hour.split(",")
+    if not all(each.isdigit() and int(each) <= 23 for each in hours):
         return None
-    at = f"at: \"{int(hour):02d}:{int(minute):02d}\""
+    at = "at: " + _one_or_list(f'"{int(each):02d}:{int(minute):02d}"' for each in hours)
     if day == weekday == "*":
         return f"every: daily, {at}"
     if weekday != "*":
-        name = _WEEKDAYS[int(weekday)] if weekday in "01234567" and len(weekday) == 1 else weekday[:3]
-        return f"every: weekly, day: {name}, {at}" if name in _WEEKDAYS and "," not in weekday else None
+        days = _weekdays(weekday)
+        return f"every: weekly, day: {days}, {at}" if days else None
     return f"every: monthly, day: {int(day)}, {at}" if day.isdigit() and 1 <= int(day) <= 31 else None
+
+
+def _weekdays(field: str) -> str | None:
+    """Return the value of `day` for the weekdays of a line of crontab(5), None for what is none."""
+    if field in ("1-5", "mon-fri"):
+        return "weekdays"
+    names = [_WEEKDAYS[int(each)] if each in tuple("01234567") else each[:3] for each in field.split(",")]
+    return _one_or_list(names) if all(name in _WEEKDAYS for name in names) else None
+
+
+def _one_or_list(items: Iterable[str]) -> str:
+    each_once = list(dict.fromkeys(items))
+    return each_once[0] if len(each_once) == 1 else f"[{', '.join(each_once)}]"
 
 
 def _step(field: str, unit: str, whole: int) -> str | None:

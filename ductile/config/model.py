@@ -97,9 +97,9 @@ class Window:
 class Schedule:
     """One schedule of a plugin. `jitter` is in seconds.
 
-    `at` is the grid's time of day, for calendar intervals only. `day` goes with `at`: a weekday from
-    0, Monday, to 6 for weeks; a day of the month from 1 to 31 for months. `zone_name` is the zone as the
-    operator wrote it, None where the system's is meant; `zone` has its rules as they were when they were read.
+    `at` are the grid's times of day, for calendar intervals only, in their order. `day` goes with `at`: weekdays from
+    0, Monday, to 6 for weeks, in their order; a day of the month from 1 to 31 for months. `zone_name` is the zone as
+    the operator wrote it, None where the system's is meant; `zone` has its rules as they were when they were read.
     `payload` is that of the job's event, None where the job has no event. `alert_after` is after how many seconds
     without a success the schedule is overdue, None for never.
     """
@@ -107,8 +107,8 @@ class Schedule:
     id: str
     command: str = "poll"
     every: Every
-    at: time | None = None
-    day: int | None = None
+    at: tuple[time, ...] = ()
+    day: tuple[int, ...] = ()
     jitter: int = 0
     window: Window | None = None
     zone: tzinfo = field(compare=False)
@@ -119,10 +119,10 @@ class Schedule:
     def rule(self) -> str:
         """Return the text of what the grid depends on: where it changes, a new grid begins."""
         parts = [f"every {self.every.count} {self.every.unit.value}"]
-        if self.at is not None:
-            parts.append(f"at {self.at.isoformat()}")
-        if self.day is not None:
-            parts.append(f"day {self.day}")
+        if self.at:
+            parts.append(f"at {','.join(at.isoformat() for at in self.at)}")
+        if self.day:
+            parts.append(f"day {','.join(map(str, self.day))}")
         if self.zone_name is not None:
             parts.append(f"in {self.zone_name}")
         return " ".join(parts)

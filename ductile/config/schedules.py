@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, time, tzinfo
-from typing import Any
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo, available_timezones
 
 from ductile import units
@@ -16,8 +17,12 @@ from ductile.config.values import as_duration, as_name, sections
 from ductile.protocol import HEALTH, INIT, POLL
 from ductile.validation import MOST_HINTS, Path, Section, as_integer, as_text, kind_of, nearest
 
+T = TypeVar("T", time, int)
+
+_NEVER: tuple[time, ...] = ()
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAY_NAMES = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_WEEKDAYS = "weekdays"
 _TIME = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
 _NEVER_SCHEDULED = (HEALTH, INIT)
 _LONGEST_EVERY = 366 * units.DAY
@@ -93,15 +98,16 @@ def _read(section: Section, local_zone: tzinfo, commands: dict[Path, str]) -> Sc
     if command is not None:
         commands[(*section.path, "command")] = command
     every = section.read("every", None, parse_every)
-    at = section.read("at", None, _as_time)
+    at = section.read("at", _NEVER, lambda value: _as_several(value, _as_time))
+    day = _read_day(section, every)
     zone_name = section.read("timezone", None, lambda value: _as_zone_name(value, section))
     schedule = Schedule(
         id=section.read("id", "default", as_name),
         command=command or POLL,
         every=every or Every(count=1, unit=Unit.DAYS),
         at=at,
-        day=_read_day(section, every),
-        jitter=section.read("jitter", 0, lambda value: _as_jitter(value, every)),
+        day=day,
+        jitter=section.read("jitter", 0, lambda value: _as_jitter(value, every, at, day)),
         window=_read_window(section),
         zone=local_zone if zone_name is None else _zone(zone_name),
         zone_name=zone_name,
@@ -114,17 +120,17 @@ def _read(section: Section, local_zone: tzinfo, commands: dict[Path, str]) -> Sc
     return schedule if every is not None else None
 
 
-def _read_day(section: Section, every: Every | None) -> int | None:
+def _read_day(section: Section, every: Every | None) -> tuple[int, ...]:
     if not section.has("day") or every is None:
-        return None
+        return ()
     if not section.has("at"):
         section.wrong("day", "expected 'at' beside 'day', got none")
     if every.unit is Unit.WEEKS:
-        return section.read("day", None, _as_weekday)
+        return section.read("day", (), _as_weekdays)
     if every.unit is Unit.MONTHS:
-        return section.read("day", None, lambda value: as_integer(value, least=1, most=31))
+        return section.read("day", (), lambda value: (as_integer(value, least=1, most=31),))
     section.wrong("day", "expected weekly or monthly beside 'day', got another interval")
-    return None
+    return ()
 
 
 def _read_window(section: Section) -> Window | None:
@@ -161,19 +167,47 @@ def _as_end_time(value: Any) -> time:
     return time(0, 0) if value == "24:00" else _as_time(value)
 
 
+def _as_several(value: Any, parse: Callable[[Any], T]) -> tuple[T, ...]:
+    """Return one value, or those of a list, in their order. Raises ValueError."""
+    items = [parse(each) for each in value] if isinstance(value, list) else [parse(value)]
+    if not items:
+        raise ValueError("expected at least one, got an empty list")
+    if len(set(items)) < len(items):
+        raise ValueError("expected each once, got one that is repeated")
+    return tuple(sorted(items))
+
+
+def _as_weekdays(value: Any) -> tuple[int, ...]:
+    if isinstance(value, str) and value.lower() == _WEEKDAYS:
+        return tuple(range(5))
+    return _as_several(value, _as_weekday)
+
+
 def _as_weekday(value: Any) -> int:
     word = value.lower() if isinstance(value, str) else ""
     if word in _DAYS or word in _DAY_NAMES:
         return _DAYS.index(word[:3])
-    hint = " (write a list of schedules, one for each day)" if word in ("weekdays", "weekends") else ""
-    raise ValueError(f"expected one of {', '.join(_DAYS)}, got {kind_of(value)}{hint}")
+    hint = " (write [sat, sun])" if word in ("weekend", "weekends") else ""
+    raise ValueError(f"expected {_WEEKDAYS}, or one or a list of {', '.join(_DAYS)}, got {kind_of(value)}{hint}")
 
 
-def _as_jitter(value: Any, every: Every | None) -> int:
+def _as_jitter(value: Any, every: Every | None, at: tuple[time, ...], day: tuple[int, ...]) -> int:
     jitter = as_duration(value, least=0)
     if every is not None and jitter > every.seconds:
         raise ValueError(f"expected no more than the interval in 'every', got {value!r}")
+    if every is not None and jitter > _shortest_gap(every, at, day):
+        raise ValueError(f"expected no more than the time between two runs, got {value!r}")
     return jitter
+
+
+def _shortest_gap(every: Every, at: tuple[time, ...], day: tuple[int, ...]) -> int:
+    """Return the shortest time between two runs, in seconds, as far as `at` and `day` tell: a run drawn later than
+    the next one would skip that."""
+    days = day if every.unit is Unit.WEEKS else ()
+    starts = [each * units.DAY + clock.hour * units.HOUR + clock.minute * units.MINUTE
+              for each in days or (0,) for clock in at]
+    return min((later - earlier for earlier, later in itertools.pairwise([*starts, starts[0] + every.seconds])),
+               default=every.seconds) if starts else every.seconds
 
 
 def _as_scheduled_command(value: Any) -> str:

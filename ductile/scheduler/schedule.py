@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import bisect
 import calendar
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta, tzinfo
 
 from ductile import units
 from ductile.config.model import Every, Schedule, Unit, Window
@@ -18,6 +19,7 @@ from ductile.injected import Chance
 
 _DAILY = Every(count=1, unit=Unit.DAYS)
 _WEEKLY = Every(count=1, unit=Unit.WEEKS)
+_WEEK_START = datetime(2001, 1, 1)    # a Monday
 _ONE_DAY = timedelta(days=1)
 _ONE_SECOND = timedelta(seconds=1)
 _ONE_MILLISECOND = timedelta(milliseconds=1)
@@ -36,8 +38,8 @@ _LAST_WALL = datetime(9999, 12, 5)
 class Slot:
     """The next run: its point on the grid, and the time drawn for it.
 
-    `anchor` is the local wall time of a calendar grid's origin, in ISO 8601 without a zone. It is empty for a grid of
-    seconds.
+    `anchor` is the local wall time of a calendar grid's origin, in ISO 8601 without a zone: with several times or days
+    the first of them. It is empty for a grid of seconds.
     """
 
     base_at: datetime
@@ -53,12 +55,12 @@ def first(schedule: Schedule, now: datetime, rng: Chance) -> Slot:
     """
     now = _within_clocks(now)
     elapsed = schedule.every.unit is Unit.SECONDS
-    if schedule.at is None or elapsed:
+    if not schedule.at or elapsed:
         base_at = _later(now, rng.uniform(0, schedule.jitter))
         anchor = "" if elapsed else _wall(base_at, schedule.zone).isoformat()
         return Slot(base_at=base_at, next_run_at=next_in_window(schedule, base_at, rng), anchor=anchor)
-    origin = _origin(schedule, schedule.at, now)
-    base_at = _instant(_next_wall(origin, schedule.every, schedule.zone, now), schedule.zone)
+    origin = _origin(schedule, now)
+    base_at = _instant(_next_wall(schedule, origin, now), schedule.zone)
     return _drawn(schedule, base_at, origin.isoformat(), rng)
 
 
@@ -124,32 +126,51 @@ def _next_base(schedule: Schedule, slot: Slot, after: datetime) -> datetime:
         ahead = step - (after - slot.base_at) % step
         return after + min(ahead, _LAST_POINT - after)
     origin = datetime.fromisoformat(slot.anchor)
-    return _instant(_next_wall(origin, schedule.every, schedule.zone, after), schedule.zone)
+    return _instant(_next_wall(schedule, origin, after), schedule.zone)
 
 
-def _origin(schedule: Schedule, at: time, now: datetime) -> datetime:
+def _origin(schedule: Schedule, now: datetime) -> datetime:
     """Return the wall time that a grid with `at` is counted from."""
     today = _wall(now, schedule.zone).date()
-    unit, day = schedule.every.unit, schedule.day
-    if unit is Unit.MONTHS and day is not None:
+    unit = schedule.every.unit
+    if unit is Unit.MONTHS and schedule.day:
         # January has all 31 days, so that a 31st survives a start in a short month.
-        return datetime.combine(date(today.year, 1, day), at)
-    if unit is Unit.WEEKS and day is not None:
-        candidate = today + _ONE_DAY * ((day - today.weekday()) % 7)
-        return _next_wall(datetime.combine(candidate, at), _WEEKLY, schedule.zone, now)
-    return _next_wall(datetime.combine(today, at), _DAILY, schedule.zone, now)
+        return datetime.combine(date(today.year, 1, schedule.day[0]), schedule.at[0])
+    every = _WEEKLY if unit is Unit.WEEKS and schedule.day else _DAILY
+    start = _WEEK_START if every is _WEEKLY else datetime.combine(today, schedule.at[0])
+    found = _next_wall(replace(schedule, every=every), start, now)
+    return datetime.combine(found.date(), schedule.at[0])
 
 
-def _next_wall(origin: datetime, every: Every, zone: tzinfo, after: datetime) -> datetime:
+def _next_wall(schedule: Schedule, origin: datetime, after: datetime) -> datetime:
     """Return the wall time of the first point later than `after` on the calendar grid counted from `origin`."""
+    every, zone = schedule.every, schedule.zone
     local = _wall(after, zone)
     if every.unit is Unit.MONTHS:
         index = (_month_number(local) - _month_number(origin)) // every.count
     else:
-        index = (local.date() - origin.date()).days // _days(every)
-    while _instant(_grid_wall(origin, every, index), zone) <= after:
+        index = (local.date() - _first_day(schedule, origin)).days // _days(every)
+    while True:
+        for wall in _grid_walls(schedule, origin, index):
+            if _instant(wall, zone) > after:
+                return wall
         index += 1
-    return _grid_wall(origin, every, index)
+
+
+def _grid_walls(schedule: Schedule, origin: datetime, index: int) -> Iterator[datetime]:
+    """Yield the wall times of one step of the grid, in their order: one for each day and each time of day."""
+    wall = _grid_wall(datetime.combine(_first_day(schedule, origin), origin.time()), schedule.every, index)
+    days = schedule.day if schedule.every.unit is Unit.WEEKS and schedule.day else (0,)
+    for day in days:
+        for at in schedule.at or (origin.time(),):
+            point = datetime.combine(wall.date(), at) + day * _ONE_DAY
+            yield min(max(point, _FIRST_WALL), _LAST_WALL)
+
+
+def _first_day(schedule: Schedule, origin: datetime) -> date:
+    """Return the day from which the steps are counted: with weekdays the Monday of their week."""
+    is_by_week = schedule.every.unit is Unit.WEEKS and schedule.day
+    return origin.date() - origin.weekday() * _ONE_DAY if is_by_week else origin.date()
 
 
 def _grid_wall(origin: datetime, every: Every, index: int) -> datetime:

@@ -7,6 +7,7 @@ import pytest
 from config.config_files import ECHO, SCHEDULE, lines, load_text
 
 NAME = "expected a name of 1 to 64 letters, digits, '-' and '_', the first a letter or digit"
+DAY = "expected weekdays, or one or a list of mon, tue, wed, thu, fri, sat, sun"
 MALFORMED = [
     (ECHO + "schedule: 5m\n",
      ["3:15: plugins.echo.schedule: expected a mapping, got '5m'; write schedule: {every: 5m}"]),
@@ -69,15 +70,27 @@ MALFORMED = [
     (
         SCHEDULE + "every: weekly\n      at: '07:30'\n      day: someday\n",
         [
-            "6:12: plugins.echo.schedule.day: expected one of mon, tue, wed, thu, fri, sat, sun, got 'someday'",
+            f"6:12: plugins.echo.schedule.day: {DAY}, got 'someday'",
         ],
     ),
     (
         SCHEDULE + "every: weekly\n      at: '07:30'\n      day: 1\n",
         [
-            "6:12: plugins.echo.schedule.day: expected one of mon, tue, wed, thu, fri, sat, sun, got 1",
+            f"6:12: plugins.echo.schedule.day: {DAY}, got 1",
         ],
     ),
+    (SCHEDULE + "every: weekly\n      at: '07:30'\n      day: [mon, Monday]\n",
+     ["6:12: plugins.echo.schedule.day: expected each once, got one that is repeated"]),
+    (SCHEDULE + "every: weekly\n      at: '07:30'\n      day: []\n",
+     ["6:12: plugins.echo.schedule.day: expected at least one, got an empty list"]),
+    (SCHEDULE + "every: weekly\n      at: '07:30'\n      day: weekends\n",
+     [f"6:12: plugins.echo.schedule.day: {DAY}, got 'weekends' (write [sat, sun])"]),
+    (SCHEDULE + "every: daily\n      at: ['07:30', '7:45']\n",
+     ["5:11: plugins.echo.schedule.at: expected a time such as \"07:30\", got '7:45'"]),
+    (SCHEDULE + "every: daily\n      at: ['07:30', '08:00']\n      jitter: 31m\n",
+     ["6:15: plugins.echo.schedule.jitter: expected no more than the time between two runs, got '31m'"]),
+    (SCHEDULE + "every: weekly\n      at: '07:30'\n      day: [sun, mon]\n      jitter: 25h\n",
+     ["7:15: plugins.echo.schedule.jitter: expected no more than the time between two runs, got '25h'"]),
     (
         SCHEDULE + "every: monthly\n      at: '07:30'\n      day: 32\n",
         [

@@ -72,7 +72,7 @@ def test_what_the_example_shows_in_comments_is_right(tmp_path):
     loaded = load_text(tmp_path, text, {"ECHO_WEBHOOK_SECRET": "sixteen bytes ok"})
     assert (lines(loaded), loaded.warnings) == ([], ())
     [schedule] = loaded.config.plugins["echo"].schedules
-    assert (schedule.zone_name, schedule.jitter, schedule.day) == ("Australia/Sydney", 30, 0)
+    assert (schedule.zone_name, schedule.jitter, schedule.day) == ("Australia/Sydney", 30, (0,))
     assert len(loaded.config.webhooks.endpoints) == len(loaded.config.routes) == 1
     assert loaded.config.service.env_file == tmp_path / "secrets.env"
 

@@ -121,9 +121,11 @@ def test_each_interval_works(tmp_path, text, every):
 @pytest.mark.parametrize(
     ("text", "at", "day"),
     [
-        ("{every: daily, at: 07:30}", time(7, 30), None), ("{every: 1d, at: '00:00'}", time(0, 0), None),
-        ("{every: weekly, at: 23:59, day: mon}", time(23, 59), 0), ("{every: 1w, at: 07:30, day: sun}", time(7, 30), 6),
-        ("{every: weekly, at: 07:30}", time(7, 30), None), ("{every: monthly, at: 07:30, day: 31}", time(7, 30), 31),
+        ("{every: daily, at: 07:30}", (time(7, 30),), ()), ("{every: 1d, at: '00:00'}", (time(0, 0),), ()),
+        ("{every: daily, at: [19:30, 07:30]}", (time(7, 30), time(19, 30)), ()),
+        ("{every: weekly, at: 23:59, day: mon}", (time(23, 59),), (0,)),
+        ("{every: 1w, at: 07:30, day: sun}", (time(7, 30),), (6,)), ("{every: weekly, at: 07:30}", (time(7, 30),), ()),
+        ("{every: monthly, at: 07:30, day: 31}", (time(7, 30),), (31,)),
     ],
 )
 def test_a_calendar_interval_takes_a_time_of_day_and_a_day(tmp_path, text, at, day):

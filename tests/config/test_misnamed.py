@@ -19,9 +19,12 @@ def told(tmp_path, text):
     ("0 */6 * * *", "every: 6h"), ("30 7 * * *", 'every: daily, at: "07:30"'),
     ("30 7 * * 1", 'every: weekly, day: mon, at: "07:30"'), ("0 0 * * sun", 'every: weekly, day: sun, at: "00:00"'),
     ("0 9 15 * *", 'every: monthly, day: 15, at: "09:00"'), ("@daily", "every: daily"),
+    ("0 9 * * 1-5", 'every: weekly, day: weekdays, at: "09:00"'),
+    ("0 9 * * mon,3,fri", 'every: weekly, day: [mon, wed, fri], at: "09:00"'),
+    ("30 7,19 * * *", 'every: daily, at: ["07:30", "19:30"]'),
     *[(line, "every, and at and day for a time") for line in
-      ("*/7 * * * *", "0 9 * 1 *", "0 9 1 * 1", "0 9 * * 1-5", "0 25 * * *", "99 1 * * *", "@reboot", "5m",
-       "0 0 0 * *")],
+      ("*/7 * * * *", "0 9 * 1 *", "0 9 1 * 1", "0 9 * * 1-6", "0 9 * * 1,8", "0 25 * * *", "0 1,x * * *", "99 1 * * *",
+       "@reboot", "5m", "0 0 0 * *")],
 ])
 def test_a_line_of_cron_is_answered_with_its_equivalent(tmp_path, line, instead):
     expected = f"unknown key; a crontab line is no schedule here; write {instead}"
@@ -29,8 +32,9 @@ def test_a_line_of_cron_is_answered_with_its_equivalent(tmp_path, line, instead)
 
 
 @pytest.mark.parametrize(("every", "hint"), [
-    ("15min", " (write 15m)"), ("2 hours", " (write 2h)"), ("1 day", " (write 1d)"), ("weekdays",
-     " (write a list of schedules, each with every: weekly, at and its own day)"),
+    ("15min", " (write 15m)"), ("2 hours", " (write 2h)"), ("1 day", " (write 1d)"),
+    ("weekdays", " (write every: weekly, day: weekdays, with at)"),
+    ("weekends", " (write every: weekly, day: [sat, sun], with at)"),
     ("Monday", " (write every: weekly, day: mon)"), ("'7:30'", ' (write every: daily, at: "07:30")'),
     ("'0 9 * * *'", ' (a crontab line is no schedule here; write every: daily, at: "09:00")'),
     ("soon", ""), ("5 x", ""),
@@ -55,11 +59,14 @@ def test_an_interval_cannot_be_both(tmp_path):
         "expected either days and weeks, which follow the calendar, or hours, minutes and seconds, got '1d12h'")
 
 
-@pytest.mark.parametrize(("day", "number"), [("mon", 0), ("monday", 0), ("Sunday", 6), ("SAT", 5)])
-def test_a_day_may_be_spelt_out(tmp_path, day, number):
+@pytest.mark.parametrize(("day", "numbers"), [
+    ("mon", (0,)), ("monday", (0,)), ("Sunday", (6,)), ("SAT", (5,)), ("[fri, mon, wed]", (0, 2, 4)),
+    ("weekdays", (0, 1, 2, 3, 4)),
+])
+def test_a_day_may_be_spelt_out_and_there_may_be_several(tmp_path, day, numbers):
     text = SCHEDULE + f"every: weekly\n      at: '07:30'\n      day: {day}\n"
     [schedule] = load_text(tmp_path, text).config.plugins["echo"].schedules
-    assert schedule.day == number
+    assert schedule.day == numbers
 
 
 @pytest.mark.parametrize(("zone", "hint"), [

@@ -22,12 +22,15 @@ def utc(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-def schedule(every: str, *, at: str | None = None, zone: str = "UTC", window: str | None = None, **keys) -> Schedule:
+def schedule(every: str, *, at: str | None = None, day: int | tuple[int, ...] | None = None, zone: str = "UTC",
+             window: str | None = None, **keys) -> Schedule:
+    """`at` has blanks between several times."""
     start, _, end = (window or "").partition("-")
     return Schedule(
         id="main",
         every=parse_every(every),
-        at=clock(at) if at else None,
+        at=tuple(map(clock, (at or "").split())),
+        day=day if isinstance(day, tuple) else () if day is None else (day,),
         zone=ZoneInfo(zone),
         zone_name=zone,
         window=Window(start=clock(start), end=clock(end)) if window else None,

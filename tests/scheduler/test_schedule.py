@@ -78,6 +78,11 @@ def test_the_rule_says_what_the_grid_depends_on():
     assert monthly.rule() == "every 1 month at 07:30:00 day 31 in Europe/Berlin"
 
 
+def test_several_times_and_days_are_in_the_rule():
+    rule = schedule("weekly", at="07:30 19:30", day=(0, 2))
+    assert rule.rule() == "every 1 w at 07:30:00,19:30:00 day 0,2 in UTC"
+
+
 def test_jitter_window_and_command_do_not_change_the_rule():
     plain = schedule("daily", at="07:30")
     assert replace(plain, jitter=60, command="sync", window=Window(start=time(6), end=time(22))).rule() == plain.rule()
@@ -198,6 +203,43 @@ def test_a_weekly_run_keeps_weekday_and_wall_time():
     assert due[-1] - due[0] == 52 * 7 * DAY
 
 
+def test_several_times_of_day_are_one_grid():
+    due = runs(schedule("daily", at="07:30 19:30", zone="Europe/Berlin"), utc("2026-03-28T12:00"), 4)
+    # The clock goes forward in the second night.
+    assert local(due, "Europe/Berlin") == [
+        "2026-03-28 19:30", "2026-03-29 07:30", "2026-03-29 19:30", "2026-03-30 07:30"]
+
+
+def test_times_that_a_clock_change_joins_are_one_run():
+    due = runs(schedule("daily", at="02:15 02:45 03:00", zone="Europe/Berlin"), utc("2026-03-28T12:00"), 3)
+    assert local(due, "Europe/Berlin") == ["2026-03-29 03:00", "2026-03-30 02:15", "2026-03-30 02:45"]
+
+
+def test_several_weekdays_and_times_are_one_grid():
+    # NOW is a Sunday.
+    due = runs(schedule("weekly", at="07:30 18:00", day=(0, 2, 4)), NOW, 7)
+    assert local(due, "UTC") == [
+        "2026-02-09 07:30", "2026-02-09 18:00", "2026-02-11 07:30", "2026-02-11 18:00", "2026-02-13 07:30",
+        "2026-02-13 18:00", "2026-02-16 07:30"]
+
+
+def test_the_weekdays_of_every_second_week_are_in_the_same_week():
+    # A Wednesday: the first week is the one that begins with what is left of it.
+    due = runs(schedule("2w", at="07:30", day=(0, 4)), utc("2026-02-11T12:00"), 4)
+    assert local(due, "UTC") == ["2026-02-13 07:30", "2026-02-23 07:30", "2026-02-27 07:30", "2026-03-09 07:30"]
+
+
+def test_several_times_on_a_day_of_the_month_take_the_last_day_of_a_short_month():
+    due = runs(schedule("monthly", at="06:00 18:00", day=31), utc("2026-01-31T12:00"), 4)
+    assert local(due, "UTC") == ["2026-01-31 18:00", "2026-02-28 06:00", "2026-02-28 18:00", "2026-03-31 06:00"]
+
+
+def test_after_a_time_off_several_times_are_caught_up_once():
+    rule = schedule("daily", at="07:30 19:30")
+    slot = first(rule, utc("2026-02-08T06:00"), Random(0))
+    assert local([advance(rule, slot, utc("2026-02-20T08:00"), Random(0)).next_run_at], "UTC") == ["2026-02-20 19:30"]
+
+
 def test_every_second_day_keeps_its_parity_over_months():
     due = runs(schedule("2d", at="09:00"), utc("2026-01-01T00:00"), 100)
     assert due == [utc("2026-01-01T09:00") + 2 * n * DAY for n in range(100)]
@@ -238,7 +280,7 @@ def test_a_day_that_a_zone_skipped_runs_at_the_end_of_the_gap_and_never_twice_at
 
 
 def test_a_fixed_zone_of_the_standard_library_is_a_zone_too():
-    rule = Schedule(id="main", every=parse_every("daily"), at=time(7), zone=timezone(timedelta(hours=5, minutes=45)))
+    rule = Schedule(id="main", every=parse_every("daily"), at=(time(7),), zone=timezone(timedelta(hours=5, minutes=45)))
     assert first(rule, NOW, Random(0)).base_at == utc("2026-02-09T01:15")
 
 

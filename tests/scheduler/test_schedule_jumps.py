@@ -100,8 +100,8 @@ WINDOWS = [None, "06:00-22:00", "22:00-06:00", "02:10-02:50", "18:00-00:00", "00
 def any_schedule(rng: Random) -> Schedule:
     every = rng.choice(["1s", "5m", "1h", "6h", "25h", "daily", "3d", "weekly", "monthly"])
     calendar = every in ("daily", "3d", "weekly", "monthly")
-    day = {"weekly": rng.randrange(7), "monthly": rng.randrange(1, 32)}.get(every)
-    at = rng.choice([None, "00:00", "01:45", "02:15", "02:30", "23:59"]) if calendar else None
+    day = {"weekly": rng.choice([rng.randrange(7), (0, 2, 6)]), "monthly": rng.randrange(1, 32)}.get(every)
+    at = rng.choice([None, "00:00", "01:45", "02:15", "02:30", "23:59", "01:45 02:30"]) if calendar else None
     return schedule(
         every,
         at=at,
