@@ -15,6 +15,7 @@ import pytest
 
 from support import newcomer, ordinary, processes, wheels
 from support import warm as warm_programs
+from support.counts import pytest_sessionfinish  # noqa: F401 (a hook)
 from support.daemon import RealDaemon
 from support.gate import Gate
 from support.warm import Warm
@@ -26,20 +27,6 @@ _PATIENCE_SECONDS = 2.0
 
 # Python itself ignores these.
 _LEFT_ALONE = (signal.SIGPIPE, signal.SIGXFSZ)
-
-
-# Where contrib/run-tests, which runs three parts, wants the counts of this one. The tests' own programs do not see it.
-_COUNTS = os.environ.pop("DUCTILE_TESTS_COUNTS", None)
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write how many tests passed, failed and were skipped for contrib/run-tests."""
-    if _COUNTS is None:
-        return
-    stats = session.config.pluginmanager.get_plugin("terminalreporter").stats
-    kinds = (("passed",), ("failed", "error"), ("skipped",))
-    counts = [sum(len(stats.get(kind, ())) for kind in group) for group in kinds]
-    Path(_COUNTS).write_text(" ".join(map(str, counts)) + "\n", encoding="utf-8")
 
 
 def pytest_configure() -> None:

@@ -223,9 +223,11 @@ def checkout(tmp_path: Path) -> Path:
     """A checkout of nothing but run-tests and a few tests, two of which fail, with the environment of this one."""
     for directory in ("contrib", "tests/contrib", "tests/ctl", "tests/daemon", "tests/dispatch", "tests/manuals"):
         (tmp_path / directory).mkdir(parents=True)
-    for name in ("setup.cfg", "pyproject.toml", "contrib/requirements.txt", "contrib/run-tests", "tests/conftest.py"):
+    (tmp_path / "tests" / "support").mkdir()
+    for name in ("setup.cfg", "pyproject.toml", "contrib/requirements.txt", "contrib/run-tests",
+                 "tests/support/counts.py"):
         shutil.copy(ROOT / name, tmp_path / name)
-    shutil.copytree(ROOT / "tests" / "support", tmp_path / "tests" / "support")
+    (tmp_path / "tests/conftest.py").write_text("from support.counts import pytest_sessionfinish\n", encoding="utf-8")
     (tmp_path / "plugins").mkdir()
     (tmp_path / "tests/daemon/test_first.py").write_text(
         "def test_one(): pass\ndef test_two(): assert False, 'in the first'\n", encoding="utf-8")
