@@ -18,7 +18,7 @@ from ductile.pidfile import PidLock, pid_file
 from support.clock import START, FakeClock
 from support.daemon import RealDaemon
 
-STARTING = f"ductiled, PID {os.getpid()}, is not ready after 10s; its log says what it is doing"
+STARTING = f"ductiled, PID {os.getpid()}, is not ready after 1s; its log says what it is doing"
 
 
 @pytest.fixture
@@ -39,11 +39,11 @@ def record(desk: Desk, *, pid: int, is_ready: bool) -> None:
 
 
 def waited(desk: Desk) -> tuple[int, str]:
-    """Call `wait` with ten seconds that pass at once; return its exit code and what it said."""
+    """Call `wait` with a second that passes at once; return its exit code and what it said."""
     clock = FakeClock()
     session = desk.session(clock=clock)
     try:
-        code = wait(session, seconds=10, sleep=clock.move)
+        code = wait(session, seconds=1, sleep=clock.move)
     except DuctileError as error:
         return error.exit_code, str(error)
     return code, session.out.getvalue()
@@ -97,7 +97,7 @@ def test_the_readiness_of_an_earlier_run_does_not_count(held: Desk) -> None:
 
 
 def test_where_none_runs_it_is_69_and_nothing_is_made(desk: Desk) -> None:
-    assert waited(desk) == (69, "ductiled is not running after 10s; if it was started, its log says why it ended")
+    assert waited(desk) == (69, "ductiled is not running after 1s; if it was started, its log says why it ended")
     assert not desk.database.parent.exists()
 
 

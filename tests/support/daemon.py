@@ -25,6 +25,7 @@ from ductile import db, runtime_config
 from ductile import submit as intake
 from ductile.pidfile import pid_file, signal_daemon
 from ductile.queue.job import Submitter
+from ductile.runtime_config import RuntimeConfig
 from support import ordinary, processes
 from support.ledger import place_fresh
 from support.warm import Started, Warm
@@ -79,6 +80,7 @@ class RealDaemon:
         self.warm = warm
         self.forked = forked
         self.notes: list[str] = []
+        self._read: tuple[list, RuntimeConfig] | None = None
         self._process: subprocess.Popen[bytes] | Started | None = None
         self._pidfd: int | None = None
         self._children = processes.children()
@@ -277,15 +279,16 @@ class RealDaemon:
             self.notes += self._systemd.recv(4096).decode().splitlines()
         return self.notes
 
-    def lines(self) -> list[dict[str, Any]]:
-        """Return the whole lines of the log so far, of all starts."""
-        text = self.output.read_text() if self.output.exists() else ""
-        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    def lines(self, text: str = "") -> list[dict[str, Any]]:
+        """Return the whole lines of the log so far, of all starts, that have this text in them."""
+        logged = self.output.read_text() if self.output.exists() else ""
+        return [json.loads(line) for line in logged.splitlines(keepends=True) if line.endswith("\n") and text in line]
 
     def log(self, message: str, **fields: Any) -> list[dict[str, Any]]:
         """Return the lines of the log with this message and these fields."""
-        return [line for line in self.lines()
-                if line["message"] == message and fields.items() <= line.items()]
+        # Only lines that may be meant are parsed: this looks again and again.
+        return [line for line in self.lines(json.dumps(message)) if line["message"] == message
+                and fields.items() <= line.items()]
 
     def await_log(self, message: str, count: int = 1, **fields: Any) -> dict[str, Any]:
         """Wait until the log has at least so many such lines, and return the last."""
@@ -318,12 +321,20 @@ class RealDaemon:
         now = datetime.now(UTC)
         if event is not None:
             event = intake.new_event(event["type"], event["payload"], "cli", new_id=_new_id, now=now)
-        known = runtime_config.read(self.home / "config.yaml", self.environ, keep_unset=True).runtime
+        known = self._known()
         job = intake.command_job(known.plugins[plugin], command, Submitter.CLI, new_id=_new_id, event=event)
         with closing(db.connect_again(self.database)) as conn, db.transaction(conn):
             submitted = intake.submit(conn, job, dedupe_ttl=known.config.service.dedupe_ttl, now=now)
         signal_daemon(self.pid_file, signal.SIGUSR1)
         return submitted.job_id
+
+    def _known(self) -> RuntimeConfig:
+        """Return what the configuration says, read again only if a file of it or of a plugin has changed."""
+        files = [self.home / "config.yaml", *self.home.glob("*.yaml"), *self.home.glob("plugins/*/*")]
+        key = [(file, file.lstat().st_ino, file.lstat().st_mtime_ns) for file in files] + sorted(self.environ.items())
+        if self._read is None or self._read[0] != key:
+            self._read = key, runtime_config.read(files[0], self.environ, keep_unset=True).runtime
+        return self._read[1]
 
     def job(self, job_id: str) -> tuple[str, int, str | None]:
         """Return a job's status, attempt and last error."""
