@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from ctl import desk
 from ductile import main
 from ductile.config.load import load, read_env_file
 from ductile.config.signing import read_scheme
@@ -236,7 +237,7 @@ def test_what_a_manual_has_one_write_and_run_works(page: str, tmp_path: Path) ->
 
 
 @pytest.fixture
-def python_plugin(tmp_path: Path) -> Path:
+def python_plugin(tmp_path: Path, forks_ductilectl: None) -> Path:
     """The plugin in Python of the manual, ready to run."""
     directory = tmp_path / "plugins" / "bookmarks"
     directory.mkdir(parents=True, mode=0o755)
@@ -249,11 +250,9 @@ def python_plugin(tmp_path: Path) -> Path:
 
 def trial(home: Path, *arguments: str) -> tuple[int, dict]:
     (home / "config.yaml").write_text(json.dumps({"plugins": {"bookmarks": {"config": {"directory": str(home)}}}}))
-    done = subprocess.run([Path(sys.executable).with_name("ductilectl"), "-c", home, "--json", "test", "bookmarks",
-                           *arguments], env=environment(home), capture_output=True, text=True, check=False,
-                          timeout=PATIENCE_SECONDS)
-    assert done.stderr == ""
-    return done.returncode, json.loads(done.stdout)
+    said = desk.run("--json", "test", "bookmarks", *arguments, home=home, env=environment(home))
+    assert said.err == ""
+    return said.code, said.json
 
 
 def test_the_plugin_in_python_keeps_what_it_is_told_and_bears_to_run_again(python_plugin: Path, tmp_path: Path) -> None:
