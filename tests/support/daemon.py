@@ -240,7 +240,8 @@ class RealDaemon:
     def survivors(self) -> set[int]:
         """Return the processes that dead daemons of this test have left alive."""
         own = {self._process.pid} if self._process is not None and self._process.poll() is None else set()
-        return processes.living(processes.children() - self._children - own)
+        # What a test itself has started beside the daemon is in this session.
+        return processes.living(processes.in_other_sessions(processes.children() - self._children - own))
 
     def started(self) -> list[int]:
         """Return the children of the running daemon."""

@@ -30,6 +30,11 @@ def children() -> set[int]:
     return found
 
 
+def in_other_sessions(pids: set[int]) -> set[int]:
+    """Return those of our children that are not in this process's session."""
+    return {pid for pid in pids if os.getsid(pid) != os.getsid(0)}
+
+
 def living(pids: set[int]) -> set[int]:
     """Reap those of our children that have ended; return the others."""
     return {pid for pid in pids if not _reap(pid)}
