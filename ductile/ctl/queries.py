@@ -398,41 +398,52 @@ def activity(conn: sqlite3.Connection, now: datetime) -> dict[str, list[tuple[in
     return found
 
 
-# What `report` counts is read as plain tuples: there may be a million of them.
+# What `report` counts. There may be a million rows: SQLite counts them by part of the period, as one sort of all takes
+# twice the time.
 
 _SECONDS_BETWEEN = "round((julianday({until}) - julianday({since})) * 86400, 3)"
 
 
-def ended_in(conn: sqlite3.Connection, since: datetime, until: datetime, *, cancelled: str,
-             limit: int) -> Iterator[tuple[str, str, bool, str, bool, int]]:
-    """Yield how many of the jobs that ended in a period are alike, of the `limit` latest.
+def ended_in(conn: sqlite3.Connection, since: datetime, until: datetime, *,
+             cancelled: str) -> list[tuple[str, str, bool, bool, int]]:
+    """Return how many of the jobs that ended in a time are alike.
 
-    Alike are those with one plugin, one status, one end to the minute, with more than one attempt or not, and with the
-    error `cancelled` or not; those are the columns, with the end as UTC text.
+    Alike are those with one plugin, one status, more than one attempt or not, and the error `cancelled` or not; those
+    are the columns.
     """
-    yield from conn.execute(
-        "SELECT plugin, status, attempt > 1 AS retried, min(completed_at), cancelled, count(*)"
-        " FROM (SELECT plugin, status, attempt, completed_at, status = 'dead' AND last_error IS ? AS cancelled"
+    return conn.execute(
+        "SELECT plugin, status, attempt > 1 AS retried, status = 'dead' AND last_error IS ? AS cancelled, count(*)"
         " FROM job_queue INDEXED BY job_queue_ended WHERE completed_at IS NOT NULL AND completed_at >= ?"
-        " AND completed_at < ? ORDER BY completed_at DESC LIMIT ?)"
-        " GROUP BY plugin, status, retried, cancelled, substr(completed_at, 1, 16)",
-        (cancelled, utc_text(since), utc_text(until), limit))
+        " AND completed_at < ? GROUP BY plugin, status, retried, cancelled",
+        (cancelled, utc_text(since), utc_text(until))).fetchall()
+
+
+def work_in(conn: sqlite3.Connection, since: datetime, until: datetime) -> tuple[int, float]:
+    """Return how many attempts failed in a time, and for how many seconds of it attempts ran that have ended."""
+    period = utc_text(since), utc_text(until)
+    failed, days = conn.execute(
+        "SELECT count(*) FILTER (WHERE status IN ('failed', 'timed_out')),"
+        " total(max(0, julianday(completed_at) - julianday(max(started_at, ?1))))"
+        " FROM job_log INDEXED BY job_log_completed WHERE completed_at >= ?1 AND completed_at < ?2", period).fetchone()
+    # One attempt runs at a time: the next that ended may have begun before.
+    (more,) = conn.execute(
+        "SELECT total(max(0, julianday(?2) - julianday(max(started_at, ?1)))) FROM (SELECT started_at FROM job_log"
+        " INDEXED BY job_log_completed WHERE completed_at >= ?2 ORDER BY completed_at LIMIT 1)", period).fetchone()
+    return failed, round((days + more) * 86400, 3)
 
 
 def attempts_in(conn: sqlite3.Connection, since: datetime, until: datetime, *,
-                limit: int) -> Iterator[tuple[str, str, int, str, str | None, str, float | None, float | None]]:
-    """Yield the attempts that ended in a period, the latest first.
+                limit: int) -> Iterator[tuple[str, str, str, float | None, float | None]]:
+    """Yield up to `limit` attempts that ended in a period, the latest first, as plain tuples.
 
-    The columns are plugin, command, number, status, start, end, the seconds between these, and those that the job had
-    waited before.
+    The columns are plugin, command, status, how many seconds it took, and how many the job had waited before; None for
+    a later attempt, which waits on purpose.
     """
     yield from conn.execute(
-        "SELECT plugin, command, attempt, status, started_at, completed_at,"
-        f" {_SECONDS_BETWEEN.format(since='started_at', until='completed_at')},"
+        f"SELECT plugin, command, status, {_SECONDS_BETWEEN.format(since='started_at', until='completed_at')},"
         f" CASE WHEN attempt = 1 THEN {_SECONDS_BETWEEN.format(since='created_at', until='started_at')} END"
         " FROM job_log INDEXED BY job_log_completed WHERE completed_at >= ? AND completed_at < ?"
-        " ORDER BY completed_at DESC LIMIT ?",
-        (utc_text(since), utc_text(until), limit))
+        " ORDER BY completed_at DESC LIMIT ?", (utc_text(since), utc_text(until), limit))
 
 
 def dead_in(conn: sqlite3.Connection, since: datetime, until: datetime, *, cancelled: str,

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ductile.ctl import queries, report_facts
 from ductile.ctl import status as status_command
 from ductile.ctl.inputs import STDIN, moment
 from ductile.ctl.output import deferred_signals, progress
-from ductile.ctl.report_facts import Facts
 from ductile.ctl.report_page import Report, page
 from ductile.ctl.session import Session
 from ductile.dispatch.outcome import CANCELLED
@@ -22,17 +21,18 @@ from ductile.text import counted, one_line
 from ductile.units import format_size
 
 DEFAULT_SINCE = "7d"
-_MOST_ROWS = 1_000_000
+_MOST_ATTEMPTS = 100_000
+_MOST_DEAD = 1_000_000
 _STDERR_SHOWN = 50       # failures that have theirs
 _STDERR_CHARACTERS = 2000
 _NAME = "Ductile"
 
 
-def report(session: Session, *, since: str, output: str | None, limit: int = _MOST_ROWS) -> int:
+def report(session: Session, *, since: str, output: str | None, limit: int = _MOST_ATTEMPTS) -> int:
     """Write the report to a file, in one step, or to standard output for `-` or None.
 
-    At most `limit` jobs and attempts are counted. Raises DuctileError: 64 for a time that is none or not past, 74 or 77
-    if the file cannot be written.
+    Durations and waits are those of the latest `limit` attempts. Raises DuctileError: 64 for a time that is none or not
+    past, 74 or 77 if the file cannot be written.
     """
     now = session.now()
     start = moment(session, "--since", since)
@@ -56,11 +56,14 @@ def _read(session: Session, conn: sqlite3.Connection, since: datetime, now: date
     # One moment for everything, even if the daemon goes on.
     conn.execute("BEGIN")
     try:
+        period = report_facts.divide(since, now, session.zone)
+        parts = [tuple(datetime.fromtimestamp(at, UTC) for at in period.bounds(part))
+                 for part in range(len(period.starts))]
         facts = report_facts.count(
-            report_facts.divide(since, now, session.zone),
-            jobs=queries.ended_in(conn, since, now, cancelled=CANCELLED, limit=limit),
+            period, jobs=[queries.ended_in(conn, *part, cancelled=CANCELLED) for part in parts],
+            work=[queries.work_in(conn, *part) for part in parts],
             attempts=queries.attempts_in(conn, since, now, limit=limit),
-            dead=queries.dead_in(conn, since, now, cancelled=CANCELLED, limit=limit))
+            dead=queries.dead_in(conn, since, now, cancelled=CANCELLED, limit=_MOST_DEAD))
         status = status_command.read(conn, state_path=session.state_path, plugins=plugins, now=now)
         entries = schedule_table.entries(conn)
         stderr = {failure.job_id: text for failure in facts.failures[:_STDERR_SHOWN]
@@ -69,12 +72,7 @@ def _read(session: Session, conn: sqlite3.Connection, since: datetime, now: date
         conn.execute("ROLLBACK")
     slots = {key: (entry.rule, entry.slot) for key, entry in entries.items()}
     return Report(name=_name(session), facts=facts, status=status, stderr=stderr, zone=session.zone,
-                  coming=report_facts.coming(plugins, slots, now), truncated=limit if _is_full(facts, limit) else None)
-
-
-def _is_full(facts: Facts, limit: int) -> bool:
-    jobs = facts.total
-    return jobs.ran + jobs.deduped >= limit or sum(map(len, facts.durations.values())) >= limit
+                  coming=report_facts.coming(plugins, slots, now), truncated=limit if facts.attempts == limit else None)
 
 
 def _name(session: Session) -> str:

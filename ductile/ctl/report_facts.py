@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from array import array
-from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from typing import TypeAlias
 
 from ductile.config.model import Every, PluginConfig, Schedule, Unit
 from ductile.injected import NoChance
 from ductile.scheduler.schedule import Slot, advance, first, in_window
-from ductile.units import DAY, HOUR, format_duration, utc_text
+from ductile.units import DAY, HOUR, format_duration
 
 _MOST_BUCKETS = 62
 _ONE_MICROSECOND = timedelta(microseconds=1)
@@ -33,10 +31,6 @@ class Period:
     until: datetime
     starts: tuple[float, ...]
     step: str
-
-    def part(self, moment: float) -> int:
-        """Return the number of the part that a moment is in; one outside the period counts as at its end."""
-        return min(max(bisect_right(self.starts, moment) - 1, 0), len(self.starts) - 1)
 
     def bounds(self, part: int) -> tuple[float, float]:
         """Return the beginning and the end of a part, within the period."""
@@ -112,6 +106,7 @@ class Facts:
     durations: dict[tuple[str, str], array[float]] = field(default_factory=dict)
     waits: dict[tuple[str, str], array[float]] = field(default_factory=dict)
     failed_attempts: int = 0
+    attempts: int = 0        # those that durations and waits are of
     failures: list[Failure] = field(default_factory=list)
     other_failures: int = 0
 
@@ -138,26 +133,30 @@ def total(parts: Iterable[Counts]) -> Counts:
     return found
 
 
-_Attempt: TypeAlias = tuple[str, str, int, str, str | None, str, float | None, float | None]
+_Attempt: TypeAlias = tuple[str, str, str, float | None, float | None]
+_Jobs: TypeAlias = tuple[str, str, bool, bool, int]
 
 
-def count(period: Period, *, jobs: Iterable[tuple[str, str, bool, str, bool, int]], attempts: Iterable[_Attempt],
+def count(period: Period, *, jobs: Sequence[Iterable[_Jobs]], work: Sequence[tuple[int, float]],
+          attempts: Iterable[_Attempt],
           dead: Iterable[tuple[str, str, str, str | None, str | None, str | None, str]]) -> Facts:
-    """Return the facts of a period, from rows as `queries.ended_in`, `attempts_in` and `dead_in` yield them."""
-    parts = len(period.starts)
-    facts = Facts(period=period, jobs=[Counts() for _ in range(parts)], busy=[0.0] * parts)
-    for job in jobs:
-        _count_jobs(facts, *job)
+    """Return the facts of a period, from rows as `queries.ended_in` and `work_in` return them for each part of it, and
+    as `attempts_in` and `dead_in` yield them.
+    """
+    facts = Facts(period=period, jobs=[Counts() for _ in period.starts], busy=[seconds for _, seconds in work],
+                  failed_attempts=sum(failed for failed, _ in work))
+    for part, groups in enumerate(jobs):
+        for group in groups:
+            _count_jobs(facts, part, *group)
     _count_attempts(facts, attempts)
     _group(facts, dead)
     return facts
 
 
-def _count_jobs(facts: Facts, plugin: str, status: str, retried: bool, ended: str, cancelled: bool,
+def _count_jobs(facts: Facts, part: int, plugin: str, status: str, retried: bool, cancelled: bool,
                 number: int) -> None:
     if plugin not in facts.plugins:
         facts.plugins[plugin] = [Counts() for _ in facts.jobs]
-    part = facts.period.part(_seconds(ended))
     for counts in (facts.jobs[part], facts.plugins[plugin][part]):
         if status == "deduped":
             counts.deduped += number
@@ -175,30 +174,12 @@ _WHOLE = frozenset({"succeeded", "failed", "timed_out"})
 
 
 def _count_attempts(facts: Facts, attempts: Iterable[_Attempt]) -> None:
-    """Count attempts, the latest first. Times are compared as text: there may be a million."""
-    starts = [utc_text(datetime.fromtimestamp(facts.period.bounds(part)[0], UTC)) for part in range(len(facts.busy))]
-    part = len(starts) - 1
-    for plugin, command, _, status, started, ended, seconds, waited in attempts:
-        facts.failed_attempts += status in ("failed", "timed_out")
-        if started is None or seconds is None:
-            continue
-        if status in _WHOLE:
+    for plugin, command, status, seconds, waited in attempts:
+        facts.attempts += 1
+        if seconds is not None and status in _WHOLE:
             facts.durations.setdefault((plugin, command), array("d")).append(max(0.0, seconds))
         if waited is not None:
-            # Of a first attempt; a later one waits on purpose.
             facts.waits.setdefault((plugin, command), array("d")).append(max(0.0, waited))
-        while part > 0 and ended < starts[part]:
-            part -= 1
-        if starts[part] <= started:
-            facts.busy[part] += max(0.0, seconds)
-        else:
-            _divide_work(facts, _seconds(started), _seconds(ended))
-
-
-def _divide_work(facts: Facts, start: float, end: float) -> None:
-    for part in range(facts.period.part(start), facts.period.part(end) + 1):
-        least, most = facts.period.bounds(part)
-        facts.busy[part] += max(0.0, min(end, most) - max(start, least))
 
 
 def _group(facts: Facts, dead: Iterable[tuple[str, str, str, str | None, str | None, str | None, str]]) -> None:
@@ -215,16 +196,6 @@ def _group(facts: Facts, dead: Iterable[tuple[str, str, str, str | None, str | N
         else:
             facts.other_failures += 1
     facts.failures = list(groups.values())
-
-
-def _seconds(text: str) -> float:
-    """Return seconds since 1970 of UTC text as it is stored."""
-    return _minute(text[:16]) + float(text[17:23])
-
-
-@functools.lru_cache(maxsize=4096)
-def _minute(text: str) -> float:
-    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
 
 
 def spread(values: array[float]) -> Spread:

@@ -29,7 +29,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 class Report:
     """Everything on the page. `status` is that of `ductilectl status`, `stderr` by job id; `zone` None is the system's.
 
-    `truncated` is set if the period holds more rows than were counted.
+    `truncated` is how many attempts the durations and waits are of, if that is not all.
     """
 
     name: str
@@ -88,7 +88,7 @@ def _header(report: Report) -> Markup:
     else:
         state = Markup('<span class="alarm">ductiled is not running</span>')
     cut = EMPTY if report.truncated is None else fill(
-        '<p class="alarm">The period holds more than {number} jobs or attempts; only the latest are counted.</p>',
+        "<p>Durations and queue waits are those of the latest {number} attempts.</p>",
         number=f"{report.truncated:,}")
     return fill("<header><h1>{name}</h1><p>{since} to {until} ({offset})</p><p>{state}</p>{cut}</header>",
                 name=report.name, since=_dated(period.since, report.zone), until=_dated(period.until, report.zone),

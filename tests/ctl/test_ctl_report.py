@@ -17,7 +17,7 @@ import pytest
 from ctl.desk import Desk, job_id, load
 from ductile import db
 from ductile.config.model import PluginConfig
-from ductile.ctl import queries, report, report_facts
+from ductile.ctl import queries, report
 from ductile.ctl.report_facts import Coming, coming, divide, spread
 from ductile.errors import DuctileError
 from ductile.scheduler.schedule import Slot
@@ -128,13 +128,13 @@ def test_a_database_without_jobs_is_a_page(conn: sqlite3.Connection, desk: Desk)
     assert "No job failed." in text
 
 
-def test_the_latest_rows_are_counted_and_the_page_says_that_there_are_more(conn: sqlite3.Connection,
-                                                                           desk: Desk) -> None:
+def test_durations_are_those_of_the_latest_attempts_and_the_page_says_so(conn: sqlite3.Connection, desk: Desk) -> None:
     for number in range(5):
         put(conn, number, ended=START - timedelta(hours=number + 1), plugin="elder" if number > 2 else "newer")
-    assert "elder" not in Elements(page(desk, conn, limit=3)).text
-    assert "more than 3 jobs" in Elements(page(desk, conn, limit=3)).text
-    assert "more than" not in Elements(page(desk, conn, limit=6)).text
+    short, whole = (Elements(page(desk, conn, limit=limit)).text for limit in (3, 6))
+    assert ("newer poll" in short, "elder poll" in short, "elder poll" in whole) == (True, False, True)
+    assert ("of the latest 3 attempts" in short, "of the latest" in whole) == (True, False)
+    assert ("5 jobs" in short, "5 jobs" in whole) == (True, True)
 
 
 @pytest.mark.parametrize("since", ["0s", "2099-01-01", "soon"])
@@ -220,16 +220,14 @@ def test_a_period_is_divided_at_local_midnights_and_hours() -> None:
     assert len(years.starts) <= 62
 
 
-def test_work_is_counted_on_the_day_on_which_it_is_done() -> None:
+def test_work_is_counted_on_the_day_on_which_it_is_done(conn: sqlite3.Connection) -> None:
     midnight = datetime(2026, 2, 8, tzinfo=UTC)
     period = divide(midnight - 3 * DAY, midnight + DAY, UTC)
-    attempts = [("echo", "poll", 1, "succeeded", *(utc_text(midnight + timedelta(seconds=at)) for at in (start, end)),
-                 float(end - start), wait)
-                for start, end, wait in ((60, 70, None), (-5, 30, 2.0), (-3600, -3599, None),
-                                         (-4 * 86400, -200000, None))]
-    facts = report_facts.count(period, jobs=(), attempts=attempts, dead=())
-    assert facts.busy == [59200.0, 0.0, 6.0, 40.0]
-    assert list(facts.waits["echo", "poll"]) == [2.0]
+    for number, (start, end) in enumerate(((60, 70), (-5, 30), (-3600, -3599), (-4 * 86400, -100_000))):
+        put(conn, number, ended=midnight + timedelta(seconds=end), seconds=end - start)
+    put(conn, 9, ended=midnight - DAY, seconds=0, status="dead")
+    assert [queries.work_in(conn, *(datetime.fromtimestamp(at, UTC) for at in period.bounds(part)))
+            for part in range(4)] == [(0, 86_400.0), (0, 72_800.0), (1, 6.0), (0, 40.0)]
 
 
 def test_percentiles_are_values_that_occurred() -> None:
@@ -267,11 +265,11 @@ def test_the_work_is_that_of_the_period_however_many_jobs_there_are(tmp_path: Pa
             put_ended(conn, range(100), at=utc_text(now - DAY))
             put_ended(conn, range(1000, 1000 + more), at=utc_text(since - DAY))
             with steps(conn) as counted:
-                rows = [list(queries.ended_in(conn, since, now, cancelled="c", limit=1000)),
+                rows = [queries.ended_in(conn, since, now, cancelled="c"), queries.work_in(conn, since, now),
                         list(queries.attempts_in(conn, since, now, limit=1000)),
                         list(queries.dead_in(conn, since, now, cancelled="c", limit=1000))]
-            assert rows[0] == [("echo", "succeeded", 0, utc_text(now - DAY), 0, 100)]
-            assert [len(each) for each in rows] == [1, 100, 0]
+            assert rows[0] == [("echo", "succeeded", 0, 0, 100)]
+            assert [len(each) for each in rows] == [1, 2, 100, 0]
             costs.append(counted[0])
     assert costs[1] <= costs[0] * 1.1 + 5
 
