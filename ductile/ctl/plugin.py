@@ -16,7 +16,7 @@ from ductile.errors import EXIT_NOT_FOUND, EXIT_OK, DuctileError
 from ductile.pipeline import version_table
 from ductile.plugin import plugin_table
 from ductile.plugin.discovery import ConfiguredPlugin, Found
-from ductile.protocol import BREAKER_CLOSED, INIT, SOURCE
+from ductile.protocol import BREAKER_CLOSED, INIT
 from ductile.queue import job_table
 from ductile.queue.job import NewJob, Submitter
 from ductile.runtime_config import RuntimeConfig
@@ -131,9 +131,7 @@ def _publish_closed(session: Session, conn: sqlite3.Connection, known: RuntimeCo
         if owner == plugin and transition_event(breaker, CLOSED) is not None:
             payload = {"plugin": plugin, "command": command, "failures": CLOSED.failure_count, "job_id": None,
                        "error": None}
-            event = submit.new_event(BREAKER_CLOSED, payload, SOURCE, new_id=session.new_id, now=now)
-            for each in submit.jobs_for_event(known, event, None, Submitter.CLI, new_id=session.new_id):
-                submit.submit(conn, each.job, context=each.context, dedupe_ttl=known.config.service.dedupe_ttl, now=now)
+            submit.submit_core_event(conn, known, BREAKER_CLOSED, payload, new_id=session.new_id, now=now)
             version_table.add(conn, known.router.pipelines.values(), now)
 
 

@@ -33,6 +33,8 @@ def document(health: Health, conn: sqlite3.Connection, max_queue_depth: int) -> 
         breakers = schedule_table.count_open_breakers(conn)
         if depth > max_queue_depth:
             reasons.append(f"{depth} jobs are waiting, more than service.max_queue_depth ({max_queue_depth})")
+        if depth >= max_queue_depth:
+            # Webhooks are refused now, and that does not pass by itself.
             reasons += [f"plugin {name} is paused, and jobs of it are waiting" for name in plugin_table.paused(conn)
                         if job_table.next_ready(conn, [name], ()) is not None]
     except sqlite3.Error as error:

@@ -89,7 +89,7 @@ def test_reset_hands_each_breaker_that_it_closes_to_the_pipelines(conn: sqlite3.
     assert desk.call("reset", "echo").code == 0
     jobs = open_jobs(conn, 10)
     assert [(job.plugin, job.pipeline_name, job.submitted_by, job.core_event) for job in jobs] == [
-        ("teller", "told", "cli", "ductile.breaker.closed")] * 2
+        ("teller", "told", "pipeline", "ductile.breaker.closed")] * 2
     assert sorted(json.loads(job.payload)["payload"]["command"] for job in jobs) == ["other", "poll"]
     assert conn.execute("SELECT hash FROM pipeline_versions").fetchall() == [(jobs[0].pipeline_hash,)]
     assert desk.call("reset", "echo").code == 0

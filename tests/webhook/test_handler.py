@@ -256,6 +256,17 @@ def test_what_is_not_well_is_degraded_with_every_reason(desk: Desk, conn: Failin
     assert json.loads(desk.health().body)["reasons"][2:] == ["plugin echo is paused, and jobs of it are waiting"]
 
 
+def test_paused_jobs_that_fill_the_queue_are_a_reason(desk: Desk, conn: Failing) -> None:
+    desk.deepen(2)
+    plugin_table.pause(conn, "echo", START)
+    ledger.put_job(conn, "a")
+    assert desk.health().status == 200
+    ledger.put_job(conn, "b")
+    reply = desk.health()
+    assert (reply.status, json.loads(reply.body)["reasons"]) == (
+        503, ["plugin echo is paused, and jobs of it are waiting"])
+
+
 def test_a_webhook_that_could_not_be_stored_is_one_to_be_sent_again(desk: Desk, conn: Failing) -> None:
     conn.code = sqlite3.SQLITE_FULL
     assert (desk.post("/plugin", b"{}").status, desk.jobs(), desk.posted) == (503, [], [])
