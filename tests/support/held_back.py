@@ -28,7 +28,8 @@ class HeldBack:
 
     def __init__(self, daemon: RealDaemon) -> None:
         self._daemon, self._plugins = daemon, daemon.home / "held-back"
-        shutil.copytree(_SHIPPED, self._plugins, ignore=shutil.ignore_patterns("test_*", "__pycache__", "_template"))
+        # With what is compiled of them: else each daemon's first runs compile all of it again.
+        shutil.copytree(_SHIPPED, self._plugins, ignore=shutil.ignore_patterns("test_*", "_template"))
         for manifest in self._plugins.glob("*/manifest.yaml"):
             manifest.write_text(re.sub(r"^entrypoint: .*", "entrypoint: held-back", manifest.read_text(), flags=re.M))
             program = manifest.parent / "held-back"
