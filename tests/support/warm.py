@@ -247,13 +247,17 @@ def _open_streams(is_unbuffered: bool) -> None:
 def _imported(program: str) -> Callable[[], None]:
     """Import a program, have at hand what it would find out first, and return its entry point."""
     # An ordinary user may be unable to read the library.
-    for name in ("shutil", "zlib", "bz2", "lzma", "encodings.ascii", "encodings.latin_1", "encodings.idna"):
+    for name in ("shutil", "zlib", "bz2", "lzma", "encodings.ascii", "encodings.latin_1", "encodings.idna",
+                 "encodings.utf_8_sig"):
         importlib.import_module(name)
     schema = importlib.import_module("ductile.schema")
     schema.expected(schema.VERSION)
     # Regular expressions are compiled once they are used.
     importlib.import_module("ductile.runtime_config").read(_EXAMPLE, _ENVIRON)
     if program == "ductiled":
+        # What it imports where it listens takes longer than the rest of its start.
+        for name in ("ductile.webhook.listener", "ductile.webhook.handler"):
+            importlib.import_module(name)
         return importlib.import_module("ductile.main").run
     package = importlib.import_module("ductile.ctl")
     for module in pkgutil.walk_packages(package.__path__, "ductile.ctl."):
