@@ -53,6 +53,8 @@ def detach() -> Report:
         raise DuctileError(f"cannot detach: {error.strerror}", exit_code=EXIT_SYSTEM) from error
     if child:
         os.close(writer)
+        # The handler of the daemon would exit with 0, which says that it is ready.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os._exit(_wait(child, reader, mask))
     os.close(reader)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

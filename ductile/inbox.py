@@ -58,6 +58,10 @@ class Inbox(Generic[T]):
         for number in self._arrived:
             signal.signal(number, self._on_signal)
 
+    def has_signal(self, number: int) -> bool:
+        """Return whether a signal has arrived that `get` has not returned yet."""
+        return self._arrived[number]
+
     def _on_signal(self, number: int, frame: object) -> None:
         self._arrived[number] = True
 

@@ -49,6 +49,8 @@ _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 _LOG_SECONDS = 0.5            # at the end, for a slow reader of the log
 _RESCUE_RETRY_SECONDS = 5.0
 
+_INTERRUPTED = "interrupted before ductiled was ready"
+
 _log = log.Component("daemon")
 
 
@@ -84,6 +86,8 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         path = find(options.config, environ, denied=EXIT_CONFIG)
         if options.check:
             return _check(path, environ)
+        # Until the daemon obeys signals itself.
+        signal.signal(signal.SIGTERM, _stop_at_once)
         loaded = runtime_config.build(path, environ)
         stdout = _log_without_terminal(loaded.runtime.config) if options.daemon else "stdout"
         # Absolute, because a daemon changes its working directory.
@@ -96,11 +100,15 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     except stdio.OutputError as error:
         exit_code, lines = EXIT_SYSTEM, (str(error),)
     except KeyboardInterrupt:
-        exit_code, lines = EXIT_INTERRUPTED, ("interrupted before ductiled was ready",)
+        exit_code, lines = EXIT_INTERRUPTED, (_INTERRUPTED,)
     except Exception as error:
         exit_code, lines = EXIT_FAILED, tuple("".join(traceback.format_exception(error)).splitlines())
     _report_failure(report, exit_code, lines)
     return exit_code
+
+
+def _stop_at_once(number: int, frame: object) -> None:
+    raise SystemExit(EXIT_OK)
 
 
 def _check(path: Path, environ: Mapping[str, str]) -> int:
@@ -181,6 +189,8 @@ def serve(loaded: runtime_config.LoadResult, source: ConfigSource, report: Repor
             )
             try:
                 daemon.prepare()
+                if inbox.has_signal(signal.SIGINT):
+                    raise DuctileError(_INTERRUPTED, exit_code=EXIT_INTERRUPTED)
                 _record_run(conn, config.state_path, lambda: daemon_run_table.ready(conn, clock.now()))
                 _log.info("ready", version=ductile.__version__, pid=os.getpid(), config=str(loaded.path),
                           seconds=round(clock.monotonic() - started, 3))

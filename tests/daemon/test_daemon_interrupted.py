@@ -15,7 +15,7 @@ import pytest
 from ductile.pidfile import signal_daemon
 from support import processes
 from support.daemon import PATIENCE_SECONDS, RealDaemon, until
-from support.surprise import INTERRUPT, at
+from support.surprise import INTERRUPT, TERMINATE, at
 from support.warm import Started
 
 LOOK_SECONDS = 0.005
@@ -32,6 +32,33 @@ def test_an_interrupt_while_the_configuration_is_read_is_one_line(daemon: RealDa
     run = daemon.run("-c", str(daemon.home), *options, env={**daemon.environ, **surprised})
     assert (run.returncode, run.stdout, run.stderr) == (130, "", line)
     assert not daemon.data.exists()
+
+
+def test_a_termination_while_the_configuration_is_read_is_a_stop(daemon: RealDaemon) -> None:
+    surprised = at(daemon.home, "open", about="config.yaml", action=TERMINATE)
+    run = daemon.run(env={**daemon.environ, **surprised})
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    assert not daemon.data.exists()
+
+
+def test_a_check_that_is_terminated_has_found_nothing_good(daemon: RealDaemon) -> None:
+    surprised = at(daemon.home, "open", about="config.yaml", action=TERMINATE)
+    run = daemon.run("-c", str(daemon.home), "-t", env={**daemon.environ, **surprised})
+    assert (run.returncode, run.stdout) == (-signal.SIGTERM, "")
+
+
+@pytest.mark.parametrize(("action", "code", "line"), [
+    (INTERRUPT, 130, "interrupted before ductiled was ready\n"), (TERMINATE, 0, ""),
+])
+def test_a_start_is_interrupted_once_its_database_is_whole(daemon: RealDaemon, action: str, code: int,
+                                                           line: str) -> None:
+    daemon.install("ok")
+    surprised = at(daemon.home, "open", about="ductiled.pid", nth=2, action=action)
+    run = daemon.run(env={**daemon.environ, **surprised})
+    assert (run.returncode, run.stderr) == (code, line)
+    # What was left of it is no obstacle.
+    daemon.start()
+    daemon.await_job(daemon.submit("ok"), "succeeded")
 
 
 @contextmanager

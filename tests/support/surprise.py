@@ -19,6 +19,7 @@ sys.addaudithook(surprise)
 """
 
 INTERRUPT = "os.kill(os.getpid(), signal.SIGINT)"
+TERMINATE = "os.kill(os.getpid(), signal.SIGTERM)"
 
 
 def at(directory: Path, event: str, *, action: str, about: str = "", nth: int = 1) -> dict[str, str]:
