@@ -125,7 +125,8 @@ def _launch(job: Job, plugin: ConfiguredPlugin, loaded: Plugin, inputs: Inputs, 
         deadline_at=utc_text(now + timedelta(seconds=timeout)), workspace_dir=here,
     )
     return Launch(
-        entrypoint=loaded.entrypoint, cwd=workspace, stdin=request, timeout=timeout, keep_open=lock, stderr_file=stderr_file,
+        entrypoint=loaded.entrypoint, cwd=workspace, stdin=request, timeout=timeout, keep_open=lock,
+        stderr_file=stderr_file,
         environ=plugin_environment(environ, plugin, job_id=job.id, attempt=job.attempt, workspace=workspace),
     )
 
