@@ -85,7 +85,7 @@ def _output(attempt: Row, *, events: bool) -> Iterator[str]:
         yield _labelled(str(each.get("level", "info")), each.get("message"))
     if isinstance(result.get("notes"), list):
         yield from (_labelled("note", each) for each in result["notes"])
-    if isinstance(result.get("result"), str):
+    if result.get("result") and isinstance(result["result"], str):
         yield _labelled("result", result["result"])
     if events:
         yield from (table.block(f"event {table.cell(each.get('type'))} {json.dumps(each.get('payload', {}))}", _INDENT)

@@ -65,7 +65,7 @@ def backup(session: Session, *, file: Path, keep: int | None) -> int:
 
 
 def _not_written(file: Path, why: str, exit_code: int = EXIT_IO) -> DuctileError:
-    return DuctileError(f"cannot write {one_line(str(file))}: {why}; nothing was made", exit_code=exit_code)
+    return DuctileError(f"cannot write {one_line(str(file))}: {why}; nothing was written", exit_code=exit_code)
 
 
 def _sync(file: Path) -> None:

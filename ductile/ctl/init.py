@@ -96,7 +96,7 @@ def init(session: Session, *, directory: Path, port: int = _PORT) -> int:
     except (OSError, UnicodeEncodeError) as error:
         _undo(made)
         why = error.strerror if isinstance(error, OSError) else "the path of the shipped plugins is not UTF-8"
-        raise DuctileError(f"cannot write {file}: {why}; nothing was made", exit_code=io_exit_code(error)) from error
+        raise DuctileError(f"cannot write {file}: {why}; nothing was written", exit_code=io_exit_code(error)) from error
     if listen != f"{_HOST}:{port}":
         session.err.write(f"port {port} is taken: webhooks.listen is {listen}\n")
     session.emit({"config": str(file), "listen": listen}, _next_steps(file, shlex.quote(str(directory))))

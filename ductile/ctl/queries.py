@@ -373,7 +373,8 @@ def _plugins(conn: sqlite3.Connection) -> list[Row]:
                                    " WHERE plugin = ? ORDER BY seq DESC LIMIT 1", name)
         row["breakers"] = rows(conn, "SELECT command, state, failure_count, opened_at FROM circuit_breakers"
                                      " WHERE plugin = ? ORDER BY command", name)
-        row["schedules"] = rows(conn, "SELECT schedule_id, next_run_at, last_run_at, held_reason FROM schedule_entries"
+        row["schedules"] = rows(conn, "SELECT schedule_id, next_run_at, last_run_at, held_reason, overdue_at"
+                                      " FROM schedule_entries"
                                       " WHERE plugin = ? ORDER BY schedule_id", name)
     return plugins
 

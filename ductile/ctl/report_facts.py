@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, tzinfo
 from typing import TypeAlias
 
-from ductile.config.model import Every, PluginConfig, Schedule, Unit
+from ductile.config.model import PluginConfig, Schedule
+from ductile.ctl.times import interval
 from ductile.injected import NoChance
 from ductile.scheduler.schedule import Slot, advance, first, in_window
 from ductile.units import DAY, HOUR, format_duration
@@ -281,21 +282,11 @@ def _bands(schedule: Schedule, now: datetime) -> tuple[tuple[float, float], ...]
     return tuple(bands)
 
 
-_CALENDAR = {Unit.DAYS: ("daily", "days"), Unit.WEEKS: ("weekly", "weeks"), Unit.MONTHS: ("monthly", "months")}
-
-
 def _every(schedule: Schedule) -> str:
     """Return a schedule's rule as people read it: `every 6h ±15m, 06:00 to 22:00`."""
-    text = _interval(schedule.every)
+    text = interval(schedule.every)
     if schedule.jitter:
         text += f" ±{format_duration(schedule.jitter / 2)}"
     if schedule.window is not None:
         text += f", {schedule.window.start:%H:%M} to {schedule.window.end:%H:%M}"
     return text if schedule.zone_name is None else f"{text}, {schedule.zone_name}"
-
-
-def _interval(every: Every) -> str:
-    if every.unit is Unit.SECONDS:
-        return f"every {format_duration(every.count)}"
-    one, many = _CALENDAR[every.unit]
-    return one if every.count == 1 else f"every {every.count} {many}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
-from ductile.config.model import Schedule, Unit
+from ductile.config.model import Schedule
 from ductile.ctl import status, table, times
 from ductile.ctl.lookup import require_configured
 from ductile.ctl.session import Session
@@ -68,16 +68,13 @@ def _row(plugin: str, schedule: Schedule, entry: ScheduleEntry | None, held: lis
          count: int) -> dict[str, Any]:
     window = schedule.window
     return {
-        "plugin": plugin, "schedule_id": schedule.id, "command": schedule.command, "rule": _rule(schedule),
+        "plugin": plugin, "schedule_id": schedule.id, "command": schedule.command, "rule": times.rule(schedule),
         "jitter_seconds": schedule.jitter,
         "window": window and f"{window.start.strftime(_CLOCK)}-{window.end.strftime(_CLOCK)}",
-        "held": held, "runs": list(_runs(schedule, entry, now, count)),
+        "held": held, "overdue_at": entry and entry.silence.overdue_at and utc_text(entry.silence.overdue_at),
+        "last_success_at": entry and entry.silence.last_success_at and utc_text(entry.silence.last_success_at),
+        "runs": list(_runs(schedule, entry, now, count)),
     }
-
-
-def _rule(schedule: Schedule) -> str:
-    every = schedule.every
-    return f"every {format_duration(every.count)}" if every.unit is Unit.SECONDS else schedule.rule()
 
 
 def _runs(schedule: Schedule, entry: ScheduleEntry | None, now: datetime, count: int) -> Iterator[dict[str, Any]]:
@@ -119,6 +116,10 @@ def _text(row: Mapping[str, Any], zone: tzinfo, now: datetime) -> str:
         parts.append(f"window {row['window']}")
     lines = [f"{row['plugin']} {row['command']}, schedule {row['schedule_id']}: {', '.join(parts)}"]
     lines += [f"{_INDENT}blocked: {times.localized(reason, zone)}" for reason in row["held"]]
+    if row["overdue_at"] is not None:
+        success = row["last_success_at"]
+        since = "no success yet" if success is None else f"last success {times.local(success, zone)}"
+        lines.append(f"{_INDENT}overdue since {times.local(row['overdue_at'], zone)}: {since}")
     for run in row["runs"]:
         due = "due now" if parse_utc(run["at"]) <= now else times.relative(run["at"], now)
         lines.append(f"{_INDENT}{_between(run, zone)}  {due}")

@@ -193,7 +193,7 @@ def text(found: Mapping[str, Any], now: datetime, page: Page) -> str:
 
 
 def _plugins_text(plugins: Sequence[Mapping[str, Any]], now: datetime, page: Page) -> str:
-    """Return the table of the plugins, and below it the last error of each whose last attempt failed."""
+    """Return the table of the plugins, and below it each last attempt that failed, and what is overdue."""
     if not plugins:
         return ""
     header = ("plugin", "last run", "outcome", "next run", "state", "blocked")
@@ -203,6 +203,9 @@ def _plugins_text(plugins: Sequence[Mapping[str, Any]], now: datetime, page: Pag
     errors = [page.paragraph(f"{row['plugin']}: {row['last_outcome']} {times.relative(row['last_run'], now)} (job"
                              f" {table.short(row['last_job_id'])}): {row['last_error']}")
               for row in plugins if row["last_error"]]
+    errors += [page.paragraph(f"{row['plugin']}: schedule {each['schedule_id']} is overdue since"
+                              f" {page.clock(each['overdue_at'])}, see ductilectl schedule {row['plugin']}")
+               for row in plugins for each in row["schedules"] if each["overdue_at"]]
     return "".join(["\n", table.lines(header, rows, page=page, whole="blocked"), *(["\n"] if errors else []), *errors])
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta, tzinfo
 
+from ductile.config.model import Every, Schedule, Unit
 from ductile.units import format_duration, parse_duration, parse_utc
 
 _UTC = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+_CALENDAR = {Unit.DAYS: ("daily", "days"), Unit.WEEKS: ("weekly", "weeks"), Unit.MONTHS: ("monthly", "months")}
+_WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _CLOCK = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?")
 
 
@@ -38,6 +41,26 @@ def due(moment: str, now: datetime) -> str:
 def age(moment: str, now: datetime) -> str:
     """Return how long ago a moment, UTC text, is: `2h 5m`."""
     return format_duration((now - parse_utc(moment)).total_seconds())
+
+
+def interval(every: Every) -> str:
+    """Return an interval as people say it: `every 6h`, `daily`, `every 2 weeks`."""
+    if every.unit is Unit.SECONDS:
+        return f"every {format_duration(every.count)}"
+    one, many = _CALENDAR[every.unit]
+    return one if every.count == 1 else f"every {every.count} {many}"
+
+
+def rule(schedule: Schedule) -> str:
+    """Return when a schedule is due: `weekly on Mon, Fri at 07:30 (Europe/Berlin)`."""
+    text = interval(schedule.every)
+    if schedule.day and schedule.every.unit is Unit.WEEKS:
+        text += f" on {', '.join(_WEEKDAYS[day] for day in schedule.day)}"
+    elif schedule.day:
+        text += f" on day {', '.join(map(str, schedule.day))}"
+    if schedule.at:
+        text += f" at {', '.join(f'{at:%H:%M}' for at in schedule.at)}"
+    return text if schedule.zone_name is None else f"{text} ({schedule.zone_name})"
 
 
 def parse_moment(text: str, now: datetime, zone: tzinfo | None) -> datetime:

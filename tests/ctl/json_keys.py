@@ -58,7 +58,7 @@ DOCUMENTS: dict[str, Any] = {
         "plugins": [{
             **keys("plugin version enabled last_run last_outcome last_error last_job_id next_run held state_bytes"
                    " paused_since"),
-            "schedules": [keys("schedule_id next_run_at last_run_at held_reason")],
+            "schedules": [keys("schedule_id next_run_at last_run_at held_reason overdue_at")],
             "breakers": [keys("command state failure_count opened_at")],
         }],
     },
@@ -67,7 +67,7 @@ DOCUMENTS: dict[str, Any] = {
     "pipelines": [_PIPELINE],
     "pipelines NAME": {**_PIPELINE, **keys("entry"), "nodes": [
         {**keys("step_id plugin command workspace next"), "with": ANY}]},
-    "schedule": [{**keys("plugin schedule_id command rule jitter_seconds window held"),
+    "schedule": [{**keys("plugin schedule_id command rule jitter_seconds window held overdue_at last_success_at"),
                   "runs": [keys("at earliest latest drawn")]}],
     "queue": [keys("job_id plugin command status next_retry_at attempt max_attempts created_at age_seconds"
                    " submitted_by")],

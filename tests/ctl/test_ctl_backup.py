@@ -114,7 +114,7 @@ def test_nothing_is_ever_overwritten(filled: Desk, there: str) -> None:
 def test_a_place_that_is_not_there_is_74(filled: Desk) -> None:
     file = filled.home / "no" / "copy.db"
     assert filled.call("backup", str(file)) == Said(
-        code=74, out="", err=f"cannot write {file}: No such file or directory; nothing was made\n")
+        code=74, out="", err=f"cannot write {file}: No such file or directory; nothing was written\n")
 
 
 def test_without_a_database_it_is_69(desk: Desk) -> None:
@@ -130,14 +130,14 @@ def test_where_an_ordinary_user_may_not_write_it_is_77(filled: Desk) -> None:
     for path in (filled.database.parent, *filled.database.parent.iterdir()):
         os.chown(path, 65534, 65534)
     assert filled.process("backup", "/etc/copy-of-nobody.db", user=NOBODY) == Said(
-        code=77, out="", err="cannot write /etc/copy-of-nobody.db: Permission denied; nothing was made\n")
+        code=77, out="", err="cannot write /etc/copy-of-nobody.db: Permission denied; nothing was written\n")
 
 
 @as_root
 def test_a_full_disk_is_74_and_nothing_is_left(filled: Desk) -> None:
     with full_disk(filled.home / "small") as small:
         assert filled.process("backup", str(small / "copy.db")) == Said(
-            code=74, out="", err=f"cannot write {small}/copy.db: database or disk is full; nothing was made\n")
+            code=74, out="", err=f"cannot write {small}/copy.db: database or disk is full; nothing was written\n")
         assert os.listdir(small) == []
 
 
@@ -146,7 +146,7 @@ def test_a_limit_on_file_sizes_is_74_and_nothing_is_left(filled: Desk) -> None:
     said = filled.process("backup", str(filled.home / "there" / "copy.db"), become=("prlimit", "--fsize=1048576"))
     assert (said.code, said.out) == (74, "")
     assert said.err.startswith(f"cannot write {filled.home}/there/copy.db: ")
-    assert said.err.endswith("; nothing was made\n")
+    assert said.err.endswith("; nothing was written\n")
     assert os.listdir(filled.home / "there") == []
 
 
@@ -308,7 +308,7 @@ def test_what_somebody_else_has_put_there_meanwhile_stays(filled: Desk, when: st
     with pytest.raises(DuctileError) as refused:
         attempt(filled, **{when: lambda: file.write_text("mine")})
     assert (refused.value.exit_code, refused.value.lines) == (
-        74, (f"cannot write {file}: File exists; nothing was made",))
+        74, (f"cannot write {file}: File exists; nothing was written",))
     assert file.read_text() == "mine"
     assert sorted(os.listdir(filled.home)) == ["config.yaml", "copy.db", "data", "plugins"]
 

@@ -91,7 +91,7 @@ def test_a_configuration_that_is_there_stays(tmp_path: Path, there: str) -> None
 def test_a_file_in_the_way_leaves_nothing_half_done(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     said = init("file/below", cwd=tmp_path)
-    assert said == Said(code=74, out="", err="cannot write file/below/config.yaml: Not a directory; nothing was made\n")
+    assert said == Said(code=74, out="", err="cannot write file/below/config.yaml: Not a directory; nothing was written\n")
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "plugins").touch()
     assert init("new", cwd=tmp_path).code == 0
@@ -101,7 +101,7 @@ def test_a_file_in_the_way_leaves_nothing_half_done(tmp_path: Path) -> None:
 def test_an_ordinary_user_who_may_not_write_there_is_refused(tmp_path: Path) -> None:
     said = init("/etc/ductile-of-nobody", cwd=Path("/"), user=65534)
     assert said == Said(code=77, out="", err=(
-        "cannot write /etc/ductile-of-nobody/config.yaml: Permission denied; nothing was made\n"))
+        "cannot write /etc/ductile-of-nobody/config.yaml: Permission denied; nothing was written\n"))
     (tmp_path / "closed").mkdir(mode=0o700)
     assert init(tmp_path / "closed" / "x", cwd=Path("/"), user=65534) == Said(code=77, out="", err=(
-        f"cannot write {tmp_path}/closed/x/config.yaml: Permission denied; nothing was made\n"))
+        f"cannot write {tmp_path}/closed/x/config.yaml: Permission denied; nothing was written\n"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -14,6 +15,7 @@ from ductile.plugin import plugin_table
 from ductile.scheduler import schedule_table
 from ductile.scheduler.schedule import Slot
 from ductile.scheduler.schedule_table import ScheduleEntry
+from ductile.scheduler.silence import Silence
 from ductile.units import parse_utc
 from support.clock import START
 
@@ -26,11 +28,13 @@ def conn(desk: Desk) -> Iterator[sqlite3.Connection]:
         yield conn
 
 
-def put(conn: sqlite3.Connection, plugin: str, base: str, drawn: str, rule: str, schedule_id: str = "default") -> None:
+def put(conn: sqlite3.Connection, plugin: str, base: str, drawn: str, rule: str, schedule_id: str = "default",
+        silence: Silence = Silence()) -> None:
     slot = Slot(base_at=parse_utc(f"2026-02-08T{base}:00.000Z"), next_run_at=parse_utc(f"2026-02-08T{drawn}:00.000Z"),
                 anchor="")
     with db.transaction(conn):
-        schedule_table.put_entry(conn, ScheduleEntry(plugin=plugin, schedule_id=schedule_id, slot=slot, rule=rule))
+        schedule_table.put_entry(conn, ScheduleEntry(plugin=plugin, schedule_id=schedule_id, slot=slot, rule=rule,
+                                                       silence=silence))
 
 
 def shown(desk: Desk, conn: sqlite3.Connection, count: int = 3, **fields: object) -> str:
@@ -64,7 +68,7 @@ def test_times_are_in_the_zone_of_the_schedule(desk: Desk) -> None:
                                   "preferred_window": {"start": "06:00", "end": "22:00"}})
     with desk.ledger() as conn:
         assert shown(desk, conn, 2) == """\
-echo poll, schedule default: every 1 d at 07:30:00 in Australia/Sydney, window 06:00-22:00
+echo poll, schedule default: daily at 07:30 (Australia/Sydney), window 06:00-22:00
   2026-02-09 07:30 +1100  in 10h
   2026-02-10 07:30 +1100  in 1d
 """
@@ -76,6 +80,25 @@ def test_what_blocks_a_run_is_told(conn: sqlite3.Connection, desk: Desk) -> None
     plugin_table.pause(conn, "echo", START)
     assert shown(desk, conn, 1).splitlines()[1:] == [
         "  blocked: paused since 2026-02-08 10:00 +0000", "  2026-02-08 09:00 +0000  due now"]
+
+
+@pytest.mark.parametrize(("success", "said"), [
+    (None, "no success yet"), (START - timedelta(days=2), "last success 2026-02-06 10:00 +0000")])
+def test_what_is_overdue_is_told(conn: sqlite3.Connection, desk: Desk, success: datetime | None, said: str) -> None:
+    put(conn, "echo", "11:00", "11:00", "every 3600 s",
+        silence=Silence(last_success_at=success, since=START - timedelta(days=3), overdue_at=START))
+    assert shown(desk, conn, 1).splitlines()[1] == f"  overdue since 2026-02-08 10:00 +0000: {said}"
+    assert desk.call("status").out.splitlines()[-1] == (
+        "echo: schedule default is overdue since 2026-02-08 10:00 +0000, see ductilectl schedule echo")
+
+
+@pytest.mark.parametrize(("fields", "said"), [
+    ({"every": "90m"}, "every 1h 30m"), ({"every": "daily", "at": "07:30"}, "daily at 07:30"),
+    ({"every": "weekly", "at": ["06:00", "18:00"], "day": ["mon", "fri"]}, "weekly on Mon, Fri at 06:00, 18:00"),
+    ({"every": "monthly", "at": "00:00", "day": 31, "timezone": "UTC"}, "monthly on day 31 at 00:00 (UTC)")])
+def test_a_rule_is_told_in_words(desk: Desk, fields: dict[str, object], said: str) -> None:
+    desk.plugin("echo", schedule=fields)
+    assert desk.call("schedule", "--json").json[0]["rule"] == said
 
 
 def test_without_a_database_the_configuration_says_when(desk: Desk) -> None:

@@ -164,7 +164,7 @@ def test_the_document_has_what_the_text_has(conn: sqlite3.Connection, desk: Desk
         "last_outcome": "failed", "last_error": "out of luck", "last_job_id": job_id(16),
         "next_run": "2026-02-08T11:00:00.000Z", "held": [], "state_bytes": 12, "paused_since": None,
         "schedules": [{"schedule_id": "default", "next_run_at": "2026-02-08T11:00:00.000Z", "last_run_at": None,
-                       "held_reason": None}],
+                       "held_reason": None, "overdue_at": None}],
         "breakers": [{"command": "poll", "state": "closed", "failure_count": 1, "opened_at": None}],
     }
 
