@@ -116,6 +116,7 @@ def test_a_retry_waits_until_it_is_due_and_keeps_its_place(conn: sqlite3.Connect
     assert claim(conn, after=59.9).job.id == "second"
     job = claim(conn, after=60).job
     assert (job.id, job.attempt, job.next_retry_at, job.last_error) == ("first", 2, None, "down")
+    assert job == job_table.get(conn, "first")
     assert claim(conn, after=60).job.id == "third"
 
 
