@@ -91,7 +91,8 @@ def test_a_configuration_that_is_there_stays(tmp_path: Path, there: str) -> None
 def test_a_file_in_the_way_leaves_nothing_half_done(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     said = init("file/below", cwd=tmp_path)
-    assert said == Said(code=74, out="", err="cannot write file/below/config.yaml: Not a directory; nothing was written\n")
+    assert said == Said(
+        code=74, out="", err="cannot write file/below/config.yaml: Not a directory; nothing was written\n")
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "plugins").touch()
     assert init("new", cwd=tmp_path).code == 0
