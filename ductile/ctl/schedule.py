@@ -39,12 +39,13 @@ class _Latest:
 def schedule(session: Session, *, plugin: str | None, count: int) -> int:
     """Show the next `count` runs of each schedule, of one plugin or of all.
 
-    Raises DuctileError (66) for a plugin that is not configured.
+    Raises DuctileError: 78 for a wrong configuration, 66 for a plugin that is not configured.
     """
+    configured = session.whole_config.plugins
     if plugin is not None:
         require_configured(session, plugin)
     now = session.now()
-    known = {name: each for name, each in session.config.plugins.items() if plugin in (None, name)}
+    known = {name: each for name, each in configured.items() if plugin in (None, name)}
     with session.database() as conn:
         stored = {} if conn is None else schedule_table.entries(conn)
         held = {} if conn is None else _held(session, conn, now)

@@ -102,6 +102,13 @@ class Session:
         return load(self.config_path, self.environ, keep_unset=True)
 
     @property
+    def whole_config(self) -> Config:
+        """The configuration as `config` is. Raises DuctileError (78) for anything wrong with it."""
+        if self._loaded.problems:
+            raise DuctileError(*map(self._loaded.locate, self._loaded.problems), exit_code=EXIT_CONFIG)
+        return self.config
+
+    @property
     def config_files(self) -> list[Path]:
         """The files that were read for the configuration. Raises as `config` does."""
         return [self.config_path.parent / name for name, _ in self._loaded.files]
@@ -132,6 +139,8 @@ class Session:
         problems = [loaded.locate(each) for each in loaded.problems if each.path in (("state",), ("state", "path"))]
         if problems:
             raise DuctileError(*problems, exit_code=EXIT_CONFIG)
+        if loaded.problems:
+            self.err.write(f"warning: {stdio.as_line(loaded.locate(loaded.problems[0]))}; see ductilectl check\n")
         return loaded.config.state_path
 
     @contextmanager

@@ -89,7 +89,11 @@ def test_a_configuration_that_does_not_say_where_the_database_is_is_78(desk: Des
 
 def test_other_faults_of_the_configuration_do_not_hide_the_status(desk: Desk) -> None:
     (desk.home / "config.yaml").write_text("what: 1\n")
-    assert desk.call("status") == Said(code=3, out=f"{nothing_yet(desk)}\n", err="")
+    problem = f"{desk.home}/config.yaml:1:1: what: unknown key"
+    assert desk.call("status") == Said(
+        code=3, out=f"{nothing_yet(desk)}\n", err=f"warning: {problem}; see ductilectl check\n")
+    # What is in force would be another answer.
+    assert desk.call("schedule") == Said(code=78, out="", err=f"{problem}\n")
 
 
 def test_without_any_configuration_it_names_the_places(desk: Desk) -> None:
