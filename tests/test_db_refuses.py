@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import sqlite3
-import subprocess
 import time
 from contextlib import contextmanager
 from functools import partial
@@ -15,13 +12,10 @@ import pytest
 from ductile import db, schema
 from ductile.errors import EXIT_DATA, EXIT_IO, EXIT_PERMISSION, EXIT_SYSTEM, DuctileError
 from ductile.pidfile import pid_file
-from support import ordinary
+from support.launch import in_a_child
 from support.ledger import opened, put_ended, put_job
 
-ROOT = Path(__file__).resolve().parents[1]
-LIMIT_SECONDS = 60
 BUSY_SECONDS = 5
-ORDINARY_USER = 65534
 MEND = "restore a backup with `ductilectl restore FILE`"
 NEWER = (f"the database FILE has version {schema.VERSION + 1}, newer than this program's {schema.VERSION}; install the"
          " newer Ductile again")
@@ -301,38 +295,18 @@ def test_the_operator_is_told_what_is_wrong(path, damage, exit_code, text):
 
 # As an ordinary user
 
-OPEN = """
-import json, sys
-from pathlib import Path
-from ductile import db
-from ductile.errors import DuctileError
-try:
-    path = Path(sys.argv[2])
-    if sys.argv[1] == "make":
-        db.make_directory(path)
-    opened = db.open_for_operator(path, failed=74) if sys.argv[1] == "operator" else db.open_for_daemon(path)
-    print(json.dumps([0, repr(opened)]))
-except DuctileError as error:
-    print(json.dumps([error.exit_code, str(error)]))
-"""
-
-
-def as_ordinary_user(what: str, path: Path) -> list:
+def as_ordinary_user(what: str, path: Path) -> tuple[int, str]:
     """What comes of opening the database as a user who is not its owner."""
-    run = python_as_ordinary_user(OPEN, what, str(path))
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout)
+    def opened_or_refused() -> tuple[int, str]:
+        try:
+            if what == "make":
+                db.make_directory(path)
+            conn = db.open_for_operator(path, failed=74) if what == "operator" else db.open_for_daemon(path)
+        except DuctileError as error:
+            return error.exit_code, str(error)
+        return 0, repr(conn)
 
-
-def python_as_ordinary_user(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    become = []
-    if os.geteuid() == 0:
-        if shutil.which("setpriv") is None:
-            pytest.skip("running as root, and there is no setpriv to become somebody else")
-        become = ["setpriv", f"--reuid={ORDINARY_USER}", f"--regid={ORDINARY_USER}", "--clear-groups"]
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run([*become, ordinary.program("python", become), "-c", code, *arguments], env=environ, cwd="/",
-                          capture_output=True, text=True, timeout=LIMIT_SECONDS)
+    return in_a_child(opened_or_refused, ordinary=True)
 
 
 @pytest.fixture
@@ -341,23 +315,20 @@ def reachable(tmp_path, tmp_path_factory):
     base = tmp_path_factory.getbasetemp()
     for directory in (tmp_path, base, *[base.parent] * base.parent.name.startswith("pytest-of-")):
         directory.chmod(0o755)
-    probe = "import os, sys, ductile.db; os.listdir(sys.argv[1])"
-    if python_as_ordinary_user(probe, str(tmp_path)).returncode != 0:
-        pytest.skip("an ordinary user cannot read this checkout, this interpreter or the directory of the tests")
     return tmp_path
 
 
 def test_a_directory_that_may_not_be_written_is_refused(reachable):
     reachable.chmod(0o555)
     path = reachable / "state.db"
-    assert as_ordinary_user("daemon", path) == [
-        EXIT_SYSTEM, f"cannot open the database {path}: Permission denied; the directory must be writable by this user"]
+    assert as_ordinary_user("daemon", path) == (
+        EXIT_SYSTEM, f"cannot open the database {path}: Permission denied; the directory must be writable by this user")
 
 
 def test_a_data_directory_that_cannot_be_made_is_refused(reachable):
     reachable.chmod(0o555)
-    assert as_ordinary_user("make", reachable / "data" / "state.db") == [
-        EXIT_SYSTEM, f"cannot create the data directory {reachable}/data: Permission denied"]
+    assert as_ordinary_user("make", reachable / "data" / "state.db") == (
+        EXIT_SYSTEM, f"cannot create the data directory {reachable}/data: Permission denied")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a database that this user may not open")
@@ -367,8 +338,8 @@ def test_the_operator_needs_the_daemons_user(reachable, directory_mode):
     data.mkdir()
     with opened(data):
         data.chmod(directory_mode)
-        assert as_ordinary_user("operator", data / "state.db") == [
-            EXIT_PERMISSION, f"no permission for the database {data}/state.db: run this as the user that runs ductiled"]
+        assert as_ordinary_user("operator", data / "state.db") == (
+            EXIT_PERMISSION, f"no permission for the database {data}/state.db: run this as the user that runs ductiled")
 
 
 # What an error means

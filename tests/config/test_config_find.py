@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pwd
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -13,25 +11,10 @@ import pytest
 
 from ductile.config.find import find
 from ductile.errors import DuctileError
-from support import ordinary
-from support.launch import writable_by_all
+from support.launch import NOBODY, in_a_child, writable_by_all
 
 DENIED = 7
-ROOT = Path(__file__).resolve().parents[2]
-NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-STRANGER = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")    # a UID that no account has
-ASKS = """\
-import json, sys
-from pathlib import Path
-from ductile.config.find import find
-from ductile.errors import DuctileError
-argument, environ, system = json.loads(sys.argv[1])
-try:
-    print(find(argument, environ, denied=7, system=Path(system)))
-except DuctileError as error:
-    print(error)
-    sys.exit(error.exit_code)
-"""
+STRANGER = 12345    # a UID that no account has
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes an ordinary user, which takes root")
 
 
@@ -48,15 +31,15 @@ def refusal(argument: str | None, environ: Mapping[str, str] | None = None, *, s
     return caught.value.exit_code, str(caught.value)
 
 
-def asked_by(user: tuple[str, ...], argument: str | None, environ: Mapping[str, str], *,
-             system: Path) -> tuple[int, str]:
-    """Look for the configuration as somebody else, with no HOME but that of `environ`; return code and text."""
-    done = subprocess.run([*user, ordinary.program("python"), "-c", ASKS, json.dumps([argument, dict(environ),
-                                                                                      str(system)])],
-                          env={"PYTHONPATH": str(ROOT)}, cwd="/", capture_output=True, text=True, timeout=60,
-                          check=False)
-    assert done.stderr == ""
-    return done.returncode, done.stdout.rstrip("\n")
+def asked_by(user: int, argument: str | None, environ: Mapping[str, str], *, system: Path) -> tuple[int, str]:
+    """Look for the configuration as somebody else; return code and text."""
+    def asked() -> tuple[int, str]:
+        try:
+            return 0, str(find(argument, environ, denied=DENIED, system=system))
+        except DuctileError as error:
+            return error.exit_code, str(error)
+
+    return in_a_child(asked, ordinary=True, user=user)
 
 
 @pytest.fixture

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from ductile.pipeline.files import PIPELINES_LIMIT_BYTES, read_pipelines
-from support import ordinary
+from support.launch import in_a_child
 
 ONE = b"name: a\nsteps: [uses: echo]\n"
 
@@ -104,23 +103,13 @@ def test_a_file_whose_name_is_no_text_is_read_and_shown_on_one_line(tmp_path):
     assert lines(tmp_path) == ["DIR/\\xff\\n.yaml:2:9: steps[0]: expected a mapping, got 4"]
 
 
-_READ = """
-import sys
-from pathlib import Path
-from ductile.pipeline.files import read_pipelines
-authored = read_pipelines(Path(sys.argv[1]))
-print(*authored.problems, authored.unlisted or "", sep="\\n", end="")
-"""
-
-
 def as_nobody(directory: Path) -> list[str]:
     """Return what an ordinary user is told of the directory."""
-    command = [ordinary.program("python"), "-c", _READ, str(directory)]
-    if os.geteuid() == 0:
-        command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd="/",
-                          env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
-    return done.stdout.replace(str(directory), "DIR").splitlines()
+    def told() -> list[str]:
+        authored = read_pipelines(directory)
+        return [str(line) for line in (*authored.problems, authored.unlisted) if line]
+
+    return [line.replace(str(directory), "DIR") for line in in_a_child(told, ordinary=True)]
 
 
 @pytest.fixture

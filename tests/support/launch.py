@@ -38,13 +38,14 @@ _PATIENCE_SECONDS = 60.0
 class Child:
     """A forked process that runs one function and hands back what it returns."""
 
-    def __init__(self, function: Callable[..., Any], *arguments: Any, ordinary: bool = False) -> None:
-        """Start it. `ordinary` has root become an ordinary user first; another user is one already."""
+    def __init__(self, function: Callable[..., Any], *arguments: Any, ordinary: bool = False,
+                 user: int = NOBODY) -> None:
+        """Start it. `ordinary` has root become an ordinary user first, `user`; another user is one already."""
         reader, writer = os.pipe2(os.O_CLOEXEC)
         self._reader: int | None = reader
         self.pid = os.fork()
         if self.pid == 0:
-            _be_the_child(writer, function, arguments, ordinary)
+            _be_the_child(writer, function, arguments, user if ordinary else None)
         os.close(writer)
 
     def result(self) -> Any:
@@ -80,9 +81,9 @@ class Child:
         return b""
 
 
-def in_a_child(function: Callable[..., Any], *arguments: Any, ordinary: bool = False) -> Any:
+def in_a_child(function: Callable[..., Any], *arguments: Any, ordinary: bool = False, user: int = NOBODY) -> Any:
     """Return what the function returns in a process of its own."""
-    return Child(function, *arguments, ordinary=ordinary).result()
+    return Child(function, *arguments, ordinary=ordinary, user=user).result()
 
 
 @contextmanager
@@ -96,7 +97,7 @@ def writable_by_all() -> Iterator[Path]:
         shutil.rmtree(directory)
 
 
-def _be_the_child(writer: int, function: Callable[..., Any], arguments: tuple[Any, ...], ordinary: bool) -> None:
+def _be_the_child(writer: int, function: Callable[..., Any], arguments: tuple[Any, ...], user: int | None) -> None:
     try:
         # An ordinary user may not be able to read the checkout, so the child has read what it needs of it.
         for number in range(1, schema.VERSION + 1):
@@ -104,10 +105,10 @@ def _be_the_child(writer: int, function: Callable[..., Any], arguments: tuple[An
         # What an earlier test of this process knew of its children says nothing about this child's.
         for known in (reaper._foreign_children, reaper._foreign_sessions, reaper._ignored_children):
             known.clear()
-        if ordinary and os.geteuid() == 0:
+        if user is not None and os.geteuid() == 0:
             os.setgroups([])
-            os.setresgid(NOBODY, NOBODY, NOBODY)
-            os.setresuid(NOBODY, NOBODY, NOBODY)
+            os.setresgid(user, user, user)
+            os.setresuid(user, user, user)
         answer = pickle.dumps((True, function(*arguments)))
     except BaseException:
         answer = pickle.dumps((False, traceback.format_exc()))

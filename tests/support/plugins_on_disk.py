@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+import sys
 from pathlib import Path
 
-import pytest
-
-from support import ordinary
+from ductile.plugin.discovery import discover
+from support.launch import in_a_child
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = """\
@@ -25,11 +23,7 @@ CHILD = """\
 import json, sys
 from pathlib import Path
 from ductile.plugin.discovery import discover
-registry = discover([Path(each) for each in sys.argv[1:]])
-print(json.dumps({
-    "found": [[found.name, found.reason] for found in registry.found],
-    "missing": [[str(directory), reason] for directory, reason in registry.missing],
-}))
+print(json.dumps([[found.name, found.reason] for found in discover([Path(each) for each in sys.argv[1:]]).found]))
 """
 
 
@@ -51,33 +45,17 @@ def write(path: Path, text: str) -> None:
 
 
 def found_by_a_child(*dirs: Path, **variables: str) -> list[list[str]]:
-    """Return names and reasons as another process finds them; skip where it cannot run at all."""
-    return _seen_by_a_child(dirs, (), variables)["found"]
-
-
-def _seen_by_a_child(dirs: Sequence[Path], become: Sequence[str], variables: Mapping[str, str]) -> dict:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **variables}
-    python = [*become, ordinary.program("python", become), "-c"]
-    probe = subprocess.run([*python, "import ductile.yamlfile"], env=environment, cwd="/", capture_output=True)
-    if probe.returncode != 0:
-        pytest.skip("an ordinary user cannot read this checkout or run this interpreter")
-    run = subprocess.run([*python, CHILD, *map(str, dirs)], env=environment, cwd="/", capture_output=True, check=True)
+    """Return names and reasons as a program finds them that is executed with these variables."""
+    run = subprocess.run([sys.executable, "-c", CHILD, *map(str, dirs)], cwd="/", capture_output=True, check=True,
+                         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **variables})
     return json.loads(run.stdout)
 
 
-def found_by_an_ordinary_user(*dirs: Path) -> list[list[str]]:
+def found_by_an_ordinary_user(*dirs: Path) -> list[list[str | None]]:
     """Return names and reasons as a process without privileges finds them."""
-    return _seen_by_an_ordinary_user(dirs)["found"]
+    return in_a_child(lambda: [[found.name, found.reason] for found in discover(dirs).found], ordinary=True)
 
 
 def missing_for_an_ordinary_user(*dirs: Path) -> list[list[str]]:
     """Return the directories that a process without privileges cannot list, each with the reason."""
-    return _seen_by_an_ordinary_user(dirs)["missing"]
-
-
-def _seen_by_an_ordinary_user(dirs: Sequence[Path]) -> dict:
-    if os.geteuid() != 0:
-        return _seen_by_a_child(dirs, (), {})
-    if shutil.which("setpriv") is None:
-        pytest.skip("running as root, and there is no setpriv to become somebody else")
-    return _seen_by_a_child(dirs, ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"], {})
+    return in_a_child(lambda: [[str(directory), reason] for directory, reason in discover(dirs).missing], ordinary=True)
