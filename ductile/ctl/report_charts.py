@@ -13,7 +13,7 @@ from ductile.ctl.markup import Markup, fill, joined
 from ductile.ctl.report_facts import Counts, Spread
 
 _AXIS = 18        # pixels for the labels below
-_AT_END = 0.04    # a label that would stick out by a half is moved inwards
+_AT_END = 0.04    # a label that would stick out by a half begins or ends with the chart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +78,19 @@ def _rect(colour: str, left: float, wide: float, top: float, tall: float) -> Mar
 
 
 def _svg(content: Markup, height: int, about: str, labels: Sequence[Label]) -> Markup:
-    text = joined(fill('<text class="{end}" x="{at}%" y="{y}">{text}</text>', at=f"{label.at * 100:.2f}",
-                       end="first" if label.at < _AT_END else "last" if label.at > 1 - _AT_END else "",
-                       y=height + _AXIS - 4, text=label.text) for label in labels)
+    text = joined(_label(label, height + _AXIS - 4) for label in labels)
     return fill('<svg role="img" aria-label="{about}" height="{tall}">{content}{text}</svg>', about=about,
                 tall=height + (_AXIS if labels else 0), content=content, text=text)
+
+
+def _label(label: Label, y: int) -> Markup:
+    end, at = "", label.at
+    if at < _AT_END:
+        end, at = "first", 0.0
+    elif at > 1 - _AT_END:
+        end, at = "last", 1.0
+    return fill('<text class="{end}" x="{at}%" y="{y}">{text}</text>', end=end, at=f"{at * 100:.2f}", y=y,
+                text=label.text)
 
 
 def week(runs: Sequence[float], bands: Sequence[tuple[float, float]], midnights: Sequence[float], about: str) -> Markup:
