@@ -23,6 +23,7 @@ from ductile_plugin import (
     Permanent,
     Retry,
     basic,
+    counted,
     digest,
     http,
     is_absolute,
@@ -96,7 +97,7 @@ def respond(request: dict) -> dict:
         raise Retry(f"{place} is no whole calendar") from None
     if request["command"] == "health":
         count = sum(part.name == "VEVENT" for part in calendar.parts)
-        return {"status": "ok", "result": f"{place} has {count} event{'s' * (count != 1)}"}
+        return {"status": "ok", "result": f"{place} has {counted(count, 'event')}"}
     return poll(config, request.get("state") or {}, calendar, ics.Zones(calendar, zone), now)
 
 

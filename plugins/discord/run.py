@@ -10,7 +10,7 @@ import sys
 # The library is beside this file, or in the lib of the directory of plugins.
 sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib"))
 
-from ductile_plugin import Permanent, main, settings
+from ductile_plugin import Permanent, counted, main, settings
 from links import find
 
 # Discord allows 4,000 characters. Every event carries the content: a longer one with many links would never end.
@@ -67,7 +67,7 @@ def respond(request: dict) -> dict:
          "payload": {"url": url, "channel_id": message["channel_id"], "origin_user_id": message["author.id"],
                      "message_id": message["id"], "content": message["content"]}}
         for url in find(message["content"], hosts)]
-    result = f"{len(events)} link{'s' * (len(events) > 1)}" if events else "no link in the message"
+    result = counted(len(events), "link") if events else "no link in the message"
     return {"status": "ok", "result": result, "events": events}
 
 

@@ -17,6 +17,7 @@ from ductile_plugin import (
     ConfigError,
     Failed,
     Permanent,
+    counted,
     digest,
     is_url,
     log,
@@ -125,7 +126,7 @@ def handle(request: dict, config: dict) -> dict:
             error.state_updates = {"unfinished": dict(list(others.items())[1 - MOST_UNFINISHED:]) | {job: posted}}
         raise
     sent = {"type": "discord_notify.sent", "payload": {"parts": len(parts)}}
-    answer = {"status": "ok", "result": f"posted to {where(target.url)} in {len(parts)} part{'s' * (len(parts) > 1)}",
+    answer = {"status": "ok", "result": f"posted to {where(target.url)} in {counted(len(parts), 'part')}",
               "events": [sent]}
     return answer | ({"state_updates": {"unfinished": others}} if before else {})
 

@@ -19,6 +19,7 @@ from ductile_plugin import (
     Permanent,
     Watched,
     changed,
+    counted,
     is_line,
     is_number,
     is_url,
@@ -146,7 +147,7 @@ def respond(request: dict) -> dict:
         watched.events.append({"type": "feed.digest", "payload": digest_of([entry for entry, _ in new])})
     elif new:
         watched.events += [{"type": "feed.entry", "payload": entry, "dedupe_key": key} for entry, key in new]
-    return watched.response(f"{len(new)} new in {len(config['feeds'])} feeds")
+    return watched.response(f"{len(new)} new in {counted(len(config['feeds']), 'feed')}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from ductile_plugin import (
     MIB,
     Permanent,
     Retry,
+    counted,
     digest,
     is_absolute,
     is_line,
@@ -151,7 +152,7 @@ def poll(request: dict, config: dict) -> dict:
     device = os.stat(look.root).st_dev
     if state.get("rules") != rules or not isinstance(state.get("known"), str):
         known = {path: Entry(told=version) for path, version in found.items()}
-        return {"status": "ok", "result": f"first run, {len(known)} files",
+        return {"status": "ok", "result": f"first run, {counted(len(known), 'file')}",
                 "state_updates": {"rules": rules, "device": device, "known": pack(known)}}
     before = unpack(state["known"])
     if before and not found and state.get("device") != device:
@@ -159,8 +160,8 @@ def poll(request: dict, config: dict) -> dict:
     known = look.after(*compare(before, found, unreadable, look.now, config["stable"]))
     more = f", {look.left} left for the next run" if look.left else ""
     waiting = sum(entry.waiting is not None or entry.gone > 0 for entry in known.values()) - look.left
-    answer = {"status": "ok", "events": look.events,
-              "result": f"{len(look.events)} events, {len(found)} files, {waiting} not complete yet{more}"}
+    looked = f"{counted(len(look.events), 'event')}, {counted(len(found), 'file')}"
+    answer = {"status": "ok", "events": look.events, "result": f"{looked}, {waiting} not complete yet{more}"}
     updates = {"known": pack(known)} if known != before else {}
     return answer | {"state_updates": updates | ({"device": device} if found and state.get("device") != device else {})}
 

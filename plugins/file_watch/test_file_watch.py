@@ -174,7 +174,7 @@ def test_without_time_everything_is_left_for_the_next_run(home):
     home.file("a")
     response = plugin.poll(seconds_left=2)
     assert told(response) == []
-    assert response.result == "0 events, 1 files, 0 not complete yet, 1 left for the next run"
+    assert response.result == "0 events, 1 file, 0 not complete yet, 1 left for the next run"
     assert home.look(plugin) == [("new", "a")]
 
 
@@ -357,4 +357,4 @@ def test_the_configuration_of_the_readme_works(home):
 def test_it_runs_as_a_process(home, config, code):
     home.file("a")
     response = home.plugin(**config).run_process("poll", code=code)
-    assert response.result == (None if code else "first run, 1 files")
+    assert response.result == (None if code else "first run, 1 file")

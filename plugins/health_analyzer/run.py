@@ -14,7 +14,7 @@ sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.par
 
 import daily
 import show
-from ductile_plugin import ZONE, Permanent, event_of, is_line, is_number, is_zone, log, main, settings
+from ductile_plugin import ZONE, Permanent, counted, event_of, is_line, is_number, is_zone, log, main, settings
 
 # In this order, of those that there are.
 METRICS = ["weight", "fat_ratio", "systolic", "diastolic", "resting_heart_rate", "hrv", "sleep", "sleep_score", "steps",
@@ -64,7 +64,7 @@ def summarize(request: dict, config: dict, series: dict, day: date) -> dict:
     (workspace / "chart.svg").write_text(show.chart(described, series, day, config["chart_days"]), encoding="utf-8")
     payload = {"date": day.isoformat(), "message": show.message(described), "metrics": described,
                "summary_path": str(workspace / "summary.md"), "chart_path": str(workspace / "chart.svg")}
-    return {"status": "ok", "result": f"{len(described)} metrics",
+    return {"status": "ok", "result": counted(len(described), "metric"),
             "events": [{"type": "health.summary", "payload": payload,
                         "dedupe_key": f"health.summary:{request.get('job_id', day.isoformat())}"}]}
 

@@ -211,6 +211,11 @@ def one_line(value, limit=300, secrets=()):
     return " ".join("".join(char if char.isprintable() else " " for char in value).split())[:limit]
 
 
+def counted(number, noun):
+    """Return a number with its noun: `1 file`, `2 files`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def digest(value, size=9):
     """Return `size` bytes, as hexadecimal digits, that stand for bytes, a string or another JSON value."""
     from hashlib import blake2b

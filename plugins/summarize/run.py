@@ -16,6 +16,7 @@ from ductile_plugin import (
     ConfigError,
     Permanent,
     Retry,
+    counted,
     is_argv,
     is_url,
     log,
@@ -134,7 +135,7 @@ def respond(request: dict) -> dict:
         raise Retry(f"{config['output']}: {error.strerror}") from None
     count = len(words(short))
     ready = {"summary_path": path, "summary_words": count, "summarizer": way}
-    return {"status": "ok", "result": f"{len(words(text))} words summed up in {count}",
+    return {"status": "ok", "result": f"{counted(len(words(text)), 'word')} summed up in {count}",
             "events": [{"type": "summary.ready", "payload": ready}]}
 
 

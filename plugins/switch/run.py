@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib"))
 
 from conditions import check, holds
-from ductile_plugin import ZONE, ConfigError, Permanent, event_of, is_line, is_zone, main, settings
+from ductile_plugin import ZONE, ConfigError, Permanent, counted, event_of, is_line, is_zone, main, settings
 
 # Only Ductile emits events of these types.
 RESERVED = ("ductile.job.", "ductile.breaker.", "ductile.step.", "ductile.schedule.", "ductile.plugin.")
@@ -67,7 +67,7 @@ def emitted(event: dict, kind: str, result: str) -> dict:
 def respond(request: dict) -> dict:
     config = checked(request)
     if request.get("command") == "health":
-        return {"status": "ok", "result": f"{len(config['rules'])} rules"}
+        return {"status": "ok", "result": counted(len(config["rules"]), "rule")}
     if request.get("command") != "handle":
         raise Permanent("switch has no such command")
     return handle(request, config)
