@@ -221,7 +221,9 @@ def test_run_tests_says_why_it_cannot_make_an_environment(environment, message, 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A checkout of nothing but run-tests and a few tests, two of which fail, with the environment of this one."""
-    for directory in ("contrib", "tests/contrib", "tests/ctl", "tests/daemon", "tests/dispatch", "tests/manuals"):
+    text = (ROOT / "contrib" / "run-tests").read_text(encoding="utf-8")
+    parts = [place for _, part in re.findall(r"^(\w+)_part=\((.*)\)$", text, re.MULTILINE) for place in part.split()]
+    for directory in ("contrib", *parts):
         (tmp_path / directory).mkdir(parents=True)
     (tmp_path / "tests" / "support").mkdir()
     for name in ("setup.cfg", "pyproject.toml", "contrib/requirements.txt", "contrib/run-tests",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -18,7 +18,7 @@ from ductile.queue.job import Status, Submitter
 from ductile.scheduler import breaker
 from support import logs
 from support.ledger import opened
-from support.manuals import Entry, parts, section, trees
+from support.manuals import Entry, nodes, parts, section
 from support.pages import options
 
 PAGE = "ductiled.8"
@@ -41,8 +41,8 @@ def test_the_two_programs_have_every_exit_code_there_is() -> None:
 
 def test_the_daemon_has_the_codes_that_its_modules_end_with() -> None:
     others = ("errors.py", "shipped.py", "embed.py")
-    used = {node.id for name, tree in trees() if not name.startswith("ctl/") and name not in others
-            for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id in CODES}
+    used = {node.id for name, found in nodes() if not name.startswith("ctl/") and name not in others
+            for node in found if isinstance(node, ast.Name) and node.id in CODES}
     # What only an operator meets: a database that is not his, or older than the program.
     assert codes(PAGE) == {CODES[name] for name in used} - {errors.EXIT_PERMISSION, errors.EXIT_UNAVAILABLE}
 
@@ -55,11 +55,12 @@ def test_every_signal_is_explained() -> None:
 @pytest.mark.parametrize("page", [PAGE, "ductilectl.1"])
 def test_every_variable_of_the_environment_is_explained(page: str) -> None:
     read = {find.VARIABLE, "HOME"}
-    for name, tree in trees():
+    for name, found in nodes():
         # The configuration is read by both programs.
         if name.startswith("config/") or name.startswith("ctl/") == (page != PAGE):
-            read |= {node.args[0].value for node in ast.walk(tree)
-                     if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("environ.get")
+            read |= {node.args[0].value for node in found
+                     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get"
+                     and ast.unparse(node.func).endswith("environ.get")
                      and isinstance(node.args[0], ast.Constant)}
     assert {name for entry in section(page, "ENVIRONMENT").entries for name in entry.names} == read
 
@@ -89,9 +90,9 @@ def test_every_value_of_a_column_is_named_and_no_other(table: str, name: str, va
 
 # The log
 
-def calls(tree: ast.Module) -> Iterator[ast.Call]:
+def calls(found: Sequence[ast.AST]) -> Iterator[ast.Call]:
     """Yield every call of a module that writes a line of the log."""
-    for node in ast.walk(tree):
+    for node in found:
         if (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
                 and node.func.attr in ("debug", "info", "warn", "error", "at")
                 and isinstance(node.func.value, ast.Name) and LOGS.search(node.func.value.id)):
@@ -101,12 +102,12 @@ def calls(tree: ast.Module) -> Iterator[ast.Call]:
 def fields() -> set[str]:
     """Return the names of all fields: keywords of such calls, and keys of the mappings that a module hands to them."""
     found = set()
-    for name, tree in trees():
+    for name, there in nodes():
         if name.startswith("ctl/"):
             continue
-        found |= {keyword.arg for call in calls(tree) for keyword in call.keywords if keyword.arg is not None}
-        for node in ast.walk(tree):
-            handed = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("names", "fields")
+        found |= {keyword.arg for call in calls(there) for keyword in call.keywords if keyword.arg is not None}
+        for node in there:
+            handed = isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) in ("names", "fields")
             if handed or (isinstance(node, ast.keyword) and node.arg == "fields"):
                 found |= {key.value for each in ast.walk(node.value) if isinstance(each, ast.Dict)
                           for key in each.keys if isinstance(key, ast.Constant)}
@@ -127,14 +128,14 @@ def test_what_is_on_every_line_of_the_log_is_explained(tmp_path: Path) -> None:
 
 
 def test_every_component_of_the_log_is_named() -> None:
-    components = {node.args[0].value for _, tree in trees() for node in ast.walk(tree)
-                  if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Component")}
+    components = {node.args[0].value for _, found in nodes() for node in found if isinstance(node, ast.Call)
+                  and "Component" in (getattr(node.func, "id", ""), getattr(node.func, "attr", ""))}
     [told] = [entry for entry in section(PAGE, "LOG", "On every line").entries if entry.tag == "component"]
     assert set(told.bold) == components
 
 
 def test_the_messages_that_are_named_are_written() -> None:
-    written = {node.value for _, tree in trees() for call in calls(tree) for node in ast.walk(call)
+    written = {node.value for _, found in nodes() for call in calls(found) for node in ast.walk(call)
                if isinstance(node, ast.Constant)}
     named = {word for word in section(PAGE, "LOG").bold if word.startswith("job ")}
     assert len(named) == 2 and named <= written

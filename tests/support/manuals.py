@@ -156,7 +156,7 @@ def _arguments(line: str) -> list[str]:
 
 
 @functools.cache
-def trees() -> tuple[tuple[str, ast.Module], ...]:
-    """The modules of the product, parsed once: name and tree of each."""
-    return tuple((str(file.relative_to(PRODUCT)), ast.parse(file.read_text(encoding="utf-8")))
+def nodes() -> tuple[tuple[str, tuple[ast.AST, ...]], ...]:
+    """The modules of the product, parsed and walked once: name and nodes of each."""
+    return tuple((str(file.relative_to(PRODUCT)), tuple(ast.walk(ast.parse(file.read_text(encoding="utf-8")))))
                  for file in sorted(PRODUCT.rglob("*.py")))
