@@ -160,13 +160,17 @@ def conclude(job: Job, outcome: Outcome, before: Before, rules: Rules, *, now: d
 
 
 def _state_after(outcome: Outcome, state: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, Outcome]:
-    """Return the new state, None for no change, and the outcome: a state that is too large fails the job."""
+    """Return the new state, None for no change, and the outcome: a state that is too large fails a job that is not
+    cancelled.
+    """
     if outcome.response is None or not outcome.response.state_updates:
         return None, outcome
     merged = merge(state, outcome.response.state_updates)
     fault = check_size(merged)
     if fault is None:
         return merged, outcome
+    if isinstance(outcome, Cancelled):
+        return None, replace(outcome, is_overruled=True)
     return None, overruled(outcome, Refused, fault)
 
 

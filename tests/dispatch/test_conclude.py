@@ -234,6 +234,14 @@ def test_a_state_that_would_be_too_large_is_a_death_and_the_rest_is_kept(name: s
     assert found.breaker == breaker("open", 3)
 
 
+def test_a_cancelled_job_stays_a_cancelled_one_whatever_its_state_would_be() -> None:
+    answer = response(state_updates={"b": LARGE, "access_token": "new"})
+    found = concluded(Failed(error="it failed", response=answer), cancel_requested=True, state={"a": 1},
+                      submitted_by=Submitter.SCHEDULER, breaker=breaker("closed", 2))
+    assert (found.status, found.error) == (Status.DEAD, "cancelled by operator")
+    assert (found.jobs, found.breaker, found.state) == ((), None, {"a": 1, "access_token": "new"})
+
+
 def test_a_state_of_exactly_the_limit_is_kept() -> None:
     found = concluded(Succeeded(response=response(state_updates={"b": "x" * (1024**2 - len('{"b":""}'))})))
     assert (found.status, len(found.state["b"])) == (Status.SUCCEEDED, 1_048_568)
