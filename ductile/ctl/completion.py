@@ -11,7 +11,7 @@ from ductile import shipped
 from ductile.config.presets import PRESETS
 from ductile.ctl import queries, times
 from ductile.ctl.commandline import all_parsers
-from ductile.ctl.lookup import runtime
+from ductile.ctl.on_disk import runtime
 from ductile.ctl.queries import Row
 from ductile.ctl.session import Session
 from ductile.errors import EXIT_OK, DuctileError, io_exit_code

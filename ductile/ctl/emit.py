@@ -12,7 +12,8 @@ from ductile.config import load_table
 from ductile.ctl import table
 from ductile.ctl.daemon_link import wake
 from ductile.ctl.inputs import CLI_SOURCE, new_event
-from ductile.ctl.lookup import configured, quoted, runtime
+from ductile.ctl.lookup import quoted
+from ductile.ctl.on_disk import configured, runtime
 from ductile.ctl.session import Session
 from ductile.db import transaction
 from ductile.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, DuctileError

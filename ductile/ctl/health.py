@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ductile.ctl import run_once, table
-from ductile.ctl.lookup import configured, load
+from ductile.ctl.on_disk import configured, load
 from ductile.ctl.run_once import Input
 from ductile.ctl.session import Session
 from ductile.dispatch.outcome import Succeeded

@@ -1,14 +1,12 @@
-"""What the operator gives: JSON in a file, on standard input or on the command line, and moments."""
+"""What the operator gives: JSON in a file, on standard input or on the command line."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ductile import safe_files, submit
-from ductile.ctl import times
 from ductile.ctl.lookup import quoted
 from ductile.ctl.session import Session
 from ductile.errors import EXIT_DATA, EXIT_USAGE, DuctileError, io_exit_code
@@ -58,14 +56,6 @@ def as_object(value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise DuctileError(f"{where}: expected one JSON object, got {one_line(kind_of(value))}", exit_code=EXIT_DATA)
     return value
-
-
-def moment(session: Session, option: str, text: str | None) -> datetime | None:
-    """Return the moment that an option names, None if it was not given. Raises DuctileError (64)."""
-    try:
-        return None if text is None else times.parse_moment(text, session.now(), session.zone)
-    except ValueError as error:
-        raise DuctileError(f"{option}: {error}", exit_code=EXIT_USAGE) from error
 
 
 CLI_SOURCE = "cli"

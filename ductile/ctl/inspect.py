@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from ductile.ctl import attempts, chain, table
-from ductile.ctl.job import find
+from ductile.ctl.lookup import find
 from ductile.ctl.session import Session
 from ductile.ctl.table import Page
 from ductile.errors import EXIT_OK

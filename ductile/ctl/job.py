@@ -1,4 +1,4 @@
-"""`ductilectl retry` and `cancel`, and how a command finds the job that it is for."""
+"""`ductilectl retry` and `cancel`."""
 
 from __future__ import annotations
 
@@ -9,43 +9,22 @@ from collections.abc import Callable
 from ductile import submit
 from ductile.ctl import queries, table
 from ductile.ctl.daemon_link import wake
-from ductile.ctl.inputs import moment
-from ductile.ctl.lookup import enabled, quoted, runtime
+from ductile.ctl.lookup import find, moment
+from ductile.ctl.on_disk import enabled, runtime
 from ductile.ctl.queries import JobFilter
 from ductile.ctl.session import Session
 from ductile.db import transaction
 from ductile.dispatch.outcome import CANCELLED
-from ductile.errors import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_OK, EXIT_USAGE, DuctileError
+from ductile.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, DuctileError
 from ductile.plugin.discovery import ConfiguredPlugin
 from ductile.queue import attempt_table, job_table
 from ductile.queue.job import Job, Status
 from ductile.text import counted
 
-SHORTEST_PREFIX = 4
-_CANDIDATES_SHOWN = 10
 # A plugin has five seconds between SIGTERM and SIGKILL.
 _CANCEL_SECONDS = 12
 _LOOK_SECONDS = 0.02
 _ALL = -1    # LIMIT without a limit
-
-
-def find(conn: sqlite3.Connection, text: str) -> Job:
-    """Return the job with this id, or the only one whose id starts with it.
-
-    Raises DuctileError: 66 if there is none, 64 if `text` is too short or there are several.
-    """
-    prefix = text.strip().lower()
-    if len(prefix) < SHORTEST_PREFIX:
-        raise DuctileError(f"{quoted(text)} is too short for a job: give {SHORTEST_PREFIX} characters of its id",
-                           exit_code=EXIT_USAGE)
-    found = job_table.with_prefix(conn, prefix, _CANDIDATES_SHOWN + 1)
-    if not found:
-        raise DuctileError(f"no job {quoted(text)}", exit_code=EXIT_NOT_FOUND)
-    if len(found) > 1:
-        names = ", ".join(job.id for job in found[:_CANDIDATES_SHOWN])
-        more = ", …" if len(found) > _CANDIDATES_SHOWN else ""
-        raise DuctileError(f"{quoted(text)} could be any of {names}{more}", exit_code=EXIT_USAGE)
-    return found[0]
 
 
 def retry(session: Session, *, job: str) -> int:

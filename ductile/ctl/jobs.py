@@ -6,8 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from ductile.ctl import queries, table, times
-from ductile.ctl.inputs import moment
-from ductile.ctl.lookup import require_plugin
+from ductile.ctl.lookup import moment, require_plugin
 from ductile.ctl.queries import JobFilter, Row
 from ductile.ctl.session import Session
 from ductile.ctl.table import Page

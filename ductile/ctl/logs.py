@@ -11,9 +11,7 @@ from dataclasses import dataclass, replace
 
 from ductile import safe_files
 from ductile.ctl import attempts, queries, table
-from ductile.ctl.inputs import moment
-from ductile.ctl.job import SHORTEST_PREFIX, find
-from ductile.ctl.lookup import is_known, require_plugin
+from ductile.ctl.lookup import SHORTEST_PREFIX, find, is_known, moment, require_plugin
 from ductile.ctl.queries import AttemptFilter, JobFilter, Row
 from ductile.ctl.session import Session
 from ductile.errors import EXIT_OK, EXIT_USAGE, DuctileError

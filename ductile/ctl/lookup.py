@@ -1,51 +1,43 @@
-"""The runtime configuration as commands need it, and the names in it that an operator types or completes."""
+"""What an operator names or types: plugins, jobs and moments.
+
+It imports neither plugins nor pipelines, which take twice the time of a command that only looks at the database.
+"""
 
 from __future__ import annotations
 
 import sqlite3
+from datetime import datetime
 
-from ductile import runtime_config
-from ductile.ctl import queries
+from ductile.ctl import queries, times
 from ductile.ctl.queries import JobFilter
 from ductile.ctl.session import Session
-from ductile.errors import EXIT_CONFIG, EXIT_NOT_FOUND, DuctileError
-from ductile.plugin.discovery import ConfiguredPlugin
-from ductile.runtime_config import LoadResult, RuntimeConfig
+from ductile.errors import EXIT_NOT_FOUND, EXIT_USAGE, DuctileError
+from ductile.queue import job_table
+from ductile.queue.job import Job
 from ductile.text import one_line
 from ductile.validation import nearest
 
+SHORTEST_PREFIX = 4
+_CANDIDATES_SHOWN = 10
 
-def load(session: Session, *, keep_unset: bool = True) -> LoadResult:
-    """Read configuration, plugins and pipelines. Raises DuctileError (78) with every problem.
 
-    `keep_unset` leaves unset variables as `${NAME}`; otherwise they are problems.
+def find(conn: sqlite3.Connection, text: str) -> Job:
+    """Return the job with this id, or the only one whose id starts with it.
+
+    Raises DuctileError: 66 if there is none, 64 if `text` is too short or there are several.
     """
-    loaded = runtime_config.read(session.config_path, session.environ, keep_unset=keep_unset)
-    if loaded.problems:
-        raise DuctileError(*loaded.problems, exit_code=EXIT_CONFIG)
-    return loaded
-
-
-def runtime(session: Session) -> RuntimeConfig:
-    """Return the runtime configuration that is on disk. Raises as `load` does."""
-    return load(session).runtime
-
-
-def configured(known: RuntimeConfig, name: str) -> ConfiguredPlugin:
-    """Return a plugin of the configuration. Raises DuctileError (66), naming the nearest."""
-    plugin = known.plugins.get(name)
-    if plugin is None:
-        hint = nearest(name, known.plugins)
-        raise DuctileError(f"no plugin {quoted(name)} is configured{hint}", exit_code=EXIT_NOT_FOUND)
-    return plugin
-
-
-def enabled(known: RuntimeConfig, name: str) -> ConfiguredPlugin:
-    """Return a plugin that may have queued jobs. Raises DuctileError (66) for any other."""
-    plugin = configured(known, name)
-    if not plugin.settings.enabled:
-        raise DuctileError(f"plugin {name} is disabled; set plugins.{name}.enabled to true", exit_code=EXIT_NOT_FOUND)
-    return plugin
+    prefix = text.strip().lower()
+    if len(prefix) < SHORTEST_PREFIX:
+        raise DuctileError(f"{quoted(text)} is too short for a job: give {SHORTEST_PREFIX} characters of its id",
+                           exit_code=EXIT_USAGE)
+    found = job_table.with_prefix(conn, prefix, _CANDIDATES_SHOWN + 1)
+    if not found:
+        raise DuctileError(f"no job {quoted(text)}", exit_code=EXIT_NOT_FOUND)
+    if len(found) > 1:
+        names = ", ".join(job.id for job in found[:_CANDIDATES_SHOWN])
+        more = ", …" if len(found) > _CANDIDATES_SHOWN else ""
+        raise DuctileError(f"{quoted(text)} could be any of {names}{more}", exit_code=EXIT_USAGE)
+    return found[0]
 
 
 def require_configured(session: Session, name: str) -> None:
@@ -71,3 +63,11 @@ def is_known(session: Session, conn: sqlite3.Connection, name: str) -> bool:
 def quoted(text: str) -> str:
     """Return what the operator has typed, for a message."""
     return f"'{one_line(text, 80)}'"
+
+
+def moment(session: Session, option: str, text: str | None) -> datetime | None:
+    """Return the moment that an option names, None if it was not given. Raises DuctileError (64)."""
+    try:
+        return None if text is None else times.parse_moment(text, session.now(), session.zone)
+    except ValueError as error:
+        raise DuctileError(f"{option}: {error}", exit_code=EXIT_USAGE) from error

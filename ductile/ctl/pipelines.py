@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ductile.ctl import table
-from ductile.ctl.lookup import quoted, runtime
+from ductile.ctl.lookup import quoted
+from ductile.ctl.on_disk import runtime
 from ductile.ctl.session import Session
 from ductile.errors import EXIT_NOT_FOUND, EXIT_OK, EXIT_USAGE, DuctileError
 from ductile.pipeline.graph import Node, Pipeline

@@ -9,7 +9,8 @@ from typing import Any
 from ductile import submit
 from ductile.ctl import table
 from ductile.ctl.daemon_link import wake
-from ductile.ctl.lookup import configured, quoted, runtime
+from ductile.ctl.lookup import quoted
+from ductile.ctl.on_disk import configured, runtime
 from ductile.ctl.session import Session
 from ductile.db import transaction
 from ductile.errors import EXIT_NOT_FOUND, EXIT_OK, DuctileError

@@ -15,7 +15,8 @@ from ductile.config.model import PluginConfig
 from ductile.config.variables import at
 from ductile.ctl import protocol_report, run_once, table
 from ductile.ctl.inputs import CLI_SOURCE, STDIN, as_object, label, read_json
-from ductile.ctl.lookup import configured, load, quoted
+from ductile.ctl.lookup import quoted
+from ductile.ctl.on_disk import configured, load
 from ductile.ctl.run import DEFAULT_TYPE
 from ductile.ctl.run_once import Input, RunResult
 from ductile.ctl.session import Session

@@ -11,7 +11,7 @@ from ductile.config import load_table
 from ductile.config.load_table import ConfigLoad
 from ductile.ctl import table
 from ductile.ctl.daemon_link import is_running_after
-from ductile.ctl.lookup import load
+from ductile.ctl.on_disk import load
 from ductile.ctl.output import progress
 from ductile.ctl.session import Session
 from ductile.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, EXIT_PERMISSION, EXIT_UNAVAILABLE, DuctileError

@@ -7,8 +7,8 @@ from datetime import datetime
 
 from ductile import submit
 from ductile.ctl.daemon_link import wake
-from ductile.ctl.job import find
-from ductile.ctl.lookup import enabled, runtime
+from ductile.ctl.lookup import find
+from ductile.ctl.on_disk import enabled, runtime
 from ductile.ctl.session import Session
 from ductile.db import transaction
 from ductile.errors import EXIT_FAILED, EXIT_OK, DuctileError

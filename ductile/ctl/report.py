@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ductile.ctl import queries, report_facts
 from ductile.ctl import status as status_command
-from ductile.ctl.inputs import STDIN, moment
+from ductile.ctl.inputs import STDIN
+from ductile.ctl.lookup import moment
 from ductile.ctl.output import deferred_signals, progress
 from ductile.ctl.report_page import Report, page
 from ductile.ctl.session import Session

@@ -10,8 +10,8 @@ from ductile import submit
 from ductile.ctl import attempts, table
 from ductile.ctl.daemon_link import is_running_after, pidfd, wake
 from ductile.ctl.inputs import CLI_SOURCE, new_event
-from ductile.ctl.job import find
-from ductile.ctl.lookup import enabled, quoted, runtime
+from ductile.ctl.lookup import find, quoted
+from ductile.ctl.on_disk import enabled, runtime
 from ductile.ctl.session import Session
 from ductile.db import transaction
 from ductile.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_OK, EXIT_UNAVAILABLE, DuctileError

@@ -15,7 +15,8 @@ from ductile.config.model import Address, Endpoint
 from ductile.config.presets import PRESETS, Preset
 from ductile.ctl import table
 from ductile.ctl.inputs import read_payload
-from ductile.ctl.lookup import load, quoted
+from ductile.ctl.lookup import quoted
+from ductile.ctl.on_disk import load
 from ductile.ctl.session import Session
 from ductile.errors import (
     EXIT_CONFIG,
