@@ -308,6 +308,13 @@ def test_programs_manuals_and_completion_are_where_they_are_looked_for(tree: Pat
 
 
 @as_root
+def test_what_the_user_may_not_write_is_compiled(tree: Path) -> None:
+    plugins = tree / "opt/ductile/share/ductile/plugins"
+    assert {path.parent.name for path in plugins.glob("*/__pycache__")} == {
+        path.parent.name for path in plugins.glob("*/*.py")}
+
+
+@as_root
 def test_what_is_not_ours_is_not_removed(tree: Path) -> None:
     link = tree / "usr/local/bin/ductiled"
     link.unlink()
