@@ -15,7 +15,6 @@ from ductile.plugin.entrypoint import gone
 from ductile.protocol import PLUGIN_AVAILABLE, PLUGIN_UNAVAILABLE
 from ductile.runtime_config import RuntimeConfig
 from ductile.scheduler import retention, tick
-from ductile.scheduler.schedule_table import ScheduleKey
 from ductile.workspace.cleanup import WorkspaceCleanup
 from ductile.workspace.manager import Workspaces
 
@@ -46,7 +45,7 @@ class Heartbeat:
         self._monotonic = clock.monotonic()
         self._prune_from = self._monotonic
         self._settled_at = self._monotonic + _SETTLING_SECONDS
-        self._awaited: frozenset[ScheduleKey] | None = None    # None before the first look after a start or a jump
+        self._awaited: tick.Awaited | None = None    # None before the first look after a start or a jump
         self._runtime: RuntimeConfig | None = None
         self._log_is_held = False          # by a reader, and reported
         self.gone: dict[str, str] = {}     # loaded plugins whose program is gone, with the reasons
@@ -59,7 +58,7 @@ class Heartbeat:
     def look(self, runtime: RuntimeConfig) -> None:
         """Enqueue the runs that are due. Raises what `transaction` raises."""
         ticked = tick.tick(self._conn, runtime, now=self._clock.now(), rng=self._rng, new_id=self._new_id,
-                           awaited=self._awaited if self._clock.monotonic() < self._settled_at else frozenset())
+                           awaited=self._awaited if self._clock.monotonic() < self._settled_at else {})
         self._awaited = ticked.awaited
         self.next_at, self.follows_jobs = ticked.next_at, ticked.follows_jobs
         for line in ticked.log_lines:

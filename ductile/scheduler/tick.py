@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from ductile import submit
@@ -32,6 +33,9 @@ PAUSED = "paused"
 _REASON_CHARACTERS = 500
 
 _Wanted = tuple[ConfiguredPlugin, Schedule]
+# By schedule: the id of the job that is awaited, or _BLOCKED.
+Awaited = Mapping[ScheduleKey, str]
+_BLOCKED = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +51,14 @@ class TickLogLine:
 class TickResult:
     """When the next run is due or a schedule is overdue, and what to log.
 
-    `follows_jobs`: the end of a job may change something, as a due run is blocked or a schedule is overdue. `awaited`
-    is for the next look.
+    `follows_jobs`: the end of a job may change something, as a due run is blocked, a schedule is overdue, or a run is
+    awaited. `awaited` is for the next look.
     """
 
     next_at: datetime | None
     follows_jobs: bool
     log_lines: tuple[TickLogLine, ...] = ()
-    awaited: frozenset[ScheduleKey] = frozenset()
+    awaited: Awaited = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +74,11 @@ class _Facts:
 
 
 def tick(conn: sqlite3.Connection, runtime: RuntimeConfig, *, now: datetime, rng: Chance, new_id: NewId,
-         awaited: frozenset[ScheduleKey] | None = frozenset()) -> TickResult:
+         awaited: Awaited | None = MappingProxyType({})) -> TickResult:
     """Enqueue the runs that are due, store the next due times, and tell of schedules without a success for too long.
 
-    Nothing is written if nothing has changed. `awaited` are the schedules that cannot be overdue before a run has
-    ended that was due at the start; None at the first look, which finds them. Raises what `transaction` raises; then
+    Nothing is written if nothing has changed. `awaited` are the runs that were due at the start, and before whose end
+    their schedules cannot be overdue; None at the first look, which finds them. Raises what `transaction` raises; then
     nothing has changed.
     """
     stored = schedule_table.entries(conn)
@@ -125,22 +129,30 @@ def _in_order(wanted: Mapping[ScheduleKey, _Wanted],
 
 
 def _result(conn: sqlite3.Connection, entries: Sequence[tuple[ScheduleEntry, Schedule]], now: datetime,
-            log_lines: tuple[TickLogLine, ...], awaited: frozenset[ScheduleKey] | None) -> TickResult:
+            log_lines: tuple[TickLogLine, ...], awaited: Awaited | None) -> TickResult:
     runs = [entry.slot.next_run_at for entry, _ in entries]
     alerts = [alert_at(entry.silence, schedule.alert_after, now) for entry, schedule in entries
               if schedule.alert_after is not None and entry.silence.overdue_at is None]
+    left = {entry.key: run for entry, schedule in entries if schedule.alert_after is not None
+            and (run := _awaited_run(conn, entry, awaited, now)) is not None}
     return TickResult(next_at=min((time for time in (*runs, *alerts) if time > now), default=None),
-                      follows_jobs=any(time <= now for time in runs)
+                      follows_jobs=bool(left) or any(time <= now for time in runs)
                       or any(entry.silence.overdue_at is not None for entry, _ in entries), log_lines=log_lines,
-                      awaited=frozenset(entry.key for entry, schedule in entries if schedule.alert_after is not None
-                                        and (awaited is None or entry.key in awaited)
-                                        and _is_under_way(conn, entry, schedule, now)))
+                      awaited=left)
 
 
-def _is_under_way(conn: sqlite3.Connection, entry: ScheduleEntry, schedule: Schedule, now: datetime) -> bool:
-    """Return whether a run is due or has not ended."""
-    return entry.slot.next_run_at <= now or job_table.count_open(
-        conn, entry.plugin, schedule.command, Submitter.SCHEDULER) > 0
+def _awaited_run(conn: sqlite3.Connection, entry: ScheduleEntry, awaited: Awaited | None, now: datetime) -> str | None:
+    """Return the awaited run of a schedule if it has not ended: its job, or _BLOCKED while it is due and has none.
+
+    Later runs are not awaited, or a schedule whose every run fails would never be overdue.
+    """
+    run = _BLOCKED if awaited is None else awaited.get(entry.key)
+    if run == _BLOCKED:
+        run = _BLOCKED if entry.slot.next_run_at <= now else entry.last_job_id
+    if run in (None, _BLOCKED):
+        return run
+    job = job_table.get(conn, run)
+    return None if job is None or job.status.is_last else run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +164,7 @@ class _Visit:
     now: datetime
     rng: Chance
     new_id: NewId
-    awaited: frozenset[ScheduleKey] | None
+    awaited: Awaited | None
     log_lines: list[TickLogLine]
 
     def entry(self, plugin: ConfiguredPlugin, schedule: Schedule, entry: ScheduleEntry | None) -> ScheduleEntry:
@@ -184,8 +196,7 @@ class _Visit:
         """
         silence = silence_after(entry.silence, schedule.alert_after, self.now)
         was, after = entry.silence.overdue_at is not None, silence.overdue_at is not None
-        is_awaited = self.awaited is None or entry.key in self.awaited
-        if after and not was and is_awaited and _is_under_way(self.conn, entry, schedule, self.now):
+        if after and not was and _awaited_run(self.conn, entry, self.awaited, self.now) is not None:
             silence = replace(silence, overdue_at=None)
         elif was != after and schedule.alert_after is not None:
             last = silence.last_success_at

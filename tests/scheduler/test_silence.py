@@ -122,14 +122,12 @@ def test_a_plugin_that_is_not_loaded_is_the_reason(ticking: Ticking) -> None:
     assert (payload["reason"], payload["last_success_at"]) == ("not loaded: no manifest", None)
 
 
-def after_a_start(ticking: Ticking, awaited: frozenset | None) -> tuple[list[str], frozenset]:
-    """Look at the schedules; return what is told, and the schedules whose runs are awaited."""
+def after_a_start(ticking: Ticking, awaited: tick.Awaited | None) -> tuple[list[str], tick.Awaited]:
+    """Look at the schedules; return what is told, and the runs that are awaited."""
     found = tick.tick(ticking.conn, ticking.runtime, now=ticking.clock.now(), rng=ticking.rng, new_id=ticking.new_id,
                       awaited=awaited)
     return [kind for kind, _ in told(ticking)], found.awaited
 
-
-MAIN = frozenset({("echo", "main")})
 
 
 def test_after_a_start_a_run_that_was_missed_may_end_first(ticking: Ticking) -> None:
@@ -137,21 +135,48 @@ def test_after_a_start_a_run_that_was_missed_may_end_first(ticking: Ticking) -> 
     ticking.end(SUCCEEDED)
     ticking.clock.move(24 * 3600)
     # The run is enqueued by this look, and has not ended at the next.
-    assert after_a_start(ticking, None) == after_a_start(ticking, MAIN) == ([], MAIN)
+    told_of, main = after_a_start(ticking, None)
+    assert (told_of, main) == ([], {("echo", "main"): ticking.entry().last_job_id}) == after_a_start(ticking, main)
     ticking.end(SUCCEEDED)
-    assert after_a_start(ticking, MAIN) == ([], frozenset())
+    assert after_a_start(ticking, main) == ([], {})
     # Later runs are not awaited.
     ticking.clock.move(24 * 3600)
-    assert after_a_start(ticking, frozenset()) == (["overdue"], frozenset())
+    assert after_a_start(ticking, {}) == (["overdue"], {})
+
+
+def test_after_a_start_only_the_run_that_was_missed_is_awaited(ticking: Ticking) -> None:
+    ticking.tick()
+    ticking.end(SUCCEEDED)
+    ticking.clock.move(24 * 3600)
+    _, main = after_a_start(ticking, None)
+    ticking.end(FAILED)
+    # Looked at when the next run is due: one is always under way.
+    ticking.clock.move(3600)
+    assert after_a_start(ticking, main) == (["overdue"], {})
+
+
+def test_after_a_start_a_run_that_is_blocked_is_awaited_until_it_has_ended(ticking: Ticking) -> None:
+    ticking.tick()
+    ticking.end(SUCCEEDED)
+    loaded = ticking.runtime
+    ticking.runtime = listening(worlds.plugin("echo", schedule("1h", alert_after=TWO_HOURS), not_loaded="no disk"))
+    ticking.clock.move(24 * 3600)
+    told_of, blocked = after_a_start(ticking, None)
+    assert (told_of, list(blocked)) == ([], [("echo", "main")]) == (after_a_start(ticking, blocked)[0], list(blocked))
+    ticking.runtime = loaded
+    told_of, main = after_a_start(ticking, blocked)
+    assert (told_of, main) == ([], {("echo", "main"): ticking.entry().last_job_id})
+    ticking.end(FAILED)
+    assert after_a_start(ticking, main) == (["overdue"], {})
 
 
 def test_after_a_start_a_run_that_fails_is_told_of(ticking: Ticking) -> None:
     ticking.tick()
     ticking.end(SUCCEEDED)
     ticking.clock.move(24 * 3600)
-    assert after_a_start(ticking, None) == ([], MAIN)
+    _, main = after_a_start(ticking, None)
     ticking.end(FAILED)
-    assert after_a_start(ticking, MAIN) == (["overdue"], frozenset())
+    assert after_a_start(ticking, main) == (["overdue"], {})
 
 
 def test_a_disabled_plugin_is_not_watched_and_counts_anew_when_it_is_enabled(ticking: Ticking) -> None:
