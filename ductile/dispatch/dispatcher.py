@@ -318,7 +318,7 @@ class Dispatcher:
             job, keep = self._to_finalize.pop()
             fault = attempt.cleanup_workspace(self._workspaces, job, keep=keep)
             if fault is not None:
-                _log.warn("workspace not finalized", job_id=job.id, plugin=job.plugin, error=fault)
+                _log.warn("workspace not tidied up after its job", job_id=job.id, plugin=job.plugin, error=fault)
 
     def _start(self, task: _Task) -> None:
         """Start the plugin, or have the worker clone the job's workspace first: that may take long."""

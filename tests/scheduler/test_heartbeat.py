@@ -240,7 +240,7 @@ def test_retries_that_a_clock_set_back_has_stranded_are_let_go(heartbeat, conn, 
     heartbeat.beat(WITHOUT_SCHEDULE)
     assert job_table.next_ready(conn, ["echo"], ()).id == "a"
     assert [(line["level"], line["message"], line["count"]) for line in lines(log)] == [
-        ("warn", "the clock went back: retries too far in the future are due now", 2)]
+        ("warn", "the clock was set back; retries that would wait longer than their backoff are due now", 2)]
 
 
 def test_a_beat_that_cannot_be_written_raises_and_the_next_one_does_its_work(heartbeat, conn, clock, log):
