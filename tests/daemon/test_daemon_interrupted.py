@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -78,9 +79,13 @@ def detaching(daemon: RealDaemon, environ: Mapping[str, str]) -> Iterator[Starte
 
 def stops(daemon: RealDaemon) -> None:
     """Wait until the daemon that was left behind is ready, stop it and see that it ends well."""
-    [pid] = daemon.survivors()
+    # Until there is a PID in its file, what is alive may be the process between the command and the daemon.
+    until(lambda: daemon.pid_file.exists() and daemon.pid_file.read_text() != "", True,
+          pause=lambda: select.select([], [], [], LOOK_SECONDS) == ([], [], []), explain=daemon.story)
+    pid = int(daemon.pid_file.read_text())
     daemon.watch(pid)
     daemon.await_log("ready", pid=pid)
+    assert daemon.survivors() == {pid}
     assert signal_daemon(daemon.pid_file, signal.SIGTERM) == pid
     processes.await_end(pid, PATIENCE_SECONDS)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
