@@ -24,7 +24,7 @@ LEAVES = "import os, signal\nif os.fork(): os._exit(0)\nos.setsid()\nos.write(1,
 MARKS = Marks(assignment=b"DUCTILE_JOB_ID=a", leader=0, lock=None)
 
 THREADS = 300
-HEIRS = 40
+HEIRS = 20
 
 
 def end_strays(seconds: float, marks: Marks = MARKS) -> bool:
