@@ -17,6 +17,7 @@ from ductile import shipped
 from ductile.config.load import load
 from ductile.ctl import init as starter
 from ductile.ctl.session import Session
+from support import ordinary
 from support.daemon import RealDaemon
 from support.warm import Warm
 
@@ -100,9 +101,10 @@ def test_a_file_in_the_way_leaves_nothing_half_done(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes an ordinary user, which takes root")
 def test_an_ordinary_user_who_may_not_write_there_is_refused(tmp_path: Path) -> None:
-    said = init("/etc/ductile-of-nobody", cwd=Path("/"), user=65534)
+    # Executed and not forked: it reads files of the checkout, which may be closed to others.
+    said = init("/etc/ductile-of-nobody", cwd=Path("/"), become=ordinary.NOBODY)
     assert said == Said(code=77, out="", err=(
         "cannot write /etc/ductile-of-nobody/config.yaml: Permission denied; nothing was written\n"))
     (tmp_path / "closed").mkdir(mode=0o700)
-    assert init(tmp_path / "closed" / "x", cwd=Path("/"), user=65534) == Said(code=77, out="", err=(
+    assert init(tmp_path / "closed" / "x", cwd=Path("/"), become=ordinary.NOBODY) == Said(code=77, out="", err=(
         f"cannot write {tmp_path}/closed/x/config.yaml: Permission denied; nothing was written\n"))

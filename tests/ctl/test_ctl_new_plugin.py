@@ -14,9 +14,9 @@ import pytest
 from ctl.desk import Desk, Said, run
 from ductile import shipped
 from ductile.plugin.discovery import discover, look_at
+from support import ordinary
 from support.daemon import RealDaemon
 
-NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes an ordinary user, which takes root")
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="there is no node here")
 FILES = {"sh": ["README.md", "manifest.yaml", "run.sh"], "node": ["README.md", "manifest.yaml", "run.js"],
@@ -150,7 +150,8 @@ def test_a_place_that_is_not_there_is_74(tmp_path: Path) -> None:
 
 @as_root
 def test_where_an_ordinary_user_may_not_write_it_is_77(tmp_path: Path) -> None:
-    assert make(Path("/"), "mine", "--dir", "/etc", user=NOBODY) == Said(
+    # Executed and not forked: it reads files of the checkout, which may be closed to others.
+    assert make(Path("/"), "mine", "--dir", "/etc", become=ordinary.NOBODY) == Said(
         code=77, out="", err="cannot create /etc/mine: Permission denied; nothing was created\n")
 
 
