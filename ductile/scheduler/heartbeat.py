@@ -73,7 +73,8 @@ class Heartbeat:
         now = self._clock.now()
         released = tick.release_stranded_retries(self._conn, runtime, now)
         if released:
-            _log.warn("the clock was set back; retries that would wait longer than their backoff are due now", count=released)
+            _log.warn("the clock was set back; retries that would wait longer than their backoff are due now",
+                      count=released)
         self.prunes = self._clock.monotonic() >= self._prune_from
         if self.prunes:
             self._beat_at = now
