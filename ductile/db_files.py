@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import struct
 from collections.abc import Callable
 from contextlib import closing, suppress
 from datetime import datetime
@@ -19,6 +20,7 @@ _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 _DIRECTORY_MODE = 0o700
 _FILE_MODE = 0o600
+_INDEX = struct.Struct("=12xB3xI76xI")
 _RESCUE_PAGES = 10_000     # 40 MB between two calls of `alive`
 
 RESTORE = "restore a backup with `ductilectl restore FILE`"
@@ -60,7 +62,7 @@ def exists(path: Path, *, was_unclean: bool) -> bool:
     if size == 0:
         raise FilesLost(f"the database {path} is an empty file", _start_empty(path, path))
     if size is not None:
-        if _size(index) is not None and _size(log) is None:
+        if _size(index) is not None and _size(log) is None and not _is_applied(index):
             raise FilesLost(f"the write-ahead log {log} is missing, but {index} exists: the log was removed, and with"
                             f" it the latest writes", f"remove {index} to continue without them")
         return True
@@ -76,6 +78,21 @@ def exists(path: Path, *, was_unclean: bool) -> bool:
         raise FilesLost(f"the database {path} is missing, and ductiled did not stop cleanly:"
                         f" {pid_file(path)} is not empty", _start_empty(path, pid_file(path)))
     return False
+
+
+def _is_applied(index: Path) -> bool:
+    """True if the index says that the database has everything that its log had: a stop could not remove the index.
+
+    Call this only when there is no log: closing the file drops the locks of this process's connections.
+    """
+    # In the machine's byte order: two equal headers, each with `isInit` and `mxFrame`, then `nBackfill`
+    # (sqlite.org/walformat.html, section 2.1).
+    with open(index, "rb") as file:
+        head = file.read(_INDEX.size)
+    if len(head) < _INDEX.size or head[:48] != head[48:96]:
+        return False
+    is_initialised, frames, applied = _INDEX.unpack(head)
+    return bool(is_initialised) and applied >= frames
 
 
 def _start_empty(path: Path, what: Path) -> str:

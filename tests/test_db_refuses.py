@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -169,6 +169,24 @@ def test_an_index_whose_log_was_removed_is_refused(path, opens):
                    f" the latest writes; {MEND}, or remove FILE-shm to continue without them")
     log.touch()
     opens(path).close()
+
+
+@pytest.mark.parametrize("opens", [db.open_for_daemon, operator])
+@pytest.mark.parametrize("is_applied", [True, False])
+def test_an_index_that_a_stop_could_not_remove_is_no_damage(tmp_path, opens, is_applied):
+    path, index, log = (tmp_path / f"state.db{end}" for end in ("", "-shm", "-wal"))
+    with opened(tmp_path) as conn:
+        put_job(conn, "a")
+        if is_applied:
+            conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        left = in_a_child(index.read_bytes)
+    assert not log.exists()
+    index.write_bytes(left)
+    if not is_applied:
+        assert lost(path, opens)[0] == EXIT_DATA
+        return
+    with closing(opens(path)) as conn:
+        assert conn.execute("SELECT id FROM job_queue").fetchall() == [("a",)]
 
 
 def test_a_link_that_leads_nowhere_is_not_replaced(tmp_path):
