@@ -24,9 +24,9 @@ class Notifier:
 
     def report(self, status: str | None, now: float) -> None:
         """Send a status that is new, None for no change, and the watchdog if it is due; `now` is monotonic."""
-        if status not in (None, self._status):
+        if status is not None and status != self._status:
             self._status = status
-            self.send(STATUS=str(status))
+            self.send(STATUS=status)
         if self.watchdog is not None and self.watchdog_at is not None and now >= self.watchdog_at:
             self.watchdog_at = now + self.watchdog / 2
             self.send(WATCHDOG="1")

@@ -38,6 +38,15 @@ def test_each_call_is_one_datagram(manager, tmp_path):
     assert [manager.recv(4096), manager.recv(4096)] == [b"READY=1", "STATUS=caf\u00e9".encode()]
 
 
+def test_a_report_says_a_status_once_and_the_watchdog_each_half_of_its_period(manager, tmp_path):
+    manager.bind(str(tmp_path / "notify"))
+    notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "10000000"})
+    for status, now in (("idle", 100.0), ("idle", 104.9), (None, 105.0), ("idle", 105.1), ("running", 105.2)):
+        notifier.report(status, now)
+    assert [manager.recv(4096) for _ in range(4)] == [b"STATUS=idle", b"WATCHDOG=1", b"WATCHDOG=1", b"STATUS=running"]
+    assert notifier.watchdog_at == 110.0
+
+
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
