@@ -220,7 +220,6 @@ class _Log:
                 self._output.wait(left)
                 self._drain()
             self._close_output()
-            self._held.clear()
             self._lines.clear()
             self._bytes = self._dropped = 0
             self._owner = None
