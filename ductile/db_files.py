@@ -20,7 +20,10 @@ _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 _DIRECTORY_MODE = 0o700
 _FILE_MODE = 0o600
+# The beginning of a -shm file, in the machine's byte order (sqlite.org/walformat.html, section 2.1): two equal headers,
+# each with `isInit` and `mxFrame`, then `nBackfill`.
 _INDEX = struct.Struct("=12xB3xI76xI")
+_INDEX_HEADER_BYTES = 48
 _RESCUE_PAGES = 10_000     # 40 MB between two calls of `alive`
 
 RESTORE = "restore a backup with `ductilectl restore FILE`"
@@ -85,11 +88,10 @@ def _is_applied(index: Path) -> bool:
 
     Call this only when there is no log: closing the file drops the locks of this process's connections.
     """
-    # In the machine's byte order: two equal headers, each with `isInit` and `mxFrame`, then `nBackfill`
-    # (sqlite.org/walformat.html, section 2.1).
     with open(index, "rb") as file:
         head = file.read(_INDEX.size)
-    if len(head) < _INDEX.size or head[:48] != head[48:96]:
+    first, second = head[:_INDEX_HEADER_BYTES], head[_INDEX_HEADER_BYTES:2 * _INDEX_HEADER_BYTES]
+    if len(head) < _INDEX.size or first != second:
         return False
     is_initialised, frames, applied = _INDEX.unpack(head)
     return bool(is_initialised) and applied >= frames
